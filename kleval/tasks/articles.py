@@ -1,0 +1,288 @@
+"""Articles about an invented world, with questions whose answers are known because the facts were there first.
+
+Towns, people, companies and ships with invented names; every article states its facts in two paragraphs and fills up with
+sentences of `prose`. One-hop questions ask for a fact of one article (SQuAD's shape), two-hop questions for a fact of an article
+that another one names (HotpotQA's bridge questions). Names are unique within a corpus; names and answers belong to the split that
+`prose.belongs_to` says, so that no article of `train` holds a name or an answer of an article of `eval`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from kleval.tasks import lexicon as lx
+from kleval.tasks.prose import Draws, Split, belongs_to, indefinite, sentences, split_sentences
+
+ARTICLES_VERSION = "articles-1"
+CORPUS_SIZE = 3000
+
+_ONSETS = (
+    "b",
+    "br",
+    "d",
+    "dr",
+    "f",
+    "g",
+    "gr",
+    "k",
+    "kl",
+    "l",
+    "m",
+    "n",
+    "p",
+    "pr",
+    "r",
+    "s",
+    "st",
+    "t",
+    "tr",
+    "v",
+    "w",
+    "z",
+)
+_VOWELS = ("a", "e", "i", "o", "u", "ai", "ea", "oa")
+_CODAS = ("", "", "l", "n", "r", "s", "nd", "rk", "st", "th", "m", "ck")
+_COLOURS = ("red", "green", "white", "black", "yellow", "purple", "orange", "grey")
+_GOODS = (
+    "bells",
+    "clocks",
+    "lamps",
+    "ropes",
+    "violins",
+    "saddles",
+    "carpets",
+    "bottles",
+    "kettles",
+    "paper",
+    "boats",
+    "cheese",
+)
+_JOBS = ("painter", "surgeon", "engineer", "poet", "judge", "printer", "botanist", "baker", "sculptor", "captain")
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """statement: as the article says it. bridge: the question for it, with {} for the article's title."""
+
+    statement: str
+    bridge: str
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Article:
+    """paragraphs: paragraph i states facts i and i + 2. link: index of the article that fact 0 names."""
+
+    title: str
+    kind: str
+    paragraphs: tuple[str, ...]
+    facts: tuple[Fact, ...]
+    link: int
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.paragraphs)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """gold: indexes into the corpus of the articles that together answer; fact: which fact of the last of them."""
+
+    question: str
+    answers: tuple[str, ...]
+    gold: tuple[int, ...]
+    fact: int
+
+
+class _Names:
+    """Distinct names of one split."""
+
+    def __init__(self, draws: Draws, split: Split) -> None:
+        self.draws, self.split, self.used = draws, split, set[str]()
+
+    def new(self) -> str:
+        d = self.draws
+        while True:
+            parts = (d.pick(_ONSETS) + d.pick(_VOWELS) + d.pick(_CODAS) for _ in range(2 + d.below(2)))
+            name = "".join(parts).capitalize()
+            if name not in self.used and name.lower() not in self.used and belongs_to(name) == self.split:
+                self.used.add(name)
+                return name
+
+
+@dataclass(frozen=True, slots=True)
+class _Values:
+    """Draws of answers that belong to one split."""
+
+    draws: Draws
+    split: Split
+
+    def of(self, items: Sequence[str]) -> str:
+        return self.draws.pick([item for item in items if belongs_to(item) == self.split])
+
+    def number(self, first: int, last: int) -> str:
+        while True:
+            text = str(first + self.draws.below(last - first))
+            if belongs_to(text) == self.split:
+                return text
+
+
+def _town(v: _Values, title: str, mayor: str) -> tuple[Fact, ...]:
+    year, colour, goods = v.number(1500, 1950), v.of(_COLOURS), v.of(_GOODS)
+    return (
+        Fact(f"The mayor of {title} is {mayor}.", "Who is the mayor of {}?", (mayor,)),
+        Fact(f"{title} was founded in {year}.", "When was {} founded?", (year, f"in {year}")),
+        Fact(
+            f"The town of {title} is known for its {goods}.",
+            "What is the town of {} known for?",
+            (goods, f"its {goods}"),
+        ),
+        Fact(f"The flag of {title} is {colour}.", "What colour is the flag of {}?", (colour,)),
+    )
+
+
+def _person(v: _Values, title: str, town: str) -> tuple[Fact, ...]:
+    year, job, thing = v.number(1500, 1950), v.of(_JOBS), v.of(lx.THINGS)
+    worked = f"{title} worked as {indefinite(job)}."
+    carried = f"{title} always carried a famous {thing}."
+    return (
+        Fact(f"{title} was born in {town}.", "Where was {} born?", (town, f"in {town}")),
+        Fact(worked, "What did {} work as?", (job,)),
+        Fact(f"In {year}, {title} moved abroad.", "In which year did {} move abroad?", (year,)),
+        Fact(carried, "What famous thing did {} always carry?", (thing, f"a famous {thing}")),
+    )
+
+
+def _company(v: _Values, title: str, founder: str) -> tuple[Fact, ...]:
+    year, goods, workers = v.number(1700, 1950), v.of(_GOODS), v.number(20, 920)
+    opened = f"The company {title} opened its doors in {year}."
+    return (
+        Fact(f"The company {title} was started by {founder}.", "Who started the company {}?", (founder,)),
+        Fact(f"The company {title} makes {goods}.", "What does the company {} make?", (goods,)),
+        Fact(f"The company {title} has {workers} workers.", "How many workers does the company {} have?", (workers,)),
+        Fact(opened, "When did the company {} open its doors?", (year, f"in {year}")),
+    )
+
+
+def _ship(v: _Values, title: str, port: str) -> tuple[Fact, ...]:
+    year, colour, masts = v.number(1600, 1900), v.of(_COLOURS), v.of(lx.NUMBERS[:8])
+    sails = f"The sails of the ship {title} were {colour}."
+    return (
+        Fact(f"The ship {title} was built in {port}.", "Where was the ship {} built?", (port, f"in {port}")),
+        Fact(f"The ship {title} sank in {year}.", "When did the ship {} sink?", (year, f"in {year}")),
+        Fact(sails, "What colour were the sails of the ship {}?", (colour,)),
+        Fact(f"The ship {title} had {masts} masts.", "How many masts did the ship {} have?", (masts, f"{masts} masts")),
+    )
+
+
+_KINDS = {
+    "town": ("person", _town),
+    "person": ("town", _person),
+    "company": ("person", _company),
+    "ship": ("town", _ship),
+}
+_THROUGH = {
+    "town": "the mayor of {}",
+    "person": "the birthplace of {}",
+    "company": "the person who started the company {}",
+    "ship": "the place where the ship {} was built",
+}
+
+
+@lru_cache(maxsize=8)
+def corpus(n: int, seed: int | str, split: Split = "eval") -> tuple[Article, ...]:
+    """n articles (at least 4), about equally many of each kind. Each names another one of a kind that fits."""
+    draws = Draws(ARTICLES_VERSION, split, seed)
+    names, values = _Names(draws, split), _Values(draws, split)
+    filler = sentences(f"{ARTICLES_VERSION}/{seed}", split)
+    kinds = [tuple(_KINDS)[i % 4] for i in range(n)]
+    titles = [names.new() + (f" {names.new()}" if kind == "person" else "") for kind in kinds]
+    found = []
+    for i, (kind, title) in enumerate(zip(kinds, titles, strict=True)):
+        wanted, make = _KINDS[kind]
+        candidates = [j for j in range(tuple(_KINDS).index(wanted), n, 4) if j != i]
+        link = draws.pick(candidates)
+        facts = make(values, title, titles[link])
+        paragraphs = tuple(_paragraph(draws, facts[part::2], filler) for part in range(2))
+        found.append(Article(title, kind, paragraphs, facts, link))
+    return tuple(found)
+
+
+def _paragraph(draws: Draws, facts: tuple[Fact, ...], filler: Iterator[str]) -> str:
+    lines = [fact.statement for fact in facts]
+    for _ in range(2 + draws.below(4)):
+        lines.insert(1 + draws.below(len(lines)), next(filler))
+    return " ".join(lines)
+
+
+def questions(articles: tuple[Article, ...], seed: int | str, hops: int = 1) -> list[Question]:
+    """Every question of the corpus, shuffled. hops 1: one fact of one article; 2: a fact of the article that another one names."""
+    asked = []
+    for i, article in enumerate(articles):
+        if hops == 1:
+            for f, fact in enumerate(article.facts):
+                asked.append(Question(fact.bridge.format(article.title), fact.answers, (i,), f))
+        else:
+            target, through = articles[article.link], _THROUGH[article.kind].format(article.title)
+            for f, fact in enumerate(target.facts[1:], 1):
+                bridge = fact.bridge.replace("the town of {}", "{}")
+                asked.append(Question(bridge.format(through), fact.answers, (i, article.link), f))
+    draws = Draws(ARTICLES_VERSION, "questions", hops, seed)
+    for i in range(len(asked) - 1, 0, -1):
+        j = draws.below(i + 1)
+        asked[i], asked[j] = asked[j], asked[i]
+    return asked
+
+
+def squad_shape(n_articles: int = CORPUS_SIZE, seed: int | str = 0, split: Split = "eval") -> dict[str, Any]:
+    """The corpus with its one-hop questions in the shape of SQuAD v2: data[].paragraphs[].{context, qas[]}."""
+    articles = corpus(n_articles, seed, split)
+    data = []
+    for article in articles:
+        paragraphs = []
+        for part, context in enumerate(article.paragraphs):
+            qas = [
+                {
+                    "id": f"{article.title}/{f}",
+                    "question": article.facts[f].bridge.format(article.title),
+                    "is_impossible": False,
+                    "answers": [{"text": a, "answer_start": context.find(a)} for a in article.facts[f].answers],
+                }
+                for f in range(part, len(article.facts), 2)
+            ]
+            paragraphs.append({"context": context, "qas": qas})
+        data.append({"title": article.title, "paragraphs": paragraphs})
+    return {"version": ARTICLES_VERSION, "data": data}
+
+
+def hotpot_shape(
+    n_articles: int = CORPUS_SIZE, seed: int | str = 0, split: Split = "eval", n_questions: int = 1000
+) -> list[dict[str, Any]]:
+    """The corpus with its two-hop questions in the shape of HotpotQA (distractor): question, answer, context[[title, sentences]]."""
+    articles = corpus(n_articles, seed, split)
+    draws = Draws(ARTICLES_VERSION, "distractors", split, seed)
+    rows = []
+    for number, question in enumerate(questions(articles, seed, hops=2)[:n_questions]):
+        chosen = dict.fromkeys(question.gold)
+        while len(chosen) < min(10, len(articles)):
+            chosen.setdefault(draws.below(len(articles)))
+        rows.append(
+            {
+                "_id": f"{ARTICLES_VERSION}-{number}",
+                "type": "bridge",
+                "level": "hard",
+                "question": question.question,
+                "answer": question.answers[0],
+                "supporting_facts": [[articles[g].title, 0] for g in question.gold],
+                "context": [[articles[c].title, _sentences(articles[c])] for c in sorted(chosen)],
+            }
+        )
+    return rows
+
+
+def _sentences(article: Article) -> list[str]:
+    """Sentences as HotpotQA lists them, each but the first with the blank before it."""
+    return [f" {s}" if i else s for i, s in enumerate(split_sentences(article.text))]

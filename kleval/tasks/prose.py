@@ -1,0 +1,232 @@
+"""Prose that kleval writes itself, for a machine without essays: deterministic, varied, endless.
+
+A sentence is a pattern whose slots are filled from `lexicon`; a paragraph keeps a person, a place and a thing that come back in its
+sentences. Every draw is one step of splitmix64 (Steele et al. 2014) seeded by sha256, so that the text is the same on every Python
+version and platform. There are no digits, no hyphens and no quotation marks: nothing that could be mistaken for a needle.
+
+Splits: a sentence belongs to `train` when the first byte of its sha256 is odd, to `eval` when it is even, and the generator draws again
+until it gets one of the split asked for. So no sentence is ever in both, whatever the seeds.
+
+Splitter (`split_sentences`): a sentence ends at `.`, `!` or `?`, closing quotes and brackets included, where white space and then an
+upper-case letter, a digit or an opening quote follow, or the text ends; not after an abbreviation (Mr. Mrs. Ms. Dr. Prof. St.) nor
+after a single capital letter. It splits the prose made here exactly; it is not punkt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, TypeVar
+
+from kleval.tasks import lexicon as lx
+
+SENTENCES_VERSION = "prose-1"
+Split = Literal["eval", "train"]
+T = TypeVar("T")
+
+_MASK = (1 << 64) - 1
+_END = re.compile(r"""[.!?]+["')\]]*(?=\s+["'(\[]?[A-Z0-9]|\s*$)""")
+_ABBREVIATION = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St)|(?<![A-Za-z])[A-Z])\.$")
+
+
+class Draws:
+    """A stream of choices from splitmix64, the same everywhere."""
+
+    def __init__(self, *seed: object) -> None:
+        digest = hashlib.sha256("\0".join(map(str, seed)).encode()).digest()
+        self._state = int.from_bytes(digest[:8], "big")
+
+    def below(self, n: int) -> int:
+        """A number in [0, n); the bias of the reduction is below n / 2^64."""
+        self._state = (self._state + 0x9E3779B97F4A7C15) & _MASK
+        z = self._state
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+        return ((z ^ (z >> 31)) * n) >> 64
+
+    def pick(self, items: Sequence[T]) -> T:
+        return items[self.below(len(items))]
+
+    def chance(self, percent: int) -> bool:
+        return self.below(100) < percent
+
+
+def belongs_to(sentence: str) -> Split:
+    """The split of a sentence, by its text alone."""
+    return "train" if hashlib.sha256(sentence.encode()).digest()[0] & 1 else "eval"
+
+
+class _Writer:
+    """Fills patterns; person, place and thing are the paragraph's own."""
+
+    def __init__(self, draws: Draws) -> None:
+        self.draws = draws
+        self.new_paragraph()
+
+    def new_paragraph(self) -> None:
+        d = self.draws
+        self.name, self.role = d.pick(lx.NAMES), d.pick(lx.PEOPLE)
+        self.home, self.object = d.pick(lx.PLACES), d.pick(lx.THINGS)
+
+    def sentence(self, split: Split) -> str:
+        while True:
+            text = self.draws.pick(_PATTERNS)(self)
+            text = text[0].upper() + text[1:]
+            if belongs_to(text) == split:
+                return text
+
+    def adj(self) -> str:
+        return self.draws.pick(lx.ADJECTIVES)
+
+    def who(self) -> str:
+        d = self.draws
+        kind = d.below(10)
+        if kind < 3:
+            return self.name
+        if kind < 5:
+            return f"the {self.role}"
+        if kind < 6:
+            return f"{d.pick(lx.TITLES[:4])} {d.pick(lx.NAMES)}"
+        if kind < 7:
+            return d.pick(lx.NAMES)
+        return f"the {self.adj()} {d.pick(lx.PEOPLE)}" if kind < 9 else f"{self.name} the {self.role}"
+
+    def thing(self) -> str:
+        d = self.draws
+        noun = self.object if d.chance(40) else d.pick(lx.THINGS)
+        kind = d.below(8)
+        if kind < 3:
+            return f"the {self.adj()} {noun}"
+        if kind < 5:
+            return f"the {noun}"
+        if kind < 7:
+            return indefinite(f"{self.adj()} {noun}")
+        return f"{d.pick(lx.NUMBERS)} {self.adj()} {_plural(noun)}"
+
+    def place(self) -> str:
+        d = self.draws
+        noun = self.home if d.chance(40) else d.pick(lx.PLACES)
+        return f"the {self.adj()} {noun}" if d.chance(45) else f"the {noun}"
+
+    def where(self) -> str:
+        return f"{self.draws.pick(lx.PREPOSITIONS)} {self.place()}"
+
+    def when(self) -> str:
+        return self.draws.pick(lx.TIMES)
+
+    def did(self) -> str:
+        d = self.draws
+        adverb = f"{d.pick(lx.ADVERBS)} " if d.chance(30) else ""
+        if d.chance(65):
+            return f"{adverb}{d.pick(lx.TRANSITIVE)} {self.thing()}"
+        return f"{d.pick(lx.INTRANSITIVE)} {self.where()}"
+
+    def clause(self) -> str:
+        return f"{self.who()} {self.did()}"
+
+    def abstract(self) -> str:
+        return self.draws.pick(lx.ABSTRACTS)
+
+    def word(self, words: Sequence[str]) -> str:
+        return self.draws.pick(words)
+
+
+def indefinite(phrase: str) -> str:
+    """The phrase after `a` or `an`."""
+    return f"{'an' if phrase[0] in 'aeiou' or phrase.startswith('honest') else 'a'} {phrase}"
+
+
+_IRREGULAR = {
+    "loaf": "loaves",
+    "shelf": "shelves",
+    "watchman": "watchmen",
+    "fisherman": "fishermen",
+    "ferryman": "ferrymen",
+}
+
+
+def _plural(noun: str) -> str:
+    if noun in _IRREGULAR:
+        return _IRREGULAR[noun]
+    return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
+
+
+_PATTERNS: tuple[Callable[[_Writer], str], ...] = (
+    lambda w: f"{w.clause()} {w.when()}.",
+    lambda w: f"{w.clause()}.",
+    lambda w: f"{w.when()}, {w.clause()}.",
+    lambda w: f"{w.clause()}, and {w.clause()}.",
+    lambda w: f"{w.clause()}, but {w.clause()}.",
+    lambda w: f"although {w.clause()}, {w.clause()} {w.when()}.",
+    lambda w: f"because {w.clause()}, {w.who()} {w.did()}.",
+    lambda w: f"while {w.clause()}, {w.who()} {w.word(lx.INTRANSITIVE)} {w.where()}.",
+    lambda w: f"{w.who()} {w.word(lx.SAID)} that {w.clause()}.",
+    lambda w: f"{w.who()} {w.word(lx.SAID)} that {w.abstract()} was more important than {w.abstract()}.",
+    lambda w: f"why did nobody look for {w.thing()} {w.where()}?",
+    lambda w: f"who could have known that {w.clause()}?",
+    lambda w: f"was it {w.who()} who {w.did()}?",
+    lambda w: f"what {w.abstract()} meant to {w.who()} is hard to say.",
+    lambda w: f"there was {indefinite(w.adj() + ' ' + w.word(lx.THINGS))} {w.where()}, and {w.clause()}.",
+    lambda w: f"there were {w.word(lx.NUMBERS)} {_plural(w.word(lx.PEOPLE))} {w.where()} {w.when()}.",
+    lambda w: (
+        f"nothing {w.where()} was as {w.adj()} as the {w.word(lx.THINGS)} that {w.who()} {w.word(lx.TRANSITIVE)}."
+    ),
+    lambda w: f"the {w.word(lx.WEATHER)} over {w.place()} did not stop {w.who()}.",
+    lambda w: f"in the {w.word(lx.WEATHER)}, {w.place()} looked {w.adj()} and {w.adj()}.",
+    lambda w: f"people who live {w.where()} speak of {w.abstract()} as others speak of {w.abstract()}.",
+    lambda w: f"it takes {w.abstract()} to keep {w.thing()} {w.where()}.",
+    lambda w: f"{w.who()} {w.did()}, {w.did()} and {w.did()}.",
+    lambda w: f"{w.who()}, who {w.did()}, {w.word(lx.INTRANSITIVE)} {w.where()}.",
+    lambda w: f"not far from {w.place()}, {w.who()} {w.did()} {w.when()}.",
+    lambda w: f"if {w.clause()}, then {w.who()} never {w.word(lx.TRANSITIVE)} {w.thing()}.",
+    lambda w: f"how {w.adj()} {w.place()} seemed {w.when()}!",
+    lambda w: f"nobody {w.word(lx.SAID)} it aloud, yet {w.clause()}.",
+    lambda w: f"of all the {_plural(w.word(lx.THINGS))} {w.where()}, only {w.thing()} belonged to {w.who()}.",
+    lambda w: f"as soon as {w.clause()}, {w.who()} and {w.who()} {w.word(lx.INTRANSITIVE)} {w.where()}.",
+    lambda w: f"{w.when()}, the road to {w.place()} was {w.adj()}, and {w.who()} {w.word(lx.INTRANSITIVE)}.",
+    lambda w: f"{w.abstract()} and {w.abstract()} were the only subjects that {w.who()} {w.word(lx.TRANSITIVE)}.",
+    lambda w: f"neither {w.who()} nor {w.who()} {w.word(lx.TRANSITIVE)} {w.thing()} {w.when()}.",
+    lambda w: f"from {w.place()} one could see {w.thing()} and {w.place()}.",
+    lambda w: f"every {w.word(lx.PEOPLE)} {w.where()} {w.word(lx.TRANSITIVE)} {w.thing()}, except {w.who()}.",
+    lambda w: f"to {w.who()}, {w.abstract()} was only another word for {w.abstract()}.",
+)
+
+
+def _paragraphs(seed: int | str, split: Split) -> Iterator[list[str]]:
+    writer = _Writer(Draws(SENTENCES_VERSION, split, seed))
+    while True:
+        writer.new_paragraph()
+        yield [writer.sentence(split) for _ in range(3 + writer.draws.below(6))]
+
+
+def sentences(seed: int | str, split: Split = "eval") -> Iterator[str]:
+    """Endless sentences, paragraph by paragraph. The same seed and split give the same ones for ever."""
+    for paragraph in _paragraphs(seed, split):
+        yield from paragraph
+
+
+def essay(n_words: int, seed: int | str = 0, split: Split = "eval") -> str:
+    """At least n_words blank-separated words; a longer essay begins with a shorter one. Paragraphs are separated by a blank line."""
+    written: list[str] = []
+    words = 0
+    for paragraph in _paragraphs(seed, split):
+        if words >= n_words:
+            break
+        written.append(" ".join(paragraph))
+        words += written[-1].count(" ") + 1
+    return "\n\n".join(written)
+
+
+def split_sentences(text: str) -> list[str]:
+    """The sentences of a text, without the white space between them; rules in the module's docstring."""
+    found: list[str] = []
+    begin = 0
+    for match in _END.finditer(text):
+        if match.end() < len(text.rstrip()) and _ABBREVIATION.search(text, begin, match.end()):
+            continue
+        found.append(text[begin : match.end()].strip())
+        begin = match.end()
+    if rest := text[begin:].strip():
+        found.append(rest)
+    return found

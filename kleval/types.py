@@ -1,0 +1,223 @@
+"""The few words everybody speaks: what is asked, what came back, what it is worth.
+
+A `Task` turns a context length into `Sample`s and, step by step, a sample into `Request`s and finally a `Score`.
+A `Backend` turns requests into `Outcome`s. Neither knows the other; the harness carries the objects between them.
+Everything here is plain data: no torch, no files, no network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
+
+Message = Mapping[str, str]  # {"role": ..., "content": ...}
+Prompt = str | tuple[Message, ...]
+
+RequestKind = Literal["generate", "loglikelihood", "judge"]
+FinishReason = Literal["eos", "stop", "length"]
+FailureKind = Literal[
+    "context_overflow",
+    "rate_limit",
+    "timeout",
+    "server",
+    "bad_request",
+    "empty",
+    "out_of_memory",
+    "internal",
+]
+FAILURE_KINDS: tuple[str, ...] = get_args(FailureKind)
+
+
+class UsageError(Exception):
+    """Something the user asked for cannot be done as asked. One line that says what to do; exit code 2."""
+
+
+class ContextTooSmall(UsageError):
+    """A task does not fit into the context that was asked for.
+
+    minimum_tokens: the smallest ctx at which it fits, as far as the task can tell.
+    """
+
+    def __init__(self, message: str, minimum_tokens: int) -> None:
+        super().__init__(message)
+        self.minimum_tokens = minimum_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One question, made deterministically.
+
+    id: stable, derived from task, version, edition, length, seed and index.
+    prompt: without the answer prefix. answer_prefix: what the model's answer is made to begin with; it sits after any
+    assistant header, so that generation continues it, and is sent even when empty.
+    prompt_tokens: tokens of the rendered prompt + answer prefix, in the tokenizer that made the sample; the sample holds
+    prompt_tokens + max_new_tokens <= ctx.
+    meta: what a reader of the row may want to know (needle depth, haystack size); JSON values only.
+    """
+
+    id: str
+    task: str
+    ctx: int
+    index: int
+    prompt: Prompt
+    references: tuple[str, ...]
+    max_new_tokens: int
+    prompt_tokens: int
+    answer_prefix: str = ""
+    stop: tuple[str, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def prompt_hash(self) -> str:
+        """sha256 over prompt and answer prefix, hex."""
+        return prompt_hash(self.prompt, self.answer_prefix)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call to a model.
+
+    kind: `generate` and `judge` ask for text, `loglikelihood` for the log-probability of `continuation` after the prompt.
+    token_ids: the rendered prompt + answer prefix in the backend's own tokenizer; set by the harness, used by every
+    backend that takes ids, so that all see the same prompt.
+    temperature 0 is greedy. seed makes sampling reproducible per request.
+    """
+
+    kind: RequestKind
+    prompt: Prompt
+    answer_prefix: str = ""
+    continuation: str = ""
+    max_new_tokens: int = 0
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    token_ids: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a model answered.
+
+    text: the generated text, without prompt and answer prefix, cut before a stop string.
+    logprob_sum: for `loglikelihood`, the natural-log probability of the continuation; greedy: whether it is the argmax.
+    seconds: wall time of the call that produced it, divided among the requests it served together.
+    """
+
+    text: str
+    prompt_tokens: int
+    output_tokens: int
+    finish_reason: FinishReason = "eos"
+    token_ids: tuple[int, ...] = ()
+    logprob_sum: float | None = None
+    greedy: bool | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why there is no answer. Never the empty string, never a wrong answer."""
+
+    kind: FailureKind
+    message: str
+    retryable: bool = False
+
+
+Outcome = Completion | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Metric name -> value in [0, 1] (shown x 100), plus what was read out of the answer. NaN is "not scored"."""
+
+    metrics: Mapping[str, float]
+    extracted: Any = None
+
+    def scored(self) -> bool:
+        return any(not math.isnan(v) for v in self.metrics.values())
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Text to ids and back.
+
+    name: how a user names it (`words`, `tiktoken:cl100k_base`, `hf:PATH`, `kimi-linear@nano`).
+    digest: sha256 over what defines it, hex. chat_template_digest: the same for its chat template, "" when it has none.
+    """
+
+    name: str
+    digest: str
+    chat_template_digest: str
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+    def count(self, text: str) -> int: ...
+
+    def render(self, prompt: Prompt, answer_prefix: str = "") -> str:
+        """The exact text that the model sees: prompt, chat template if there is one, answer prefix last."""
+        ...
+
+
+class Task(Protocol):
+    """What is asked and how it is scored.
+
+    id: `family/task`. metric: the headline metric's name. edition: `official` or `builtin`. protocol: name and version of
+    prompt + scoring. data_revision, data_digest: where the data come from and their sha256.
+    """
+
+    id: str
+    version: str
+    metric: str
+    edition: str
+    protocol: str
+    data_revision: str
+    data_digest: str
+
+    def samples(self, tokenizer: Tokenizer, ctx: int, n: int, seed: int) -> Iterator[Sample]:
+        """The first n samples at ctx. Raises ContextTooSmall when none fits."""
+        ...
+
+    def step(self, sample: Sample, outcomes: Sequence[Completion]) -> Sequence[Request] | Score:
+        """The next requests, given the completions of all earlier ones in order; or the score."""
+        ...
+
+
+class Backend(Protocol):
+    """Something that answers requests.
+
+    model: the name that is printed (`kimi-linear@nano`). max_ctx: the longest prompt + output it takes, None if unbounded.
+    """
+
+    name: str
+    model: str
+    tokenizer: Tokenizer
+    max_ctx: int | None
+
+    def describe(self) -> dict[str, Any]:
+        """Settings for the run's manifest: versions, dtype, device, weights digest, whatever changes results. JSON values."""
+        ...
+
+    def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
+        """Answer all, yielding (position in requests, outcome) as each finishes, in any order, each exactly once.
+
+        A request that cannot be answered yields a Failure; run itself raises only on a fault of the backend as a whole.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+def prompt_hash(prompt: Prompt, answer_prefix: str) -> str:
+    """sha256 (hex) of a prompt as it is stored: text, or the messages' roles and contents, then the answer prefix."""
+    h = hashlib.sha256()
+    parts = [prompt] if isinstance(prompt, str) else [p for m in prompt for p in (m["role"], m["content"])]
+    for part in [*parts, answer_prefix]:
+        raw = part.encode("utf-8", "surrogatepass")
+        h.update(len(raw).to_bytes(8, "big"))
+        h.update(raw)
+    return h.hexdigest()
