@@ -1,0 +1,294 @@
+"""A window of samples through Task.step and Backend.run until each has its score or its failure.
+
+Samples go in waves: what all of them ask next is one batch, longest first, so that what does not fit into memory shows at
+once. Only what a sample itself was asked and answered decides what it is asked next and with which seed; batches, order
+and neighbours do not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from kleval.types import (
+    Backend,
+    Completion,
+    Failure,
+    Outcome,
+    Prompt,
+    Request,
+    Sample,
+    Score,
+    Task,
+    Tokenizer,
+    UsageError,
+)
+
+MAX_STEPS = 64
+MAX_WAIT_SECONDS = 30.0
+End = Score | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How requests are asked. counter: the tokenizer of the samples' lengths; None when it is the backend's own.
+
+    sleep, on_retry(n requests, seconds, message): called between the attempts.
+    """
+
+    seed: int = 0
+    temperature: float | None = None
+    top_p: float | None = None
+    retries: int = 3
+    retry_seconds: float = 1.0
+    counter: Tokenizer | None = None
+    sleep: Callable[[float], None] = lambda seconds: None
+    on_retry: Callable[[int, float, str], None] = lambda n, seconds, message: None
+
+
+@dataclass(slots=True)
+class Asked:
+    """One sample on its way, once per repeat. token_ids: of its prompt + answer prefix in the backend's tokenizer, where
+    they are known.
+
+    records: one dict per request that was answered or failed, as kept in the row.
+    """
+
+    task: Task
+    sample: Sample
+    repeat: int
+    token_ids: tuple[int, ...] | None = None
+    records: list[dict[str, Any]] = field(default_factory=list)
+    completions: list[Completion] = field(default_factory=list)
+    n_steps: int = 0
+    open: int = 0
+    step_outcomes: dict[int, tuple[Request, int, Outcome]] = field(default_factory=dict)
+
+    @property
+    def weight_tokens(self) -> int:
+        """What it counts for in the progress: prompt and generation budget."""
+        return self.sample.prompt_tokens + self.sample.max_new_tokens
+
+
+@dataclass(slots=True)
+class _Call:
+    asked: Asked
+    position: int
+    request: Request
+    attempts: int = 0
+
+    @property
+    def length(self) -> int:
+        return len(self.request.token_ids or ()) + self.request.max_new_tokens
+
+
+def finish(
+    window: Sequence[Asked], backend: Backend, judge: Backend | None, policy: Policy
+) -> Iterator[tuple[Asked, End]]:
+    """Each sample of the window with how it ended, as it ends. UsageError when a task wants a judge and there is none."""
+    calls: list[_Call] = []
+    for asked in window:
+        ended = _advance(asked, backend, judge, policy, calls)
+        if ended is not None:
+            yield asked, ended
+    while calls:
+        wave, calls = sorted(calls, key=lambda call: -call.length), []
+        again: list[_Call] = []
+        failures: list[Failure] = []
+        for call, outcome in _answers(wave, backend, judge):
+            call.attempts += 1
+            if isinstance(outcome, Failure) and outcome.retryable and call.attempts <= policy.retries:
+                again.append(call)
+                failures.append(outcome)
+                continue
+            asked = call.asked
+            asked.step_outcomes[call.position] = (call.request, call.attempts, outcome)
+            asked.open -= 1
+            if asked.open == 0:
+                ended = _close_step(asked) or _advance(asked, backend, judge, policy, calls)
+                if ended is not None:
+                    yield asked, ended
+        if again:
+            wait = policy.retry_seconds * 2 ** (max(call.attempts for call in again) - 1)
+            wait = min(wait, MAX_WAIT_SECONDS) * random.uniform(0.5, 1.0)
+            policy.on_retry(len(again), wait, f"{failures[-1].kind}: {failures[-1].message}")
+            policy.sleep(wait)
+            calls += again
+
+
+def _answers(wave: Sequence[_Call], backend: Backend, judge: Backend | None) -> Iterator[tuple[_Call, Outcome]]:
+    """Every call of the wave with its outcome, each exactly once, whatever the backends do."""
+    for answering, judging in ((backend, False), (judge, True)):
+        calls = [call for call in wave if (call.request.kind == "judge") == judging]
+        if calls and answering is not None:
+            for position, outcome in run_safely(answering, [call.request for call in calls]):
+                yield calls[position], outcome
+
+
+def run_safely(backend: Backend, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
+    """backend.run, but each position exactly once: an exception or a missing answer becomes Failure(internal)."""
+    waiting = set(range(len(requests)))
+    reason = f"{backend.name} gave no outcome for this request"
+    answers: Iterator[tuple[int, Outcome]] | None = None
+    try:
+        while waiting:
+            try:
+                answers = answers if answers is not None else iter(backend.run(requests))
+                position, outcome = next(answers)
+            except StopIteration:
+                break
+            except UsageError:
+                raise
+            except Exception as error:
+                reason = describe(error)
+                break
+            if position in waiting:
+                waiting.remove(position)
+                yield position, outcome
+    finally:
+        close = getattr(answers, "close", None)
+        if close is not None:
+            close()
+    for position in sorted(waiting):
+        yield position, Failure("internal", reason)
+
+
+def _advance(asked: Asked, backend: Backend, judge: Backend | None, policy: Policy, calls: list[_Call]) -> End | None:
+    """Ask the task what comes next: its end, or None after adding its requests to calls."""
+    try:
+        step = asked.task.step(asked.sample, tuple(asked.completions))
+        if isinstance(step, Score):
+            return _checked(step, asked.task)
+        requests = list(step)
+    except UsageError:
+        raise
+    except Exception as error:
+        return Failure("internal", f"{asked.task.id}: {describe(error)}")
+    if not requests or asked.n_steps >= MAX_STEPS:
+        what = "gave neither a request nor a score" if not requests else f"has no score after {MAX_STEPS} steps"
+        return Failure("internal", f"{asked.task.id} {what}")
+    if judge is None and any(request.kind == "judge" for request in requests):
+        raise UsageError(f"{asked.task.id} is scored by a judge: name one with --judge-model")
+    asked.n_steps += 1
+    asked.open = len(requests)
+    asked.step_outcomes = {}
+    number = len(asked.records)
+    for position, request in enumerate(requests):
+        prepared = _prepare(request, number + position, asked, judge if request.kind == "judge" else backend, policy)
+        if isinstance(prepared, Failure):
+            asked.step_outcomes[position] = (request, 0, prepared)
+            asked.open -= 1
+        else:
+            calls.append(_Call(asked, position, prepared))
+    if len(asked.step_outcomes) == 0:
+        return None
+    # One request that cannot be asked decides the sample: the others of its step are not worth asking.
+    calls[:] = [call for call in calls if call.asked is not asked]
+    return _close_step(asked)
+
+
+def _prepare(request: Request, number: int, asked: Asked, backend: Backend | None, policy: Policy) -> Request | Failure:
+    """The request as it is sent: seed, sampling, token ids; Failure(context_overflow) when it does not fit."""
+    assert backend is not None
+    judging = request.kind == "judge"
+    own = not judging and same_prompt(request, asked.sample)
+    try:
+        ids = asked.token_ids if own else None
+        if ids is None:
+            ids = encode(backend.tokenizer, request.prompt, request.answer_prefix)
+        counted = len(ids)
+        if policy.counter is not None:
+            counted = asked.sample.prompt_tokens if own else count(policy.counter, request)
+        new = request.max_new_tokens
+        if request.kind == "loglikelihood":
+            new = max(new, len(backend.tokenizer.encode(request.continuation)))
+    except Exception as error:
+        return Failure("internal", f"cannot tokenize the request: {describe(error)}")
+    if not judging and counted + new > asked.sample.ctx:
+        return Failure("context_overflow", f"{counted} prompt + {new} new tokens exceed ctx {asked.sample.ctx}")
+    if backend.max_ctx is not None and len(ids) + new > backend.max_ctx:
+        return Failure(
+            "context_overflow", f"{len(ids)} prompt + {new} new tokens exceed {backend.max_ctx}, the model's"
+        )
+    generating = request.kind == "generate"
+    return replace(
+        request,
+        token_ids=ids,
+        seed=request_seed(policy.seed, asked.sample.id, asked.repeat, number),
+        temperature=policy.temperature if generating and policy.temperature is not None else request.temperature,
+        top_p=policy.top_p if generating and policy.top_p is not None else request.top_p,
+    )
+
+
+def _close_step(asked: Asked) -> Failure | None:
+    """File the step's outcomes in the requests' order; the first failure among them ends the sample."""
+    failure = None
+    for _, (request, attempts, outcome) in sorted(asked.step_outcomes.items()):
+        asked.records.append(outcome_record(request, attempts, outcome))
+        if isinstance(outcome, Failure):
+            failure = failure or outcome
+        else:
+            asked.completions.append(outcome)
+    return failure
+
+
+def _checked(score: Score, task: Task) -> End:
+    if task.metric not in score.metrics:
+        return Failure("internal", f"{task.id} scored without its metric {task.metric}")
+    wrong = {name: v for name, v in score.metrics.items() if not (v != v or 0 <= v <= 1)}
+    if wrong:
+        return Failure("internal", f"{task.id} scored outside [0, 1]: {wrong}")
+    return score
+
+
+def outcome_record(request: Request, attempts: int, outcome: Outcome) -> dict[str, Any]:
+    """What a row keeps of one request; prompts and token ids are not repeated."""
+    record: dict[str, Any] = {
+        "kind": request.kind,
+        "max_new_tokens": request.max_new_tokens,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "seed": request.seed,
+        "attempts": attempts,
+    }
+    if request.continuation:
+        record["continuation"] = request.continuation
+    if isinstance(outcome, Failure):
+        return {**record, "failure": {"kind": outcome.kind, "message": outcome.message}}
+    record |= {
+        "text": outcome.text,
+        "prompt_tokens": outcome.prompt_tokens,
+        "output_tokens": outcome.output_tokens,
+        "finish_reason": outcome.finish_reason,
+        "seconds": outcome.seconds,
+    }
+    if outcome.logprob_sum is not None:
+        record |= {"logprob_sum": outcome.logprob_sum, "greedy": outcome.greedy}
+    return record
+
+
+def request_seed(seed: int, sample_id: str, repeat: int, number: int) -> int:
+    """31 bits that depend on nothing but what is asked, so that any backend takes them and any order gives them."""
+    digest = hashlib.sha256(f"{seed}|{sample_id}|{repeat}|{number}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def same_prompt(request: Request, sample: Sample) -> bool:
+    return request.prompt == sample.prompt and request.answer_prefix == sample.answer_prefix
+
+
+def encode(tokenizer: Tokenizer, prompt: Prompt, answer_prefix: str) -> tuple[int, ...]:
+    return tuple(tokenizer.encode(tokenizer.render(prompt, answer_prefix)))
+
+
+def count(tokenizer: Tokenizer, request: Request) -> int:
+    return tokenizer.count(tokenizer.render(request.prompt, request.answer_prefix))
+
+
+def describe(error: BaseException) -> str:
+    """An exception as one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__

@@ -1,0 +1,183 @@
+"""What run.json says about a run besides its rows: settings, environment, and what a reader must know to compare."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import kleval
+from kleval.harness.plan import ModelFacts, Plan
+from kleval.harness.spec import RunSpec
+from kleval.store.manifest import now
+from kleval.types import Task
+
+# What a backend describes that changes speed and not answers; it may differ when a run continues.
+SPEED_ONLY = {"batch", "max_batch", "memory_budget", "memory_budget_bytes", "threads", "concurrency", "prefill_chunk"}
+
+
+def spec_settings(spec: RunSpec, tasks: Mapping[str, Task]) -> dict[str, Any]:
+    """The settings that are known before any model is open."""
+    settings: dict[str, Any] = {
+        "tasks": list(tasks),
+        "ctx": sorted(set(spec.ctxs)),
+        "limit": spec.limit,
+        "repeats": spec.repeats,
+        "edition": spec.edition,
+        "protocol": spec.protocol,
+        "seed": spec.seed,
+        "temperature": spec.temperature,
+        "top_p": spec.top_p,
+        "tokenizer": spec.tokenizer,
+        "judge_model": spec.judge_model,
+    }
+    for task_id, task in tasks.items():
+        for name, value in task_record(task).items():
+            settings[f"tasks.{task_id}.{name}"] = value
+    return settings
+
+
+def all_settings(spec: RunSpec, tasks: Mapping[str, Task], models: Sequence[ModelFacts]) -> dict[str, Any]:
+    settings = {"models": [model.name for model in models], **spec_settings(spec, tasks)}
+    for model in models:
+        record = model_record(model)
+        settings[f"models.{model.name}.tokenizer"] = record["tokenizer"]["digest"]
+        settings[f"models.{model.name}.chat_template"] = record["tokenizer"]["chat_template_digest"]
+        settings[f"models.{model.name}.backend"] = model.backend
+        for name, value in _flat(record["describe"]):
+            if name.split(".")[0] not in SPEED_ONLY:
+                settings[f"models.{model.name}.{name}"] = value
+    return settings
+
+
+def task_record(task: Task) -> dict[str, Any]:
+    return {
+        "version": task.version,
+        "metric": task.metric,
+        "edition": task.edition,
+        "protocol": task.protocol,
+        "data_revision": task.data_revision,
+        "data_digest": task.data_digest,
+    }
+
+
+def model_record(model: ModelFacts) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "spec": model.given,
+        "backend": model.backend,
+        "max_ctx": model.max_ctx,
+        "tokenizer": {
+            "name": model.tokenizer.name,
+            "digest": model.tokenizer.digest,
+            "chat_template_digest": model.tokenizer.chat_template_digest,
+        },
+        "describe": json.loads(json.dumps(dict(model.describe), default=str)),
+    }
+
+
+def make_manifest(spec: RunSpec, tasks: Mapping[str, Task], models: Sequence[ModelFacts], plan: Plan) -> dict[str, Any]:
+    """The fields of run.json (kleval.store.manifest) as they are when a run begins."""
+    here = {"kleval": {"version": kleval.__version__, "commit": commit()}, "hardware": hardware()}
+    started = now()
+    return {
+        "status": "running",
+        "started": started,
+        "finished": None,
+        **here,
+        "dtype": {model.name: model.describe.get("dtype") for model in models},
+        "spec": spec.record(),
+        "settings": all_settings(spec, tasks, models),
+        "models": {model.name: model_record(model) for model in models},
+        "tasks": {task_id: task_record(task) for task_id, task in tasks.items()},
+        "generation": {"temperature": spec.temperature, "top_p": spec.top_p, "repeats": spec.repeats},
+        "seeds": {"seed": spec.seed, "request": "first 31 bits of sha256('seed|sample id|repeat|request number')"},
+        "counts": {"planned": plan.n},
+        "skips": [skip.record() for skip in plan.skips],
+        "caveats": caveats(spec, models),
+        "comparison": comparison(models),
+        "sessions": [{"started": started, "finished": None, "status": "running", **here}],
+    }
+
+
+def comparison(models: Sequence[ModelFacts]) -> dict[str, Any]:
+    """What several models of one run share. By construction all but the samples, which depend on the tokenizer."""
+    if len(models) < 2:
+        return {}
+    return {
+        "models": [model.name for model in models],
+        "same": ["tasks", "ctx", "limit", "repeats", "edition", "protocol", "seed", "temperature", "top_p"],
+        "same_samples": len({(m.counter.digest, m.counter.chat_template_digest) for m in models}) == 1,
+    }
+
+
+def caveats(spec: RunSpec, models: Sequence[ModelFacts]) -> list[str]:
+    """What a reader of the numbers must know, one sentence each."""
+    found = []
+    if len({(m.counter.digest, m.counter.chat_template_digest) for m in models}) > 1:
+        names = ", ".join(f"{model.name} ({model.counter.name})" for model in models)
+        found.append(f"The models' tokenizers or chat templates differ, so their samples differ too: {names}.")
+    for setting in ("dtype", "device"):
+        values = {model.name: str(model.describe.get(setting)) for model in models}
+        if len(set(values.values())) > 1:
+            found.append(
+                f"The models ran with different {setting}: {', '.join(f'{m} {v}' for m, v in values.items())}."
+            )
+    if spec.tokenizer is not None:
+        found.append(f"Lengths are counted in {spec.tokenizer}, not in the models' own tokens.")
+    if spec.repeats > 1 and spec.temperature == 0:
+        found.append(f"{spec.repeats} repeats at temperature 0 ask the same question again and add no information.")
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """cpu, cores, memory_bytes, gpus and software of this machine; a GPU only where a backend has loaded torch."""
+    import psutil
+
+    torch = sys.modules.get("torch")
+    gpus: list[str] = []
+    if torch is not None and torch.cuda.is_available():
+        gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "gpus": gpus,
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "torch": getattr(torch, "__version__", None) and str(torch.__version__),  # type: ignore[union-attr]
+    }
+
+
+def commit() -> str | None:
+    """The commit of the checkout that this package runs from, `-dirty` when it was changed; None when it is installed."""
+    root = Path(kleval.__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for name, value in record.items():
+        flat += _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]
+    return flat

@@ -1,0 +1,59 @@
+"""What a run looks at before anything is asked: its directory, its tokenizer, its models.
+
+With several models each is opened twice: once before anything is asked, so that a name that does not exist or a tokenizer
+in which nothing fits is told at once and the manifest is complete from the start, and once for its turn, since two models
+need not fit into memory together. (The first keeps the instance it was opened with; tokenizers outlive their backend.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+
+from kleval.harness.manifest import spec_settings
+from kleval.harness.plan import ModelFacts, OpenBackend, model_facts
+from kleval.harness.spec import RunSpec
+from kleval.store import RunStore
+from kleval.store.settings import check
+from kleval.types import Backend, Task, Tokenizer
+
+
+def look_at(spec: RunSpec, tasks: Mapping[str, Task]) -> dict[tuple[str, str, int], set[tuple[int, int]]]:
+    """What the run directory already holds, after making sure that it is this command's, before any model is opened."""
+    if spec.out is None:
+        return {}
+    RunStore.check_place(spec.out)
+    if not RunStore.exists(spec.out):
+        return {}
+    store = RunStore.open(spec.out)
+    check(store.manifest["settings"], spec_settings(spec, tasks), spec.out, spec.amend, partial=True)
+    return store.answered_by_cell()
+
+
+def length_tokenizer(spec: RunSpec, load_tokenizer: Callable[[str], Tokenizer] | None) -> Tokenizer | None:
+    if spec.tokenizer is None:
+        return None
+    if load_tokenizer is not None:
+        return load_tokenizer(spec.tokenizer)
+    from kleval import tokenization
+
+    return tokenization.load_tokenizer(spec.tokenizer)
+
+
+def open_models(
+    spec: RunSpec, open_backend: OpenBackend, counter: Tokenizer | None
+) -> tuple[list[ModelFacts], Backend, contextlib.ExitStack]:
+    """Facts of every model, in the order given; the first one's backend, open, and what closes it."""
+    given = list(dict.fromkeys(spec.models))
+    facts: dict[str, ModelFacts] = {}
+    for name in reversed(given[1:]):
+        with contextlib.closing(open_backend(name)) as backend:
+            facts[name] = model_facts(name, backend, counter)
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(contextlib.closing(open_backend(given[0])))
+        facts[given[0]] = model_facts(given[0], first, counter)
+        first_open = stack.pop_all()
+    by_name: dict[str, ModelFacts] = {}
+    for name in given:
+        by_name.setdefault(facts[name].name, facts[name])
+    return list(by_name.values()), first, first_open

@@ -1,0 +1,161 @@
+"""Before anything is asked: models x tasks x lengths, what does not fit, and how much work it is.
+
+A task is tried at the shortest length first, with one sample, in the tokenizer that counts its samples; lengths at which
+it does not fit (ContextTooSmall) are skipped with the reason, and the first at which it fits ends the search, since a task
+that fits into ctx fits into more. (Should one not, that length is skipped when the run comes to it.) A task that fits at
+none is a UsageError naming its minimum. Tokens are estimated as ctx per answer: an upper bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kleval.harness.spec import RunSpec
+from kleval.types import Backend, ContextTooSmall, Task, Tokenizer, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What the plan and the manifest need of a backend, so that it need not stay open.
+
+    name: backend.model. given: as the user named it. counter: the tokenizer that makes the samples; its own unless the
+    run names another.
+    """
+
+    name: str
+    given: str
+    backend: str
+    max_ctx: int | None
+    tokenizer: Tokenizer
+    counter: Tokenizer
+    describe: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCell:
+    """A task at a length for a model. n: answers (samples x repeats); n_answered of them by earlier sessions."""
+
+    model: str
+    task: str
+    ctx: int
+    n: int
+    n_answered: int
+
+    @property
+    def estimated_tokens(self) -> int:
+        return self.n * self.ctx
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """n answers that are not asked for: the task does not fit into ctx."""
+
+    model: str
+    task: str
+    ctx: int
+    edition: str
+    protocol: str
+    metric: str
+    n: int
+    reason: str
+    minimum_tokens: int
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """cells in the order in which they run: by model, then ctx, then task."""
+
+    cells: tuple[PlannedCell, ...]
+    skips: tuple[Skip, ...]
+
+    @property
+    def n(self) -> int:
+        return sum(cell.n for cell in self.cells)
+
+    @property
+    def n_answered(self) -> int:
+        return sum(cell.n_answered for cell in self.cells)
+
+    @property
+    def estimated_tokens(self) -> int:
+        return sum(cell.estimated_tokens for cell in self.cells)
+
+
+def model_facts(given: str, backend: Backend, counter: Tokenizer | None) -> ModelFacts:
+    return ModelFacts(
+        backend.model,
+        given,
+        backend.name,
+        backend.max_ctx,
+        backend.tokenizer,
+        counter or backend.tokenizer,
+        backend.describe(),
+    )
+
+
+def make_plan(
+    spec: RunSpec,
+    models: Sequence[ModelFacts],
+    tasks: Mapping[str, Task],
+    answered: Mapping[tuple[str, str, int], set[tuple[int, int]]],
+) -> Plan:
+    """answered: RunStore.answered_by_cell(), empty for a new run. UsageError when a task fits at no length."""
+    fits = _Fitting(spec)
+    ctxs = sorted(set(spec.ctxs))
+    cells, skips = [], []
+    n = spec.limit * spec.repeats
+    for model in models:
+        for ctx in ctxs:
+            for task_id, task in tasks.items():
+                too_small = fits.reason(task, model.counter, ctx, answered.get((model.name, task_id, ctx)))
+                if too_small is None:
+                    done = len(answered.get((model.name, task_id, ctx), ()))
+                    cells.append(PlannedCell(model.name, task_id, ctx, n, min(done, n)))
+                else:
+                    skips.append(skip(model, task, ctx, n, too_small))
+    return Plan(tuple(cells), tuple(skips))
+
+
+def skip(model: ModelFacts, task: Task, ctx: int, n: int, why: ContextTooSmall) -> Skip:
+    return Skip(model.name, task.id, ctx, task.edition, task.protocol, task.metric, n, str(why), why.minimum_tokens)
+
+
+class _Fitting:
+    """Which tasks fit at which lengths; models that count alike share the answers."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        self._spec = spec
+        self._known: dict[tuple[str, str], dict[int, ContextTooSmall]] = {}
+
+    def reason(self, task: Task, counter: Tokenizer, ctx: int, answered: object) -> ContextTooSmall | None:
+        """Why task does not fit into ctx; None when it does, which an answer that is there already shows."""
+        if answered:
+            return None
+        key = (task.id, counter.digest)
+        if key not in self._known:
+            self._known[key] = self._search(task, counter)
+        return self._known[key].get(ctx)
+
+    def _search(self, task: Task, counter: Tokenizer) -> dict[int, ContextTooSmall]:
+        small: dict[int, ContextTooSmall] = {}
+        for ctx in sorted(set(self._spec.ctxs)):
+            try:
+                next(iter(task.samples(counter, ctx, 1, self._spec.seed)), None)
+            except ContextTooSmall as error:
+                small[ctx] = error
+            else:
+                return small
+        minimum = max(error.minimum_tokens for error in small.values())
+        raise UsageError(
+            f"{task.id} fits into none of the lengths asked for (longest {max(self._spec.ctxs)}): it needs at least "
+            f"--ctx {minimum} with {counter.name}; add a longer --ctx or leave the task out"
+        )
+
+
+OpenBackend = Callable[[str], Backend]
+LoadTask = Callable[[str], Task]

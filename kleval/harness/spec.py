@@ -1,0 +1,99 @@
+"""What a run is asked to do, and what it came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from kleval.store.manifest import Status
+from kleval.types import UsageError
+
+EXIT_CODES: dict[Status, int] = {"complete": 0, "incomplete": 3, "interrupted": 130}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """A command. Those marked * change results: a run directory belongs to one value of each.
+
+    models*: as `open_backend` takes them. tasks*: task ids, families already expanded. ctxs*: tokens. limit*: samples per
+    task and ctx. repeats*: answers per sample. edition*, protocol*: None is each task's default. seed*: of samples and of
+    sampling. temperature*, top_p*: None keeps each task's own. judge_model*: answers `judge` requests.
+    tokenizer*: counts the samples' lengths in another tokenizer than the model's; the model still gets its own token ids.
+    max_errors: None, any failure makes the run incomplete and none ends it early; a count (>= 1) or a share of all
+    answers (< 1), up to that many are tolerated and more end the run.
+    retries: how often a request is asked again after a failure that may pass. retry_seconds: the first wait, then doubled.
+    window_tokens: about how many tokens of samples are held in memory, and so offered to the backend, at once.
+    amend: let models, tasks, ctxs, limit and repeats grow in an existing run directory.
+    suite, command: for the record. backend, device, dtype, batch, memory_budget, data_dir: for whoever opens backends and
+    tasks; recorded, not used here (but a window holds at least `batch` samples).
+    """
+
+    models: tuple[str, ...]
+    tasks: tuple[str, ...]
+    ctxs: tuple[int, ...]
+    out: Path | None = None
+    limit: int = 10
+    repeats: int = 1
+    edition: str = "builtin"
+    protocol: str | None = None
+    seed: int = 42
+    temperature: float | None = None
+    top_p: float | None = None
+    tokenizer: str | None = None
+    judge_model: str | None = None
+    backend: str = "auto"
+    device: str = "auto"
+    dtype: str = "auto"
+    batch: int | None = None
+    memory_budget: int | str | None = None
+    data_dir: Path | None = None
+    max_errors: float | None = None
+    retries: int = 3
+    retry_seconds: float = 1.0
+    window_tokens: int = 1 << 19
+    amend: bool = False
+    dry_run: bool = False
+    suite: str | None = None
+    command: str = ""
+
+    def check(self) -> None:
+        """UsageError for what cannot be run as asked."""
+        for name, what in (("models", "model"), ("tasks", "task"), ("ctxs", "context length")):
+            if not getattr(self, name):
+                raise UsageError(f"no {what} given: name at least one")
+        if min(self.ctxs) < 1:
+            raise UsageError(f"a context length is at least 1 token, not {min(self.ctxs)}")
+        for name in ("limit", "repeats"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name} is at least 1, not {getattr(self, name)}")
+        if self.max_errors is not None and self.max_errors < 0:
+            raise UsageError(f"--max-errors is a count or a share below 1, not {self.max_errors}")
+        if self.out is None and not self.dry_run:
+            raise UsageError("no run directory given: add --out DIR")
+
+    def record(self) -> dict[str, Any]:
+        """Every field as a JSON value."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+    def tolerated(self, planned: int) -> float:
+        """How many failures leave a run complete."""
+        if self.max_errors is None:
+            return 0
+        return self.max_errors if self.max_errors >= 1 else self.max_errors * planned
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run came to.
+
+    counts: planned, finished, answered, scored, failed, unscored, skipped (answers, that is samples x repeats).
+    message: one line for people, why it is not complete; empty when it is. out: None for a dry run.
+    """
+
+    status: Status
+    exit_code: int
+    out: Path | None
+    counts: dict[str, int] = field(default_factory=dict)
+    message: str = ""

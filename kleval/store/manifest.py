@@ -1,0 +1,76 @@
+"""run.json: what a run is, besides its rows.
+
+Schema version 1; JSON values only:
+
+    schema_version, kind ("run"), name           name: the directory's
+    status                                       running | complete | incomplete | interrupted
+    started, finished                            UTC, ISO 8601; finished is null until it is
+    kleval {version, commit}  hardware {cpu, cores, memory_bytes, gpus, ...}  dtype
+    spec                                         the command as it was given, every option with its value
+    settings                                     what must not change when it runs again (kleval.store.settings)
+    models {NAME: {name, spec, backend, max_ctx, tokenizer {name, digest, chat_template_digest}, describe {...}}}
+    tasks {ID: {version, metric, edition, protocol, data_revision, data_digest}}
+    generation {temperature, top_p, ...}  seeds {...}
+    counts {planned, finished, answered, scored, failed, unscored, skipped}
+    skips [{model, task, ctx, edition, protocol, metric, n, reason, minimum_tokens}]
+    errors [{model, task, ctx, message}]         tasks that could not make their samples
+    caveats [text]  comparison {...}             what a reader who compares the models must know
+    sessions [{started, finished, status, kleval, hardware}]   one per time the command ran
+    amendments [{at, changes: [text]}]
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from kleval.store import files
+from kleval.types import UsageError
+
+SCHEMA_VERSION = 1
+Status = Literal["running", "complete", "incomplete", "interrupted"]
+
+
+class Manifest(BaseModel):
+    """The part of run.json that kleval relies on when it reads one."""
+
+    model_config = ConfigDict(extra="allow")
+
+    schema_version: int
+    status: Status
+    started: str
+    finished: str | None = None
+    settings: dict[str, Any]
+    models: dict[str, dict[str, Any]] = {}
+    tasks: dict[str, dict[str, Any]] = {}
+    counts: dict[str, int] = {}
+    skips: list[dict[str, Any]] = []
+    caveats: list[str] = []
+    sessions: list[dict[str, Any]] = []
+    amendments: list[dict[str, Any]] = []
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    file = path / "run.json"
+    if not file.is_file():
+        raise UsageError(f"{path} is not a run directory: it has no run.json")
+    with files.usage_errors(file):
+        raw = file.read_bytes()
+    try:
+        manifest = Manifest.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            f"{file} is damaged ({where + ': ' if where else ''}{first['msg']}): restore it, or give another --out"
+        ) from error
+    if manifest.schema_version > SCHEMA_VERSION:
+        raise UsageError(f"{file} has schema {manifest.schema_version}, written by a newer kleval: upgrade kleval")
+    return manifest.model_dump()
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
