@@ -1,0 +1,146 @@
+"""Stored runs as one HTML page that needs no network: everything it shows and runs is in the file.
+
+Model answers and prompts are untrusted: the template escapes all text (autoescape), figures travel as JSON in which no tag
+can end, and a content security policy lets nothing run but the page's own scripts, by their hashes, and nothing load.
+The same rows give the same bytes: ids are counted, times are the runs' own.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from kleval.report import absences, contrasts, examples, figures, header, views
+from kleval.report.collect import Entrant, collect
+from kleval.report.files import write_text
+from kleval.report.words import length, plural, short_task
+from kleval.stats import BCA_MINIMUM
+from kleval.store import RunStore
+
+MAX_FAILURES = 20  # distinct messages on the page; the rows hold all
+
+METHOD_TEXTS = {
+    "wilson": ", where every value is 0 or 1: Wilson's score interval.",
+    "bca": ", for fractional values: bias-corrected and accelerated bootstrap (Efron 1987), seeded.",
+    "wilson-fractional": f", for fractional values that are fewer than {BCA_MINIMUM} or all the same: Wilson's formula, "
+    "which is wider than needed.",
+}
+METRIC_TEXTS = {
+    "string_match_all": " is the share of the expected strings that occur in the answer, upper and lower case alike.",
+    "string_match_part": " is 1 if any of the expected strings occurs in the answer, upper and lower case alike, else 0.",
+}
+
+
+def write_report(runs: Sequence[RunStore], path: Path) -> Path:
+    """Write the page of one or several runs to path, all of it or nothing; about 5 MB, most of it the figures' script.
+
+    UsageError when there is nothing to show or path cannot be written.
+    """
+    picker = examples.Picker()
+    entrants = collect(runs, picker.watch)
+    shown, left_out = picker.pick(entrants)
+    return write_text(path, render(entrants, shown, left_out))
+
+
+def render(entrants: Sequence[Entrant], shown: Sequence[examples.Example], left_out: int = 0) -> str:
+    """The page's text. shown: the answers to look at; left_out: how many more would have been shown."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    shape = views.Shape.of(entrants)
+    averages = {
+        f: (f"fig-average-{i}", views.average_rows(entrants, f, shape.ctxs)) for i, f in enumerate(shape.families)
+    }
+    one_family = len({task.split("/", 1)[0] for task in shape.tasks}) == 1
+    panels = [(f"fig-task-{i}", task, short_task(task) if one_family else task) for i, task in enumerate(shape.tasks)]
+    drawn = {div: figures.average_figure(entrants, family, shape.ctxs) for family, (div, _) in averages.items()}
+    drawn |= {div: figures.task_figure(entrants, task, shape.ctxs) for div, task, _ in panels}
+    scripts = [_script(get_plotlyjs()), _script(_asset("page.js"))]
+
+    env = Environment(
+        loader=PackageLoader("kleval.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.globals.update(length=length, plural=plural, short_task=short_task)
+    heat = [(entrant, views.heat_rows(entrant, shape)) for entrant in entrants]
+    editions = list(dict.fromkeys(cell.edition for e in entrants for cell in e.cells.values()))
+    text: str = env.get_template("template.html.j2").render(
+        title=header.title(entrants),
+        entrants=entrants,
+        looks=figures.looks(entrants),
+        shape=shape,
+        tiles=header.tiles(entrants, shape),
+        notices=header.notices(entrants, shape),
+        sheets=header.run_sheets(entrants),
+        models=[(entrant, header.model_facts(entrant)) for entrant in entrants],
+        data=header.data_rows(entrants, shape),
+        averages=averages,
+        panels=panels,
+        heat=heat,
+        marks=_marks(drawn, [cell for _, rows in heat for row in rows for cell in row.cells]),
+        diffs=contrasts.diff_tables(entrants, shape),
+        failures=absences.failure_rows(entrants),
+        max_failures=MAX_FAILURES,
+        skips=absences.skip_rows(entrants),
+        table=views.table_rows(entrants, shape),
+        examples=_by_task(shown, shape),
+        examples_left_out=left_out,
+        verdicts=[v for v in examples.VERDICTS if any(example.verdict == v for example in shown)],
+        method_texts=METHOD_TEXTS,
+        metric_texts=METRIC_TEXTS,
+        methods=sorted({cell.ci_method for e in entrants for cell in e.cells.values()}),
+        metrics=sorted({cell.metric for e in entrants for cell in e.cells.values()}),
+        style=Markup(_asset("page.css")),
+        figure_data=Markup(_json(drawn)),
+        scripts=[Markup(script) for script in scripts],
+        edition_text="" if editions == ["official"] else f"{' and '.join(editions)} edition",
+        policy=_policy(scripts),
+    )
+    return text
+
+
+def _marks(drawn: Mapping[str, Any], cells: Sequence[views.HeatCell]) -> set[str]:
+    """What occurs on the page and so needs a word in a key."""
+    marks = {cell.kind for cell in cells} | {"partial" for cell in cells if cell.note}
+    lines = [trace for div, figure in drawn.items() if "average" in div for trace in figure["data"]]
+    return marks | {"whiskers" for trace in lines if trace.get("error_y", {}).get("visible")}
+
+
+def _by_task(shown: Sequence[examples.Example], shape: views.Shape) -> list[tuple[str, list[examples.Example]]]:
+    by_task = [(task, [example for example in shown if example.task == task]) for task in shape.tasks]
+    return [(task, found) for task, found in by_task if found]
+
+
+def _asset(name: str) -> str:
+    return resources.files("kleval.report").joinpath(name).read_text("utf-8")
+
+
+def _script(source: str) -> str:
+    """A script's text so that it cannot end its own element early."""
+    source = source.replace("\r\n", "\n").replace("\r", "\n")  # as an HTML parser does before it is hashed
+    return source.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _json(value: Any) -> str:
+    """JSON for a script element: no character in it can begin a tag."""
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), sort_keys=True, allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    """A content security policy: these scripts and inline styles (the figures' script adds some), nothing else."""
+    hashes = [base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode() for script in scripts]
+    allowed = " ".join(f"'sha256-{h}'" for h in hashes)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
