@@ -8,9 +8,9 @@ that another one names (HotpotQA's bridge questions). Names are unique within a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from kleval.tasks import lexicon as lx
@@ -113,6 +113,11 @@ class _Names:
                 return name
 
 
+@cache
+def _belonging(items: tuple[str, ...], split: Split) -> tuple[str, ...]:
+    return tuple(item for item in items if belongs_to(item) == split)
+
+
 @dataclass(frozen=True, slots=True)
 class _Values:
     """Draws of answers that belong to one split."""
@@ -120,8 +125,8 @@ class _Values:
     draws: Draws
     split: Split
 
-    def of(self, items: Sequence[str]) -> str:
-        return self.draws.pick([item for item in items if belongs_to(item) == self.split])
+    def of(self, items: tuple[str, ...]) -> str:
+        return self.draws.pick(_belonging(items, self.split))
 
     def number(self, first: int, last: int) -> str:
         while True:
@@ -201,10 +206,10 @@ def corpus(n: int, seed: int | str, split: Split = "eval") -> tuple[Article, ...
     kinds = [tuple(_KINDS)[i % 4] for i in range(n)]
     titles = [names.new() + (f" {names.new()}" if kind == "person" else "") for kind in kinds]
     found = []
-    for i, (kind, title) in enumerate(zip(kinds, titles, strict=True)):
+    for kind, title in zip(kinds, titles, strict=True):
         wanted, make = _KINDS[kind]
-        candidates = [j for j in range(tuple(_KINDS).index(wanted), n, 4) if j != i]
-        link = draws.pick(candidates)
+        first = tuple(_KINDS).index(wanted)
+        link = first + 4 * draws.below(len(range(first, n, 4)))
         facts = make(values, title, titles[link])
         paragraphs = tuple(_paragraph(draws, facts[part::2], filler) for part in range(2))
         found.append(Article(title, kind, paragraphs, facts, link))

@@ -1,0 +1,47 @@
+"""Rows of a task without a model: what `kleval generate` writes.
+
+Rows hold the official generator's fields (`index, input, outputs, length, length_w_model_temp, answer_prefix`, and for
+needle tasks `token_position_answer`) and where the row comes from. Two differ on purpose: `index` counts samples (the
+official needle script overwrites it with a character offset), and `input` is what the model sees before the answer
+prefix, chat template included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from kleval.types import Task, Tokenizer
+
+
+def rows(task: Task, tokenizer: Tokenizer, ctx: int, n: int, seed: int) -> Iterator[dict[str, Any]]:
+    """The first n samples at ctx as dicts of JSON values. ContextTooSmall when they do not fit."""
+    for sample in task.samples(tokenizer, ctx, n, seed):
+        shown = tokenizer.render(sample.prompt)
+        length = sample.prompt_tokens + sample.max_new_tokens
+        row: dict[str, Any] = {
+            "index": sample.index,
+            "input": shown,
+            "outputs": list(sample.references),
+            "length": length,
+            "length_w_model_temp": length,
+            "answer_prefix": sample.answer_prefix,
+        }
+        if task.id.startswith("ruler/niah"):
+            row["token_position_answer"] = tokenizer.count(shown[: shown.find(sample.references[0])])
+        yield row | {
+            "id": sample.id,
+            "task": task.id,
+            "ctx": ctx,
+            "seed": seed,
+            "max_new_tokens": sample.max_new_tokens,
+            "prompt_tokens": sample.prompt_tokens,
+            "prompt_hash": sample.prompt_hash,
+            "tokenizer": tokenizer.name,
+            "edition": task.edition,
+            "protocol": task.protocol,
+            "task_version": task.version,
+            "data_revision": task.data_revision,
+            "data_digest": task.data_digest,
+            "meta": dict(sample.meta),
+        }

@@ -1,0 +1,102 @@
+"""Which tasks there are, and how a name becomes a task object.
+
+TASKS maps a task id to `module:attribute`; the attribute is called with (edition, protocol or None, data_dir or None).
+Other packages add theirs as entry points of the group `kleval.tasks`, named `family/task`. Nothing is imported before
+it is asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import cast
+
+from kleval.types import Task, UsageError
+
+EDITIONS = ("builtin", "official")
+
+TASKS: dict[str, str] = {
+    "ruler/niah_single_1": "kleval.tasks.ruler.task:niah_single_1",
+    "ruler/niah_single_2": "kleval.tasks.ruler.task:niah_single_2",
+    "ruler/niah_single_3": "kleval.tasks.ruler.task:niah_single_3",
+    "ruler/niah_multikey_1": "kleval.tasks.ruler.task:niah_multikey_1",
+    "ruler/niah_multikey_2": "kleval.tasks.ruler.task:niah_multikey_2",
+    "ruler/niah_multikey_3": "kleval.tasks.ruler.task:niah_multikey_3",
+    "ruler/niah_multivalue": "kleval.tasks.ruler.task:niah_multivalue",
+    "ruler/niah_multiquery": "kleval.tasks.ruler.task:niah_multiquery",
+    "ruler/vt": "kleval.tasks.ruler.task:vt",
+    "ruler/cwe": "kleval.tasks.ruler.task:cwe",
+    "ruler/fwe": "kleval.tasks.ruler.task:fwe",
+    "ruler/qa_1": "kleval.tasks.ruler.task:qa_1",
+    "ruler/qa_2": "kleval.tasks.ruler.task:qa_2",
+}
+
+
+@cache
+def all_tasks() -> dict[str, str]:
+    """TASKS and the entry points of other packages; a name of ours cannot be taken over."""
+    found = {e.name: e.value for e in metadata.entry_points(group="kleval.tasks")}
+    return {**found, **TASKS}
+
+
+def families() -> dict[str, list[str]]:
+    """Family -> its task ids, in registry order."""
+    grouped: dict[str, list[str]] = {}
+    for task_id in all_tasks():
+        grouped.setdefault(task_id.partition("/")[0], []).append(task_id)
+    return grouped
+
+
+def expand(names: Sequence[str]) -> list[str]:
+    """Task ids for names of tasks and families, order kept, duplicates dropped. UsageError with the nearest names."""
+    found: dict[str, None] = {}
+    for name in names:
+        ids = [name] if name in all_tasks() else families().get(name)
+        if ids is None:
+            raise UsageError(f"unknown task {name!r}: {_nearest(name)}")
+        found.update(dict.fromkeys(ids))
+    return list(found)
+
+
+def load_task(
+    task_id: str, edition: str = "builtin", protocol: str | None = None, data_dir: Path | None = None
+) -> Task:
+    """The task object, ready to make samples.
+
+    data_dir: where the files of the official edition lie (`kleval data fetch FAMILY` puts them there).
+    UsageError for an unknown task, edition or protocol and for a missing file, naming what gets it.
+    """
+    target = all_tasks().get(task_id)
+    if target is None:
+        if task_id in families():
+            raise UsageError(f"{task_id!r} is a family: name one of {', '.join(families()[task_id])}")
+        raise UsageError(f"unknown task {task_id!r}: {_nearest(task_id)}")
+    if edition not in EDITIONS:
+        raise UsageError(f"unknown edition {edition!r}: {_did_you_mean(edition, EDITIONS)}")
+    module, _, attribute = target.partition(":")
+    return cast(Task, getattr(import_module(module), attribute)(edition, protocol, data_dir))
+
+
+def check_protocol(task_id: str, protocol: str | None, known: Sequence[str]) -> str:
+    """The protocol to use: the first of `known` when none is asked for. UsageError when it is not among them."""
+    if protocol is None:
+        return known[0]
+    if protocol not in known:
+        raise UsageError(f"{task_id} has no protocol {protocol!r}: {_did_you_mean(protocol, known)}")
+    return protocol
+
+
+def _nearest(name: str) -> str:
+    # Short names count too: "niah_single_1" for "ruler/niah_single_1".
+    short = {task_id.partition("/")[2]: task_id for task_id in all_tasks()}
+    near = [short.get(n, n) for n in difflib.get_close_matches(name, [*families(), *all_tasks(), *short], n=3)]
+    near = list(dict.fromkeys(near))
+    return f"did you mean {' or '.join(near)}?" if near else "`kleval ls tasks` lists them"
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+    return f"did you mean {near[0]}?" if near else f"there is {', '.join(known)}"

@@ -1,0 +1,90 @@
+"""Questions and the documents that answer them, for the two qa tasks.
+
+Source: NVIDIA/RULER @ c3f5e3b, scripts/data/synthetic/qa.py. squad.json is SQuAD v2.0 dev, hotpotqa.json HotpotQA dev
+in the distractor setting, both under their official names and in their official shapes; `generated` makes articles.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from kleval.types import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """gold: documents that must be there. related: documents to add before any other."""
+
+    query: str
+    answers: tuple[str, ...]
+    gold: tuple[int, ...]
+    related: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """name: where it comes from."""
+
+    name: str
+    documents: list[str]
+    questions: list[Question]
+
+
+@cache
+def read_corpus(dataset: str, file: Path) -> Corpus:
+    """`squad` or `hotpotqa` from the official file."""
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        return _squad(data) if dataset == "squad" else _hotpotqa(data)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{file} does not have the shape of the official {dataset} file ({error!r})") from error
+
+
+def _squad(data: dict[str, Any]) -> Corpus:
+    documents = sorted({p["context"] for article in data["data"] for p in article["paragraphs"]})
+    number = {text: i for i, text in enumerate(documents)}
+    questions = []
+    for article in data["data"]:
+        all_of_it = [number[p["context"]] for p in article["paragraphs"]]
+        for paragraph in article["paragraphs"]:
+            gold = number[paragraph["context"]]
+            related = tuple(i for i in all_of_it if i != gold)
+            questions += [
+                Question(qa["question"], tuple(a["text"] for a in qa["answers"]), (gold,), related)
+                for qa in paragraph["qas"]
+                if not qa["is_impossible"]
+            ]
+    return Corpus("squad", documents, questions)
+
+
+def _hotpotqa(data: list[dict[str, Any]]) -> Corpus:
+    def text(title: str, sentences: list[str]) -> str:
+        return f"{title}\n{''.join(sentences)}"
+
+    documents = sorted({text(t, s) for row in data for t, s in row["context"]})
+    number = {d: i for i, d in enumerate(documents)}
+    questions = [
+        Question(row["question"], (row["answer"],), tuple(number[text(t, s)] for t, s in row["context"]))
+        for row in data
+    ]
+    return Corpus("hotpotqa", documents, questions)
+
+
+@cache
+def generated(hops: Literal[1, 2], documents: int, seed: str) -> Corpus:
+    """About that many of kleval's own articles (or some more), with questions that one (hops=1) or two of them answer.
+
+    One hop takes the shape of SQuAD, where an article's two paragraphs are related documents; two hops have no other
+    articles to go with the two, so that short contexts have room for them.
+    """
+    from kleval.tasks import articles
+
+    if hops == 1:
+        return replace(_squad(articles.squad_shape(-(-documents // 2), seed)), name="kleval articles, one hop")
+    made = articles.corpus(documents, seed)
+    asked = [Question(q.question, tuple(q.answers), tuple(q.gold)) for q in articles.questions(made, seed, hops)]
+    return Corpus("kleval articles, two hops", [f"{a.title}\n{a.text}" for a in made], asked)

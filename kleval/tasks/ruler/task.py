@@ -1,0 +1,146 @@
+"""RULER's task objects: samples of one edition, asked in one call, scored officially.
+
+The answer prefix sits after any assistant header and is continued by the model (official `input + answer_prefix`). For
+a tokenizer with a chat template the input is the user's message; the official script formats its own template strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from kleval.tasks.base import OneCall, as_prompt
+from kleval.tasks.registry import check_protocol
+from kleval.tasks.ruler.editions import does_fit, edition_of
+from kleval.tasks.ruler.official import DoesNotFit, Fitted
+from kleval.tasks.ruler.scoring import METRICS, postprocess
+from kleval.tasks.ruler.spec import PROTOCOL, SPECS, VERSION, Draft, Spec
+from kleval.types import Completion, ContextTooSmall, Sample, Score, Tokenizer, UsageError
+
+_LONGEST_TRIED = 1 << 21
+_SAMPLES_TRIED = 8
+
+
+class RulerTask(OneCall):
+    """One of the 13 tasks in one edition."""
+
+    def __init__(self, spec: Spec, edition: str, protocol: str | None, data_dir: Path | None) -> None:
+        self.spec = spec
+        self.id = spec.id
+        self.version = VERSION
+        self.metric: str = spec.metric
+        self.edition = edition
+        self.protocol = check_protocol(spec.id, protocol, (PROTOCOL,))
+        self.description = spec.description
+        self._made = edition_of(spec, edition, data_dir)
+        self.data_revision = self._made.revision
+        self.data_digest = self._made.digest
+        self.deviations = self._made.deviations
+        self._minimum: dict[tuple[str, int, int], int] = {}
+
+    def samples(self, tokenizer: Tokenizer, ctx: int, n: int, seed: int) -> Iterator[Sample]:
+        if ctx < 1 or n < 0:
+            raise UsageError(f"{self.id}: ctx must be at least 1 and the number of samples at least 0")
+        stream = self._stream(tokenizer, ctx, seed)
+        try:
+            for index, (fitted, budget) in enumerate(islice(stream, n)):
+                yield self._sample(tokenizer, ctx, seed, index, fitted, budget)
+        except DoesNotFit as error:
+            raise self._too_small(tokenizer, ctx, n, seed, error.needed_tokens) from error
+
+    def score(self, sample: Sample, answer: Completion) -> Score:
+        prediction = postprocess(answer.text)
+        value = METRICS[self.metric](prediction, sample.references)
+        return Score({self.metric: value}, extracted=prediction)
+
+    def card(self) -> dict[str, Any]:
+        """What the task is and where it comes from; JSON values."""
+        official = self.edition == "official"
+        return {
+            "id": self.id,
+            "version": self.version,
+            "edition": self.edition,
+            "protocol": self.protocol,
+            "deviations": list(self.deviations),
+            "description": self.description,
+            "metric": self.metric,
+            "max_new_tokens": self.spec.budget if official else "longest reference x 1.5 + 16",
+            "demonstrations": 1 if self.spec.kind in ("vt", "cwe") else 0,
+            "data_revision": self.data_revision,
+            "data_digest": self.data_digest,
+            "source": "NVIDIA/RULER @ c3f5e3b (Apache-2.0), arXiv 2404.06654",
+        }
+
+    def _stream(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[tuple[Fitted, int]]:
+        def measure(draft: Draft) -> int:
+            return tokenizer.count(tokenizer.render(as_prompt(tokenizer, draft.input), draft.prefix))
+
+        key = tokenizer.digest + tokenizer.chat_template_digest
+        return self._made.stream(measure, tokenizer.count, key, ctx, seed)
+
+    def _sample(self, tokenizer: Tokenizer, ctx: int, seed: int, index: int, fitted: Fitted, budget: int) -> Sample:
+        draft = fitted.draft
+        return Sample(
+            id=f"{self.id}@{self.edition}-{self.version}/{ctx}/s{seed}/i{index}",
+            task=self.id,
+            ctx=ctx,
+            index=index,
+            prompt=as_prompt(tokenizer, draft.input),
+            references=draft.answers,
+            max_new_tokens=budget,
+            prompt_tokens=fitted.tokens,
+            answer_prefix=draft.prefix,
+            meta=draft.meta,
+        )
+
+    def _too_small(
+        self, tokenizer: Tokenizer, ctx: int, n: int, seed: int, needed_tokens: int | None
+    ) -> ContextTooSmall:
+        tried = min(n, _SAMPLES_TRIED)
+        key = (tokenizer.digest, seed, tried)
+        if self._minimum.get(key, 0) <= ctx:
+            self._minimum[key] = self._smallest(tokenizer, ctx, tried, seed, needed_tokens)
+        minimum = self._minimum[key]
+        return ContextTooSmall(
+            f"{self.id} ({self.edition}) does not fit into ctx {ctx} with tokenizer {tokenizer.name}:"
+            f" it needs {minimum} or more",
+            minimum,
+        )
+
+    def _smallest(self, tokenizer: Tokenizer, ctx: int, n: int, seed: int, needed_tokens: int | None) -> int:
+        """The smallest ctx found at which n samples fit, by trying: bounds first, then bisection."""
+
+        def fits(length: int) -> bool:
+            return does_fit(self._stream(tokenizer, length, seed), n)
+
+        low, high = ctx, max(needed_tokens or 0, ctx + 1)
+        while not fits(high):
+            low, high = high, max(high + high // 4, high + 16)
+            if high > _LONGEST_TRIED:
+                return high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if fits(middle) else (middle, high)
+        return high
+
+
+def _opener(name: str) -> Callable[[str, str | None, Path | None], RulerTask]:
+    return partial(RulerTask, SPECS[name])
+
+
+niah_single_1 = _opener("niah_single_1")
+niah_single_2 = _opener("niah_single_2")
+niah_single_3 = _opener("niah_single_3")
+niah_multikey_1 = _opener("niah_multikey_1")
+niah_multikey_2 = _opener("niah_multikey_2")
+niah_multikey_3 = _opener("niah_multikey_3")
+niah_multivalue = _opener("niah_multivalue")
+niah_multiquery = _opener("niah_multiquery")
+vt = _opener("vt")
+cwe = _opener("cwe")
+fwe = _opener("fwe")
+qa_1 = _opener("qa_1")
+qa_2 = _opener("qa_2")

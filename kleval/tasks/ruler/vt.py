@@ -1,0 +1,93 @@
+"""Variable tracking: name all variables of an assignment chain hidden in noise, after one solved demonstration.
+
+Source: NVIDIA/RULER @ c3f5e3b, scripts/data/synthetic/variable_tracking.py. The demonstration is made once (three-letter
+names, value 12345, up to 500 tokens) and gets fresh names and a fresh value in every sample.
+"""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from kleval.tasks.ruler.draws import Draws
+from kleval.tasks.ruler.spec import NOISE, Draft
+
+TEMPLATE = (
+    "Memorize and track the chain(s) of variable assignment hidden in the following text.\n\n{context}\n"
+    "Question: Find all variables that are assigned the value {value} in the text above."
+)
+PREFIX = (
+    " Answer: According to the chain(s) of variable assignment in the text above, {count} variables are assigned"
+    " the value {value}, they are: "
+)
+HOPS = 4
+DEMO_VALUE = "12345"
+DEMO_TOKENS = 500
+DEMO_STEP = 5
+
+
+def _names(draws: Draws, letters: int) -> list[str]:
+    """HOPS + 1 names. More are appended until that many are distinct; the surplus makes the official code fail."""
+
+    def name() -> str:
+        return "".join(draws.rng.choices(string.ascii_uppercase, k=letters))
+
+    names = [name() for _ in range(HOPS + 1)]
+    while len(set(names)) < HOPS + 1:
+        names.append(name())
+    if len(names) > HOPS + 1:
+        raise IndexError("a second chain without enough names")
+    return names
+
+
+def _question(draws: Draws, size: int, letters: int, value: str | None) -> Draft:
+    names = _names(draws, letters)
+    value = value or str(draws.numbers.randint(10000, 99999))
+    chain = [f"VAR {names[0]} = {value}", *(f"VAR {b} = VAR {a} " for a, b in pairwise(names))]
+    lines = [NOISE] * size
+    for shift, place in enumerate(sorted(draws.rng.sample(range(size), len(chain)))):
+        lines.insert(place + shift, chain[shift])
+    context = "\n".join(lines).replace(". \n", ".\n")
+    depths = [round(100 * lines.index(c) / len(lines), 1) for c in chain]
+    return Draft(
+        TEMPLATE.format(context=context, value=value),
+        PREFIX.format(count=HOPS + 1, value=value),
+        tuple(names),
+        {"size": size, "unit": "lines", "depth_percent": depths},
+    )
+
+
+def demonstration(draws: Draws, size: int) -> Draft:
+    """A short question to be shown with its answer."""
+    return _question(draws, size, letters=3, value=DEMO_VALUE)
+
+
+def solved(demo: Draft) -> str:
+    """The demonstration as it is shown, names and value not yet replaced."""
+    return f"{demo.input}{demo.prefix} {' '.join(demo.answers)}\n"
+
+
+def renamed(demo: str, draws: Draws) -> str:
+    """The demonstration with fresh names, drawn one by one, and a fresh value."""
+    for name in demo.strip().split()[-HOPS - 1 :]:
+        demo = demo.replace(name, "".join(draws.rng.choices(string.ascii_uppercase, k=len(name))))
+    return demo.replace(DEMO_VALUE, str(draws.numbers.randint(10000, 99999)))
+
+
+@dataclass(frozen=True, slots=True)
+class VariableTracking:
+    """size: noise lines. demo: what `solved` gives."""
+
+    demo: str
+
+    def step(self, ctx: int) -> int:
+        return 5 if ctx < 4096 else 10
+
+    def question(self, draws: Draws, size: int, index: int = 0) -> Draft:
+        """The question alone: what the official length search measures."""
+        return _question(draws, size, letters=5, value=None)
+
+    def draft(self, draws: Draws, size: int, index: int = 0) -> Draft:
+        asked = self.question(draws, size)
+        return replace(asked, input=f"{renamed(self.demo, draws)}\n{asked.input}")

@@ -1,0 +1,232 @@
+"""Downloads, from a server of our own."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from kleval.tasks import data
+from kleval.tasks.data import Asset, fetch_asset
+from kleval.types import UsageError
+
+BODY = bytes(range(256)) * 4000
+
+
+@dataclass
+class Server:
+    """files: what is served. cut: bytes after which the connection ends, once per entry. ranges: False ignores Range."""
+
+    url: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    cut: list[int] = field(default_factory=list)
+    ranges: bool = True
+    asked: list[str | None] = field(default_factory=list)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    state = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = state.files.get(self.path)
+            wanted = self.headers.get("Range")
+            state.asked.append(wanted)
+            if body is None:
+                self.send_error(404)
+                return
+            start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and state.ranges else 0
+            if start >= len(body):
+                self.send_error(416)
+                return
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(body) - start))
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+            self.end_headers()
+            self.wfile.write(body[start : start + state.cut.pop(0)] if state.cut else body[start:])
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    state.url = f"http://127.0.0.1:{http.server_port}"
+    state.files["/a.json"] = BODY
+    yield state
+    http.shutdown()
+    thread.join()
+    http.server_close()
+
+
+@pytest.fixture
+def asset(server: Server) -> Asset:
+    known = {hashlib.sha256(BODY).hexdigest(): "r1", "0" * 64: "r0"}
+    return Asset("a.json", f"{server.url}/a.json", known, len(BODY), "MIT", "tests")
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.rglob("*.part"))
+
+
+def test_a_file_is_downloaded_once(server: Server, asset: Asset, tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int | None]] = []
+    assert fetch_asset(asset, tmp_path / "new", lambda *progress: seen.append(progress))
+    assert (tmp_path / "new/a.json").read_bytes() == BODY
+    assert seen[-1] == ("a.json", len(BODY), len(BODY))
+    assert not fetch_asset(asset, tmp_path / "new")
+    assert server.asked == [None]
+    assert leftovers(tmp_path) == []
+
+
+def test_a_cut_download_continues_where_it_ended(server: Server, asset: Asset, tmp_path: Path) -> None:
+    server.cut = [1000, 2000]
+    fetch_asset(asset, tmp_path)
+    assert (tmp_path / "a.json").read_bytes() == BODY
+    assert server.asked == [None, "bytes=1000-", "bytes=3000-"]
+
+
+def test_a_download_that_keeps_ending_says_how_far_it_came_and_is_continued_next_time(
+    server: Server, asset: Asset, tmp_path: Path
+) -> None:
+    server.cut = [1000, 1000, 1000]
+    with pytest.raises(UsageError, match=r"stopped at 3,000 of 1,024,000 bytes .* again to continue"):
+        fetch_asset(asset, tmp_path)
+    assert not (tmp_path / "a.json").exists()
+    fetch_asset(asset, tmp_path)
+    assert server.asked[-1] == "bytes=3000-"
+    assert (tmp_path / "a.json").read_bytes() == BODY
+
+
+def test_a_server_that_ignores_ranges_starts_over(server: Server, asset: Asset, tmp_path: Path) -> None:
+    (tmp_path / "a.json.part").write_bytes(BODY[:500])
+    server.ranges = False
+    fetch_asset(asset, tmp_path)
+    assert (tmp_path / "a.json").read_bytes() == BODY
+
+
+@pytest.mark.parametrize("part", [BODY, b"x" * (len(BODY) + 7)])
+def test_a_part_with_nothing_missing_is_taken_or_dropped_by_its_hash(
+    server: Server, asset: Asset, tmp_path: Path, part: bytes
+) -> None:
+    (tmp_path / "a.json.part").write_bytes(part)
+    fetch_asset(asset, tmp_path)
+    assert (tmp_path / "a.json").read_bytes() == BODY
+    assert leftovers(tmp_path) == []
+
+
+def test_a_wrong_hash_is_an_error_and_keeps_the_old_file(server: Server, asset: Asset, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b"mine")
+    server.files["/a.json"] = b"something else"
+    with pytest.raises(UsageError, match="sha256") as error:
+        fetch_asset(asset, tmp_path)
+    assert hashlib.sha256(b"something else").hexdigest() in str(error.value)
+    assert (tmp_path / "a.json").read_bytes() == b"mine"
+    assert leftovers(tmp_path) == []
+
+
+def test_any_known_revision_is_left_alone(server: Server, asset: Asset, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b"older")
+    older = replace(asset, known={**asset.known, hashlib.sha256(b"older").hexdigest(): "r-old"})
+    assert not fetch_asset(older, tmp_path)
+    assert server.asked == []
+
+
+def test_not_found_and_no_server_are_one_line(server: Server, asset: Asset, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="answered 404"):
+        fetch_asset(replace(asset, url=f"{server.url}/other"), tmp_path)
+    with pytest.raises(UsageError, match="cannot be reached") as error:
+        fetch_asset(replace(asset, url="http://127.0.0.1:9/a.json"), tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_full_disk_is_one_line(asset: Asset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(source: object, target: object) -> None:
+        raise OSError(28, "No space left on device", str(target))
+
+    monkeypatch.setattr("os.replace", no_space)
+    with pytest.raises(UsageError, match="No space left"):
+        fetch_asset(asset, tmp_path)
+
+
+def zipped(**members: bytes) -> bytes:
+    raw = io.BytesIO()
+    with zipfile.ZipFile(raw, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return raw.getvalue()
+
+
+def test_an_archive_leaves_its_pinned_members_and_nothing_else(server: Server, tmp_path: Path) -> None:
+    server.files["/z.zip"] = raw = zipped(one=b"1", two=b"2", evil=b"3")
+    members = {n: (f"in/{n}.txt", hashlib.sha256(c).hexdigest()) for n, c in (("one", b"1"), ("two", b"2"))}
+    archive = Asset(
+        "z.zip", f"{server.url}/z.zip", {hashlib.sha256(raw).hexdigest(): "r1"}, len(raw), "MIT", "tests", members
+    )
+    assert fetch_asset(archive, tmp_path)
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["one.txt", "two.txt"]
+    assert not fetch_asset(archive, tmp_path)
+
+
+def test_fetch_returns_what_is_there_then(
+    server: Server, asset: Asset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = replace(asset, name="b.json", url=f"{server.url}/none")
+    monkeypatch.setitem(data.ASSETS, "tests", (asset, missing))
+    states = {s.name: s.state for s in data.fetch("tests", tmp_path, names=["a.json"])}
+    assert states == {"a.json": "ok", "b.json": "missing"}
+    (tmp_path / "b.json").write_bytes(b"mine")
+    assert [s.state for s in data.listing("tests", tmp_path)] == ["ok", "unrecognised"]
+
+
+def test_one_file_that_fails_does_not_keep_the_others_from_coming(
+    server: Server, asset: Asset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = replace(asset, name="b.json", url=f"{server.url}/none")
+    monkeypatch.setitem(data.ASSETS, "tests", (missing, asset))
+    with pytest.raises(UsageError, match=r"b\.json"):
+        data.fetch("tests", tmp_path)
+    assert (tmp_path / "a.json").read_bytes() == BODY
+
+
+def test_the_folder_is_the_given_one_or_its_subfolder_or_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KLEVAL_DATA_DIR", raising=False)
+    assert data.data_folder("ruler") == Path.home() / ".cache/kleval/data/ruler"
+    monkeypatch.setenv("KLEVAL_DATA_DIR", str(tmp_path))
+    assert data.data_folder("ruler") == tmp_path
+    (tmp_path / "ruler").mkdir()
+    assert data.data_folder("ruler") == tmp_path / "ruler"
+    assert data.data_folder("ruler", tmp_path / "x") == tmp_path / "x"
+
+
+def test_pins_are_whole_hashes_and_addresses() -> None:
+    for assets in data.ASSETS.values():
+        for one in assets:
+            for known in [one.known, *one.files().values()]:
+                assert all(len(sha256) == 64 and int(sha256, 16) for sha256 in known)
+            assert one.url.startswith("http")
+            assert one.size_bytes > 0
+
+
+def test_the_fixture_files_are_recognised_for_what_they_are(fixtures_dir: Path) -> None:
+    states = {s.name: s.state for s in data.verify("ruler", fixtures_dir / "ruler/assets")}
+    assert states.pop("squad.json") == states.pop("hotpotqa.json") == "unrecognised"
+    assert states.pop("english_words.json") == "missing"
+    assert len(states) == 5
+    assert set(states.values()) == {"ok"}
+
+
+def test_a_family_without_data_is_named() -> None:
+    with pytest.raises(UsageError, match="ruler"):
+        data.fetch("nothing")

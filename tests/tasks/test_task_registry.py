@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kleval.tasks.registry import TASKS, expand, families, load_task
+from kleval.types import UsageError
+
+
+def test_a_family_stands_for_its_tasks_in_order_without_doubles() -> None:
+    ruler = families()["ruler"]
+    assert len(ruler) == 13
+    assert expand(["ruler/vt", "ruler"]) == ["ruler/vt", *(t for t in ruler if t != "ruler/vt")]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("ruler/niah_single1", "ruler/niah_single_1"),
+        ("niah_single_1", "ruler/niah_single_1"),
+        ("rulr", "did you mean ruler"),
+        ("qwxyz", "kleval ls tasks"),
+    ],
+)
+def test_an_unknown_task_names_the_nearest(name: str, said: str) -> None:
+    for ask in (lambda: expand([name]), lambda: load_task(name)):
+        with pytest.raises(UsageError, match=said):
+            ask()
+
+
+def test_a_family_is_not_a_task() -> None:
+    with pytest.raises(UsageError, match="family"):
+        load_task("ruler")
+
+
+def test_unknown_edition_and_protocol_are_named_with_what_there_is() -> None:
+    with pytest.raises(UsageError, match="did you mean official"):
+        load_task("ruler/vt", edition="offical")
+    with pytest.raises(UsageError, match="nvidia-c3f5e3b"):
+        load_task("ruler/vt", protocol="lm-eval-0.4.13")
+
+
+def test_a_missing_file_is_a_line_that_says_what_fetches_it(tmp_path: Path) -> None:
+    for name, file in (("niah_single_2", "PaulGrahamEssays.json"), ("qa_1", "squad.json"), ("qa_2", "hotpotqa.json")):
+        with pytest.raises(UsageError, match="kleval data fetch ruler") as error:
+            load_task(f"ruler/{name}", edition="official", data_dir=tmp_path)
+        assert file in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_tasks_without_files_load_officially_on_a_bare_machine(tmp_path: Path) -> None:
+    for name in ("niah_single_1", "niah_multikey_2", "niah_multikey_3", "vt", "cwe", "fwe"):
+        task = load_task(f"ruler/{name}", edition="official", data_dir=tmp_path)
+        assert (task.id, task.edition, task.protocol) == (f"ruler/{name}", "official", "nvidia-c3f5e3b")
+
+
+def test_every_registered_task_loads() -> None:
+    for task_id in TASKS:
+        assert load_task(task_id).id == task_id
