@@ -27,7 +27,7 @@ from typing import Any, Protocol
 CONFIDENCE = 0.95
 N_RESAMPLES = 9999
 BCA_MINIMUM = 8  # below, the bootstrap of a mean covers far less than it says
-FAMILY_METRIC = "mean"
+FAMILY_METRIC = "average"
 
 
 class RowLike(Protocol):

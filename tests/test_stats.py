@@ -205,7 +205,7 @@ def cell(task, value, low, high, **more):
 def test_a_familys_mean_combines_its_tasks_intervals_by_square_and_add():
     cells = [cell("fam/a", 0.5, 0.3, 0.7), cell("fam/b", 1.0, 0.7, 1.0)]
     [mean] = families(cells)
-    assert (mean.task, mean.metric, mean.n_tasks, mean.ci_method) == ("fam", "mean", 2, "mover")
+    assert (mean.task, mean.metric, mean.n_tasks, mean.ci_method) == ("fam", "average", 2, "mover")
     assert mean.value == 0.75
     assert mean.ci_low == pytest.approx(0.75 - math.hypot(0.2, 0.3) / 2)
     assert mean.ci_high == pytest.approx(0.75 + 0.2 / 2)

@@ -19,7 +19,6 @@ from kleval.report.files import write_text
 from kleval.stats import Cell
 from kleval.store import RunStore
 
-AVERAGE = "average"
 COLUMNS = (
     "model",
     "task",
@@ -126,7 +125,7 @@ def _row(entrant: Entrant, cell: Cell, average: bool) -> dict[str, Any]:
         "model": cell.model,
         "task": cell.task,
         "ctx": cell.ctx,
-        "metric": AVERAGE if average else cell.metric,
+        "metric": cell.metric,
         "value": percent(cell.value),
         "ci_low": percent(cell.ci_low),
         "ci_high": percent(cell.ci_high),

@@ -172,7 +172,7 @@ def _table_row(entrant: Entrant, cell: Cell, family: str = "") -> TableRow:
     return TableRow(
         entrant=entrant,
         task=cell.task,
-        metric="average" if family else cell.metric,
+        metric=cell.metric,
         ctx=cell.ctx,
         length=length(cell.ctx),
         value=score(cell.value),

@@ -1,0 +1,1 @@
+"""Requests in, outcomes out: one file per way to run a model."""

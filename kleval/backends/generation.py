@@ -1,0 +1,139 @@
+"""One request on its way through the native backend: what it still needs, which token comes next, when it is done.
+
+Nothing here sees a batch: a row's tokens depend on its own logits and its own random state alone.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from kleval.types import Completion, Failure, FinishReason, Outcome, Request, Tokenizer
+
+
+@dataclass(slots=True)
+class Job:
+    """position: in the caller's list. inputs: tokens of the prefill.
+
+    first: the index in inputs from which on logits are wanted: one position to generate from, or one per token of
+    `continuation`.
+    """
+
+    position: int
+    request: Request
+    prompt: tuple[int, ...]
+    continuation: tuple[int, ...] = ()
+    new_ids: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+    logprob_sum: float = 0.0
+    greedy: bool = True
+    rng: random.Random = field(default_factory=random.Random)
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        return self.prompt + self.continuation[:-1]
+
+    @property
+    def first(self) -> int:
+        return len(self.prompt) - 1
+
+    @property
+    def total_tokens(self) -> int:
+        """What the cache must hold at most."""
+        return len(self.prompt) + max(len(self.continuation), self.request.max_new_tokens)
+
+    def restart(self) -> None:
+        """Forget what was generated; the next attempt gives the same."""
+        self.new_ids, self.logprob_sum, self.greedy = [], 0.0, True
+        self.rng = random.Random(self.request.seed)
+
+
+def make_job(position: int, request: Request, tokenizer: Tokenizer, vocab_size: int, max_ctx: int) -> Job | Failure:
+    """The request as tokens, or why it cannot be answered."""
+    ids = request.token_ids
+    if ids is None:
+        ids = tuple(tokenizer.encode(tokenizer.render(request.prompt, request.answer_prefix)))
+    scoring = request.kind == "loglikelihood"
+    continuation = tuple(tokenizer.encode(request.continuation)) if scoring else ()
+    if not ids:
+        return Failure("bad_request", "the prompt has no tokens")
+    if scoring and not continuation:
+        return Failure("bad_request", "the continuation has no tokens")
+    if not scoring and request.max_new_tokens < 1:
+        return Failure("bad_request", f"max_new_tokens is {request.max_new_tokens}: at least 1 is needed")
+    if outside := [i for i in (*ids, *continuation) if not 0 <= i < vocab_size]:
+        return Failure("bad_request", f"token id {outside[0]} is not in the vocabulary of {vocab_size}")
+    job = Job(position, request, ids, continuation, rng=random.Random(request.seed))
+    if job.total_tokens > max_ctx:
+        extra = job.total_tokens - len(ids)
+        return Failure("context_overflow", f"{len(ids)} prompt + {extra} new tokens exceed {max_ctx}, the model's")
+    return job
+
+
+def score_continuation(job: Job, logits: Tensor, offset: int) -> None:
+    """Add the log-probabilities of continuation[offset : offset + n]. logits [n, V] of the positions before them."""
+    wanted = torch.tensor(job.continuation[offset : offset + len(logits)], device=logits.device)
+    chosen = logits.double().log_softmax(-1).gather(-1, wanted[:, None])
+    job.logprob_sum += float(chosen.sum())
+    job.greedy = job.greedy and bool((logits.argmax(-1) == wanted).all())
+
+
+def next_token(job: Job, logits: Tensor, greedy: int) -> int:
+    """The next token from logits [V]; greedy: their argmax.
+
+    Sampling inverts the cumulative distribution of the tokens in order of probability, cut at top_p (the token that reaches it
+    included), at one number of the request's own random generator: the same on any device and in any batch.
+    """
+    request = job.request
+    if request.temperature <= 0:
+        return greedy
+    probabilities, order = (logits.double().cpu() / request.temperature).softmax(-1).sort(descending=True, stable=True)
+    cumulative = probabilities.cumsum(-1)
+    kept = max(1, int((cumulative - probabilities < request.top_p).sum()))
+    at = torch.searchsorted(cumulative[:kept], job.rng.random() * cumulative[kept - 1], right=True)
+    return int(order[min(int(at), kept - 1)])
+
+
+def finish_reason(job: Job, tokenizer: Tokenizer, eos_id: int | None) -> FinishReason | None:
+    """Whether the tokens so far end the answer: end of sequence, a stop string, or the budget."""
+    if job.new_ids[-1] == eos_id:
+        return "eos"
+    if job.request.stop and _stop_at(job, tokenizer) is not None:
+        return "stop"
+    return "length" if len(job.new_ids) >= job.request.max_new_tokens else None
+
+
+def completion(job: Job, reason: FinishReason, tokenizer: Tokenizer) -> Outcome:
+    """What is returned: text without end of sequence and from the first stop string on; all produced token ids."""
+    if job.request.kind == "loglikelihood":
+        return Completion(
+            job.request.continuation,
+            len(job.prompt),
+            len(job.continuation),
+            "length",
+            job.continuation,
+            logprob_sum=job.logprob_sum,
+            greedy=job.greedy,
+            seconds=job.seconds,
+        )
+    text = tokenizer.decode(job.new_ids[:-1] if reason == "eos" else job.new_ids)
+    if reason == "stop":
+        text = text[: _first_stop(text, job.request.stop)]
+    return Completion(text, len(job.prompt), len(job.new_ids), reason, tuple(job.new_ids), seconds=job.seconds)
+
+
+def _stop_at(job: Job, tokenizer: Tokenizer) -> int | None:
+    # A token is at least a byte of a character of up to four, so a stop string that has just been completed lies in this tail.
+    tail = 4 * max(len(stop) for stop in job.request.stop) + 4
+    if _first_stop(tokenizer.decode(job.new_ids[-tail:]), job.request.stop) is None:
+        return None
+    return _first_stop(tokenizer.decode(job.new_ids), job.request.stop)
+
+
+def _first_stop(text: str, stops: Sequence[str]) -> int | None:
+    found = [at for stop in stops if stop and (at := text.find(stop)) >= 0]
+    return min(found, default=None)

@@ -1,0 +1,1 @@
+"""The architectures: configuration, layers, decoder, cache, and models by name."""

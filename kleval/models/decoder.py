@@ -1,0 +1,101 @@
+"""The decoder shared by the four architectures: embeddings, blocks, final norm, head.
+
+`hidden` runs tokens through the blocks, with or without a cache; `logits` is apart, so that training computes it on answer
+positions only and prefill on the last one.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kleval.models.cache import HybridCache
+from kleval.models.config import ModelConfig
+from kleval.models.layers import Block, RMSNorm
+
+
+class _Body(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config, i) for i in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+
+class Decoder(nn.Module):
+    """A language model after `config`; parameters as `torch` creates them until `init_weights` or a checkpoint fills them."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = _Body(config)
+        if not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def hidden(self, ids: Tensor, cache: HybridCache | None = None, lengths: Tensor | None = None) -> Tensor:
+        """ids [B, T] -> [B, T, hidden] after the final norm.
+
+        cache: rows go on where they stopped, and are advanced by lengths [B], the number of real tokens of each row in this
+        chunk (default all T); the rest of a row is padding on the right, whose outputs mean nothing. Without a cache rows start
+        at position 0 and autograd works; with one, no gradient is kept.
+        """
+        batch, tokens = ids.shape
+        steps = torch.arange(tokens, device=ids.device)
+        valid = None if lengths is None else steps < lengths[:, None]
+        if cache is None:
+            return self._blocks(ids, None, steps.expand(batch, -1), valid, lengths)
+        if tokens == 0:
+            return self.model.embed_tokens(ids)
+        with torch.no_grad():
+            cache.reserve(tokens)
+            x = self._blocks(ids, cache, cache.lengths[:, None] + steps, valid, lengths)
+            cache.advance(tokens if lengths is None else lengths)
+        return x
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[..., hidden] -> [..., V], float32 (float64 for float64)."""
+        head = self.model.embed_tokens if self.config.tie_word_embeddings else self.lm_head
+        logits = F.linear(hidden, head.weight)
+        return logits if logits.dtype == torch.float64 else logits.float()
+
+    def _blocks(
+        self, ids: Tensor, cache: HybridCache | None, positions: Tensor, valid: Tensor | None, lengths: Tensor | None
+    ) -> Tensor:
+        x = self.model.embed_tokens(ids) * self.config.embedding_multiplier
+        for i, block in enumerate(self.model.layers):
+            x = block(x, None if cache is None else cache.layers[i], positions, valid, lengths)
+        return self.model.norm(x)
+
+    @torch.no_grad()
+    def init_weights(self, seed: int) -> None:
+        """Random weights, the same for the same seed.
+
+        Normal with variance 1 / inputs; projections back into the residual stream smaller by sqrt(2 layers); decay rates as
+        fla-core draws them (A_log = log U(1, 16), dt log-uniform in 1e-3 ... 1e-1).
+        """
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(parameter: Tensor, deviation: float) -> None:
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * deviation)
+
+        residual = (2 * self.config.num_hidden_layers) ** -0.5
+        for name, parameter in self.named_parameters():
+            kind = name.split(".")[-1] if name.endswith(("A_log", "dt_bias", "bias")) else name.split(".")[-2]
+            if kind.endswith("norm"):
+                parameter.fill_(1.0)
+            elif kind == "e_score_correction_bias":
+                parameter.zero_()
+            elif kind == "A_log":
+                parameter.copy_(torch.empty(parameter.shape).uniform_(1, 16, generator=generator).log())
+            elif kind == "dt_bias":
+                span = torch.empty(parameter.shape).uniform_(math.log(1e-3), math.log(1e-1), generator=generator)
+                parameter.copy_(span.exp().expm1().log())  # inverse softplus
+            elif kind == "embed_tokens":
+                normal(parameter, self.config.hidden_size**-0.5)
+            elif kind in ("o_proj", "down_proj") or name.endswith("experts.down_proj"):
+                normal(parameter, residual * parameter.shape[-1] ** -0.5)
+            else:
+                normal(parameter, parameter.shape[-1] ** -0.5)

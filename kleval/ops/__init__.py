@@ -1,0 +1,1 @@
+"""Numerics: one file per operator; in each the reference, and the fast form."""
