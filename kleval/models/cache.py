@@ -87,14 +87,24 @@ class HybridCache:
     def advance(self, tokens: int | Tensor) -> None:
         self.lengths = self.lengths + tokens
 
-    def fork(self, rows: Sequence[int] | Tensor | None = None, spare_tokens: int = 0) -> HybridCache:
-        """An independent copy, of the given rows in the given order (they may repeat), or of all, with room to grow."""
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drop all rows but these. One layer at a time: never are there two copies of everything, as a fork would make."""
+        index = torch.as_tensor(rows, device=self.lengths.device)
+        self.lengths = self.lengths[index]
+        for layer in self.layers:
+            if isinstance(layer, LatentState):
+                layer.rows = layer.rows[index]
+            else:
+                layer.recurrent, layer.conv = layer.recurrent[index], layer.conv[index]
+
+    def fork(self, rows: Sequence[int] | Tensor | None = None) -> HybridCache:
+        """An independent copy, of the given rows in the given order (they may repeat), or of all."""
         device = self.lengths.device
         index = torch.arange(len(self.lengths), device=device) if rows is None else torch.as_tensor(rows, device=device)
         copy = object.__new__(HybridCache)
         copy.config, copy.lengths = self.config, self.lengths[index]
         used = int(copy.lengths.max()) if len(index) else 0
-        capacity = -(-(used + spare_tokens) // BLOCK_TOKENS) * BLOCK_TOKENS
+        capacity = -(-used // BLOCK_TOKENS) * BLOCK_TOKENS
         copy.layers = [
             LatentState(_grown(layer.rows[index, :used], capacity))
             if isinstance(layer, LatentState)

@@ -152,7 +152,7 @@ def preset(
 
 _NANO = ModelConfig(
     architecture="kimi-linear",
-    vocab_size=2048,
+    vocab_size=1024,
     hidden_size=128,
     layer_mixers=("kda", "kda", "kda", "mla"),
     kda_num_heads=2,
