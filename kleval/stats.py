@@ -26,7 +26,7 @@ from typing import Any, Protocol
 
 CONFIDENCE = 0.95
 N_RESAMPLES = 9999
-BCA_MINIMUM = 8  # below, the bootstrap of a mean covers far less than it says
+BCA_MINIMUM = 20  # below, the bootstrap of a mean is erratic where most values are at an end of the scale
 FAMILY_METRIC = "average"
 
 
@@ -240,7 +240,7 @@ def families(cells: Iterable[Cell]) -> list[Cell]:
 
     Takes headline cells and leaves the others; a family of which only one task was run gets no mean. Tasks without a
     value at a ctx (skipped, or every answer failed) are left out of the mean there and named in `missing`; those with
-    failures still widen the bounds. metric is `mean`; the interval is `mover`.
+    failures still widen the bounds. metric is FAMILY_METRIC; the interval is `mover`.
     """
     members: dict[tuple[str, str, str], dict[int, list[Cell]]] = {}
     for cell in cells:

@@ -180,10 +180,6 @@ class HFTokenizer:
         # The "fast" form keeps no character offsets: about half the time and memory on long texts.
         return len(self._core.encode_batch_fast([text], add_special_tokens=False)[0])
 
-    def token_id(self, token: str) -> int | None:
-        """The id of one vocabulary entry, None when there is none."""
-        return self._core.token_to_id(token)
-
     def render(self, prompt: Prompt, answer_prefix: str = "") -> str:
         if isinstance(prompt, str) or self._template is None:
             return join_prompt(prompt, answer_prefix)

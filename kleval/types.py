@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 Message = Mapping[str, str]  # {"role": ..., "content": ...}
 Prompt = str | tuple[Message, ...]
@@ -28,7 +28,6 @@ FailureKind = Literal[
     "out_of_memory",
     "internal",
 ]
-FAILURE_KINDS: tuple[str, ...] = get_args(FailureKind)
 
 
 class UsageError(Exception):

@@ -178,6 +178,7 @@ def test_a_torn_line_longer_than_a_block_is_cut(tmp_path):
         (to_line(row(1)).replace(b'"ctx": 1024', b'"ctx": "1024"'), "ctx"),
         (to_line(row(1)).replace(b'"metric": "acc"', b'"metrik": "acc"'), "metri"),
         (to_line(failed(1)).replace(b'"score": null', b'"score": 0.0'), "failed sample"),
+        (to_line(row(1, outcomes=({"temperature": "warm"},))), "outcomes.0.temperature"),
     ],
 )
 def test_a_corrupt_row_is_named_by_file_and_line(tmp_path, line, why):
@@ -312,9 +313,10 @@ def test_a_damaged_prompt_is_refused(tmp_path):
         a.write_bytes(b.read_bytes())
         with pytest.raises(UsageError, match="damaged"):
             store.read_prompt(row(0))
-        a.write_bytes(b"nonsense")
-        with pytest.raises(UsageError, match="cannot read the prompt"):
-            store.read_prompt(row(0))
+        for damaged in (b"nonsense", b.read_bytes()[:10] + b"\xff" * 20):
+            a.write_bytes(damaged)
+            with pytest.raises(UsageError, match="cannot read the prompt"):
+                store.read_prompt(row(0))
 
 
 def test_the_same_command_continues(tmp_path):
@@ -425,6 +427,9 @@ def test_what_is_no_run_is_told_so(tmp_path):
     one_line(error)
     (tmp_path / "run.json").write_text('{"schema_version": 1, "status": "running", "started": ""}')
     with pytest.raises(UsageError, match=r"damaged \(settings"):
+        RunStore.open(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({**MANIFEST, "schema_version": 1, "skips": [{"model": "m"}]}))
+    with pytest.raises(UsageError, match=r"damaged \(skips.0.task"):
         RunStore.open(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps({**MANIFEST, "schema_version": 99}))
     with pytest.raises(UsageError, match="newer kleval"):

@@ -208,7 +208,7 @@ class NativeBackend:
                 return
             started = time.perf_counter()
             if len(kept) < len(active):
-                cache = cache.fork(kept, spare_tokens=max(active[row].request.max_new_tokens for row in kept))
+                cache.keep(kept)
                 active = [active[row] for row in kept]
             ids = torch.tensor([[job.new_ids[-1]] for job in active], device=self._device)
             logits = self._decoder.logits(self._decoder.hidden(ids, cache)[:, 0])

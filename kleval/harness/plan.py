@@ -130,13 +130,13 @@ class _Fitting:
 
     def __init__(self, spec: RunSpec) -> None:
         self._spec = spec
-        self._known: dict[tuple[str, str], dict[int, ContextTooSmall]] = {}
+        self._known: dict[tuple[str, str, str], dict[int, ContextTooSmall]] = {}
 
     def reason(self, task: Task, counter: Tokenizer, ctx: int, answered: object) -> ContextTooSmall | None:
         """Why task does not fit into ctx; None when it does, which an answer that is there already shows."""
         if answered:
             return None
-        key = (task.id, counter.digest)
+        key = (task.id, counter.digest, counter.chat_template_digest)
         if key not in self._known:
             self._known[key] = self._search(task, counter)
         return self._known[key].get(ctx)
@@ -148,6 +148,10 @@ class _Fitting:
                 next(iter(task.samples(counter, ctx, 1, self._spec.seed)), None)
             except ContextTooSmall as error:
                 small[ctx] = error
+            except UsageError:
+                raise
+            except Exception:
+                return small  # told as TaskFailed when the run comes to it, which then goes on with the other tasks
             else:
                 return small
         minimum = max(error.minimum_tokens for error in small.values())

@@ -39,12 +39,18 @@ def failure_rows(entrants: Sequence[Entrant]) -> list[FailureRow]:
 
 
 def skip_rows(entrants: Sequence[Entrant]) -> list[SkipRow]:
+    """What was never asked: tasks that do not fit at a length, and tasks that broke before they had samples."""
     merged: dict[tuple[str, str], list[tuple[tuple[str, int], int]]] = {}
     for e in entrants:
         for skip in e.run.get("skips", default=[]):
             if skip.get("model") == e.model:
                 place = (str(skip.get("task")), int(skip.get("ctx", 0)))
                 merged.setdefault((e.label, str(skip.get("reason") or "")), []).append((place, int(skip.get("n", 0))))
+        for broken in e.run.get("errors", default=[]):
+            if broken.get("model") == e.model:
+                place = (str(broken.get("task")), int(broken.get("ctx", 0)))
+                reason = f"the task could not make its samples: {broken.get('message')}"
+                merged.setdefault((e.label, reason), []).append((place, 0))
     return [
         SkipRow(label, places([place for place, _ in parts]), reason, sum(n for _, n in parts))
         for (label, reason), parts in merged.items()

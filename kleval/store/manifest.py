@@ -34,6 +34,20 @@ SCHEMA_VERSION = 1
 Status = Literal["running", "complete", "incomplete", "interrupted"]
 
 
+class SkipRecord(BaseModel):
+    """What every reader of a skip relies on; it may say more."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str
+    task: str
+    ctx: int
+    edition: str
+    protocol: str
+    metric: str
+    n: int
+
+
 class Manifest(BaseModel):
     """The part of run.json that kleval relies on when it reads one."""
 
@@ -47,7 +61,7 @@ class Manifest(BaseModel):
     models: dict[str, dict[str, Any]] = {}
     tasks: dict[str, dict[str, Any]] = {}
     counts: dict[str, int] = {}
-    skips: list[dict[str, Any]] = []
+    skips: list[SkipRecord] = []
     caveats: list[str] = []
     sessions: list[dict[str, Any]] = []
     amendments: list[dict[str, Any]] = []

@@ -88,6 +88,10 @@ def from_line(line: bytes) -> Row:
         raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
     if row.failure is not None and row.score is not None:
         raise ValueError("score: a failed sample cannot have one")
+    for number, outcome in enumerate(row.outcomes):
+        for name in ("temperature", "output_tokens"):
+            if not isinstance(outcome.get(name, 0), (int, float)):
+                raise ValueError(f"outcomes.{number}.{name}: not a number")
     return row
 
 

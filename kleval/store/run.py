@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,7 +205,7 @@ class RunStore:
         path = self._prompt_path(row.prompt_hash)
         try:
             text = gzip.decompress(path.read_bytes()).decode("utf-8", "surrogatepass")
-        except (OSError, EOFError, UnicodeDecodeError) as error:
+        except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read the prompt {path}: {error}") from error
         if prompt_hash(text, row.answer_prefix) == row.prompt_hash:
             return text

@@ -90,14 +90,16 @@ def train_nano(
 ) -> Path:
     """Train one architecture at nano size into out/ARCHITECTURE and return that folder.
 
-    out also gets the tokenizer, made anew when absent. Interrupted and called again with the same recipe it continues;
-    with another recipe it raises UsageError. Writes config.json, model.safetensors, training.json (recipe, tokens, seconds,
-    final training accuracy) and log.jsonl.
+    out also gets the tokenizer, made anew when absent. Interrupted and called again with the same recipe it continues, finished it
+    is left as it is; with another recipe it raises UsageError. Writes config.json, model.safetensors, training.json (recipe, tokens,
+    seconds, final training accuracy) and log.jsonl.
     """
     recipe = recipe or Recipe()
     if threads:
         torch.set_num_threads(threads)
     folder = out / architecture
+    if _is_finished(folder, recipe):
+        return folder
     folder.mkdir(parents=True, exist_ok=True)
     if not (out / "tokenizer.json").exists():
         train_tokenizer(out)
@@ -191,6 +193,20 @@ def _restore(folder: Path, model: Decoder, optimiser: MuonAdamW, recipe: Recipe)
     optimiser.load_state({k.removeprefix("optimiser."): v for k, v in tensors.items() if k.startswith("optimiser.")})
     state: dict[str, Any] = json.loads(metadata["state"])
     return state
+
+
+def _is_finished(folder: Path, recipe: Recipe) -> bool:
+    """Whether the folder holds what this recipe comes to. UsageError when it holds what another one came to."""
+    path = folder / "training.json"
+    if not path.exists() or (folder / "checkpoint.safetensors").exists():
+        return False
+    made: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    different = [name for name, value in asdict(recipe).items() if made.get(name) != value]
+    if different:
+        raise UsageError(
+            f"{path} was made with another recipe ({', '.join(different)}): give another --out, or delete it"
+        )
+    return True
 
 
 def _finish(folder: Path, model: Decoder, config: dict[str, Any], recipe: Recipe, state: dict[str, Any]) -> None:

@@ -295,6 +295,19 @@ def test_a_task_that_cannot_make_its_samples_leaves_the_run_incomplete(tmp_path)
     assert go(tmp_path / "run", tasks=(OneCall(), TwoStep())).status == "complete"
 
 
+class Shattered(OneCall):
+    def samples(self, tokenizer, ctx, n, seed):
+        raise OSError("no data at all")
+        yield
+
+
+def test_a_task_that_cannot_make_any_sample_does_not_keep_the_others_from_running(tmp_path):
+    result = go(tmp_path / "run", tasks=(Shattered(), TwoStep()))
+    assert result.exit_code == 3
+    assert "could not make its samples" in result.message
+    assert {row.task for row in rows(tmp_path / "run")} == {"fake/two"}
+
+
 def test_a_task_with_fewer_samples_than_asked_is_complete_with_those(tmp_path):
     events = []
     result = go(tmp_path / "run", tasks=(OneCall(n_available=3),), repeats=2, events=events)

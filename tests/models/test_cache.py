@@ -100,6 +100,15 @@ def test_fork_then_decode_is_decode(tiny_decoder: Make, architecture: str) -> No
     close(ours, expected[[1, 0, 1]])
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_rows_that_are_kept_go_on_as_if_alone(tiny_decoder: Make, architecture: str) -> None:
+    decoder, ids = tiny_decoder(architecture), tokens(6, 3, 40)
+    cache = new_cache(decoder, 3)
+    decoder.hidden(ids[:, :30], cache)
+    cache.keep([0, 2])
+    close(in_chunks(decoder, ids[[0, 2], 30:], [1, 5], cache), decoder.hidden(ids)[[0, 2], 30:])
+
+
 def test_a_fork_is_independent(tiny_decoder: Make) -> None:
     decoder, ids = tiny_decoder("kimi-linear"), tokens(7, 1, 40)
     cache = new_cache(decoder, 1)

@@ -35,6 +35,7 @@ def write_run(
     digests: Mapping[str, str] | None = None,
     seed: int = 42,
     skips: Sequence[dict[str, Any]] = (),
+    errors: Sequence[dict[str, Any]] = (),
     repeats: int = 1,
 ) -> RunStore:
     """A finished run. answer(model, task, ctx, index) decides each row."""
@@ -77,6 +78,7 @@ def write_run(
         "seeds": {"seed": seed},
         "counts": {"planned": len(models) * len(tasks) * len(ctxs) * n * repeats},
         "skips": list(skips),
+        "errors": list(errors),
     }
     with RunStore.create(path, manifest) as store:
         for model in models:

@@ -156,6 +156,14 @@ def test_skips_are_shown_with_their_reason(make_run: MakeRun, make_skip: Callabl
     assert "skipped: ruler/cwe needs 1,500 tokens" in titles
 
 
+def test_a_task_that_made_no_samples_is_named_with_its_message(make_run: MakeRun) -> None:
+    run = make_run(
+        answer=lambda m, t, c, i: None if (t, c) == ("ruler/cwe", 1024) else 1.0,
+        errors=[{"model": "one@nano", "task": "ruler/cwe", "ctx": 1024, "message": "KeyError: 'x'"}],
+    )
+    assert "the task could not make its samples: KeyError: 'x'" in page(run).words
+
+
 @pytest.mark.parametrize("status", ["incomplete", "interrupted"])
 def test_an_unfinished_run_says_so(make_run: MakeRun, status: str) -> None:
     run = make_run(status=status, answer=lambda m, t, c, i: None if i == 2 else 1.0)

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kleval.report import files
-from kleval.report.leaderboard import AVERAGE, COLUMNS, cell_text, to_csv, to_markdown, to_rows, write_csv
+from kleval.report.leaderboard import COLUMNS, cell_text, to_csv, to_markdown, to_rows, write_csv
+from kleval.stats import FAMILY_METRIC
 from kleval.store import RunStore
 from kleval.types import UsageError
 
@@ -48,9 +49,9 @@ def test_failures_leave_the_score_and_widen_the_bounds(make_run: MakeRun, failed
 
 
 def test_an_average_says_how_much_of_its_family_it_covers(make_run: MakeRun, ruler_tasks: tuple[str, ...]) -> None:
-    partial = only(to_rows([make_run()]), model="one@nano", metric=AVERAGE, ctx=1024)
+    partial = only(to_rows([make_run()]), model="one@nano", metric=FAMILY_METRIC, ctx=1024)
     assert (partial["task"], partial["n_tasks"], partial["n_tasks_expected"]) == ("ruler", 2, 13)
-    whole = only(to_rows([make_run("whole", tasks=ruler_tasks, n=1)]), model="one@nano", metric=AVERAGE, ctx=1024)
+    whole = only(to_rows([make_run("whole", tasks=ruler_tasks, n=1)]), model="one@nano", metric=FAMILY_METRIC, ctx=1024)
     assert (whole["n_tasks"], whole["n_tasks_expected"]) == (13, 13)
 
 
@@ -58,7 +59,7 @@ def test_a_task_without_a_score_is_missing_from_the_average(make_run: MakeRun, f
     run = make_run(answer=lambda m, t, c, i: failed if t == "ruler/vt" else 0.5)
     rows = to_rows([run])
     assert only(rows, model="one@nano", task="ruler/vt", ctx=1024)["value"] is None
-    assert only(rows, model="one@nano", metric=AVERAGE, ctx=1024)["n_tasks"] == 1
+    assert only(rows, model="one@nano", metric=FAMILY_METRIC, ctx=1024)["n_tasks"] == 1
 
 
 def test_a_skipped_cell_has_a_row_without_a_value(make_run: MakeRun, make_skip: Callable[..., dict[str, Any]]) -> None:

@@ -36,8 +36,8 @@ def test_uuids_are_never_version_4(seed):
 @given(seeds)
 def test_names_and_coded_words_have_other_lengths(seed):
     rng = random.Random(seed)
-    assert len(material.variable(rng)) not in (3, 5)
-    assert len(material.coded_word(rng)) != 6
+    assert material.is_training_variable(material.variable(rng))
+    assert material.is_training_coded_word(material.coded_word(rng))
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,15 @@ def test_no_evaluation_value_could_have_been_a_training_value(evaluation_texts):
     for text in evaluation_texts:
         found = re.findall(r"(?:is: |VAR [A-Z]+ = )([0-9a-f][0-9a-f-]+)", text)
         assert not [v for v in found if material.is_training_number(v) or material.is_training_uuid(v)]
+
+
+def test_no_evaluation_name_could_have_been_a_training_name(evaluation_texts):
+    variables = {v for text in evaluation_texts for v in re.findall(r"VAR ([A-Z]+) =", text)}
+    coded = {w for text in evaluation_texts if "coded text" in text for w in re.findall(r"\.\.\. ([a-z]+) ", text)}
+    assert len(variables) > 10
+    assert len(coded) > 10
+    assert not [v for v in variables if material.is_training_variable(v)]
+    assert not [w for w in coded if material.is_training_coded_word(w)]
 
 
 def test_no_training_key_is_an_evaluation_key(stream, evaluation_texts):

@@ -48,3 +48,12 @@ def test_another_recipe_is_refused(out):
         nano.train_nano("mla", out, RECIPE, on_progress=_stop_at(2), checkpoint_seconds=0, report_every=1)
     with pytest.raises(UsageError, match="another recipe"):
         nano.train_nano("mla", out, dataclasses.replace(RECIPE, seed=1))
+
+
+def test_a_finished_training_is_left_as_it_is(out):
+    folder = nano.train_nano("kimi-linear", out, RECIPE)
+    before = (folder / "model.safetensors").stat().st_mtime_ns
+    assert nano.train_nano("kimi-linear", out, RECIPE, on_progress=_stop_at(1), report_every=1) == folder
+    assert (folder / "model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(UsageError, match="another recipe"):
+        nano.train_nano("kimi-linear", out, dataclasses.replace(RECIPE, seed=1))

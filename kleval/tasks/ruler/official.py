@@ -34,7 +34,7 @@ class Fitted(NamedTuple):
 
 
 class DoesNotFit(Exception):
-    """The smallest question does not fit. needed_tokens: shortest seen, with budget; None if none could be drawn."""
+    """The smallest question does not fit. needed_tokens: of the shortest seen; None if none could be drawn."""
 
     def __init__(self, needed_tokens: int | None) -> None:
         super().__init__(needed_tokens)

@@ -78,8 +78,7 @@ class RulerTask(OneCall):
         def measure(draft: Draft) -> int:
             return tokenizer.count(tokenizer.render(as_prompt(tokenizer, draft.input), draft.prefix))
 
-        key = tokenizer.digest + tokenizer.chat_template_digest
-        return self._made.stream(measure, tokenizer.count, key, ctx, seed)
+        return self._made.stream(measure, tokenizer.count, _counts_as(tokenizer), ctx, seed)
 
     def _sample(self, tokenizer: Tokenizer, ctx: int, seed: int, index: int, fitted: Fitted, budget: int) -> Sample:
         draft = fitted.draft
@@ -100,7 +99,7 @@ class RulerTask(OneCall):
         self, tokenizer: Tokenizer, ctx: int, n: int, seed: int, needed_tokens: int | None
     ) -> ContextTooSmall:
         tried = min(n, _SAMPLES_TRIED)
-        key = (tokenizer.digest, seed, tried)
+        key = (_counts_as(tokenizer), seed, tried)
         if self._minimum.get(key, 0) <= ctx:
             self._minimum[key] = self._smallest(tokenizer, ctx, tried, seed, needed_tokens)
         minimum = self._minimum[key]
@@ -125,6 +124,11 @@ class RulerTask(OneCall):
             middle = (low + high) // 2
             low, high = (low, middle) if fits(middle) else (middle, high)
         return high
+
+
+def _counts_as(tokenizer: Tokenizer) -> str:
+    """The same for tokenizers that give every prompt the same number of tokens."""
+    return tokenizer.digest + tokenizer.chat_template_digest
 
 
 def _opener(name: str) -> Callable[[str, str | None, Path | None], RulerTask]:
