@@ -8,8 +8,8 @@ resumed run sees what an uninterrupted one would have seen. Kinds of sample (wei
 - needle: RULER's needle question over prose, a repeated noise unit or other needles: one needle, several keys, values or queries.
 - track: RULER's variable tracking. common, count: RULER's two frequency questions. article: questions over articles.
 
-A sample that comes out longer than the batch is cut at its end, and then asks nothing or less: all of `article` at 256 tokens, `count` at
-128 and `common` at 1024, half of `needle` at 128 (measured with the shipped tokenizer).
+A sample that comes out longer than the batch is cut at its end, and then asks nothing or less: all of `article` at 256 tokens,
+`count` at 128 and `common` at 1024, half of `needle` at 128 (measured with the shipped tokenizer).
 
 Texts come from `material` and the `train` splits; see there for what keeps them apart from evaluation.
 """

@@ -1,0 +1,3 @@
+from kleval.cli.main import main
+
+main()

@@ -1,0 +1,57 @@
+"""Words for people on stderr, results on stdout. rich is imported when something is drawn with it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, TextIO
+
+import click
+
+
+def note(text: str = "") -> None:
+    """One line for a person."""
+    click.echo(text, err=True)
+
+
+def emit(record: str, **fields: Any) -> None:
+    """One JSON line on stdout, named by its record."""
+    click.echo(json.dumps({"record": record, **fields}, ensure_ascii=False, default=str))
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]], file: TextIO | None = None) -> None:
+    """A borderless table on stdout, numbers to the right. Plain text: never cut to the terminal's width."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    columns = [[name, *(row[i] for row in cells)] for i, name in enumerate(header)]
+    widths = [max(map(len, column)) for column in columns]
+    right = [len(column) > 1 and all(map(_numeric, column[1:])) for column in columns]
+    for line in [list(header), ["-" * width for width in widths], *cells]:
+        parts = [
+            text.rjust(width) if flush else text.ljust(width)
+            for text, width, flush in zip(line, widths, right, strict=True)
+        ]
+        click.echo("  ".join(parts).rstrip(), file=file or sys.stdout)
+
+
+def duration(seconds: float) -> str:
+    """`8s`, `4m05s`, `2h07m`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def size(count: float) -> str:
+    """Bytes as people read them: `512 B`, `3.4 MiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if count < 1024 or unit == "TiB":
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError("unreachable")
+
+
+def _numeric(text: str) -> bool:
+    return text in ("", "-") or text[0].isdigit()

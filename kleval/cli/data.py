@@ -1,0 +1,81 @@
+"""`kleval data`: the files that official editions read — fetch them, check them, list them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kleval.cli import options
+from kleval.cli.console import emit, note, size, table
+from kleval.cli.main import Suggesting
+
+if TYPE_CHECKING:
+    from kleval.tasks.data import Status
+
+
+@click.group(cls=Suggesting, short_help="Fetch, verify or list the official data files.")
+def data() -> None:
+    """The files that official editions read. Builtin editions need none."""
+
+
+@data.command(short_help="Download what is missing.")
+@click.argument("family")
+@options.data_dir
+@options.json_output
+@options.dry_run
+@options.quiet
+def fetch(family: str, data_dir: Path | None, as_json: bool, dry_run: bool, quiet: bool) -> int:
+    """Download the files of a task FAMILY that are missing, from their official addresses, hashes checked."""
+    from kleval.tasks import data as assets
+
+    if dry_run:
+        _show([status for status in assets.verify(family, data_dir) if status.state != "ok"], as_json)
+        return 0
+    said: dict[str, int] = {}
+
+    def progress(name: str, so_far: int, total: int | None) -> None:
+        tenths = 10 * so_far // total if total else so_far // (16 << 20)
+        if not quiet and tenths > said.get(name, -1):
+            said[name] = tenths
+            note(f"{name}: {size(so_far)}{f' of {size(total)}' if total else ''}")
+
+    return _show(assets.fetch(family, data_dir, progress=progress), as_json)
+
+
+@data.command(short_help="Check the files that are there.")
+@click.argument("family")
+@options.data_dir
+@options.json_output
+def verify(family: str, data_dir: Path | None, as_json: bool) -> int:
+    """Hash every file of a task FAMILY. Exit code 1 when one is missing or is not what is pinned."""
+    from kleval.tasks import data as assets
+
+    return _show(assets.verify(family, data_dir), as_json)
+
+
+@data.command("ls", short_help="List the files, their state, licence and source.")
+@click.argument("family", required=False)
+@options.data_dir
+@options.json_output
+def ls_command(family: str | None, data_dir: Path | None, as_json: bool) -> None:
+    """List the files of a task FAMILY, or of all that have some."""
+    from kleval.tasks import data as assets
+
+    for name in [family] if family else assets.ASSETS:
+        _show(assets.listing(name, data_dir), as_json)
+
+
+def _show(files: Sequence[Status], as_json: bool) -> int:
+    """Print the files; 1 when one of them is not as it should be."""
+    from kleval.tasks.data import as_record
+
+    if as_json:
+        for status in files:
+            emit("file", **as_record(status))
+    elif files:
+        header = ("file", "state", "size", "licence", "needed for")
+        table(header, [(s.name, s.state, size(s.size_bytes), s.licence, s.needed_for) for s in files])
+    return int(any(status.state != "ok" for status in files))

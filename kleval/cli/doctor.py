@@ -1,0 +1,192 @@
+"""`kleval doctor`: what this machine has, what is missing, and the one line that installs it.
+
+A check is ok, missing something optional, or broken; only what every run needs can be broken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from kleval.cli import options
+from kleval.cli.console import emit, size
+
+REQUIRED = (
+    "filelock", "httpx2", "jinja2", "nltk", "numpy", "plotly", "psutil", "pydantic", "rich", "safetensors",
+    "scipy", "tiktoken", "tokenizers", "wonderwords",
+)  # fmt: skip
+EXTRAS = {
+    "gpu": ("triton", "fla"),
+    "hf": ("transformers",),
+    "vllm": ("vllm",),
+    "lm-eval": ("lm_eval", "datasets"),
+    "ray": ("ray",),
+}
+# Made in kleval/models/nano: sha256sum tokenizer*.json */config.json */model.safetensors
+WEIGHTS_SUMS = Path(__file__).with_name("nano.sha256")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    name: str
+    state: Literal["ok", "optional", "broken"]
+    detail: str
+
+
+@click.command(short_help="Say what this machine has and what is missing.")
+@options.data_dir
+@options.json_output
+def doctor(data_dir: Path | None, as_json: bool) -> int:
+    """Check Python, torch, memory, disk, GPU, shipped weights, optional extras and data files.
+
+    Exit code 0 unless something that every run needs is broken.
+    """
+    broken = 0
+    for check in checks(data_dir):
+        broken += check.state == "broken"
+        if as_json:
+            emit("check", **asdict(check))
+        else:
+            mark = {"ok": "ok     ", "optional": "-      ", "broken": "BROKEN "}[check.state]
+            click.echo(f"{mark} {check.name:<16} {check.detail}")
+    if as_json:
+        emit("done", ok=not broken)
+    return 1 if broken else 0
+
+
+def checks(data_dir: Path | None) -> Iterator[Check]:
+    """Every check, as it is made."""
+    for make in (_python, _packages, _torch, _cpu, _memory, _disk, _gpu):
+        yield from _guarded(make)
+    yield from _guarded(_weights)
+    yield from _extras()
+    yield from _guarded(lambda: _data(data_dir))
+
+
+def _guarded(make: Callable[[], Iterator[Check]]) -> Iterator[Check]:
+    name = getattr(make, "__name__", "check").lstrip("_")
+    try:
+        yield from make()
+    except Exception as error:
+        yield Check(name, "broken", f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def _python() -> Iterator[Check]:
+    enough = sys.version_info >= (3, 11)
+    wants = "" if enough else ", kleval needs 3.11 or newer"
+    yield Check("python", "ok" if enough else "broken", f"{platform.python_version()} on {platform.platform()}{wants}")
+
+
+def _packages() -> Iterator[Check]:
+    missing = [name for name in REQUIRED if importlib.util.find_spec(name) is None]
+    if missing:
+        yield Check("packages", "broken", f"{', '.join(missing)} not installed: pip install -c constraints.txt -e .")
+    else:
+        yield Check("packages", "ok", f"all {len(REQUIRED)} required packages")
+
+
+def _torch() -> Iterator[Check]:
+    import torch
+
+    product = torch.ones(2, 3) @ torch.ones(3, 2)
+    right = bool((product == 3).all())
+    yield Check("torch", "ok" if right else "broken", f"{torch.__version__}, {torch.get_num_threads()} threads")
+
+
+def _cpu() -> Iterator[Check]:
+    import psutil
+
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = psutil.cpu_count(logical=False)
+    yield Check("cpu", "ok", f"{_cpu_name()}, {cores or '?'} cores, {usable} usable threads")
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text("utf-8", "replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _memory() -> Iterator[Check]:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    yield Check("memory", "ok", f"{size(memory.available)} available of {size(memory.total)}")
+
+
+def _disk() -> Iterator[Check]:
+    free = shutil.disk_usage(Path.cwd()).free
+    writable = os.access(Path.cwd(), os.W_OK)
+    detail = f"{size(free)} free here" + ("" if writable else "; this directory cannot be written: use --out")
+    yield Check("disk", "ok" if free > 1 << 28 else "optional", detail)
+
+
+def _gpu() -> Iterator[Check]:
+    import torch
+
+    if not torch.cuda.is_available():
+        yield Check("gpu", "optional", "none that torch can use: models run on the CPU")
+        return
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        yield Check("gpu", "ok", f"cuda:{index} {properties.name}, {size(properties.total_memory)}")
+
+
+def _weights() -> Iterator[Check]:
+    import kleval.models
+    from kleval.models.registry import MODELS
+
+    shipped = [spec.name for spec in MODELS.values() if spec.path is not None]
+    wrong = damaged(Path(kleval.models.__file__).parent / "nano", WEIGHTS_SUMS)
+    if not shipped or wrong:
+        detail = f"{', '.join(wrong)} missing or not as released" if wrong else "none in this installation"
+        yield Check("weights", "broken", f"{detail}: install kleval again")
+    else:
+        yield Check("weights", "ok", f"{', '.join(shipped)}; hashes as released")
+
+
+def damaged(folder: Path, sums: Path) -> list[str]:
+    """The files of folder that sums (as sha256sum writes it) names and that are missing or different."""
+    wrong = []
+    for line in sums.read_text("utf-8").splitlines():
+        digest, name = line.split(maxsplit=1)
+        file = folder / name
+        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+            wrong.append(name)
+    return wrong
+
+
+def _extras() -> Iterator[Check]:
+    for extra, modules in EXTRAS.items():
+        missing = [name for name in modules if importlib.util.find_spec(name) is None]
+        if missing:
+            yield Check(f"extra {extra}", "optional", f"not installed; in the checkout: pip install -e '.[{extra}]'")
+        else:
+            yield Check(f"extra {extra}", "ok", ", ".join(modules))
+
+
+def _data(data_dir: Path | None) -> Iterator[Check]:
+    from kleval.tasks.data import ASSETS, data_folder, verify
+
+    for family in ASSETS:
+        files = verify(family, data_dir)
+        good = sum(status.state == "ok" for status in files)
+        folder = data_folder(family, data_dir)
+        if good == len(files):
+            yield Check(f"data {family}", "ok", f"all {good} official files in {folder}")
+        else:
+            gets = f"kleval data fetch {family} gets the others; the builtin edition needs none"
+            yield Check(f"data {family}", "optional", f"{good} of {len(files)} official files in {folder}: {gets}")

@@ -1,0 +1,154 @@
+"""`kleval ls`: what there is to run, and what has been run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kleval.cli import options
+from kleval.cli.console import emit, note, table
+from kleval.cli.main import Suggesting
+from kleval.types import UsageError
+
+
+@click.group(cls=Suggesting, short_help="List models, tasks, suites, backends or runs.")
+def ls() -> None:
+    """List what there is."""
+
+
+@ls.command(short_help="Models with a name.")
+@options.json_output
+def models(as_json: bool) -> None:
+    """List the models that have a name, their sizes, and whether their weights are here."""
+    from kleval.models.registry import MODELS, config_of
+
+    rows = []
+    for spec in MODELS.values():
+        config = config_of(spec)
+        rows.append(
+            {
+                "model": spec.name,
+                "layers": config.num_hidden_layers,
+                "parameters": config.parameters(),
+                "active": config.parameters(active=True),
+                "weights": "shipped" if spec.path is not None else "none: has a shape, cannot answer",
+            }
+        )
+    _show("model", rows, as_json)
+
+
+@ls.command(short_help="Tasks, or one task's card.")
+@click.argument("task", required=False)
+@options.option("--card", is_flag=True, help="What a task asks, how it scores, and where its data come from.")
+@options.edition
+@options.json_output
+def tasks(task: str | None, card: bool, edition: str, as_json: bool) -> None:
+    """List all tasks, those of one family, or one TASK."""
+    from kleval.tasks.registry import all_tasks, expand
+
+    found = expand([task]) if task else list(all_tasks())
+    cards = [_card(name, edition) for name in found] if card or not as_json else [{"id": name} for name in found]
+    if as_json:
+        for record in cards:
+            emit("task", **record)
+    elif card:
+        click.echo("\n\n".join("\n".join(_card_lines(record)) for record in cards))
+    else:
+        table(("task", "metric", "description"), [(c["id"], c["metric"], c.get("description", "")) for c in cards])
+
+
+def _card(task: str, edition: str) -> dict[str, Any]:
+    """What a task says about itself; at least what every task has."""
+    from kleval.tasks.registry import load_task
+
+    loaded = load_task(task, edition=edition)
+    card: dict[str, Any] = loaded.card() if hasattr(loaded, "card") else {}
+    fields = ("id", "version", "metric", "edition", "protocol", "data_revision", "data_digest")
+    return {**{name: getattr(loaded, name) for name in fields}, **card}
+
+
+def _card_lines(card: dict[str, Any]) -> list[str]:
+    lines = []
+    for name, value in card.items():
+        values = value if isinstance(value, list) else [value]
+        lines += [f"{name if i == 0 else '':<16}{part}" for i, part in enumerate(values)]
+    return lines
+
+
+@ls.command(short_help="Suites: named lists of tasks.")
+@options.json_output
+def suites(as_json: bool) -> None:
+    """List the suites and the tasks in each."""
+    from kleval.suites import SUITES
+
+    rows = [
+        {
+            "suite": suite.name,
+            "tasks": ",".join(suite.tasks),
+            "limit": suite.limit or "",
+            "description": suite.description,
+        }
+        for suite in SUITES.values()
+    ]
+    _show("suite", rows, as_json)
+
+
+@ls.command(short_help="Backends: what can run a model.")
+@options.json_output
+def backends(as_json: bool) -> None:
+    """List the backends."""
+    from kleval.backends.registry import all_backends
+
+    _show("backend", [{"backend": name, "where": where} for name, where in all_backends().items()], as_json)
+
+
+@ls.command(short_help="Runs in a directory.")
+@click.argument("root", default="runs", type=click.Path(path_type=Path))
+@options.json_output
+def runs(root: Path, as_json: bool) -> None:
+    """List the runs below ROOT (default: runs), oldest first."""
+    from kleval.store import RunStore
+
+    if not root.is_dir() and root != Path("runs"):
+        raise UsageError(f"{root}: no such directory")
+    rows = [_run(path) for path in RunStore.find_runs(root)]
+    if not rows and not as_json:
+        note(f"no runs in {root}")
+        return
+    _show("run", rows, as_json)
+
+
+def _run(path: Path) -> dict[str, Any]:
+    from kleval.store import RunStore
+
+    try:
+        store = RunStore.open(path)
+        status, manifest = str(store.status), store.manifest
+        counts = manifest["counts"]
+        if status in ("running", "interrupted"):
+            # A killed run had no time to count.
+            answered = sum(len(cell) for cell in store.answered_by_cell().values())
+            counts = {**counts, "answered": answered}
+    except UsageError:
+        status, manifest, counts = "damaged", {}, {}
+    return {
+        "run": str(path),
+        "status": status,
+        "started": manifest.get("started", ""),
+        "models": ",".join(manifest.get("models", ())),
+        "tasks": len(manifest.get("tasks", ())),
+        "planned": counts.get("planned", 0),
+        "answered": counts.get("answered", 0),
+        "failed": counts.get("failed", 0),
+    }
+
+
+def _show(record: str, rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        for row in rows:
+            emit(record, **row)
+    elif rows:
+        table(list(rows[0]), [list(row.values()) for row in rows])

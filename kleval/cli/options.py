@@ -1,0 +1,76 @@
+"""The options that mean the same in every command, each with its one variable, and how their values are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from kleval.types import UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b)?", re.IGNORECASE | re.ASCII)
+
+
+def option(*names: str, envvar: str | None = None, **kwargs: Any) -> Callable[[F], F]:
+    """click.option with the variable KLEVAL_<LONGEST NAME>; envvar is for options whose meaning is one command's own."""
+    longest = max((name for name in names if name.startswith("--")), key=len).split("/")[0]
+    return click.option(*names, envvar=envvar or "KLEVAL_" + longest[2:].replace("-", "_").upper(), **kwargs)
+
+
+def names(text: str | None) -> tuple[str, ...]:
+    """A comma list without blanks and repeats, order kept."""
+    return tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
+
+
+def parse_bytes(text: str) -> int:
+    """`8GiB`, `500MB`, `1.5g`, `1073741824` in bytes. `k, m, g, t` and `KiB…` are powers of 1024, `kB…` of 1000."""
+    match = _BYTES.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"'{text}' is not an amount of memory: write 8GiB, 500MB or a number of bytes")
+    if match[2] is None:
+        return int(float(match[1]))
+    decimal = text.strip()[-1] in "bB" and not match[3]
+    power = "kmgt".index(match[2].lower()) + 1
+    return int(float(match[1]) * (1000 if decimal else 1024) ** power)
+
+
+model = option(
+    "--model",
+    default="kimi-linear",
+    show_default=True,
+    metavar="NAMES",
+    help="Models, comma-separated: NAME[@SIZE] or a directory of weights.",
+)
+edition = option(
+    "--edition", default="builtin", show_default=True, help="Where a task's data come from: builtin or official."
+)
+protocol = option("--protocol", metavar="NAME", help="Prompt and scoring, where a task has several.")
+seed = option("--seed", type=int, default=42, show_default=True, help="Seed of the samples and of sampling.")
+limit = option("--limit", type=click.IntRange(min=1), metavar="N", help="Samples per task and length.  [default: 10]")
+tokenizer = option(
+    "--tokenizer", metavar="SPEC", help="Count tokens with: words, tiktoken:NAME or hf:PATH.  [default: the model's]"
+)
+data_dir = option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where the official data files are.  [default: ~/.cache/kleval/data]",
+)
+backend = option("--backend", default="auto", show_default=True, help="What runs the model.")
+device = option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+dtype = option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
+batch = option("--batch", type=click.IntRange(min=1), metavar="N", help="Requests at a time.  [default: what fits]")
+memory_budget = option(
+    "--memory-budget",
+    callback=lambda context, parameter, value: None if value is None else parse_bytes(value),
+    metavar="BYTES",
+    help="Keep model state below this, like 8GiB.  [default: most of what is free]",
+)
+json_output = option("--json", "as_json", is_flag=True, help="Write JSON lines to stdout.")
+dry_run = option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+quiet = option("-q", "--quiet", is_flag=True, help="No progress on stderr.")

@@ -1,0 +1,74 @@
+"""Live progress on stderr, drawn from the harness's events: answers, tokens per second, token-weighted time to go.
+
+On a terminal one line is redrawn with rich; elsewhere a plain line is written every few seconds.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from kleval.cli.console import duration, note
+
+if TYPE_CHECKING:
+    from kleval.harness.events import Progress
+
+PLAIN_EVERY_SECONDS = 5.0
+
+
+def line(at: Progress) -> str:
+    """`12/390 answers, 4,100 tokens/s, 3m10s to go, 1 failed`."""
+    parts = [f"{at.n_done}/{at.n_total} answers"]
+    if at.tokens_per_second is not None:
+        parts.append(f"{at.tokens_per_second:,.0f} tokens/s")
+    if at.n_done < at.n_total and at.eta_seconds is not None:
+        parts.append(f"{duration(at.eta_seconds)} to go")
+    if at.n_failed:
+        parts.append(f"{at.n_failed} failed")
+    return ", ".join(parts)
+
+
+class ProgressView:
+    """Shows Progress events. Use as a context manager; silent when quiet."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._drawn = time.monotonic()
+        self._bar: Any = None
+        self._row: Any = None
+
+    def __enter__(self) -> ProgressView:
+        if not self._quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            columns = (TextColumn("{task.fields[label]}", markup=False), BarColumn(), TextColumn("{task.fields[line]}"))
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._row = self._bar.add_task("", total=None, label="", line="starting")
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def show(self, label: str, at: Progress) -> None:
+        """label: what was answered last."""
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.update(self._row, total=at.tokens_total, completed=at.tokens_done, label=label, line=line(at))
+        elif not self._quiet and (at.n_done >= at.n_total or now - self._drawn >= PLAIN_EVERY_SECONDS):
+            self._drawn = now
+            note(f"{line(at)}  ({label})")
+
+    def say(self, text: str) -> None:
+        """A line that stays, above the bar if there is one."""
+        if self._quiet:
+            return
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            note(text)

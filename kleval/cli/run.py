@@ -1,0 +1,164 @@
+"""`kleval run`: models on tasks at lengths, into a run directory that survives being killed."""
+
+from __future__ import annotations
+
+import shlex
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from kleval.cli import options
+from kleval.cli.lengths import parse_lengths
+from kleval.types import Backend, Task, UsageError
+
+if TYPE_CHECKING:
+    from kleval.harness.spec import RunSpec
+
+DEFAULT_SUITE = "long"
+DEFAULT_CTX = "1k,2k,4k"
+DEFAULT_LIMIT = 10
+
+
+@click.command(short_help="Run models on tasks and score them.")
+@options.model
+@options.option("--suite", metavar="NAME", help="A named list of tasks; see kleval ls suites.  [default: long]")
+@options.option("--tasks", metavar="NAMES", help="Tasks or families, comma-separated, instead of a suite.")
+@options.option(
+    "--ctx", default=DEFAULT_CTX, show_default=True, metavar="LENGTHS", help="Lengths: 4k,128k,1m or 4k-1m*2."
+)
+@options.limit
+@options.edition
+@options.protocol
+@options.seed
+@options.option(
+    "--temperature", type=click.FloatRange(min=0), metavar="T", help="0 is greedy.  [default: the task's, greedy]"
+)
+@options.option("--repeats", type=click.IntRange(min=1), default=1, show_default=True, help="Answers per sample.")
+@options.backend
+@options.tokenizer
+@options.device
+@options.dtype
+@options.batch
+@options.memory_budget
+@options.data_dir
+@options.option(
+    "--max-errors",
+    type=click.FloatRange(min=0),
+    metavar="N",
+    help="Failures that are tolerated, a count or below 1 a share; more end the run.  [default: any failure is exit"
+    " code 3, none ends the run]",
+)
+@options.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The run directory; the same command continues it.  [default: where this command stopped, else runs/<time>]",
+)
+@options.option("--amend", is_flag=True, help="Extend the run in --out by more models, tasks, lengths or samples.")
+@options.json_output
+@options.dry_run
+@options.quiet
+@click.pass_context
+def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> int:
+    """Run models on tasks at several context lengths, and score them.
+
+    With nothing else given: kimi-linear@nano on the suite long, builtin data, lengths 1k, 2k and 4k, 10 samples each. Rows
+    are stored one by one in the run directory, which ends up with report.html and leaderboard.csv. Interrupted or killed,
+    the same command continues where it stopped.
+    """
+    from kleval.backends.registry import open_backend
+    from kleval.cli.watch import Watch
+    from kleval.harness import run as harness_run
+    from kleval.tasks.registry import load_task
+
+    spec = make_spec(command, given)
+
+    def backend(name: str) -> Backend:
+        return open_backend(
+            name,
+            backend=spec.backend,
+            device=spec.device,
+            dtype=spec.dtype,
+            batch=spec.batch,
+            memory_budget=given["memory_budget"],
+        )
+
+    def task(name: str) -> Task:
+        return load_task(name, edition=spec.edition, protocol=spec.protocol, data_dir=spec.data_dir)
+
+    with Watch(spec, as_json=as_json, quiet=quiet) as watch:
+        result = harness_run(spec, backend, task, watch)
+        watch.finish(result)
+    return result.exit_code
+
+
+def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
+    """The run that a command line asks for, every default filled in. UsageError for what cannot be."""
+    from kleval.harness.spec import RunSpec
+    from kleval.tasks.registry import expand
+
+    line = shlex.join(["kleval", *(command.obj or [])])
+    suite, limit = None, None
+    if given["suite"] is not None and given["tasks"] is not None:
+        if _typed(command, "suite") == _typed(command, "tasks"):
+            raise UsageError("give --suite or --tasks, not both")
+        given["suite" if _typed(command, "tasks") else "tasks"] = None
+    if given["tasks"] is not None:
+        wanted = options.names(given["tasks"])
+    else:
+        from kleval.suites import suite as find_suite
+
+        found = find_suite(given["suite"] or DEFAULT_SUITE)
+        suite, wanted, limit = found.name, found.tasks, found.limit
+    return RunSpec(
+        models=options.names(given["model"]),
+        tasks=tuple(expand(wanted)),
+        ctxs=parse_lengths(given["ctx"]),
+        out=given["out"] or (None if given["dry_run"] else _directory(line)),
+        limit=given["limit"] or limit or DEFAULT_LIMIT,
+        repeats=given["repeats"],
+        edition=given["edition"],
+        protocol=given["protocol"],
+        seed=given["seed"],
+        temperature=given["temperature"],
+        tokenizer=given["tokenizer"],
+        backend=given["backend"],
+        device=given["device"],
+        dtype=given["dtype"],
+        batch=given["batch"],
+        memory_budget=given["memory_budget"],
+        data_dir=given["data_dir"],
+        max_errors=given["max_errors"],
+        amend=given["amend"],
+        dry_run=given["dry_run"],
+        suite=suite,
+        command=line,
+    )
+
+
+def _typed(command: click.Context, name: str) -> bool:
+    """Whether the option stands on the command line; one that does overrides a variable of the other."""
+    return command.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def _directory(command: str) -> Path:
+    """Where the very same command stopped before its end, under runs/; a new directory named after the time else."""
+    from kleval.store import RunStore
+
+    for path in reversed(RunStore.find_runs(Path("runs"))):
+        try:
+            store = RunStore.open(path)
+            if store.status in ("interrupted", "incomplete") and store.manifest["spec"].get("command") == command:
+                return path
+        except UsageError:
+            continue  # a damaged run is none of this command's business
+    name = f"{datetime.now():%Y%m%d-%H%M%S}"
+    path = Path("runs", name)
+    number = 2
+    while path.exists():
+        path = Path("runs", f"{name}-{number}")
+        number += 1
+    return path

@@ -1,0 +1,76 @@
+"""The table at the end of a run: per model, tasks down and lengths across, each cell a score with its 95 % interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from kleval.cli.console import table
+from kleval.cli.lengths import format_length
+
+if TYPE_CHECKING:
+    from kleval.stats import Cell
+
+
+def print_scores(cells: Sequence[Cell], means: Sequence[Cell]) -> None:
+    """Print one table per model, edition and protocol. means: the families' cells, set below their tasks."""
+    groups: dict[tuple[str, str, str], list[Cell]] = {}
+    for cell in [cell for cell in cells if cell.headline]:
+        groups.setdefault((cell.model, cell.edition, cell.protocol), []).append(cell)
+    for (model, edition, protocol), group in groups.items():
+        below = [cell for cell in means if (cell.model, cell.edition) == (model, edition)]
+        parts = ["score × 100 [95 % interval]", f"{edition} edition", f"protocol {protocol}", _n(group)]
+        click.echo(f"\n{model}: {', '.join(part for part in parts if part)}")
+        _print_group(group, [cell for cell in below if cell.protocol in (protocol, "mixed")])
+
+
+def _print_group(group: Sequence[Cell], below: Sequence[Cell]) -> None:
+    lengths = sorted({cell.ctx for cell in group})
+    same = _n(group) != ""
+    rows = [_row(task, group, lengths, same) for task in dict.fromkeys(cell.task for cell in group)]
+    rows += [_row(task, below, lengths, True) for task in dict.fromkeys(cell.task for cell in below)]
+    header = ["task", *(f"{format_length(length):>5}" for length in lengths), "failed", "skipped"]
+    # A column that says nothing is left out; one that says something must be seen.
+    keep = [i for i in range(len(header)) if i <= len(lengths) or any(row[i] != "0" for row in rows)]
+    table([header[i] for i in keep], [[row[i] for i in keep] for row in rows])
+    if all(row[len(lengths) + 1] == "0" for row in rows):
+        click.echo("no failures")
+
+
+def _row(task: str, cells: Sequence[Cell], lengths: Sequence[int], same: bool) -> list[str]:
+    from kleval.stats import FAMILY_METRIC
+
+    here = {cell.ctx: cell for cell in cells if cell.task == task}
+    failed = sum(cell.n_failed for cell in here.values())
+    skipped = sum(cell.n_skipped for cell in here.values())
+    name = f"average of {task}" if any(cell.metric == FAMILY_METRIC for cell in here.values()) else task
+    return [name, *(_score(here.get(length), same) for length in lengths), str(failed), str(skipped)]
+
+
+def _score(cell: Cell | None, same: bool) -> str:
+    if cell is None:
+        return "-"
+    if math.isnan(cell.value):
+        return "skipped" if cell.n_skipped else "no answer"
+    text = f"{100 * cell.value:5.1f} [{100 * cell.ci_low:.0f}, {100 * cell.ci_high:.0f}]"
+    if not same:
+        text += f" n={cell.n_samples}"
+    return text + _coverage(cell)
+
+
+def _coverage(cell: Cell) -> str:
+    """What an average leaves out of its family: ` (2 of 13 tasks)`; nothing for whole families and single tasks."""
+    from kleval.report.collect import expected_tasks
+    from kleval.stats import FAMILY_METRIC
+
+    expected = expected_tasks(cell.task, cell) if cell.metric == FAMILY_METRIC else cell.n_tasks
+    return f" ({cell.n_tasks} of {expected} tasks)" if cell.n_tasks < expected else ""
+
+
+def _n(group: Sequence[Cell]) -> str:
+    """`n = 10 each`, or nothing when the cells differ."""
+    counts = {cell.n_samples for cell in group if cell.n_total}
+    return f"n = {counts.pop()} each" if len(counts) == 1 else ""

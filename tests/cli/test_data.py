@@ -1,0 +1,53 @@
+"""`kleval data` says what is there, and its exit code says whether that is all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kleval.cli.main import call
+from kleval.tasks import data as assets
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def family(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A family with one small file, which nothing serves."""
+    known = {hashlib.sha256(b"text").hexdigest(): "rev-1"}
+    asset = assets.Asset("a.txt", "http://localhost:1/a.txt", known, 4, "CC0", "a task")
+    monkeypatch.setitem(assets.ASSETS, "toy", (asset,))
+
+
+def test_a_file_is_missing_ok_or_unrecognised(capsys: Capture, tmp_path: Path) -> None:
+    states = []
+    for content in (None, "text", "other"):
+        if content is not None:
+            (tmp_path / "a.txt").write_text(content)
+        code = call(["data", "verify", "toy", "--data-dir", ".", "--json"])
+        states.append((json.loads(capsys.readouterr().out)["state"], code))
+    assert states == [("missing", 1), ("ok", 0), ("unrecognised", 1)]
+
+
+def test_a_listing_is_no_verdict(capsys: Capture) -> None:
+    assert call(["data", "ls", "toy", "--data-dir", "."]) == 0
+    assert "missing" in capsys.readouterr().out
+
+
+def test_what_is_there_is_not_fetched_again(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    assert call(["data", "fetch", "toy", "--data-dir", "."]) == 0
+
+
+def test_a_dry_run_fetches_nothing(capsys: Capture, tmp_path: Path) -> None:
+    assert call(["data", "fetch", "toy", "--data-dir", ".", "--dry-run"]) == 0
+    assert "a.txt" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_family_is_one_line(one_line: Callable[..., str]) -> None:
+    assert "ruler" in one_line(["data", "verify", "rulr"])

@@ -1,0 +1,61 @@
+"""`kleval generate` writes all rows or none, the same to a file as to stdout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kleval.cli.main import call
+
+Capture = pytest.CaptureFixture[str]
+COMMAND = ["generate", "ruler/niah_single_1", "--ctx", "512,1k", "--tokenizer", "words", "--limit", "2"]
+
+
+def test_rows_have_what_the_manual_promises(capsys: Capture) -> None:
+    assert call(COMMAND) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["ctx"], row["index"]) for row in rows] == [(512, 0), (512, 1), (1024, 0), (1024, 1)]
+    for row in rows:
+        assert {"input", "answer_prefix", "outputs", "length", "edition", "protocol", "prompt_hash"} <= set(row)
+        assert row["length"] <= row["ctx"]
+        assert row["outputs"][0] in row["input"]
+
+
+def test_a_file_gets_what_stdout_gets(capsys: Capture) -> None:
+    assert call(COMMAND) == 0
+    shown = capsys.readouterr().out
+    assert call([*COMMAND, "--out", "new/rows.jsonl"]) == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "4 rows" in said.err
+    assert Path("new/rows.jsonl").read_text("utf-8") == shown
+
+
+def test_the_seed_matters(capsys: Capture) -> None:
+    assert call(COMMAND) == 0
+    first = capsys.readouterr().out
+    assert call([*COMMAND, "--seed", "7"]) == 0
+    assert capsys.readouterr().out != first
+
+
+def test_a_failure_leaves_no_file(one_line: Callable[..., str], tmp_path: Path) -> None:
+    assert "needs" in one_line([*COMMAND, "--ctx", "512,16", "--out", "rows.jsonl"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["generate", "ruler/niah_singel_1"], "ruler/niah_single_1"),
+        (["generate", "ruler"], "name one"),
+        ([*COMMAND, "--tokenizer", "wrods"], "words"),
+        ([*COMMAND, "--edition", "oficial"], "official"),
+        ([*COMMAND, "--ctx", "two"], "'two' is not a length"),
+        ([*COMMAND, "--out", "."], "directory"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(argv: list[str], expected: str, one_line: Callable[..., str]) -> None:
+    assert expected in one_line(argv)

@@ -1,0 +1,36 @@
+"""Option values read as documented."""
+
+from __future__ import annotations
+
+import pytest
+
+from kleval.cli.options import names, parse_bytes
+from kleval.types import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("8GiB", 8 << 30),
+        ("8g", 8 << 30),
+        ("8 GB", 8_000_000_000),
+        ("500MB", 500_000_000),
+        ("1.5k", 1536),
+        ("64kib", 64 << 10),
+        ("1073741824", 1 << 30),
+        ("12b", 12),
+    ],
+)
+def test_amounts_of_memory(text: str, expected: int) -> None:
+    assert parse_bytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "lots", "-1GiB", "8 giga", "GiB", "1e3", "nan"])
+def test_what_is_no_amount(text: str) -> None:
+    with pytest.raises(UsageError, match="8GiB"):
+        parse_bytes(text)
+
+
+def test_names_keep_order_and_drop_blanks_and_repeats() -> None:
+    assert names(" mla, kimi-linear,,mla ") == ("mla", "kimi-linear")
+    assert names(None) == ()

@@ -1,0 +1,80 @@
+"""The command line is an interface: a command or option that comes, goes or is renamed shows up here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from kleval.cli.main import cli
+
+MODEL_OPTIONS = "--backend --tokenizer --device --dtype --batch --memory-budget"
+
+FROZEN = {
+    "run": "--model --suite --tasks --ctx --limit --edition --protocol --seed --temperature --repeats "
+    + MODEL_OPTIONS
+    + " --data-dir --max-errors --out --amend --json --dry-run --quiet",
+    "generate": "task --edition --protocol --ctx --tokenizer --model --limit --seed --data-dir --out",
+    "data fetch": "family --data-dir --json --dry-run --quiet",
+    "data verify": "family --data-dir --json",
+    "data ls": "family --data-dir --json",
+    "ls models": "--json",
+    "ls tasks": "task --card --edition --json",
+    "ls suites": "--json",
+    "ls backends": "--json",
+    "ls runs": "root --json",
+    "report": "directories --out",
+    "leaderboard": "directories --out --format",
+    "doctor": "--data-dir --json",
+    "train nano": "--model --out --tokens --seed --threads --dry-run",
+    "completion": "shell",
+}
+
+# Variables whose meaning is one command's own, so that KLEVAL_OUT or KLEVAL_MODEL set for `run` does not reach them.
+OWN_VARIABLES = {
+    ("generate", "--out"): "KLEVAL_GENERATE_OUT",
+    ("report", "--out"): "KLEVAL_REPORT_OUT",
+    ("leaderboard", "--out"): "KLEVAL_LEADERBOARD_OUT",
+    ("train nano", "--model"): "KLEVAL_TRAIN_MODEL",
+    ("train nano", "--out"): "KLEVAL_TRAIN_OUT",
+    ("train nano", "--tokens"): "KLEVAL_TRAIN_TOKENS",
+    ("train nano", "--seed"): "KLEVAL_TRAIN_SEED",
+}
+
+
+def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
+    if not isinstance(command, click.Group):
+        yield " ".join(path), command
+        return
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        found = command.get_command(context, name)
+        assert found is not None
+        yield from commands(found, (*path, name))
+
+
+def spelled(parameter: click.Parameter) -> str:
+    """An option's long name, an argument's name."""
+    return str(parameter.name) if isinstance(parameter, click.Argument) else max(parameter.opts, key=len)
+
+
+def test_commands_and_options_are_as_frozen() -> None:
+    assert {name: [spelled(p) for p in command.params] for name, command in commands(cli)} == {
+        name: names.split() for name, names in FROZEN.items()
+    }
+
+
+@pytest.mark.parametrize("name", list(FROZEN))
+def test_every_option_has_its_variable(name: str) -> None:
+    for parameter in dict(commands(cli))[name].params:
+        if isinstance(parameter, click.Option):
+            option = spelled(parameter)
+            usual = "KLEVAL_" + option.removeprefix("--").replace("-", "_").upper()
+            assert parameter.envvar == OWN_VARIABLES.get((name, option), usual)
+
+
+@pytest.mark.parametrize("name", list(FROZEN))
+def test_every_option_is_explained(name: str) -> None:
+    for parameter in dict(commands(cli))[name].params:
+        assert not isinstance(parameter, click.Option) or parameter.help

@@ -1,0 +1,41 @@
+"""What a progress line says, and when."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from kleval.cli.progress import ProgressView, line
+from kleval.harness.events import Progress
+
+HALF = Progress("m", 1, 2, 100, 200, 0, 10.0, 1234.5, 100.0)
+DONE = replace(HALF, n_done=2, tokens_done=200, eta_seconds=0.0, n_failed=1)
+
+
+def test_a_line_has_speed_and_time_to_go() -> None:
+    assert line(HALF) == "1/2 answers, 1,234 tokens/s, 1m40s to go"
+
+
+def test_nothing_is_promised_before_anything_is_known() -> None:
+    assert line(replace(HALF, tokens_per_second=None, eta_seconds=None)) == "1/2 answers"
+
+
+def test_failures_are_said() -> None:
+    assert line(DONE) == "2/2 answers, 1,234 tokens/s, 1 failed"
+
+
+def test_plain_lines_are_rare_and_end_with_the_last_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressView() as view:
+        view.show("task at 1k", HALF)
+        view.show("task at 1k", DONE)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == "2/2 answers, 1,234 tokens/s, 1 failed  (task at 1k)\n"
+
+
+def test_quiet_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressView(quiet=True) as view:
+        view.say("hello")
+        view.show("task at 1k", DONE)
+    assert capsys.readouterr() == ("", "")
