@@ -10,7 +10,7 @@ import click
 
 from kleval.cli import options
 from kleval.cli.console import emit, note, size, table
-from kleval.cli.main import Suggesting
+from kleval.cli.main import INCOMPLETE, OK, Suggesting
 
 if TYPE_CHECKING:
     from kleval.tasks.data import Status
@@ -69,7 +69,7 @@ def ls_command(family: str | None, data_dir: Path | None, as_json: bool) -> None
 
 
 def _show(files: Sequence[Status], as_json: bool) -> int:
-    """Print the files; 1 when one of them is not as it should be."""
+    """Print the files; exit code 3 when one of them is not as it should be."""
     from kleval.tasks.data import as_record
 
     if as_json:
@@ -78,4 +78,4 @@ def _show(files: Sequence[Status], as_json: bool) -> int:
     elif files:
         header = ("file", "state", "size", "licence", "needed for")
         table(header, [(s.name, s.state, size(s.size_bytes), s.licence, s.needed_for) for s in files])
-    return int(any(status.state != "ok" for status in files))
+    return OK if all(status.state == "ok" for status in files) else INCOMPLETE

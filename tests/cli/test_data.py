@@ -30,7 +30,7 @@ def test_a_file_is_missing_ok_or_unrecognised(capsys: Capture, tmp_path: Path) -
             (tmp_path / "a.txt").write_text(content)
         code = call(["data", "verify", "toy", "--data-dir", ".", "--json"])
         states.append((json.loads(capsys.readouterr().out)["state"], code))
-    assert states == [("missing", 1), ("ok", 0), ("unrecognised", 1)]
+    assert states == [("missing", 3), ("ok", 0), ("unrecognised", 3)]
 
 
 def test_a_listing_is_no_verdict(capsys: Capture) -> None:
