@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kleval.harness import RunSpec
+from kleval.harness import RunSpec, run
+from kleval.store import RunStore
 from kleval.types import Completion, ContextTooSmall, Failure, Outcome, Prompt, Request, Sample, Score
 
 Fault = Callable[[Request], Failure | Exception | None]
@@ -193,3 +194,29 @@ def comparable(store: Any) -> list[dict[str, Any]]:
             outcome.pop("attempts", None)
         rows.append(record)
     return rows
+
+
+TASKS = (OneCall(), TwoStep(), Choice())
+ALL = tuple(task.id for task in TASKS)
+
+
+def go(out, backend=None, tasks=TASKS, events=None, **changes):
+    changes.setdefault("tasks", tuple(task.id for task in tasks))
+    backend = backend or EchoBackend()
+    on_event = (lambda event: None) if events is None else events.append
+    return run(spec(out, **changes), lambda name: backend, loader(*tasks), on_event)
+
+
+def rows(out):
+    return list(RunStore.open(out).rows())
+
+
+def failing(share, seed=0, **kind):
+    """A fault that hits a fixed share of the prompts, whatever the order."""
+    kind = {"kind": "server", "message": "broken", **kind}
+
+    def fault(request):
+        rng = random.Random(f"{seed}{request.prompt}{request.continuation}")
+        return Failure(**kind) if rng.random() < share else None
+
+    return fault
