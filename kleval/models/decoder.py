@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from kleval.models.cache import HybridCache
 from kleval.models.config import ModelConfig
-from kleval.models.layers import Block, RMSNorm
+from kleval.models.layers import Block
+from kleval.models.modules import RMSNorm
 
 
 class _Body(nn.Module):

@@ -12,28 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kleval.models.attention import LatentAttention
 from kleval.models.cache import LatentState, RecurrentState
 from kleval.models.config import ModelConfig
-from kleval.ops import mla
+from kleval.models.modules import RMSNorm, linear
 from kleval.ops.gdn import chunk_gdn
 from kleval.ops.kda import chunk_kda
 from kleval.ops.moe import route, sparse_experts, swiglu
-from kleval.ops.norm import gated_rms_norm, l2_norm, rms_norm
+from kleval.ops.norm import gated_rms_norm, l2_norm
 from kleval.ops.short_conv import short_conv
-
-
-class RMSNorm(nn.Module):
-    def __init__(self, size: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weight, self.eps)
-
-
-def _linear(inputs: int, outputs: int) -> nn.Linear:
-    return nn.Linear(inputs, outputs, bias=False)
 
 
 class LinearAttention(nn.Module):
@@ -44,20 +31,20 @@ class LinearAttention(nn.Module):
         hidden, heads, dim = config.hidden_size, config.kda_num_heads, config.kda_head_dim
         inner, width = heads * dim, config.short_conv_kernel_size
         self.heads, self.dim, self.per_head, self.eps = heads, dim, per_head, config.rms_norm_eps
-        self.q_proj, self.k_proj, self.v_proj = (_linear(hidden, inner) for _ in range(3))
+        self.q_proj, self.k_proj, self.v_proj = (linear(hidden, inner) for _ in range(3))
         self.q_conv1d, self.k_conv1d, self.v_conv1d = (
             nn.Conv1d(inner, inner, width, groups=inner, bias=False) for _ in range(3)
         )
         if per_head:
-            self.f_proj = _linear(hidden, heads)
+            self.f_proj = linear(hidden, heads)
         else:
-            self.f_a_proj, self.f_b_proj = _linear(hidden, dim), _linear(dim, inner)
+            self.f_a_proj, self.f_b_proj = linear(hidden, dim), linear(dim, inner)
         self.A_log = nn.Parameter(torch.zeros(heads) if per_head else torch.zeros(1, 1, heads, 1))
         self.dt_bias = nn.Parameter(torch.zeros(heads if per_head else inner))
-        self.b_proj = _linear(hidden, heads)
-        self.g_a_proj, self.g_b_proj = _linear(hidden, dim), _linear(dim, inner)
+        self.b_proj = linear(hidden, heads)
+        self.g_a_proj, self.g_b_proj = linear(hidden, dim), linear(dim, inner)
         self.o_norm = RMSNorm(dim, config.rms_norm_eps)
-        self.o_proj = _linear(inner, hidden)
+        self.o_proj = linear(inner, hidden)
 
     def forward(self, x: Tensor, state: RecurrentState | None, valid: Tensor | None, lengths: Tensor | None) -> Tensor:
         """x [B, T, hidden] -> [B, T, hidden]; valid [B, T] marks real tokens, lengths [B] counts them; state is advanced."""
@@ -90,48 +77,13 @@ class LinearAttention(nn.Module):
         return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-class LatentAttention(nn.Module):
-    """MLA without low-rank query: rotated rope dims, or the same dims unrotated (NoPE)."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        hidden, heads, rank = config.hidden_size, config.num_attention_heads, config.kv_lora_rank
-        self.heads, self.rank, self.nope, self.rope = heads, rank, config.qk_nope_head_dim, config.qk_rope_head_dim
-        self.theta = None if config.mla_use_nope else config.rope_theta
-        self.scale = (self.nope + self.rope) ** -0.5
-        self.q_proj = _linear(hidden, heads * (self.nope + self.rope))
-        self.kv_a_proj_with_mqa = _linear(hidden, rank + self.rope)
-        self.kv_a_layernorm = RMSNorm(rank, config.rms_norm_eps)
-        self.kv_b_proj = _linear(rank, heads * (self.nope + config.v_head_dim))
-        self.o_proj = _linear(heads * config.v_head_dim, hidden)
-
-    def forward(self, x: Tensor, state: LatentState | None, positions: Tensor) -> Tensor:
-        """x [B, T, hidden], positions [B, T] -> [B, T, hidden]; the tokens' rows are written to state at their positions."""
-        q = self.q_proj(x).unflatten(-1, (self.heads, -1))  # [B, T, H, nope + rope]
-        latent, k_rope = self.kv_a_proj_with_mqa(x).split([self.rank, self.rope], dim=-1)
-        latent = self.kv_a_layernorm(latent)
-        if self.theta is not None:
-            k_rope = mla.apply_rope(k_rope.unsqueeze(2), positions, self.theta).squeeze(2)
-            q = torch.cat([q[..., : self.nope], mla.apply_rope(q[..., self.nope :], positions, self.theta)], -1)
-        kv_b = self.kv_b_proj.weight.unflatten(0, (self.heads, -1))  # [H, nope + v, rank]
-        if state is None:
-            k, v = mla.expand(latent, k_rope, kv_b, self.nope)
-            o = mla.causal_attention(q.transpose(1, 2), k, v, self.scale).transpose(1, 2)
-        else:
-            starts = positions[:, 0]
-            rows = state.write(torch.cat([latent, k_rope], -1), starts)
-            attend = mla.absorbed_attention if x.shape[1] <= mla.ABSORBED_TOKENS else mla.prefill_attention
-            o = attend(q, rows, starts, kv_b, self.nope, self.scale)
-        return self.o_proj(o.flatten(-2))
-
-
 class MLP(nn.Module):
     """Dense SwiGLU."""
 
     def __init__(self, hidden: int, inner: int) -> None:
         super().__init__()
-        self.gate_proj, self.up_proj = _linear(hidden, inner), _linear(hidden, inner)
-        self.down_proj = _linear(inner, hidden)
+        self.gate_proj, self.up_proj = linear(hidden, inner), linear(hidden, inner)
+        self.down_proj = linear(inner, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
         return swiglu(x, self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight)
