@@ -76,6 +76,18 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Unfit:
+    """What stands in place of a sample whose data do not fit into ctx: never cut, never asked, counted as skipped.
+
+    index: of the sample in its data. minimum_tokens: the smallest ctx at which it fits, as far as the task can tell.
+    """
+
+    index: int
+    reason: str
+    minimum_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One call to a model.
 
@@ -177,8 +189,11 @@ class Task(Protocol):
     data_revision: str
     data_digest: str
 
-    def samples(self, tokenizer: Tokenizer, ctx: int, n: int, seed: int) -> Iterator[Sample]:
-        """The first n samples at ctx. Raises ContextTooSmall when none fits."""
+    def samples(self, tokenizer: Tokenizer, ctx: int, n: int, seed: int) -> Iterator[Sample | Unfit]:
+        """The first n samples that fit into ctx, in the data's order, with an Unfit for each one passed over on the way.
+
+        Fewer when the data end. Raises ContextTooSmall where the task as a whole does not fit.
+        """
         ...
 
     def step(self, sample: Sample, outcomes: Sequence[Completion]) -> Sequence[Request] | Score:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kleval.harness.spec import RunSpec
-from kleval.types import Backend, ContextTooSmall, Task, Tokenizer, UsageError
+from kleval.types import Backend, ContextTooSmall, Sample, Task, Tokenizer, Unfit, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class PlannedCell:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """n answers that are not asked for: the task does not fit into ctx."""
+    """n answers that are not asked for: the task, or that many samples of it, do not fit into ctx."""
 
     model: str
     task: str
@@ -145,7 +145,9 @@ class _Fitting:
         small: dict[int, ContextTooSmall] = {}
         for ctx in sorted(set(self._spec.ctxs)):
             try:
-                next(iter(task.samples(counter, ctx, 1, self._spec.seed)), None)
+                unfit = _first_fitting(task, counter, ctx, self._spec.seed)
+                if unfit is not None:
+                    raise unfit
             except ContextTooSmall as error:
                 small[ctx] = error
             except UsageError:
@@ -159,6 +161,17 @@ class _Fitting:
             f"{task.id} fits into none of the lengths asked for (longest {max(self._spec.ctxs)}): it needs at least "
             f"--ctx {minimum} with {counter.name}; add a longer --ctx or leave the task out"
         )
+
+
+def _first_fitting(task: Task, counter: Tokenizer, ctx: int, seed: int) -> ContextTooSmall | None:
+    """None when some sample fits; else why the nearest does not."""
+    nearest: Unfit | None = None
+    for made in task.samples(counter, ctx, 1, seed):
+        if isinstance(made, Sample):
+            return None
+        if nearest is None or made.minimum_tokens < nearest.minimum_tokens:
+            nearest = made
+    return None if nearest is None else ContextTooSmall(nearest.reason, nearest.minimum_tokens)
 
 
 OpenBackend = Callable[[str], Backend]

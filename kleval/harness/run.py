@@ -6,20 +6,29 @@ import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from kleval.harness import events as ev
 from kleval.harness.asking import Asked, End, Policy, describe, encode, finish
 from kleval.harness.manifest import caveats, make_manifest, model_record
 from kleval.harness.opening import length_tokenizer, look_at, open_models
-from kleval.harness.plan import LoadTask, ModelFacts, OpenBackend, Plan, PlannedCell, make_plan, model_facts, skip
+from kleval.harness.plan import (
+    LoadTask,
+    ModelFacts,
+    OpenBackend,
+    Plan,
+    PlannedCell,
+    Skip,
+    make_plan,
+    model_facts,
+    skip,
+)
 from kleval.harness.progress import Meter
 from kleval.harness.spec import EXIT_CODES, RunResult, RunSpec
 from kleval.store import Row, RunStore
 from kleval.store.manifest import Status, now
-from kleval.types import Backend, ContextTooSmall, Failure, Sample, Score, Task, Tokenizer, UsageError
+from kleval.types import Backend, ContextTooSmall, Failure, Sample, Score, Task, Tokenizer, Unfit, UsageError
 
 MANIFEST_EVERY_SECONDS = 15.0
 FIRST_WINDOW = 8
@@ -56,12 +65,13 @@ def run(
             return _dry_run(spec, models, plan, on_event)
         assert spec.out is not None
         continued = RunStore.exists(spec.out)
+        before = RunStore.open(spec.out).manifest["skips"] if continued else []
         manifest = make_manifest(spec, tasks, models, plan)
         judge = stack.enter_context(contextlib.closing(open_backend(spec.judge_model))) if spec.judge_model else None
         if judge is not None:
             manifest["judge"] = model_record(model_facts(spec.judge_model or "", judge, None))
         store = stack.enter_context(RunStore.create(spec.out, manifest, spec.amend))
-        session = _Session(spec, tasks, models, plan, store, on_event, counter)
+        session = _Session(spec, tasks, models, plan, store, on_event, counter, before)
         session.begin(continued)
         return session.run(open_backend, first, first_open, judge)
 
@@ -78,11 +88,15 @@ class _Session:
         store: RunStore,
         on_event: OnEvent,
         counter: Tokenizer | None,
+        before: Sequence[Mapping[str, Any]],
     ) -> None:
         self.spec, self.tasks, self.models, self.plan, self.store = spec, tasks, models, plan, store
         self.on_event, self.counter = on_event, counter
         self.meter = Meter(plan)
+        # Cells that an earlier session finished make no samples again, so what it passed over in them is taken from it.
+        complete = {(cell.model, cell.task, cell.ctx) for cell in plan.cells if cell.n_answered == cell.n}
         self.skips: list[dict[str, Any]] = [skip.record() for skip in plan.skips]
+        self.skips += [dict(s) for s in before if (s["model"], s["task"], s["ctx"]) in complete]
         self.errors: list[dict[str, Any]] = []
         self.failures: Counter[str] = Counter()
         self.stopped = ""
@@ -180,19 +194,21 @@ class _Session:
         """The samples of a cell; what it lacks of those planned leaves the plan, as a skip or an error with its reason."""
         task, n_made, repeats = self.tasks[cell.task], 0, self.spec.repeats
         ids: set[str] = set()
+        unfit: list[Unfit] = []
         try:
-            for sample in islice(
-                task.samples(model.counter, cell.ctx, self.spec.limit, self.spec.seed), self.spec.limit
-            ):
+            for sample in task.samples(model.counter, cell.ctx, self.spec.limit, self.spec.seed):
+                if isinstance(sample, Unfit):
+                    unfit.append(sample)
+                    continue
                 if sample.id in ids:
                     raise ValueError(f"two samples have the id {sample.id}")
                 ids.add(sample.id)
                 n_made += 1
                 yield sample
+                if n_made == self.spec.limit:
+                    break
         except ContextTooSmall as error:
-            known = skip(model, task, cell.ctx, cell.n - n_made * repeats, error)
-            self.skips.append(known.record())
-            self.on_event(ev.Skipped(known))
+            self._skipped(skip(model, task, cell.ctx, cell.n - n_made * repeats, error))
         except UsageError:
             raise
         except Exception as error:
@@ -200,7 +216,15 @@ class _Session:
             self.errors.append({"model": model.name, "task": cell.task, "ctx": cell.ctx, "message": failed.message})
             self.on_event(failed)
             return
+        if unfit:
+            nearest = min(unfit, key=lambda one: one.minimum_tokens)
+            why = ContextTooSmall(nearest.reason, nearest.minimum_tokens)
+            self._skipped(skip(model, task, cell.ctx, len(unfit) * repeats, why))
         self.meter.dropped(cell.n - n_made * repeats, cell.ctx)
+
+    def _skipped(self, known: Skip) -> None:
+        self.skips.append(known.record())
+        self.on_event(ev.Skipped(known))
 
     def _open(self, model: ModelFacts, sample: Sample, repeat: int) -> bool:
         """Whether a sample is still to be asked. UsageError when the one that was answered under its id is another."""

@@ -11,12 +11,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from kleval.types import Task, Tokenizer
+from kleval.types import ContextTooSmall, Task, Tokenizer, Unfit
 
 
 def rows(task: Task, tokenizer: Tokenizer, ctx: int, n: int, seed: int) -> Iterator[dict[str, Any]]:
-    """The first n samples at ctx as dicts of JSON values. ContextTooSmall when they do not fit."""
+    """The first n samples that fit into ctx as dicts of JSON values. ContextTooSmall when none does."""
+    nearest: Unfit | None = None
+    n_made = 0
     for sample in task.samples(tokenizer, ctx, n, seed):
+        if isinstance(sample, Unfit):
+            if nearest is None or sample.minimum_tokens < nearest.minimum_tokens:
+                nearest = sample
+            continue
+        n_made += 1
         shown = tokenizer.render(sample.prompt)
         length = sample.prompt_tokens + sample.max_new_tokens
         row: dict[str, Any] = {
@@ -45,3 +52,5 @@ def rows(task: Task, tokenizer: Tokenizer, ctx: int, n: int, seed: int) -> Itera
             "data_digest": task.data_digest,
             "meta": dict(sample.meta),
         }
+    if not n_made and nearest is not None:
+        raise ContextTooSmall(f"{task.id} has no sample that fits into {ctx}: {nearest.reason}", nearest.minimum_tokens)

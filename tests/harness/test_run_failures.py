@@ -6,7 +6,7 @@ from harness_fakes import Choice, EchoBackend, OneCall, TwoStep, comparable, fai
 from kleval.harness import Progress, Skipped, TaskFailed
 from kleval.stats import summarise
 from kleval.store import RunStore
-from kleval.types import Failure, Request, Score, UsageError
+from kleval.types import Failure, Request, Score, Unfit, UsageError
 
 
 def test_failures_are_never_counted_as_wrong(tmp_path):
@@ -267,3 +267,37 @@ def test_tolerated_failures_leave_a_run_complete(tmp_path):
     result = go(tmp_path / "run", EchoBackend(fault=failing(0.3)), tasks=(OneCall(),), limit=10, max_errors=0.9)
     assert result.counts["failed"] > 0
     assert (result.status, result.exit_code) == ("complete", 0)
+
+
+class Patchy(OneCall):
+    """Every third sample of its data does not fit."""
+
+    def samples(self, tokenizer, ctx, n, seed):
+        made = 0
+        for sample in super().samples(tokenizer, ctx, 2 * n, seed):
+            if sample.index % 3 == 0:
+                yield Unfit(sample.index, f"sample {sample.index} is too long", ctx + 10 - sample.index)
+            else:
+                made += 1
+                yield sample
+            if made == n:
+                return
+
+
+def test_samples_that_do_not_fit_are_passed_over_and_counted(tmp_path):
+    for _ in range(2):
+        result = go(tmp_path / "run", tasks=(Patchy(),), ctxs=(32,), limit=4)
+        assert (result.status, result.counts["finished"], result.counts["skipped"]) == ("complete", 4, 2)
+        [skipped] = RunStore.open(tmp_path / "run").manifest["skips"]
+        assert (skipped["n"], skipped["minimum_tokens"]) == (2, 39)
+
+
+class NoneFits(OneCall):
+    def samples(self, tokenizer, ctx, n, seed):
+        for sample in super().samples(tokenizer, ctx, n, seed):
+            yield Unfit(sample.index, "too long", 100 + sample.index)
+
+
+def test_a_task_none_of_whose_samples_fits_names_the_nearest(tmp_path):
+    with pytest.raises(UsageError, match="needs at least --ctx 100"):
+        go(tmp_path / "run", tasks=(NoneFits(),))
