@@ -26,7 +26,7 @@ def tiny_bpe(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=600, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    text = Path(__file__).resolve().parents[2].joinpath("kleval", "types.py").read_text(encoding="utf-8")
+    text = Path(__file__).resolve().parents[2].joinpath("LICENSE").read_text(encoding="utf-8")
     noise = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.\n"
     core.train_from_iterator([text, noise * 50], trainer)
     path = tmp_path_factory.mktemp("bpe") / "tokenizer.json"

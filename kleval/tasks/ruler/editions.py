@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from kleval.tasks import data
-from kleval.tasks.ruler import builtin, corpus, cwe, fwe, haystack, official, vt
+from kleval.tasks.ruler import builtin, corpus, cwe, fwe, haystack, lm_eval, official, vt
 from kleval.tasks.ruler.builtin import Guess, Source
 from kleval.tasks.ruler.draws import own_draws
 from kleval.tasks.ruler.niah import Niah
 from kleval.tasks.ruler.official import DoesNotFit, Drafter, Fitted, Measure
 from kleval.tasks.ruler.qa import DocumentQa
-from kleval.tasks.ruler.spec import VERSION, Spec
+from kleval.tasks.ruler.spec import ANY_PLACE, LM_EVAL, PROTOCOL, VERSION, Spec
 from kleval.tasks.ruler.words import WONDERWORDS_VERSION, pairs, words_digest
 from kleval.types import UsageError
 
@@ -55,10 +55,11 @@ def _combined(parts: dict[str, str]) -> str:
 class Official:
     """Files from data_dir. UsageError when one is missing."""
 
-    def __init__(self, spec: Spec, data_dir: Path | None) -> None:
+    def __init__(self, spec: Spec, protocol: str, data_dir: Path | None) -> None:
         self._spec = spec
+        self._protocol = protocol
         self._data_dir = data_dir
-        self.deviations: tuple[str, ...] = ()
+        self.deviations = _DEVIATIONS_BY_PROTOCOL.get(protocol, ())
         self._files = {file: data.need("ruler", file, f"{spec.id} (official)", data_dir) for file in _files(spec)}
         named = {} if spec.kind not in ("niah", "cwe") else {"words": _wonderwords()}
         named |= {file: (_revision(status), status.sha256) for file, status in self._files.items()}
@@ -69,7 +70,22 @@ class Official:
     def stream(
         self, measure: Measure, count: Count, tokenizer_key: str, ctx: int, seed: int
     ) -> Iterator[tuple[Fitted, int]]:
-        return ((fitted, self._spec.budget) for fitted in self._samples(measure, count, ctx, seed))
+        samples = (
+            self._as_in_lm_eval(measure, count, ctx)
+            if self._protocol == LM_EVAL
+            else self._samples(measure, count, ctx, seed)
+        )
+        # lm-eval does not count the answer prefix everywhere: there the budget is what is left of ctx.
+        return ((fitted, min(self._spec.budget, ctx - fitted.tokens)) for fitted in samples)
+
+    def _as_in_lm_eval(self, measure: Measure, count: Count, ctx: int) -> Iterator[Fitted]:
+        spec = self._spec
+        asked = self._corpus() if spec.dataset else None
+        for draft in lm_eval.stream(spec, count, ctx, self._essays(), asked):
+            tokens = measure(draft)
+            if tokens >= ctx:
+                raise DoesNotFit(tokens + 1)
+            yield Fitted(draft, tokens)
 
     def _samples(self, measure: Measure, count: Count, ctx: int, seed: int) -> Iterator[Fitted]:
         spec = self._spec
@@ -82,13 +98,16 @@ class Official:
             words = cwe.CommonWords(repeats, seed, self._more_words)
             return official.cwe_stream(words, measure, ctx, spec.budget, seed)
         if spec.kind == "qa":
-            asked = DocumentQa(corpus.read_corpus(spec.dataset, self._files[f"{spec.dataset}.json"].path))
+            asked = DocumentQa(self._corpus(), any_place=self._protocol == ANY_PLACE)
             return official.searched_stream(asked, measure, ctx, spec.budget, seed)
         assert spec.needles is not None
         return official.searched_stream(Niah(spec.needles, self._essays()), measure, ctx, spec.budget, seed)
 
+    def _corpus(self) -> corpus.Corpus:
+        return corpus.read_corpus(self._spec.dataset, self._files[f"{self._spec.dataset}.json"].path)
+
     def _essays(self) -> haystack.Essays | None:
-        if not self._files:
+        if "PaulGrahamEssays.json" not in self._files:
             return None
         folder = self._files[f"{data.PUNKT}/abbrev_types.txt"].path.parent
         return haystack.read_essays(self._files["PaulGrahamEssays.json"].path, folder)
@@ -223,6 +242,21 @@ def _qa_source(spec: Spec, ctx: int, key: tuple[object, ...]) -> Source:
 _ARTICLES = 256
 _TOKENS_PER_ARTICLE = 64
 
+
+def protocols(spec: Spec, edition: str) -> tuple[str, ...]:
+    """What `--protocol` can name, the default first."""
+    if edition != "official":
+        return (PROTOCOL,)
+    return (PROTOCOL, LM_EVAL, *((ANY_PLACE,) if spec.kind == "qa" else ()))
+
+
+_DEVIATIONS_BY_PROTOCOL = {
+    ANY_PLACE: ("documents: shuffled afresh for each question, so that the answer lies anywhere",),
+    LM_EVAL: (
+        "data: as lm-eval's default seeds give them to a task that is run alone; essays from the pinned file",
+        "length: special tokens are not counted; what would exceed ctx shortens the generation budget",
+    ),
+}
 _DEVIATIONS = (
     "random state: one per sample, shuffles included, in place of one for the whole file and fixed shuffles",
     "length: each sample as long as fits, searched for by itself",
@@ -271,9 +305,9 @@ def does_fit(stream: Iterator[tuple[Fitted, int]], n: int) -> bool:
     return True
 
 
-def edition_of(spec: Spec, edition: str, data_dir: Path | None) -> Edition:
+def edition_of(spec: Spec, edition: str, protocol: str, data_dir: Path | None) -> Edition:
     if edition == "official":
-        return Official(spec, data_dir)
+        return Official(spec, protocol, data_dir)
     if edition == "builtin":
         return Builtin(spec)
     raise UsageError(f"{spec.id} has no edition {edition!r}: there are builtin and official")

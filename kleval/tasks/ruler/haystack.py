@@ -47,6 +47,10 @@ class Essays:
         self._known_chars = 0
         self._last: tuple[int, list[str]] = (-1, [])
 
+    @property
+    def n_words(self) -> int:
+        return len(self._words)
+
     def text(self, size: int) -> str:
         """The first `size` words, over again from the first when there are no more."""
         rounds, rest = divmod(size, len(self._words))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kleval.tasks.ruler.corpus import Corpus, Question
-from kleval.tasks.ruler.draws import Draws
+from kleval.tasks.ruler.draws import Draws, own_draws
 from kleval.tasks.ruler.spec import Draft
 from kleval.types import UsageError
 
@@ -21,9 +21,10 @@ PREFIX = " Answer:"
 
 @dataclass(frozen=True, slots=True)
 class DocumentQa:
-    """size: documents."""
+    """size: documents. any_place: shuffled by a state of its own per question, in place of the fixed one."""
 
     corpus: Corpus
+    any_place: bool = False
 
     def step(self, ctx: int) -> int:
         return 10
@@ -46,7 +47,7 @@ class DocumentQa:
             )
         question = self.corpus.questions[index]
         chosen = self._chosen(question, draws, size)
-        draws.shuffle(chosen)
+        (own_draws("ruler/qa", draws.seed, index, size) if self.any_place else draws).shuffle(chosen)
         context = "\n\n".join(f"Document {i}:\n{self.corpus.documents[d]}" for i, d in enumerate(chosen, 1))
         gold = set(question.gold)
         depths = [round(100 * i / len(chosen), 1) for i, d in enumerate(chosen) if d in gold]

@@ -14,10 +14,10 @@ from typing import Any
 
 from kleval.tasks.base import OneCall, as_prompt
 from kleval.tasks.registry import check_protocol
-from kleval.tasks.ruler.editions import does_fit, edition_of
+from kleval.tasks.ruler.editions import does_fit, edition_of, protocols
 from kleval.tasks.ruler.official import DoesNotFit, Fitted
-from kleval.tasks.ruler.scoring import METRICS, postprocess
-from kleval.tasks.ruler.spec import PROTOCOL, SPECS, VERSION, Draft, Spec
+from kleval.tasks.ruler.scoring import METRICS, postprocess, string_match_all
+from kleval.tasks.ruler.spec import LM_EVAL, PROTOCOL, SPECS, VERSION, Draft, Spec
 from kleval.types import Completion, ContextTooSmall, Sample, Score, Tokenizer, UsageError
 
 _LONGEST_TRIED = 1 << 21
@@ -33,12 +33,13 @@ class RulerTask(OneCall):
         self.version = VERSION
         self.metric: str = spec.metric
         self.edition = edition
-        self.protocol = check_protocol(spec.id, protocol, (PROTOCOL,))
+        self.protocol = check_protocol(f"{spec.id} ({edition})", protocol, protocols(spec, edition))
         self.description = spec.description
-        self._made = edition_of(spec, edition, data_dir)
+        self._made = edition_of(spec, edition, self.protocol, data_dir)
         self.data_revision = self._made.revision
         self.data_digest = self._made.digest
         self.deviations = self._made.deviations
+        self._variant = "" if self.protocol == PROTOCOL else f"/{self.protocol}"
         self._minimum: dict[tuple[str, int, int], int] = {}
 
     def samples(self, tokenizer: Tokenizer, ctx: int, n: int, seed: int) -> Iterator[Sample]:
@@ -53,7 +54,9 @@ class RulerTask(OneCall):
 
     def score(self, sample: Sample, answer: Completion) -> Score:
         prediction = postprocess(answer.text)
-        value = METRICS[self.metric](prediction, sample.references)
+        # lm-eval's string_match_part divides by the number of references, which makes it string_match_all.
+        match = string_match_all if self.protocol == LM_EVAL else METRICS[self.metric]
+        value = match(prediction, sample.references)
         return Score({self.metric: value}, extracted=prediction)
 
     def card(self) -> dict[str, Any]:
@@ -71,19 +74,21 @@ class RulerTask(OneCall):
             "demonstrations": 1 if self.spec.kind in ("vt", "cwe") else 0,
             "data_revision": self.data_revision,
             "data_digest": self.data_digest,
-            "source": "NVIDIA/RULER @ c3f5e3b (Apache-2.0), arXiv 2404.06654",
+            "source": "NVIDIA/RULER @ c3f5e3b (Apache-2.0), arXiv 2404.06654"
+            + ("; PyPI lm-eval 0.4.13, tasks/ruler (MIT)" if self.protocol == LM_EVAL else ""),
         }
 
     def _stream(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[tuple[Fitted, int]]:
         def measure(draft: Draft) -> int:
-            return tokenizer.count(tokenizer.render(as_prompt(tokenizer, draft.input), draft.prefix))
+            prompt, prefix = as_prompt(tokenizer, draft.input), self._prefix(tokenizer, draft)
+            return tokenizer.count(tokenizer.render(prompt, prefix))
 
         return self._made.stream(measure, tokenizer.count, _counts_as(tokenizer), ctx, seed)
 
     def _sample(self, tokenizer: Tokenizer, ctx: int, seed: int, index: int, fitted: Fitted, budget: int) -> Sample:
         draft = fitted.draft
         return Sample(
-            id=f"{self.id}@{self.edition}-{self.version}/{ctx}/s{seed}/i{index}",
+            id=f"{self.id}@{self.edition}-{self.version}{self._variant}/{ctx}/s{seed}/i{index}",
             task=self.id,
             ctx=ctx,
             index=index,
@@ -91,9 +96,14 @@ class RulerTask(OneCall):
             references=draft.answers,
             max_new_tokens=budget,
             prompt_tokens=fitted.tokens,
-            answer_prefix=draft.prefix,
+            answer_prefix=self._prefix(tokenizer, draft),
             meta=draft.meta,
         )
+
+    def _prefix(self, tokenizer: Tokenizer, draft: Draft) -> str:
+        """lm-eval joins question and prefix by a blank or empty line, but not across an assistant header."""
+        chat = self.protocol == LM_EVAL and tokenizer.chat_template_digest
+        return draft.prefix.lstrip() if chat else draft.prefix
 
     def _too_small(
         self, tokenizer: Tokenizer, ctx: int, n: int, seed: int, needed_tokens: int | None

@@ -27,7 +27,7 @@ DEMO_TOKENS = 500
 DEMO_STEP = 5
 
 
-def _names(draws: Draws, letters: int) -> list[str]:
+def chain_names(draws: Draws, letters: int) -> list[str]:
     """HOPS + 1 names. More are appended until that many are distinct; the surplus makes the official code fail."""
 
     def name() -> str:
@@ -42,7 +42,7 @@ def _names(draws: Draws, letters: int) -> list[str]:
 
 
 def _question(draws: Draws, size: int, letters: int, value: str | None) -> Draft:
-    names = _names(draws, letters)
+    names = chain_names(draws, letters)
     value = value or str(draws.numbers.randint(10000, 99999))
     chain = [f"VAR {names[0]} = {value}", *(f"VAR {b} = VAR {a} " for a, b in pairwise(names))]
     lines = [NOISE] * size
