@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 def print_scores(cells: Sequence[Cell], means: Sequence[Cell]) -> None:
     """Print one table per model, edition and protocol. means: the families' cells, set below their tasks."""
+    from kleval.report.ruler_summary import in_words
+
     groups: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in [cell for cell in cells if cell.headline]:
         groups.setdefault((cell.model, cell.edition, cell.protocol), []).append(cell)
@@ -24,7 +26,10 @@ def print_scores(cells: Sequence[Cell], means: Sequence[Cell]) -> None:
         below = [cell for cell in means if (cell.model, cell.edition) == (model, edition)]
         parts = ["score × 100 [95 % interval]", f"{edition} edition", f"protocol {protocol}", _n(group)]
         click.echo(f"\n{model}: {', '.join(part for part in parts if part)}")
-        _print_group(group, [cell for cell in below if cell.protocol in (protocol, "mixed")])
+        below = [cell for cell in below if cell.protocol in (protocol, "mixed")]
+        _print_group(group, below)
+        if summary := in_words(below):
+            click.echo(f"RULER: {summary}")
 
 
 def _print_group(group: Sequence[Cell], below: Sequence[Cell]) -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kleval.report import ruler_summary
 from kleval.report.collect import Entrant, expected_tasks
 from kleval.report.words import length, limits, plural, score, short_task
 from kleval.stats import Cell
@@ -113,12 +114,20 @@ class AverageCell:
 
 @dataclass(frozen=True, slots=True)
 class AverageRow:
+    """summary: what else the family's rules make of the averages."""
+
     entrant: Entrant
     cells: tuple[AverageCell, ...]
+    summary: str = ""
 
 
 def average_rows(entrants: Sequence[Entrant], family: str, ctxs: Sequence[int]) -> list[AverageRow]:
-    return [AverageRow(e, tuple(_shown_average(e.averages.get((family, c)), family) for c in ctxs)) for e in entrants]
+    rows = []
+    for e in entrants:
+        cells = {ctx: cell for ctx in ctxs if (cell := e.averages.get((family, ctx))) is not None}
+        shown = tuple(_shown_average(cells.get(ctx), family) for ctx in ctxs)
+        rows.append(AverageRow(e, shown, ruler_summary.in_words(cells.values())))
+    return rows
 
 
 def _shown_average(cell: Cell | None, family: str) -> AverageCell:

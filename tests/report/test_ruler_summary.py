@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from kleval.tasks.ruler.summary import effective_length, weighted_averages
+from kleval.report.ruler_summary import effective_length, in_words, weighted_averages
+from kleval.stats import Cell, families, summarise
 
 
 def test_lengths_and_averages_equal_those_of_the_readme_rule(fixtures_dir: Path) -> None:
@@ -36,3 +38,30 @@ def test_llama_3_1_8b_of_the_readme() -> None:
 def test_no_scores_have_no_average() -> None:
     with pytest.raises(ValueError, match="no scores"):
         weighted_averages({})
+
+
+def averages(values: dict[int, float], tasks: int = 13) -> list[Cell]:
+    """A family of that many tasks with the same score everywhere at a length."""
+    rows = [
+        SimpleNamespace(
+            model="m", task=f"ruler/t{t}", ctx=ctx, edition="builtin", protocol="p", metric="x", id=f"{t}/{ctx}/{i}"
+        )
+        for ctx in values
+        for t in range(tasks)
+        for i in range(2)
+    ]
+    for row in rows:
+        row.score, row.metrics, row.failure = values[row.ctx], {"x": values[row.ctx]}, None
+    return families(summarise(rows))
+
+
+def test_a_sentence_says_effective_length_and_weighted_averages() -> None:
+    text = in_words(averages({4096: 0.9, 8192: 0.6}))
+    assert "every shorter length): 4k;" in text
+    assert "over 4k to 8k: 70.0 weighing long lengths more, 80.0 short ones" in text
+    assert "): below 4k;" in in_words(averages({4096: 0.5, 8192: 0.6}))
+
+
+def test_averages_that_lack_a_task_or_stand_alone_say_nothing() -> None:
+    assert in_words(averages({4096: 0.9, 8192: 0.6}, tasks=12)) == ""
+    assert in_words(averages({4096: 0.9})) == ""
