@@ -1,8 +1,9 @@
-"""`kleval generate TASK`: the rows of one task at given lengths, as JSON lines, without any model."""
+"""`kleval generate TASK`: the rows of a task or family at given lengths, as JSON lines, without any model."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,9 @@ import click
 
 from kleval.cli import options
 from kleval.cli.lengths import parse_lengths
-from kleval.types import UsageError
+from kleval.cli.progress import Making
+
+DEFAULT_LIMIT = 10
 
 
 @click.command(short_help="Write a task's rows without running a model.")
@@ -25,6 +28,14 @@ from kleval.types import UsageError
 @options.limit
 @options.seed
 @options.data_dir
+@options.sample_cache
+@options.option(
+    "--workers",
+    envvar="KLEVAL_GENERATE_WORKERS",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Processes that make samples of several tasks or lengths.  [default: all processors]",
+)
 @options.option(
     "--out",
     envvar="KLEVAL_GENERATE_OUT",
@@ -42,22 +53,32 @@ def generate(
     limit: int | None,
     seed: int,
     data_dir: Path | None,
+    sample_cache: str | None,
+    workers: int | None,
     out: Path | None,
 ) -> None:
-    """Write the rows of TASK as JSON lines: input, answer_prefix, outputs, length and where they come from."""
+    """Write the rows of TASK, or of every task of a family, as JSON lines: input, answer_prefix, outputs, length and where
+    they come from."""
     from kleval.tasks.generate import rows
+    from kleval.tasks.makers import Makers
     from kleval.tasks.registry import expand, load_task
+    from kleval.tasks.sample_cache import SampleCache
 
-    lengths = parse_lengths(ctx)
-    found = expand([task])
-    if len(found) != 1:
-        raise UsageError(f"'{task}' is a family of {len(found)} tasks: name one, for example {found[0]}")
-    loaded = load_task(found[0], edition=edition, protocol=protocol, data_dir=data_dir)
+    lengths, n = parse_lengths(ctx), limit or DEFAULT_LIMIT
+    tasks = [load_task(name, edition=edition, protocol=protocol, data_dir=data_dir) for name in expand([task])]
     count = _tokenizer(tokenizer, model)
+    cells = [(one, count, length) for one in tasks for length in lengths]
+    processes = (os.cpu_count() or 1) if workers is None else workers
+    cache = SampleCache(options.cache_folder(sample_cache))
 
     def lines() -> Iterator[dict[str, Any]]:
-        for length in lengths:
-            yield from rows(loaded, count, length, limit or 10, seed)
+        with Makers(cache, n, seed, processes if len(cells) > 1 else 0, data_dir) as makers, Making(cells, n) as view:
+            # One less than there are: this process makes the first itself.
+            makers.prepare(cells[1:])
+            for one, counter, length in cells:
+                for row in rows(one, counter, length, n, seed, makers.samples(one, counter, length)):
+                    yield row
+                    view.row(one.id, length)
 
     if out is None:
         for row in lines():
@@ -65,7 +86,8 @@ def generate(
         sys.stdout.flush()
         return
     written = _write(out, lines())
-    click.echo(f"{out}: {written} rows of {found[0]}, edition {loaded.edition}, protocol {loaded.protocol}", err=True)
+    first = tasks[0]
+    click.echo(f"{out}: {written} rows of {task}, edition {first.edition}, protocol {first.protocol}", err=True)
 
 
 def _tokenizer(spec: str | None, model: str | None) -> Any:

@@ -61,6 +61,17 @@ data_dir = option(
     metavar="DIR",
     help="Where the official data files are.  [default: ~/.cache/kleval/data]",
 )
+sample_cache = option(
+    "--sample-cache",
+    metavar="DIR",
+    help="Keep made samples here for other runs, or off.  [default: ~/.cache/kleval/samples]",
+)
+workers = option(
+    "--workers",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Processes that make samples ahead.  [default: a quarter of the processors]",
+)
 backend = option("--backend", default="auto", show_default=True, help="What runs the model.")
 device = option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 dtype = option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
@@ -74,3 +85,12 @@ memory_budget = option(
 json_output = option("--json", "as_json", is_flag=True, help="Write JSON lines to stdout.")
 dry_run = option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
 quiet = option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+
+
+def cache_folder(given: str | None) -> Path | None:
+    """Where samples are kept: what --sample-cache says, None for `off`."""
+    from kleval.tasks.sample_cache import default_folder
+
+    if given == "off":
+        return None
+    return Path(given).expanduser() if given else default_folder()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from datetime import datetime
 from pathlib import Path
@@ -44,6 +45,8 @@ DEFAULT_LIMIT = 10
 @options.batch
 @options.memory_budget
 @options.data_dir
+@options.sample_cache
+@options.workers
 @options.option(
     "--max-errors",
     type=click.FloatRange(min=0),
@@ -131,6 +134,8 @@ def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
         batch=given["batch"],
         memory_budget=given["memory_budget"],
         data_dir=given["data_dir"],
+        sample_cache=options.cache_folder(given["sample_cache"]),
+        workers=(os.cpu_count() or 1) // 4 if given["workers"] is None else given["workers"],
         max_errors=given["max_errors"],
         amend=given["amend"],
         dry_run=given["dry_run"],

@@ -28,6 +28,8 @@ from kleval.harness.progress import Meter
 from kleval.harness.spec import EXIT_CODES, RunResult, RunSpec
 from kleval.store import Row, RunStore
 from kleval.store.manifest import Status, now
+from kleval.tasks.makers import Makers
+from kleval.tasks.sample_cache import SampleCache
 from kleval.types import Backend, ContextTooSmall, Failure, Sample, Score, Task, Tokenizer, Unfit, UsageError
 
 MANIFEST_EVERY_SECONDS = 15.0
@@ -71,7 +73,9 @@ def run(
         if judge is not None:
             manifest["judge"] = model_record(model_facts(spec.judge_model or "", judge, None))
         store = stack.enter_context(RunStore.create(spec.out, manifest, spec.amend))
-        session = _Session(spec, tasks, models, plan, store, on_event, counter, before)
+        makers = Makers(SampleCache(spec.sample_cache), spec.limit, spec.seed, spec.workers, spec.data_dir)
+        stack.enter_context(makers)
+        session = _Session(spec, tasks, models, plan, store, on_event, counter, makers, before)
         session.begin(continued)
         return session.run(open_backend, first, first_open, judge)
 
@@ -88,10 +92,11 @@ class _Session:
         store: RunStore,
         on_event: OnEvent,
         counter: Tokenizer | None,
+        makers: Makers,
         before: Sequence[Mapping[str, Any]],
     ) -> None:
         self.spec, self.tasks, self.models, self.plan, self.store = spec, tasks, models, plan, store
-        self.on_event, self.counter = on_event, counter
+        self.on_event, self.counter, self.makers = on_event, counter, makers
         self.meter = Meter(plan)
         # Cells that an earlier session finished make no samples again, so what it passed over in them is taken from it.
         complete = {(cell.model, cell.task, cell.ctx) for cell in plan.cells if cell.n_answered == cell.n}
@@ -173,9 +178,10 @@ class _Session:
         """
         window: list[Asked] = []
         tokens, budget = 0, max(1, self.spec.window_tokens // FIRST_WINDOW)
-        for cell in self.plan.cells:
-            if cell.model != model.name or cell.n_answered == cell.n:
-                continue
+        cells = [cell for cell in self.plan.cells if cell.model == model.name and cell.n_answered < cell.n]
+        # The first is made here, sample by sample, so that asking can begin with its first.
+        self.makers.prepare([(self.tasks[cell.task], model.counter, cell.ctx) for cell in cells[1:]])
+        for cell in cells:
             for sample in self._samples(model, cell):
                 repeats = [r for r in range(self.spec.repeats) if self._open(model, sample, r)]
                 weight = len(repeats) * (sample.prompt_tokens + sample.max_new_tokens)
@@ -196,7 +202,7 @@ class _Session:
         ids: set[str] = set()
         unfit: list[Unfit] = []
         try:
-            for sample in task.samples(model.counter, cell.ctx, self.spec.limit, self.spec.seed):
+            for sample in self.makers.samples(task, model.counter, cell.ctx):
                 if isinstance(sample, Unfit):
                     unfit.append(sample)
                     continue

@@ -23,6 +23,7 @@ class RunSpec:
     max_errors: None, any failure makes the run incomplete and none ends it early; a count (>= 1) or a share of all
     answers (< 1), up to that many are tolerated and more end the run.
     retries: how often a request is asked again after a failure that may pass. retry_seconds: the first wait, then doubled.
+    sample_cache, workers: where samples are kept (None: nowhere), and how many processes make them ahead.
     window_tokens: about how many tokens of samples are held in memory, and so offered to the backend, at once.
     amend: let models, tasks, ctxs, limit and repeats grow in an existing run directory.
     suite, command: for the record. backend, device, dtype, batch, memory_budget, data_dir: for whoever opens backends and
@@ -51,6 +52,8 @@ class RunSpec:
     max_errors: float | None = None
     retries: int = 3
     retry_seconds: float = 1.0
+    sample_cache: Path | None = None
+    workers: int = 0
     window_tokens: int = 1 << 19
     amend: bool = False
     dry_run: bool = False

@@ -8,17 +8,22 @@ prefix, chat template included.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from kleval.types import ContextTooSmall, Task, Tokenizer, Unfit
+from kleval.types import ContextTooSmall, Sample, Task, Tokenizer, Unfit
 
 
-def rows(task: Task, tokenizer: Tokenizer, ctx: int, n: int, seed: int) -> Iterator[dict[str, Any]]:
-    """The first n samples that fit into ctx as dicts of JSON values. ContextTooSmall when none does."""
+def rows(
+    task: Task, tokenizer: Tokenizer, ctx: int, n: int, seed: int, samples: Iterable[Sample | Unfit] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The first n samples that fit into ctx as dicts of JSON values. ContextTooSmall when none does.
+
+    samples: these samples of the task, made already.
+    """
     nearest: Unfit | None = None
     n_made = 0
-    for sample in task.samples(tokenizer, ctx, n, seed):
+    for sample in task.samples(tokenizer, ctx, n, seed) if samples is None else samples:
         if isinstance(sample, Unfit):
             if nearest is None or sample.minimum_tokens < nearest.minimum_tokens:
                 nearest = sample

@@ -13,6 +13,7 @@ import pytest
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("KLEVAL_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("KLEVAL_SAMPLE_CACHE", "off")
     monkeypatch.chdir(tmp_path)
 
 

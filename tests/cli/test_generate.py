@@ -41,6 +41,16 @@ def test_the_seed_matters(capsys: Capture) -> None:
     assert capsys.readouterr().out != first
 
 
+def test_a_family_is_all_of_its_tasks_made_by_several_processes_or_one(capsys: Capture, tmp_path: Path) -> None:
+    command = ["generate", "ruler", "--ctx", "4k", "--tokenizer", "words", "--limit", "1"]
+    assert call([*command, "--workers", "0"]) == 0
+    alone = capsys.readouterr().out
+    assert len({json.loads(line)["task"] for line in alone.splitlines()}) == 13
+    assert call([*command, "--workers", "1", "--sample-cache", str(tmp_path / "kept")]) == 0
+    assert capsys.readouterr().out == alone
+    assert len(list((tmp_path / "kept").glob("*.jsonl.gz"))) == 13
+
+
 def test_a_failure_leaves_no_file(one_line: Callable[..., str], tmp_path: Path) -> None:
     assert "needs" in one_line([*COMMAND, "--ctx", "512,16", "--out", "rows.jsonl"])
     assert list(tmp_path.iterdir()) == []
@@ -50,7 +60,6 @@ def test_a_failure_leaves_no_file(one_line: Callable[..., str], tmp_path: Path) 
     ("argv", "expected"),
     [
         (["generate", "ruler/niah_singel_1"], "ruler/niah_single_1"),
-        (["generate", "ruler"], "name one"),
         ([*COMMAND, "--tokenizer", "wrods"], "words"),
         ([*COMMAND, "--edition", "oficial"], "official"),
         ([*COMMAND, "--ctx", "two"], "'two' is not a length"),
