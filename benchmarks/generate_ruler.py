@@ -2,9 +2,10 @@
 
     python benchmarks/generate_ruler.py --data-dir DIR [--ctx 128k] [--samples 100] [--workers N]
 
-Official edition, tokenizer cl100k_base, the same bytes that the scripts write (tests/tasks/ruler/test_official.py compares them). The scripts run one task
-after the other; what they cost is not measured here but taken as given by --official-search and --official-sample, seconds per task for the length search
-and per sample, which were measured on a machine of this kind at 128k. Tasks whose files are not in DIR are left out on both sides.
+Official edition, tokenizer cl100k_base, the same bytes that the scripts write (tests/tasks/ruler/test_official.py
+compares them). The scripts run one task after the other; what they cost is not measured here but taken as given by
+--official-search and --official-sample, seconds per task for the length search and per sample, which were measured on
+two processor cores at 128k. Tasks whose files are not in DIR are left out on both sides.
 """
 
 from __future__ import annotations
