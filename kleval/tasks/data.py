@@ -25,7 +25,8 @@ State = Literal["ok", "missing", "unrecognised"]
 class Asset:
     """One download.
 
-    name: the file under the data directory. known: accepted sha256 -> revision; the first one is what `url` serves.
+    name: the file under the data directory. known: accepted sha256 -> revision; the first one is what `url` serves;
+    empty where no hash of the file is known, and then its readers check what it holds.
     size_bytes: of that one. needed_for: tasks, for people. members: of a zip archive, its members -> (file under the
     data directory, sha256); then these files are what counts, and the archive is not kept.
     """
@@ -49,6 +50,7 @@ class Asset:
 _RULER_REPO = "NVIDIA/RULER/c3f5e3b4f87f97e048793bb510a3a6b19a46bf3a/scripts/data/synthetic/json"
 _ESSAYS_REPO = "Chen3776/baseline_ruler/314ff301d5d33184e9b9ba765a0d9833d81495c9/scripts/data/synthetic/json"
 _NLTK_REPO = "nltk/nltk_data/550b6625bcef1f2abff2ff770a5a0d272c9c6b2a"
+_LCA_HUB = "https://huggingface.co/datasets/JetBrains-Research"
 PUNKT = "nltk_data/tokenizers/punkt_tab/english"
 
 ASSETS: dict[str, tuple[Asset, ...]] = {
@@ -105,6 +107,35 @@ ASSETS: dict[str, tuple[Asset, ...]] = {
             8_564_991,
             "Apache-2.0",
             "cwe where more than 8,166 distinct words are needed (about 100k tokens)",
+        ),
+    ),
+    "repoqa": (
+        Asset(
+            "repoqa-2024-06-23.json.gz",
+            "https://github.com/evalplus/repoqa_release/releases/download/2024-06-23/repoqa-2024-06-23.json.gz",
+            {"c050a2ad90a7df89d9dc1f1c3b3b20683edd20a56293b35fcaae43dec115d681": "repoqa_release-2024-06-23"},
+            71_510_991,  # unpacked; what it takes packed is not known here
+            "Apache-2.0; the repositories in it keep their own",
+            "snf",
+        ),
+    ),
+    # No hash of these two is known: what comes is kept as unrecognised, and every row is checked when it is read.
+    "lca": (
+        Asset(
+            "lca-library-based-code-generation.parquet",
+            f"{_LCA_HUB}/lca-library-based-code-generation/resolve/main/data/test-00000-of-00001-518ed46ecbe35ff9.parquet",
+            {},
+            4_580_000,
+            "Apache-2.0",
+            "lib (no hash known; rows are checked when read)",
+        ),
+        Asset(
+            "lca-commit-message-generation.parquet",
+            f"{_LCA_HUB}/lca-commit-message-generation/resolve/main/commitchronicle-py-long/test-00000-of-00001.parquet",
+            {},
+            537_000,
+            "Apache-2.0",
+            "commit (no hash known, address not verified; rows are checked when read)",
         ),
     ),
 }
@@ -203,7 +234,8 @@ def fetch(
 
 def fetch_asset(asset: Asset, folder: Path, progress: Progress | None = None) -> bool:
     """One asset into `folder`. False when it was there already."""
-    if all(_status(asset, file, known, folder).state == "ok" for file, known in asset.files().items()):
+    good = ("ok",) if asset.known else ("ok", "unrecognised")
+    if all(_status(asset, file, known, folder).state in good for file, known in asset.files().items()):
         return False
     download.get(asset, folder, progress)
     return True

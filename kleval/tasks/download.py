@@ -35,7 +35,7 @@ def get(asset: Asset, folder: Path, progress: Progress | None = None) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         _download(asset, part, progress)
         sha256 = sha256_of(part)
-        if sha256 not in asset.known:
+        if asset.known and sha256 not in asset.known:
             part.unlink()
             raise UsageError(
                 f"{asset.name}: {asset.url} gave a file with sha256 {sha256}, expected"

@@ -32,6 +32,9 @@ TASKS: dict[str, str] = {
     "ruler/fwe": "kleval.tasks.ruler.task:fwe",
     "ruler/qa_1": "kleval.tasks.ruler.task:qa_1",
     "ruler/qa_2": "kleval.tasks.ruler.task:qa_2",
+    "repoqa/snf": "kleval.tasks.repoqa.task:snf",
+    "lca/lib": "kleval.tasks.lca.task:lib",
+    "lca/commit": "kleval.tasks.lca.task:commit",
 }
 
 

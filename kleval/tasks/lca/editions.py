@@ -1,0 +1,204 @@
+"""Where the questions of the two tasks come from, each sized to ctx."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from kleval.tasks import lexicon
+from kleval.tasks.base import as_prompt
+from kleval.tasks.lca import commits, dataset, library, prompts
+from kleval.tasks.lca.filling import Filled, fill
+from kleval.tasks.ruler.builtin import budget_for
+from kleval.tasks.ruler.draws import own_draws
+from kleval.types import ContextTooSmall, Prompt, Tokenizer, Unfit
+
+LIBRARY_BUDGET = 2048
+COMMIT_BUDGET = 512
+PROBES = 8
+_STEPS = ((2048, 3), (4096, 4), (16384, 6), (131072, 8))  # ctx below this -> steps of a library script
+_MOST_STEPS = 10
+_FILLED = 7 / 8
+_WITHOUT_CALLERS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """tokens: of the rendered prompt. meta: JSON values."""
+
+    index: int
+    prompt: Prompt
+    reference: str
+    tokens: int
+    budget: int
+    meta: dict[str, Any] = field(repr=False)
+
+
+class Edition(Protocol):
+    """revision, digest: of the data."""
+
+    revision: str
+    digest: str
+
+    def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
+        """In order, until the data end (official) or without end."""
+        ...
+
+
+class OfficialLibrary:
+    def __init__(self, data_dir: Path | None, bm25: bool) -> None:
+        self._source = dataset.find("lca/lib", dataset.LIBRARY_FILE, data_dir)
+        self._bm25 = bm25
+        self.revision, self.digest = self._source.revision, self._source.sha256
+
+    def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
+        for index, row in enumerate(dataset.read_library(self._source)):
+            text = (
+                prompts.bm25_prompt(row.instruction, row.names)
+                if self._bm25
+                else prompts.library_prompt(row.instruction)
+            )
+            meta = {"repo": row.repository, "apis": list(row.apis), "n_library_names": len(row.names)}
+            prompt = as_prompt(tokenizer, text)
+            yield _official("lca/lib", index, prompt, row.reference, LIBRARY_BUDGET, meta, tokenizer, ctx)
+
+
+class OfficialCommits:
+    def __init__(self, data_dir: Path | None, simple: bool) -> None:
+        self._source = dataset.find("lca/commit", dataset.COMMIT_FILE, data_dir)
+        self._simple = simple
+        self.revision, self.digest = self._source.revision, self._source.sha256
+
+    def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
+        for index, row in enumerate(dataset.read_commits(self._source)):
+            prompt = _commit_prompt(tokenizer, row.mods, self._simple)
+            meta = {"repo": row.repository, "hash": row.hash, "files": len(row.mods)}
+            yield _official("lca/commit", index, prompt, row.message, COMMIT_BUDGET, meta, tokenizer, ctx)
+
+
+def _official(
+    task_id: str,
+    index: int,
+    prompt: Prompt,
+    reference: str,
+    budget: int,
+    meta: dict[str, Any],
+    tokenizer: Tokenizer,
+    ctx: int,
+) -> Question | Unfit:
+    tokens = tokenizer.count(tokenizer.render(prompt))
+    if tokens + budget > ctx:
+        reason = f"{task_id} row {index} takes {tokens} tokens and {budget} for the answer, ctx is {ctx}"
+        return Unfit(index, reason, tokens + budget)
+    return Question(index, prompt, reference, tokens, budget, meta)
+
+
+def _commit_prompt(tokenizer: Tokenizer, mods: Sequence[dict[str, Any]], simple: bool) -> Prompt:
+    return prompts.commit_prompt(prompts.commit_diff(mods), simple, chat=bool(tokenizer.chat_template_digest))
+
+
+def _lexicon_digest(version: str) -> str:
+    words = (
+        lexicon.NAMES, lexicon.PLACES, lexicon.THINGS, lexicon.ADJECTIVES, lexicon.ABSTRACTS, library.VERBS,
+        library.PARAMETERS,
+    )  # fmt: skip
+    return hashlib.sha256(f"{version}\0{words}".encode()).hexdigest()
+
+
+class BuiltinLibrary:
+    def __init__(self, task_version: str) -> None:
+        self._key = ("lca/lib", task_version, "builtin")
+        self.revision = f"kleval {library.LIBRARY_VERSION}"
+        self.digest = _lexicon_digest(library.LIBRARY_VERSION)
+
+    def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
+        n_steps, budget = self._size(tokenizer, ctx, seed)
+        index = 0
+        while True:
+            yield self._question(index, tokenizer, ctx, seed, n_steps, budget)
+            index += 1
+
+    def _assignment(self, ctx: int, seed: int, index: object, n_steps: int) -> library.Assignment:
+        return library.assignment(own_draws(*self._key, ctx, seed, index).rng, n_steps)
+
+    def _size(self, tokenizer: Tokenizer, ctx: int, seed: int) -> tuple[int, int]:
+        """Steps of a script, and the generation budget: as many of the wanted steps as leave an eighth of ctx to spare."""
+        wanted = next((steps for limit, steps in _STEPS if ctx < limit), _MOST_STEPS)
+        for n_steps in range(wanted, 0, -1):
+            probes = [self._assignment(ctx, seed, f"probe-{i}", n_steps) for i in range(PROBES)]
+            budget = budget_for(max(tokenizer.count(probe.reference) for probe in probes))
+            bare = max(tokenizer.count(tokenizer.render(_library_prompt(tokenizer, probe, ()))) for probe in probes)
+            if bare + budget <= ctx * _FILLED:
+                return n_steps, budget
+        return 1, budget
+
+    def _question(self, index: int, tokenizer: Tokenizer, ctx: int, seed: int, n_steps: int, budget: int) -> Question:
+        made = self._assignment(ctx, seed, index, n_steps)
+        budget = max(budget, budget_for(tokenizer.count(made.reference)))
+        filled = _fitted(
+            "lca/lib",
+            fill(lambda f: _library_prompt(tokenizer, made, f), made.filler, tokenizer, ctx - budget),
+            ctx,
+            budget,
+        )
+        meta = {
+            "package": made.package,
+            "apis": list(made.apis),
+            "modules": list(made.needed),
+            "library_functions": filled.n_pieces + n_steps,
+        }
+        return Question(index, filled.prompt, made.reference, filled.tokens, budget, meta)
+
+
+def in_context(package: str, code: str, instruction: str) -> str:
+    """kleval's own form of a library in the context: its files, then the official prompt."""
+    return f"The Python library {package}:\n\n{code}\n\n{prompts.library_prompt(instruction)}"
+
+
+def _library_prompt(tokenizer: Tokenizer, made: library.Assignment, filler: Sequence[str]) -> Prompt:
+    return as_prompt(tokenizer, in_context(made.package, made.library(filler), made.instruction))
+
+
+class BuiltinCommits:
+    def __init__(self, task_version: str, simple: bool) -> None:
+        self._key = ("lca/commit", task_version, "builtin")
+        self._simple = simple
+        self.revision = f"kleval {commits.COMMITS_VERSION}"
+        self.digest = _lexicon_digest(commits.COMMITS_VERSION)
+
+    def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
+        probes = [self._commit(ctx, seed, f"probe-{i}") for i in range(4 * PROBES)]
+        budget = budget_for(max(tokenizer.count(probe.message) for probe in probes))
+        index = 0
+        while True:
+            yield self._question(index, tokenizer, ctx, seed, budget)
+            index += 1
+
+    def _commit(self, ctx: int, seed: int, index: object) -> commits.Commit:
+        return commits.commit(own_draws(*self._key, ctx, seed, index).rng, ctx > _WITHOUT_CALLERS)
+
+    def _question(self, index: int, tokenizer: Tokenizer, ctx: int, seed: int, budget: int) -> Question:
+        made = self._commit(ctx, seed, index)
+        budget = max(budget, budget_for(tokenizer.count(made.message)))
+
+        def build(records: Sequence[str]) -> Prompt:
+            return _commit_prompt(tokenizer, made.all_mods(records), self._simple)
+
+        filled = _fitted("lca/commit", fill(build, made.records, tokenizer, ctx - budget), ctx, budget)
+        meta = {
+            "repo": made.project,
+            "kind": made.kind,
+            "files": len(made.mods) + filled.n_pieces,
+            "files_of_the_change": len(made.mods),
+        }
+        return Question(index, filled.prompt, made.message, filled.tokens, budget, meta)
+
+
+def _fitted(task_id: str, filled: Filled | int, ctx: int, budget: int) -> Filled:
+    if isinstance(filled, int):
+        minimum = filled + budget
+        raise ContextTooSmall(f"{task_id} (builtin) does not fit into ctx {ctx}: it needs {minimum}", minimum)
+    return filled

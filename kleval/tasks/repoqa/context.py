@@ -1,0 +1,170 @@
+"""A repository's files cut to a token budget, with the needle at a wanted place.
+
+Source: evalplus/repoqa @ ae876de, repoqa/search_needle_function.py (make_code_context) and repoqa/utility.py
+(topological_sort). Files come dependencies first. Before the needle: the lines above it in its file, taken upwards;
+then the files before, nearest first, each from its top. After it: the rest of its file, then the files behind. Every
+file begins with a comment that names its path; a file that is cut ends with a line of three dots. Tokens are counted
+line by line.
+
+Fixed here: the official code takes the needle's byte offsets as character offsets, which shifts the cut wherever a
+character outside ASCII comes before. `official_offsets` brings that back. Known and kept: an indented needle leaves its
+indentation behind as a line of its own; the budget before the needle may be negative, and then the context is longer
+than wanted; the dots come even where no line of a file fitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+LineCount = Callable[[str], int]
+File = tuple[str, str]  # path, content
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A file in three parts around the needle."""
+
+    path: str
+    before: str
+    needle: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """complete: no file was cut, so that a larger budget would not make it longer. paths: files in it, in any order.
+    tokens: of the three parts, counted line by line."""
+
+    before: str
+    needle: str
+    after: str
+    complete: bool
+    paths: tuple[str, ...] = field(repr=False)
+    tokens: tuple[int, int, int]
+
+    @property
+    def text(self) -> str:
+        return self.before + self.needle + self.after
+
+
+def dependency_order(dependencies: Mapping[str, Sequence[str]]) -> list[str]:
+    """Paths with those they depend on before them: depth first, in the order given, cycles cut where they close."""
+    order: list[str] = []
+    seen: set[str] = set()
+    for root in dependencies:
+        if root in seen:
+            continue
+        seen.add(root)
+        stack: list[tuple[str, Iterator[str]]] = [(root, iter(dependencies[root]))]
+        while stack:
+            path, rest = stack[-1]
+            for neighbour in rest:
+                if neighbour not in seen:
+                    seen.add(neighbour)
+                    stack.append((neighbour, iter(dependencies.get(neighbour, ()))))
+                    break
+            else:
+                stack.pop()
+                order.append(path)
+    return order
+
+
+def cut_out(path: str, content: str, start_byte: int, end_byte: int, official_offsets: bool = False) -> Cut:
+    """The needle of a file by its offsets into the file's UTF-8 bytes (official_offsets: taken as characters)."""
+    if official_offsets:
+        return Cut(path, content[:start_byte], content[start_byte:end_byte], content[end_byte:])
+    raw = content.encode("utf-8", "surrogatepass")
+    before, needle, after = (
+        part.decode("utf-8", "surrogatepass") for part in (raw[:start_byte], raw[start_byte:end_byte], raw[end_byte:])
+    )
+    return Cut(path, before, needle, after)
+
+
+def build(
+    cut: Cut,
+    files_before: Iterable[File],
+    files_after: Iterable[File],
+    position: float,
+    size_tokens: int,
+    count: LineCount,
+    comment: str,
+) -> Context:
+    """Code around the needle of about size_tokens, the needle's middle at `position` (0 to 1) of them.
+
+    files_before: from the nearest one away. count: tokens of a text; asked line by line, the newline included.
+    """
+    needle_tokens = count(cut.needle)
+    wanted_before = room_before = int(size_tokens * position - needle_tokens / 2)
+    wanted_after = room_after = size_tokens - needle_tokens - room_before
+
+    def heading(path: str) -> str:
+        return f"{comment} Path: {path}"
+
+    paths = [cut.path]
+    lines, used, is_cut = _upwards([heading(cut.path), *cut.before.split("\n")], room_before, count)
+    room_before -= used
+    before = [lines]
+    for path, content in files_before:
+        if is_cut or room_before <= 0:
+            is_cut = True
+            break
+        lines, used, is_cut = _downwards([heading(path), *content.split("\n")], room_before, count)
+        before.append(lines)
+        paths.append(path)
+        room_before -= used
+    complete = not is_cut
+
+    lines, used, is_cut = _downwards(cut.after.split("\n"), room_after, count)
+    room_after -= used
+    after = [lines]
+    for path, content in files_after:
+        if is_cut or room_after <= 0:
+            is_cut = True
+            break
+        lines, used, is_cut = _downwards([heading(path), *content.split("\n")], room_after, count)
+        after.append(lines)
+        paths.append(path)
+        room_after -= used
+
+    def plain(text: str) -> str:
+        return text.replace("\0", "")
+
+    return Context(
+        plain("".join(reversed(before))),
+        plain(cut.needle),
+        plain("".join(after)),
+        complete and not is_cut,
+        tuple(paths),
+        (wanted_before - room_before, needle_tokens, wanted_after - room_after),
+    )
+
+
+def _upwards(lines: Sequence[str], room: int, count: LineCount) -> tuple[str, int, bool]:
+    """(the last lines that fit, their tokens, whether some did not fit)."""
+    kept: list[str] = []
+    used = 0
+    for line in reversed(lines):
+        tokens = count(line + "\n")
+        if used + tokens > room:
+            return _text(reversed(kept)), used, True
+        kept.append(line)
+        used += tokens
+    return _text(reversed(kept)), used, False
+
+
+def _downwards(lines: Sequence[str], room: int, count: LineCount) -> tuple[str, int, bool]:
+    """(the first lines that fit and three dots where some did not, their tokens, whether some did not)."""
+    kept: list[str] = []
+    used = 0
+    for line in lines:
+        tokens = count(line + "\n")
+        if used + tokens > room:
+            return _text([*kept, "..."]), used + count("...\n"), True
+        kept.append(line)
+        used += tokens
+    return _text(kept), used, False
+
+
+def _text(lines: Iterable[str]) -> str:
+    return "".join(line + "\n" for line in lines)

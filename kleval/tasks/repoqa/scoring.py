@@ -1,0 +1,101 @@
+"""RepoQA's scoring: which of the repository's needles an answer is most like, and how much.
+
+Source: evalplus/repoqa @ ae876de, repoqa/compute_score.py and repoqa/metric.py. Similarity is NLTK's sentence BLEU over
+tokens split at white space, up to 4-grams, smoothing method 4. An answer passes at a threshold when the needle that it
+is most like is the one asked for, and its similarity reaches the threshold.
+
+Known and kept: only the needles are compared with, not all functions of the repository; needles are told apart by name;
+a fence whose tag is no word, or that does not begin its line, is not seen, and then the whole answer is compared; the
+first function of the first block that has one counts, which in a class is its first method.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kleval.tasks.repoqa.languages import first_function, without_comments
+
+THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+HEADLINE = 0.8
+
+# Together they find what the official pattern ^```(?:\w+)?\s*\n(.*?)(?=^```)``` finds, in linear time.
+_OPENING = re.compile(r"^```\w*+\s*\n", re.MULTILINE)
+_CLOSING = re.compile(r"^```", re.MULTILINE)
+_SPACE = re.compile(r"\s+")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A needle of the repository: what it is called and its lines in the file."""
+
+    name: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """best: name of the most similar needle, None when none has anything in common with the answer. similarity: to it.
+    found: whether it is the one asked for."""
+
+    best: str | None
+    similarity: float
+    found: bool
+
+    def passes(self, threshold: float) -> bool:
+        return self.found and self.similarity >= threshold
+
+
+def code_blocks(answer: str) -> list[str]:
+    """The contents of fenced blocks."""
+    blocks = []
+    opening = _OPENING.search(answer)
+    while opening is not None:
+        closing = _CLOSING.search(answer, opening.end())
+        if closing is None:
+            break
+        blocks.append(answer[opening.end() : closing.start()])
+        opening = _OPENING.search(answer, closing.end())
+    return blocks
+
+
+def answered_function(answer: str, language: str) -> str:
+    """The first function in a fenced block of the answer, else the first block, else the whole answer."""
+    text = answer.strip()
+    blocks = code_blocks(text)
+    for block in blocks:
+        function = first_function(block, language)
+        if function is not None:
+            return function
+    return blocks[0] if blocks else text
+
+
+def similarity(candidate: str, reference: str) -> float:
+    """BLEU of `candidate` with one reference, both split at white space."""
+    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+
+    return float(
+        sentence_bleu(
+            [_SPACE.split(reference.strip())],
+            _SPACE.split(candidate.strip()),
+            smoothing_function=SmoothingFunction().method4,
+        )
+    )
+
+
+def judge(
+    answer: str, asked: str, candidates: Sequence[Candidate], language: str, ignore_comments: bool = False
+) -> Verdict:
+    """The needle most like the answer; the first one where several are equally like it."""
+
+    def seen(code: str) -> str:
+        return without_comments(code, language) if ignore_comments else code
+
+    function = seen(answered_function(answer, language))
+    best, highest = None, 0.0
+    for candidate in candidates:
+        value = similarity(function, seen(candidate.code))
+        if value > highest:
+            best, highest = candidate.name, value
+    return Verdict(best, highest, best is not None and best == asked)
