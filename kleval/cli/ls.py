@@ -19,25 +19,25 @@ def ls() -> None:
     """List what there is."""
 
 
-@ls.command(short_help="Models with a name.")
+@ls.command(short_help="Models, or one model's card.")
+@click.argument("model", required=False)
 @options.json_output
-def models(as_json: bool) -> None:
-    """List the models that have a name, their sizes, and whether their weights are here."""
-    from kleval.models.registry import MODELS, config_of
+def models(model: str | None, as_json: bool) -> None:
+    """List the models that have a name, with their sizes and state; or show one MODEL: a name, a directory or a hub id.
 
-    rows = []
-    for spec in MODELS.values():
-        config = config_of(spec)
-        rows.append(
-            {
-                "model": spec.name,
-                "layers": config.num_hidden_layers,
-                "parameters": config.parameters(),
-                "active": config.parameters(active=True),
-                "weights": "shipped" if spec.path is not None else "none: has a shape, cannot answer",
-            }
-        )
-    _show("model", rows, as_json)
+    The state of a sequence is latent rows, so many bytes per token, and a fixed part whatever its length; both in bfloat16.
+    """
+    from kleval.cli import ls_models
+    from kleval.models.registry import MODELS, config_of, resolve
+
+    found = [(spec, config_of(spec)) for spec in ([resolve(model)] if model else MODELS.values())]
+    if as_json:
+        for spec, config in found:
+            emit("model", **ls_models.record(spec, config))
+    elif model:
+        ls_models.show_card(*found[0])
+    else:
+        ls_models.show_table(found)
 
 
 @ls.command(short_help="Tasks, or one task's card.")

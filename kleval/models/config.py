@@ -1,21 +1,39 @@
 """What a model is: one frozen record for the four architectures at any size.
 
 Field names are those of the published `config.json` (Hugging Face `moonshotai/Kimi-Linear-48B-A3B-Instruct`) where it has one.
-`layer_mixers` replaces its 1-based `kda_layers` and `full_attn_layers`; `embedding_multiplier` is an addition (1 there).
+`layer_mixers` replaces its 1-based `kda_layers` and `full_attn_layers`; `embedding_multiplier` is an addition (1 there). The published
+shape and smaller ones are in `sizes`, the formulas behind parameters, bytes and operations in `costs`.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
+from kleval.models import costs
+from kleval.models.costs import StateBytes
 from kleval.types import UsageError
 
 Architecture = Literal["kimi-linear", "kimi-linear-rope", "gdn-h", "mla"]
 Mixer = Literal["kda", "gdn", "mla"]
 ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
+
+# Fields of the published config.json for which the decoder has one value: what it does.
+FIXED: Mapping[str, Any] = MappingProxyType(
+    {
+        "hidden_act": "silu",
+        "q_lora_rank": None,
+        "moe_layer_freq": 1,
+        "moe_router_activation_func": "sigmoid",
+        "moe_renormalize": True,
+        "use_grouped_topk": True,
+        "num_expert_group": 1,
+        "topk_group": 1,
+        "num_nextn_predict_layers": 0,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +41,8 @@ class ModelConfig:
     """layer_mixers: the mixer of each layer. num_experts 0: every layer is dense (`intermediate_size`).
 
     kda_*: KDA and GDN alike; kda_head_dim is also the rank of the two low-rank gates. mla_use_nope False: the rope dims are
-    rotated with rope_theta.
+    rotated with rope_theta. bos_token_id and pad_token_id are the tokenizer's business, carried along: the decoder reads neither,
+    and configs that differ in them alone are equal.
     """
 
     architecture: str
@@ -51,6 +70,8 @@ class ModelConfig:
     tie_word_embeddings: bool = True
     embedding_multiplier: float = 1.0
     eos_token_id: int | None = None
+    bos_token_id: int | None = field(default=None, compare=False)
+    pad_token_id: int | None = field(default=None, compare=False)
     max_position_embeddings: int = 1048576
 
     def __post_init__(self) -> None:
@@ -64,6 +85,16 @@ class ModelConfig:
     @property
     def num_hidden_layers(self) -> int:
         return len(self.layer_mixers)
+
+    @property
+    def kda_layers(self) -> tuple[int, ...]:
+        """Layers with KDA or GDN, counted from 1 as published."""
+        return tuple(i for i, mixer in enumerate(self.layer_mixers, 1) if mixer != "mla")
+
+    @property
+    def full_attn_layers(self) -> tuple[int, ...]:
+        """Layers with MLA, counted from 1 as published."""
+        return tuple(i for i, mixer in enumerate(self.layer_mixers, 1) if mixer == "mla")
 
     def is_moe(self, layer: int) -> bool:
         return self.num_experts > 0 and layer >= self.first_k_dense_replace
@@ -82,114 +113,57 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        return asdict(self) | {"layer_mixers": list(self.layer_mixers)}
+        values = asdict(self) | {"layer_mixers": list(self.layer_mixers)}
+        return {k: v for k, v in values.items() if v is not None or k not in ("bos_token_id", "pad_token_id")}
 
-    def parameters(self, active: bool = False) -> int:
-        """Number of parameters, closed form; active: those that one token passes through, embedding lookup not counted."""
-        h = self.hidden_size
-        total = self.vocab_size * h if self.tie_word_embeddings or not active else 0
-        total += 0 if self.tie_word_embeddings else self.vocab_size * h
-        total += h  # final norm
-        for layer, mixer in enumerate(self.layer_mixers):
-            total += 2 * h + self._mixer_parameters(mixer) + self._mlp_parameters(layer, active)
-        return total
+    def describe(self) -> dict[str, Any]:
+        """`to_dict` with what follows from it, in the published words, and what the decoder does in one way only."""
+        return self.to_dict() | {
+            "num_hidden_layers": self.num_hidden_layers,
+            "kda_layers": list(self.kda_layers),
+            "full_attn_layers": list(self.full_attn_layers),
+            "num_key_value_heads": self.num_attention_heads,
+            "head_dim": self.hidden_size // self.num_attention_heads,
+            **FIXED,
+        }
 
-    def _mixer_parameters(self, mixer: str) -> int:
-        h = self.hidden_size
-        if mixer == "mla":
-            heads, nope, rope = self.num_attention_heads, self.qk_nope_head_dim, self.qk_rope_head_dim
-            rank, value = self.kv_lora_rank, self.v_head_dim
-            query, down = h * heads * (nope + rope), h * (rank + rope) + rank
-            return query + down + rank * heads * (nope + value) + heads * value * h
-        heads, dim = self.kda_num_heads, self.kda_head_dim
-        inner = heads * dim
-        low_rank = h * dim + dim * inner
-        shared = 4 * h * inner + 3 * inner * self.short_conv_kernel_size + h * heads + low_rank + dim
-        if mixer == "gdn":
-            return shared + h * heads + 2 * heads
-        return shared + low_rank + heads + inner
+    def parameters(self) -> int:
+        return sum(costs.parameters(self).values())
 
-    def _mlp_parameters(self, layer: int, active: bool) -> int:
-        h = self.hidden_size
-        if not self.is_moe(layer):
-            return 3 * h * self.intermediate_size
-        routed = self.num_experts_per_token if active else self.num_experts
-        experts = (routed + self.num_shared_experts) * 3 * h * self.moe_intermediate_size
-        return experts + self.num_experts * h + self.num_experts
+    def parameters_by_component(self) -> dict[str, int]:
+        return costs.parameters(self)
 
+    def active_parameters(self) -> int:
+        """Those that one token passes through, embedding lookup not counted."""
+        return sum(costs.parameters(self, active=True).values())
 
-def preset(
-    architecture: str,
-    size: str,
-    vocab_size: int | None = None,
-    eos_token_id: int | None = None,
-    mla_use_nope: bool | None = None,
-    rope_theta: float | None = None,
-) -> ModelConfig:
-    """The configuration of an architecture at `nano` or `48b-a3b`, vocabulary and positions overridable.
+    def active_parameters_by_component(self) -> dict[str, int]:
+        return costs.parameters(self, active=True)
 
-    nano: hidden 128, 4 layers, dense, tied embeddings, inputs scaled by sqrt(hidden). 48b-a3b: the published shape.
-    """
-    if architecture not in ARCHITECTURES:
-        near = difflib.get_close_matches(architecture, ARCHITECTURES, 1)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(ARCHITECTURES)}"
-        raise UsageError(f"unknown architecture {architecture!r}: {hint}")
-    if size not in SIZES:
-        raise UsageError(f"unknown model size {size!r}: choose one of {', '.join(SIZES)}")
-    config = SIZES[size]
-    linear = "gdn" if architecture == "gdn-h" else "mla" if architecture == "mla" else "kda"
-    nope = architecture in ("kimi-linear", "gdn-h") if mla_use_nope is None else mla_use_nope
-    return replace(
-        config,
-        architecture=architecture,
-        layer_mixers=tuple(linear if mixer == "kda" else mixer for mixer in config.layer_mixers),
-        mla_use_nope=nope,
-        rope_theta=config.rope_theta if rope_theta is None else rope_theta,
-        vocab_size=config.vocab_size if vocab_size is None else vocab_size,
-        eos_token_id=config.eos_token_id if eos_token_id is None else eos_token_id,
-    )
+    def weight_bytes(self, dtype: str = "bfloat16") -> int:
+        return costs.weight_bytes(self, dtype)
 
+    def state_bytes(self, ctx: int, batch: int = 1, dtype: str = "bfloat16") -> StateBytes:
+        """Of `batch` sequences of ctx tokens each."""
+        return costs.state_bytes(self, ctx, batch, dtype)
 
-_NANO = ModelConfig(
-    architecture="kimi-linear",
-    vocab_size=1024,
-    hidden_size=128,
-    layer_mixers=("kda", "kda", "kda", "mla"),
-    kda_num_heads=2,
-    kda_head_dim=64,
-    num_attention_heads=4,
-    qk_nope_head_dim=32,
-    qk_rope_head_dim=32,
-    v_head_dim=32,
-    kv_lora_rank=96,
-    mla_use_nope=True,
-    intermediate_size=256,
-    embedding_multiplier=128**0.5,
-)
+    def prefill_flops(self, ctx: int, start: int = 0) -> int:
+        """Of tokens start ... ctx - 1, given those before, and one row of logits."""
+        return sum(costs.prefill_flops(self, ctx, start).values())
 
-_FULL_ATTENTION_48B = (4, 8, 12, 16, 20, 24, 27)  # counted from 1, as published
-_48B_A3B = ModelConfig(
-    architecture="kimi-linear",
-    vocab_size=163840,
-    hidden_size=2304,
-    layer_mixers=tuple("mla" if layer in _FULL_ATTENTION_48B else "kda" for layer in range(1, 28)),
-    kda_num_heads=32,
-    kda_head_dim=128,
-    num_attention_heads=32,
-    qk_nope_head_dim=128,
-    qk_rope_head_dim=64,
-    v_head_dim=128,
-    kv_lora_rank=512,
-    mla_use_nope=True,
-    intermediate_size=9216,
-    num_experts=256,
-    num_experts_per_token=8,
-    num_shared_experts=1,
-    moe_intermediate_size=1024,
-    routed_scaling_factor=2.446,
-    first_k_dense_replace=1,
-    tie_word_embeddings=False,
-    eos_token_id=163586,
-)
+    def prefill_flops_by_component(self, ctx: int, start: int = 0) -> dict[str, int]:
+        return costs.prefill_flops(self, ctx, start)
 
-SIZES: dict[str, ModelConfig] = {"nano": _NANO, "48b-a3b": _48B_A3B}
+    def decode_flops(self, ctx: int, batch: int = 1) -> int:
+        """Of one step with ctx tokens behind it."""
+        return sum(costs.decode_flops(self, ctx, batch).values())
+
+    def decode_flops_by_component(self, ctx: int, batch: int = 1) -> dict[str, int]:
+        return costs.decode_flops(self, ctx, batch)
+
+    def decode_bytes(self, ctx: int, batch: int = 1, dtype: str = "bfloat16") -> int:
+        """Read and written by one step with ctx tokens behind it, at least."""
+        return sum(costs.decode_bytes(self, ctx, batch, dtype).values())
+
+    def decode_bytes_by_component(self, ctx: int, batch: int = 1, dtype: str = "bfloat16") -> dict[str, int]:
+        return costs.decode_bytes(self, ctx, batch, dtype)

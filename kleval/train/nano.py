@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from kleval.models.config import preset
 from kleval.models.decoder import Decoder
+from kleval.models.sizes import preset
 from kleval.tokenization import HFTokenizer
 from kleval.train.optim import MuonAdamW
 from kleval.train.start import structured_start

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from kleval.backends.native import NativeBackend, open_native
-from kleval.models.config import preset
 from kleval.models.decoder import Decoder
+from kleval.models.sizes import preset
 
 
 def write_model(folder: Path, architecture: str = "kimi-linear", seed: int = 0, max_ctx: int = 4096) -> Path:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from kleval.backends.registry import all_backends
 from kleval.cli.main import call
 from kleval.models.registry import MODELS
+from kleval.models.sizes import preset
 from kleval.suites import SUITES
 from kleval.tasks.registry import all_tasks
 
@@ -36,6 +39,67 @@ def test_tables_have_a_line_each(what: str, capsys: Capture) -> None:
     n = len(capsys.readouterr().out.splitlines())
     assert call(["ls", what]) == 0
     assert len(capsys.readouterr().out.splitlines()) == n + 2
+
+
+def test_a_models_json_is_all_that_is_known(capsys: Capture) -> None:
+    assert call(["ls", "models", "kimi-linear@48b-a3b", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    config = preset("kimi-linear", "48b-a3b")
+    assert record["record"] == "model"
+    assert record["config"] == config.describe()
+    assert (record["parameters"], record["active"]) == (49_122_681_728, 3_106_972_544)
+    assert sum(record["parameters_by_component"].values()) == record["parameters"]
+    assert (record["kv_bytes_per_token"], record["weight_bytes"]) == (8064, config.weight_bytes())
+    assert [cost["ctx"] for cost in record["costs"]] == [4096, 131072, 1048576]
+    for cost in record["costs"]:
+        state = cost["state_bytes"]
+        assert state["latent"] + state["recurrent"] + state["conv"] == state["total"]
+        assert state["total"] == config.state_bytes(cost["ctx"]).total
+        for name in ("prefill_flops", "decode_flops", "decode_bytes"):
+            assert sum(cost[f"{name}_by_component"].values()) == cost[name]
+        assert cost["prefill_flops"] == config.prefill_flops(cost["ctx"])
+        assert cost["decode_bytes"] == config.decode_bytes(cost["ctx"])
+
+
+def test_a_models_card_is_for_people(capsys: Capture) -> None:
+    assert call(["ls", "models", "kimi-linear@48b-a3b"]) == 0
+    card = capsys.readouterr().out
+    parts = (
+        "49.12 B",
+        "3.11 B",
+        "91.5 GiB",
+        "20 KDA, 7 MLA (4, 8, 12, 16, 20, 24, 27)",
+        "NoPE",
+        "256 experts",
+        "7.9 GiB",
+    )
+    assert [text for text in parts if text not in card] == []
+
+
+def test_a_directory_has_a_card_too(capsys: Capture) -> None:
+    folder = str(MODELS["mla@nano"].path)
+    assert call(["ls", "models", folder, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["model"], record["weights"], record["config"]["vocab_size"]) == (folder, "here", 1024)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("kimi-linaer", "did you mean kimi-linear?"), ("mla@7b", "nano, 0.1b, 1b, 48b-a3b")]
+)
+def test_an_unknown_model_is_one_line(name: str, hint: str, capsys: Capture) -> None:
+    assert call(["ls", "models", name]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert hint in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["ls", "models"], ["ls", "models", "gdn-h@48b-a3b", "--json"]])
+def test_models_are_listed_without_torch(words: list[str]) -> None:
+    code = (
+        f"import sys; from kleval.cli.main import call; call({words}); print('torch' in sys.modules, file=sys.stderr)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr == "False\n"
 
 
 def test_a_card_says_what_a_task_is(capsys: Capture) -> None:

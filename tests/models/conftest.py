@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kleval.models.config import ModelConfig, preset
+from kleval.models.config import ModelConfig
 from kleval.models.decoder import Decoder
+from kleval.models.sizes import preset
 
 
 def tiny_config(architecture: str, moe: bool = False) -> ModelConfig:

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from kleval.models.config import preset
 from kleval.models.decoder import Decoder
+from kleval.models.sizes import preset
 from kleval.train.start import structured_start
 
 

@@ -1,0 +1,147 @@
+"""`kleval ls models`: every model with a name, or one model's card. From configurations alone: no torch, no weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kleval.cli.console import size, table
+
+if TYPE_CHECKING:
+    from kleval.models.config import ModelConfig
+    from kleval.models.registry import ModelSpec
+
+CARD_CTXS = (4096, 131072, 1048576)
+DTYPE = "bfloat16"
+
+
+def record(spec: ModelSpec, config: ModelConfig) -> dict[str, Any]:
+    """All that is known of a model before it is built; JSON values. Bytes are those of bfloat16 weights and rows."""
+    from kleval.models.costs import paper_mixer_flops
+
+    return {
+        "model": spec.name,
+        "architecture": config.architecture,
+        "layers": config.num_hidden_layers,
+        "parameters": config.parameters(),
+        "active": config.active_parameters(),
+        "weights": weights(spec),
+        "path": None if spec.path is None else str(spec.path),
+        "dtype": DTYPE,
+        "weight_bytes": config.weight_bytes(DTYPE),
+        "kv_bytes_per_token": config.state_bytes(1, 1, DTYPE).latent,
+        "fixed_state_bytes": config.state_bytes(0, 1, DTYPE).total,
+        "parameters_by_component": config.parameters_by_component(),
+        "active_by_component": config.active_parameters_by_component(),
+        "costs": [
+            {
+                "ctx": ctx,
+                "state_bytes": {
+                    "latent": (state := config.state_bytes(ctx, 1, DTYPE)).latent,
+                    "recurrent": state.recurrent,
+                    "conv": state.conv,
+                    "total": state.total,
+                },
+                "prefill_flops": config.prefill_flops(ctx),
+                "prefill_flops_by_component": config.prefill_flops_by_component(ctx),
+                "paper_mixer_flops": paper_mixer_flops(config, ctx),
+                "decode_flops": config.decode_flops(ctx),
+                "decode_flops_by_component": config.decode_flops_by_component(ctx),
+                "decode_bytes": config.decode_bytes(ctx, 1, DTYPE),
+                "decode_bytes_by_component": config.decode_bytes_by_component(ctx, 1, DTYPE),
+            }
+            for ctx in CARD_CTXS
+        ],
+        "config": config.describe(),
+    }
+
+
+def weights(spec: ModelSpec) -> str:
+    if spec.path is None:
+        return "none: random for profiling"
+    return "shipped" if spec.size else "here" if not spec.hub else "on the hub"
+
+
+def show_table(models: list[tuple[ModelSpec, ModelConfig]]) -> None:
+    """One line per model. State: bytes per token of context, and what every sequence has whatever its length."""
+    rows = []
+    for spec, config in models:
+        per_token, fixed = config.state_bytes(1, 1, DTYPE).latent, config.state_bytes(0, 1, DTYPE).total
+        counts = (count(config.parameters()), count(config.active_parameters()))
+        rows.append((spec.name, config.num_hidden_layers, *counts, f"{per_token} B", size(fixed), weights(spec)))
+    table(("model", "layers", "parameters", "active", "state/token", "fixed state", "weights"), rows)
+
+
+def show_card(spec: ModelSpec, config: ModelConfig) -> None:
+    """Shape, parameters by component, and costs at three lengths."""
+    heads = f"{config.num_attention_heads} heads of {config.qk_nope_head_dim} + {config.qk_rope_head_dim}"
+    positions = "NoPE" if config.mla_use_nope else f"RoPE, theta {config.rope_theta:g}"
+    lines = [
+        ("model", spec.name),
+        ("weights", weights(spec)),
+        ("layers", f"{config.num_hidden_layers}: {mixers(config)}"),
+        ("hidden size", f"{config.hidden_size}, vocabulary {config.vocab_size}{', tied' * config.tie_word_embeddings}"),
+        ("MLA", f"{heads}, values {config.v_head_dim}, latent {config.kv_lora_rank}; {positions}"),
+    ]
+    if config.kda_layers:
+        lines.append(
+            ("GDN" if "gdn" in config.layer_mixers else "KDA", f"{config.kda_num_heads} heads of {config.kda_head_dim}")
+        )
+    lines.append(("MLP", _mlp(config)))
+    lines.append(("parameters", f"{count(config.parameters())}, {size(config.weight_bytes(DTYPE))} in {DTYPE}"))
+    lines.append(("active", f"{count(config.active_parameters())} per token"))
+    width = max(len(name) for name, _ in lines) + 2
+    for name, text in lines:
+        click.echo(f"{name:<{width}}{text}")
+    click.echo()
+    active = config.active_parameters_by_component()
+    parts = [(n, count(c), count(active[n])) for n, c in config.parameters_by_component().items() if c]
+    table(("component", "parameters", "active"), parts)
+    click.echo()
+    rows = []
+    for ctx in CARD_CTXS:
+        state, moved = config.state_bytes(ctx, 1, DTYPE), config.decode_bytes(ctx, 1, DTYPE)
+        rows.append(
+            (
+                ctx,
+                size(state.latent),
+                size(state.recurrent + state.conv),
+                operations(config.prefill_flops(ctx)),
+                size(moved),
+            )
+        )
+    table(("ctx", "latent state", "fixed state", "prefill", "read and written per step"), rows)
+
+
+def mixers(config: ModelConfig) -> str:
+    """`20 KDA, 7 MLA (4, 8, 12, ...)`: how many of each, and where the MLA layers are, counted from 1, unless they all are."""
+    parts = [f"{n} {mixer.upper()}" for mixer in ("kda", "gdn", "mla") if (n := config.layer_mixers.count(mixer))]
+    where = f" ({', '.join(map(str, config.full_attn_layers))})" if len(parts) > 1 else ""
+    return ", ".join(parts) + where
+
+
+def _mlp(config: ModelConfig) -> str:
+    sparse = sum(map(config.is_moe, range(config.num_hidden_layers)))
+    dense = config.num_hidden_layers - sparse
+    parts = [f"{dense} dense of {config.intermediate_size}"] if dense else []
+    if sparse:
+        experts = f"{config.num_experts} experts of {config.moe_intermediate_size}, top-{config.num_experts_per_token}"
+        parts.append(f"{sparse} with {experts} and {config.num_shared_experts} shared")
+    return ", ".join(parts)
+
+
+def count(number: int) -> str:
+    """`49.12 B`, `329.2 M`, `917 k`."""
+    for unit, power, digits in (("B", 10**9, 2), ("M", 10**6, 1), ("k", 10**3, 0)):
+        if number >= power:
+            return f"{number / power:.{digits}f} {unit}"
+    return str(number)
+
+
+def operations(flops: int) -> str:
+    """`21.9 TFLOP`."""
+    for unit, power in (("PFLOP", 10**15), ("TFLOP", 10**12), ("GFLOP", 10**9)):
+        if flops >= power:
+            return f"{flops / power:.1f} {unit}"
+    return f"{flops / 10**6:.1f} MFLOP"
