@@ -1,9 +1,12 @@
-"""Shared by all tests: where the outputs of official code lie that some of them compare with."""
+"""Shared by all tests: where the outputs of official code lie that some of them compare with, and transformers' Kimi Linear."""
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,3 +19,25 @@ def fixtures_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no official outputs at {folder}: set KLEVAL_FIXTURES to the folder that holds them")
     return folder
+
+
+@pytest.fixture(scope="session")
+def kimi_linear() -> Any:
+    """transformers' module of Kimi Linear, in plain torch; the test skips without transformers.
+
+    With fla-core installed transformers calls its Triton kernels, which crash without a GPU. Which functions it calls is settled
+    when the module is imported, so it is imported afresh while those packages are hidden.
+    """
+    transformers = pytest.importorskip("transformers", minversion="5.17")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    name = "transformers.models.kimi_linear.modeling_kimi_linear"
+    hidden = ("fla", "causal_conv1d")
+    kept = {m: sys.modules.pop(m) for m in list(sys.modules) if m == name or m.split(".")[0] in hidden}
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None makes an import fail
+    try:
+        return importlib.import_module(name)
+    finally:
+        for package in hidden:
+            del sys.modules[package]
+        sys.modules.update(kept)

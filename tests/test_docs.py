@@ -41,6 +41,8 @@ def test_a_command_line_parses(words: list[str]) -> None:
     command: click.Command = cli
     context = click.Context(cli, info_name="kleval")
     while isinstance(command, click.Group):
+        if command.invoke_without_command and (not words or words[0].startswith("-")):
+            break
         name, found, words = command.resolve_command(context, words)
         assert found is not None
         command, context = found, click.Context(found, info_name=name, parent=context)

@@ -134,3 +134,46 @@ def test_a_template_cannot_reach_python(folder: Path) -> None:
     tokenizer = load_tokenizer(f"hf:{with_config(folder, chat_template=reaching)}")
     with pytest.raises(UsageError, match="unsafe"):
         tokenizer.render(MESSAGES)
+
+
+@pytest.mark.parametrize(
+    ("template", "rendered"),
+    [
+        ("{{ messages[0] | tojson }}", '{"role": "system", "content": "be brief"}'),
+        ("{{ ['<é>'] | tojson(indent=1) }}", '[\n "<é>"\n]'),
+        ("{{ {'b': 1, 'a': 2} | tojson(sort_keys=true, separators=(',', ':')) }}", '{"a":2,"b":1}'),
+        ("{{ strftime_now('%%') }}", "%"),
+        ("{% for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}{{ m.role }}{% endfor %}", "system"),
+        ("{{ eos_token }}{{ add_generation_prompt }}{{ tools is none }}", "<|eos|>TrueTrue"),
+        ("{{ '<b>' }}", "<b>"),
+    ],
+)
+def test_templates_have_the_usual_helpers(template: str, rendered: str, folder: Path) -> None:
+    tokenizer = load_tokenizer(f"hf:{with_config(folder, chat_template=template, eos_token='<|eos|>')}")
+    assert tokenizer.render(MESSAGES) == rendered
+
+
+def test_a_template_in_its_own_file_comes_before_the_configs(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("from the file")
+    assert load_tokenizer(f"hf:{with_config(folder, chat_template='no')}").render(MESSAGES) == "from the file"
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ 1 / 0 }}", "{{ messages[9].content.x }}", "{% if %}", "{{ messages.append(1) }}"]
+)
+def test_a_template_that_fails_is_one_clear_line(template: str, folder: Path) -> None:
+    tokenizer = load_tokenizer(f"hf:{with_config(folder, chat_template=template)}")
+    with pytest.raises(UsageError, match="chat template") as error:
+        tokenizer.render(MESSAGES)
+    assert "\n" not in str(error.value)
+
+
+def test_a_saved_tokenizer_is_the_same(folder: Path, tmp_path: Path) -> None:
+    tokenizer = HFTokenizer.from_file(with_config(folder, chat_template=CHAT, eos_token="world"), "t")
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    tokenizer.save(copy)
+    again = HFTokenizer.from_file(copy, "t")
+    assert again.encode("hello world") == tokenizer.encode("hello world")
+    assert again.eos_id == tokenizer.eos_id
+    assert again.render(MESSAGES) == tokenizer.render(MESSAGES)

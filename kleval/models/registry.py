@@ -1,40 +1,47 @@
-"""Models by name: NAME[@SIZE], or a folder that holds config.json, model.safetensors and tokenizer.json.
+"""Models by name: NAME[@SIZE], a folder that holds config.json, safetensors and a tokenizer, or a Hugging Face hub id.
 
 MODELS has every name that means something; `ModelSpec.path` is None where no weights are shipped: such a model has a shape and a
-cost, but cannot answer. The tokenizer of a folder may also lie one level up, where models share it.
+cost, but cannot answer. The tokenizer of a folder may also lie one level up, where models share it. A hub id is `org/name` or
+`org/name@revision`; naming it fetches its small files, loading it its weights.
 """
 
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kleval.models.config import ARCHITECTURES, SIZES, ModelConfig, preset
+from kleval.models.checkpoint import load_decoder, read_config
+from kleval.models.checkpoint.config_json import eos_ids
+from kleval.models.checkpoint.files import digest, weight_files
+from kleval.models.checkpoint.hub import fetch, is_hub_id
+from kleval.models.config import ARCHITECTURES, ModelConfig
+from kleval.models.sizes import SIZES, preset
 from kleval.types import UsageError
 
 if TYPE_CHECKING:
     import torch
 
     from kleval.models.decoder import Decoder
-    from kleval.tokenization import HFTokenizer
+    from kleval.tokenization import ModelTokenizer
 
 DEFAULT_SIZE = "nano"
 _SHIPPED = Path(__file__).parent / "nano"
-_FLOAT32 = ("A_log", "dt_bias", "e_score_correction_bias")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """name: as it is printed. size: None for a folder. path: the folder with the weights, None when there are none."""
+    """name: as it is printed. size: None for a folder. path: the folder with the weights, None when there are none.
+
+    hub: whether path is a snapshot of a hub id, whose weights may still have to be fetched.
+    """
 
     name: str
     architecture: str
     size: str | None
     path: Path | None
+    hub: bool = False
 
 
 def _shipped() -> dict[str, ModelSpec]:
@@ -52,19 +59,28 @@ MODELS: dict[str, ModelSpec] = _shipped()
 
 
 def resolve(name: str) -> ModelSpec:
-    """What a model name or path means. UsageError, with the nearest names, when nothing."""
+    """What a model name, path or hub id means. UsageError, with the nearest names, when nothing."""
     full = name if "@" in name else f"{name}@{DEFAULT_SIZE}"
     if full in MODELS:
         return MODELS[full]
     folder = Path(name).expanduser()
     if folder.is_dir():
         return ModelSpec(name, read_config(folder).architecture, None, folder)
+    if folder.is_file():
+        raise UsageError(f"{name} is a file: give the folder that holds it, with its config.json")
     architecture, _, size = full.partition("@")
     if architecture in ARCHITECTURES:
         raise UsageError(f"unknown size {size!r} of {architecture}: choose one of {', '.join(SIZES)}")
+    if is_hub_id(name):
+        snapshot = fetch(name, weights=False)
+        return ModelSpec(name, read_config(snapshot).architecture, None, snapshot, hub=True)
+    if "/" in name:
+        raise UsageError(f"there is no folder {name}")
     known = [*ARCHITECTURES, *MODELS]
     near = difflib.get_close_matches(name, known, 1) or difflib.get_close_matches(architecture, ARCHITECTURES, 1)
-    hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(ARCHITECTURES)}, or give a folder"
+    hint = (
+        f"did you mean {near[0]}?" if near else f"choose one of {', '.join(ARCHITECTURES)}, or give a folder or hub id"
+    )
     raise UsageError(f"unknown model {name!r}: {hint}")
 
 
@@ -77,79 +93,62 @@ def config_of(spec: ModelSpec) -> ModelConfig:
 
 def load(
     spec: ModelSpec, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-) -> tuple[Decoder, HFTokenizer]:
-    """Weights and tokenizer, ready to answer. dtype None: as stored. Decay rates and router bias stay float32.
+) -> tuple[Decoder, ModelTokenizer]:
+    """Weights and tokenizer, ready to answer, as `load_weights`. UsageError also when there is no tokenizer that fits."""
+    tokenizer = _tokenizer(spec, _folder(spec))
+    config = config_of(spec)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise UsageError(
+            f"{spec.name}: its tokenizer knows {tokenizer.vocab_size} tokens and its config.json {config.vocab_size}: "
+            "they do not belong together"
+        )
+    return load_weights(spec, device, dtype), tokenizer
+
+
+def load_weights(spec: ModelSpec, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Decoder:
+    """Weights alone. dtype None: as stored. Decay rates and router bias stay float32.
 
     UsageError when the model has no weights, or when they do not belong to its config.json.
     """
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    from kleval.models.decoder import Decoder
-
-    folder = _weights_folder(spec)
-    file = folder / "model.safetensors"
-    try:
-        tensors = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise UsageError(f"{file} cannot be read as safetensors: {' '.join(str(error).split())}") from error
-    config = read_config(folder)
-    with torch.device("meta"):
-        model = Decoder(config)
-    expected = dict(model.named_parameters())
-    wrong = sorted(expected.keys() ^ tensors.keys()) or [
-        name for name, tensor in tensors.items() if tensor.shape != expected[name].shape
-    ]
-    if wrong:
-        raise UsageError(
-            f"{file} does not belong to its config.json: {wrong[0]} is missing, unknown or of another shape"
-        )
-    if dtype is not None:
-        tensors = {n: t.to(torch.float32 if n.endswith(_FLOAT32) else dtype) for n, t in tensors.items()}
-    model.load_state_dict(tensors, assign=True)
-    return model.to(device).eval().requires_grad_(False), _tokenizer(spec, folder)
+    return load_decoder(_weights_folder(spec), device, dtype)
 
 
-def load_model_tokenizer(name: str) -> HFTokenizer:
+def load_model_tokenizer(name: str) -> ModelTokenizer:
     """The tokenizer of a model, without its weights. UsageError as `resolve` and `load`."""
     spec = resolve(name)
-    return _tokenizer(spec, _weights_folder(spec))
+    return _tokenizer(spec, _folder(spec))
 
 
 def weights_digest(spec: ModelSpec) -> str:
-    """sha256 (hex) of the weights file."""
-    with (_weights_folder(spec) / "model.safetensors").open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """sha256 (hex) of the weights file; where there are several, of the list of theirs."""
+    return digest(weight_files(_weights_folder(spec)))
 
 
-def read_config(folder: Path) -> ModelConfig:
-    """config.json of a folder. UsageError when it is missing or not one that kleval wrote."""
-    file = folder / "config.json"
-    try:
-        values: Any = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"{folder} is not a model folder: it has no config.json") from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{file} cannot be read as JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"{file} is not a model configuration: expected a JSON object")
-    return ModelConfig.from_dict(values)
-
-
-def _weights_folder(spec: ModelSpec) -> Path:
+def _folder(spec: ModelSpec) -> Path:
     if spec.path is None:
         shipped = ", ".join(name for name, known in MODELS.items() if known.path is not None) or "none yet"
         raise UsageError(
             f"{spec.name} cannot be scored, its weights are not shipped: use one that has weights ({shipped}) or a folder"
         )
-    if not (spec.path / "model.safetensors").is_file():
-        raise UsageError(f"{spec.path} is not a model folder: it has no model.safetensors")
     return spec.path
 
 
-def _tokenizer(spec: ModelSpec, folder: Path) -> HFTokenizer:
-    from kleval.tokenization import HFTokenizer
+def _weights_folder(spec: ModelSpec) -> Path:
+    folder = _folder(spec)
+    if spec.hub:
+        # A snapshot folder is named after its commit: the weights are those of the config that was read, whatever came since.
+        folder = fetch(spec.name, weights=True, commit=folder.name)
+    weight_files(folder)
+    return folder
 
-    place = folder if (folder / "tokenizer.json").is_file() else folder.parent
-    return HFTokenizer.from_file(place / "tokenizer.json", name=spec.name)
+
+def _tokenizer(spec: ModelSpec, folder: Path) -> ModelTokenizer:
+    from kleval.tokenization import has_tokenizer, read_tokenizer
+
+    shared = not has_tokenizer(folder) and has_tokenizer(folder.parent)
+    tokenizer = read_tokenizer(folder.parent if shared else folder, name=spec.name)
+    ends = eos_ids(folder)
+    # Kimi's tokenizer_config.json calls [EOS] what ends a text, its generation_config.json <|im_end|> what ends an answer.
+    if ends and tokenizer.eos_id not in ends:
+        tokenizer.eos_id = ends[0]
+    return tokenizer

@@ -1,0 +1,265 @@
+"""config.json of a model folder, of both kinds: kleval's own, and `kimi_linear` as published and as transformers >= 5.17 writes it.
+
+The published kind says which layers are MLA in `linear_attn_config` (`kda_layers`, `full_attn_layers`, counted from 1), transformers in
+`layer_types`. transformers fills in a pattern of its own when both are missing, which is not the published one; here that is an error,
+and so is any contradiction between two fields that say the same. What the decoder does not implement is refused by the field's name.
+transformers has no field for the position encoding of its Kimi Linear: it is NoPE, and `mla_use_nope` need not be there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from kleval.models.config import ModelConfig
+from kleval.types import UsageError
+
+MODEL_TYPE = "kimi_linear"
+ARCHITECTURE = "KimiLinearForCausalLM"
+_LINEAR = ("head_dim", "num_heads", "short_conv_kernel_size", "kda_layers", "full_attn_layers")
+
+# field of ModelConfig -> its names in config.json; where several are given they must agree
+_NUMBERS = {
+    "vocab_size": ("vocab_size",),
+    "hidden_size": ("hidden_size",),
+    "num_attention_heads": ("num_attention_heads",),
+    "qk_nope_head_dim": ("qk_nope_head_dim",),
+    "qk_rope_head_dim": ("qk_rope_head_dim",),
+    "v_head_dim": ("v_head_dim",),
+    "kv_lora_rank": ("kv_lora_rank",),
+    "intermediate_size": ("intermediate_size",),
+    "max_position_embeddings": ("model_max_length", "max_position_embeddings"),
+}
+_LINEAR_NUMBERS = {
+    "kda_num_heads": ("linear_num_heads", "linear_attn_config.num_heads"),
+    "kda_head_dim": ("linear_head_dim", "linear_attn_config.head_dim"),
+    "short_conv_kernel_size": ("linear_conv_kernel_dim", "linear_attn_config.short_conv_kernel_size"),
+}
+_EXPERT_NUMBERS = {
+    "num_experts": ("num_experts", "num_local_experts", "n_routed_experts"),
+    "num_experts_per_token": ("num_experts_per_token", "num_experts_per_tok"),
+    "num_shared_experts": ("num_shared_experts", "n_shared_experts"),
+    "moe_intermediate_size": ("moe_intermediate_size",),
+}
+# field -> the values that mean what the decoder does; a field that is not there means the same
+_ONLY: dict[str, tuple[Any, ...]] = {
+    "mla_use_nope": (True,),
+    "q_lora_rank": (None,),
+    "hidden_act": ("silu",),
+    "attention_bias": (False, None),
+    "rope_scaling": (None,),
+    "quantization_config": (None,),
+    "num_nextn_predict_layers": (0, None),
+    "safe_gate": (False, None),
+    "lower_bound": (None,),
+    "gate_lower_bound": (None,),
+    "allow_neg_eigval": (False, None),
+    "moe_router_activation_func": ("sigmoid",),
+    "scoring_func": ("sigmoid",),
+    "topk_method": ("noaux_tc",),
+    "moe_layer_freq": (1,),
+    "moe_renormalize": (True,),
+    "norm_topk_prob": (True,),
+    "num_expert_group": (1, None),
+    "n_group": (1, None),
+    "topk_group": (1, None),
+}
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object. UsageError when the file is missing or anything else."""
+    try:
+        values: Any = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{file.parent} is not a model folder: it has no {file.name}") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file} cannot be read as JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{file} is not a JSON object")
+    return values
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The model that the config.json of a folder describes. UsageError when it is missing or says what kleval cannot do."""
+    file = folder / "config.json"
+    values = read_json(file)
+    named = values.get("architectures") or []
+    if values.get("model_type") == MODEL_TYPE or (isinstance(named, list) and ARCHITECTURE in named):
+        try:
+            return _Reader(values).config()
+        except UsageError as error:
+            raise UsageError(f"{file}: {error}") from None
+    if "model_type" in values or named:
+        what = values.get("model_type") or named
+        raise UsageError(
+            f"{file}: unknown architecture {what!r}: kleval's decoder runs {MODEL_TYPE} and its own models"
+        )
+    return _checked(ModelConfig.from_dict(values), file)
+
+
+def eos_ids(folder: Path, values: Mapping[str, Any] | None = None) -> tuple[int, ...]:
+    """The tokens that end an answer: of generation_config.json, else of config.json; empty when neither names one."""
+    generation = folder / "generation_config.json"
+    for source in ([read_json(generation)] if generation.is_file() else []) + [
+        values or read_json(folder / "config.json")
+    ]:
+        found = source.get("eos_token_id")
+        ids = found if isinstance(found, list) else [found]
+        if ids and all(_is_int(i) for i in ids):
+            return tuple(ids)
+    return ()
+
+
+class _Reader:
+    """One config.json of the kimi_linear kind."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        linear = values.get("linear_attn_config") or {}
+        if not isinstance(linear, dict):
+            raise UsageError("linear_attn_config is not an object")
+        self.linear: dict[str, Any] = linear
+        self.values = {**values, **{f"linear_attn_config.{k}": v for k, v in linear.items()}}
+
+    def config(self) -> ModelConfig:
+        self._refuse()
+        layers = self._number(("num_hidden_layers",))
+        mixers = self._mixers(layers)
+        dense = self._dense_layers(layers)
+        found: dict[str, Any] = {field: self._number(names) for field, names in _NUMBERS.items()}
+        # Where no layer is linear its numbers say nothing, and need not be there.
+        default = None if "kda" in mixers else 1
+        found |= {field: self._number(names, default) for field, names in _LINEAR_NUMBERS.items()}
+        if dense < layers:
+            found |= {field: self._number(names) for field, names in _EXPERT_NUMBERS.items()}
+            found["routed_scaling_factor"] = self._real("routed_scaling_factor")
+            found["first_k_dense_replace"] = dense
+            if not 0 < found["num_experts_per_token"] <= found["num_experts"]:
+                raise UsageError("num_experts_per_token is not between 1 and num_experts")
+        heads = found["num_attention_heads"]
+        if self._given(("num_key_value_heads",)) not in (None, heads):
+            raise UsageError("num_key_value_heads differs from num_attention_heads: MLA has one latent for all of them")
+        tied = self._given(("tie_word_embeddings",))
+        if not isinstance(tied, bool):
+            raise UsageError("tie_word_embeddings is missing or neither true nor false")
+        ends = self._given(("eos_token_id",))
+        return ModelConfig(
+            architecture="kimi-linear" if "kda" in mixers else "mla",
+            layer_mixers=mixers,
+            mla_use_nope=True,
+            rms_norm_eps=self._real("rms_norm_eps"),
+            tie_word_embeddings=tied,
+            eos_token_id=ends[0] if isinstance(ends, list) and ends else ends if _is_int(ends) else None,
+            **found,
+        )
+
+    def _given(self, names: tuple[str, ...]) -> Any:
+        """The value under the first of the names that is there, None when none is; all must agree."""
+        found = {name: self.values[name] for name in names if self.values.get(name) is not None}
+        if len({repr(value) for value in found.values()}) > 1:
+            raise UsageError("fields contradict each other: " + ", ".join(f"{n} is {v!r}" for n, v in found.items()))
+        return next(iter(found.values()), None)
+
+    def _number(self, names: tuple[str, ...], default: int | None = None) -> int:
+        value = self._given(names)
+        if value is None:
+            if default is None:
+                raise UsageError(f"{' or '.join(names)} is missing")
+            return default
+        if not _is_int(value) or value < 0 or (value == 0 and "shared" not in names[0]):
+            raise UsageError(f"{names[0]} is {value!r}: expected a positive whole number")
+        return int(value)
+
+    def _real(self, name: str) -> float:
+        value = self._given((name,))
+        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+            raise UsageError(f"{name} is {'missing' if value is None else repr(value)}: expected a positive number")
+        return float(value)
+
+    def _refuse(self) -> None:
+        for name, meant in _ONLY.items():
+            for key in (name, f"linear_attn_config.{name}"):
+                if key in self.values and self.values[key] not in meant:
+                    raise UsageError(f"{key} is {self.values[key]!r}: kleval implements {meant[0]!r} only")
+        rope = self.values.get("rope_parameters") or {}
+        if isinstance(rope, dict) and rope.get("rope_type", "default") != "default":
+            raise UsageError(
+                f"rope_parameters has rope_type {rope['rope_type']!r}: kleval implements no scaling of positions"
+            )
+        known = {*_LINEAR, *_ONLY}
+        if unknown := [k for k, v in self.linear.items() if k not in known and v not in (None, False)]:
+            raise UsageError(f"linear_attn_config.{unknown[0]} is unknown: kleval cannot tell what it changes")
+
+    def _mixers(self, layers: int) -> tuple[str, ...]:
+        patterns = [p for p in (self._published_pattern(layers), self._layer_types(layers)) if p is not None]
+        if not patterns:
+            raise UsageError(
+                "neither linear_attn_config (kda_layers, full_attn_layers) nor layer_types is there, so which layers are MLA "
+                "is not known: add the one that the model was trained with"
+            )
+        if len(set(patterns)) > 1:
+            layer = next(i for i in range(layers) if patterns[0][i] != patterns[1][i])
+            raise UsageError(
+                f"linear_attn_config and layer_types contradict each other at layer {layer + 1} of {layers}"
+            )
+        return patterns[0]
+
+    def _published_pattern(self, layers: int) -> tuple[str, ...] | None:
+        named: dict[int, str] = {}
+        lists = {key: self.linear.get(key) for key in ("kda_layers", "full_attn_layers")}
+        if all(value is None for value in lists.values()):
+            return None
+        for key, value in lists.items():
+            if not isinstance(value, list) or not all(_is_int(layer) for layer in value):
+                raise UsageError(f"linear_attn_config.{key} is missing or no list of layers")
+            for layer in value:
+                if not 1 <= layer <= layers or layer in named:
+                    raise UsageError(
+                        f"linear_attn_config.{key} names layer {layer} twice or out of range: layers count from 1 to {layers}"
+                    )
+                named[layer] = "mla" if key == "full_attn_layers" else "kda"
+        if missing := [layer for layer in range(1, layers + 1) if layer not in named]:
+            raise UsageError(
+                f"linear_attn_config has layer {missing[0]} neither in kda_layers nor in full_attn_layers; they count from 1"
+            )
+        return tuple(named[layer] for layer in range(1, layers + 1))
+
+    def _layer_types(self, layers: int) -> tuple[str, ...] | None:
+        types = self.values.get("layer_types")
+        if types is None:
+            return None
+        mixers = {"linear_attention": "kda", "full_attention": "mla"}
+        if not isinstance(types, list) or len(types) != layers or any(t not in mixers for t in types):
+            raise UsageError(f"layer_types is no list of {layers} times linear_attention or full_attention")
+        return tuple(mixers[t] for t in types)
+
+    def _dense_layers(self, layers: int) -> int:
+        """How many of the first layers have a dense MLP; the others have experts."""
+        types, first = self.values.get("mlp_layer_types"), self.values.get("first_k_dense_replace")
+        if types is None and not _is_int(first):
+            raise UsageError("neither first_k_dense_replace nor mlp_layer_types says which layers have experts")
+        if types is None:
+            return min(int(first or 0), layers) if self._given(_EXPERT_NUMBERS["num_experts"]) else layers
+        count = types.count("dense") if isinstance(types, list) else -1
+        if types != ["dense"] * count + ["sparse"] * (layers - count):
+            raise UsageError(f"mlp_layer_types is not {layers} times dense or sparse with the dense ones first")
+        if _is_int(first) and min(int(first or 0), layers) != count:
+            raise UsageError(f"first_k_dense_replace is {first}, but mlp_layer_types begins with {count} dense layers")
+        return int(count)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _checked(config: ModelConfig, file: Path) -> ModelConfig:
+    """The same config when its numbers are numbers. UsageError else."""
+    expected = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+    for field in fields(config):
+        value, kind = getattr(config, field.name), str(field.type)
+        number = not isinstance(value, bool) and isinstance(value, int if kind == "int" else int | float)
+        if kind in expected and not (isinstance(value, bool) if kind == "bool" else number and value >= 0):
+            raise UsageError(f"{file}: {field.name} is {value!r}: expected {expected[kind]}")
+    return config

@@ -1,0 +1,69 @@
+"""Tokenizers by name: `words`, `tiktoken:NAME`, `hf:PATH`.
+
+words: one token per run of word characters and per other visible character. Made for measuring lengths with no
+vocabulary at hand; ids are positions in a vocabulary that grows as texts come in, so decoding is lossy (tokens joined
+by blanks) and ids mean nothing outside the process.
+tiktoken: OpenAI's encodings; files are read from TIKTOKEN_CACHE_DIR when that is set.
+hf: the tokenizer of a model folder: a `tokenizer.json` (Hugging Face tokenizers), or Kimi's `tiktoken.model`, read without
+running code that came with it; with the chat template of the `tokenizer_config.json` or `chat_template.jinja` beside it.
+Special tokens are never added by any of them: what a prompt holds is what is sent.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from kleval.tokenization.chat import join_prompt
+from kleval.tokenization.folder import ModelTokenizer
+from kleval.tokenization.hf import HFTokenizer
+from kleval.tokenization.kimi import RANK_FILE, KimiTokenizer
+from kleval.tokenization.plain import TiktokenTokenizer, WordTokenizer
+from kleval.types import Tokenizer, UsageError
+
+__all__ = [
+    "KINDS",
+    "HFTokenizer",
+    "KimiTokenizer",
+    "ModelTokenizer",
+    "TiktokenTokenizer",
+    "WordTokenizer",
+    "has_tokenizer",
+    "join_prompt",
+    "load_tokenizer",
+    "read_tokenizer",
+]
+
+KINDS = ("words", "tiktoken:NAME", "hf:PATH")
+
+
+def load_tokenizer(spec: str) -> Tokenizer:
+    """The tokenizer that `spec` names. UsageError when there is no such, or when its files cannot be had."""
+    kind, _, rest = spec.partition(":")
+    if spec == "words":
+        return WordTokenizer()
+    if kind == "tiktoken" and rest:
+        return TiktokenTokenizer(rest)
+    if kind == "hf" and rest:
+        return read_tokenizer(Path(rest).expanduser(), name=spec)
+    near = difflib.get_close_matches(kind, ["words", "tiktoken", "hf"], n=1, cutoff=0.5)
+    hint = f"; did you mean {next(k for k in KINDS if k.startswith(near[0]))}?" if near else ""
+    raise UsageError(f"unknown tokenizer {spec!r}: give one of {', '.join(KINDS)}{hint}")
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds the tokenizer of a model."""
+    return (folder / "tokenizer.json").is_file() or (folder / RANK_FILE).is_file()
+
+
+def read_tokenizer(path: Path, name: str) -> ModelTokenizer:
+    """The tokenizer in a folder, or the tokenizer.json or tiktoken.model itself. UsageError when there is none to read."""
+    if path.name == RANK_FILE or (path.is_dir() and not (path / "tokenizer.json").is_file()):
+        folder = path if path.is_dir() else path.parent
+        if not has_tokenizer(folder):
+            raise UsageError(
+                f"{name}: there is no tokenizer in {folder}: put its tokenizer.json there, "
+                f"or its {RANK_FILE} and tokenizer_config.json"
+            )
+        return KimiTokenizer.from_folder(folder, name)
+    return HFTokenizer.from_file(path, name)
