@@ -152,6 +152,8 @@ class _Reader:
             rms_norm_eps=self._real("rms_norm_eps"),
             tie_word_embeddings=tied,
             eos_token_id=ends[0] if isinstance(ends, list) and ends else ends if _is_int(ends) else None,
+            bos_token_id=self._token("bos_token_id"),
+            pad_token_id=self._token("pad_token_id"),
             **found,
         )
 
@@ -161,6 +163,10 @@ class _Reader:
         if len({repr(value) for value in found.values()}) > 1:
             raise UsageError("fields contradict each other: " + ", ".join(f"{n} is {v!r}" for n, v in found.items()))
         return next(iter(found.values()), None)
+
+    def _token(self, name: str) -> int | None:
+        value = self._given((name,))
+        return value if _is_int(value) else None
 
     def _number(self, names: tuple[str, ...], default: int | None = None) -> int:
         value = self._given(names)
