@@ -27,6 +27,7 @@ from typing import Any, Protocol
 CONFIDENCE = 0.95
 N_RESAMPLES = 9999
 BCA_MINIMUM = 20  # below, the bootstrap of a mean is erratic where most values are at an end of the scale
+NO_MEAN = {"lca"}
 FAMILY_METRIC = "average"
 
 
@@ -238,13 +239,15 @@ def _cell(key: GroupKey, group: _Group, metric: str, seed: int) -> Cell:
 def families(cells: Iterable[Cell]) -> list[Cell]:
     """The unweighted mean over the tasks of each family (`ruler` for `ruler/...`), per model, ctx and edition.
 
+    Families in NO_MEAN have none: their tasks are columns of their own.
+
     Takes headline cells and leaves the others; a family of which only one task was run gets no mean. Tasks without a
     value at a ctx (skipped, or every answer failed) are left out of the mean there and named in `missing`; those with
     failures still widen the bounds. metric is FAMILY_METRIC; the interval is `mover`.
     """
     members: dict[tuple[str, str, str], dict[int, list[Cell]]] = {}
     for cell in cells:
-        if cell.headline and "/" in cell.task and cell.n_tasks == 1:
+        if cell.headline and "/" in cell.task and cell.n_tasks == 1 and cell.task.split("/", 1)[0] not in NO_MEAN:
             family = (cell.model, cell.task.split("/", 1)[0], cell.edition)
             members.setdefault(family, {}).setdefault(cell.ctx, []).append(cell)
     means = []

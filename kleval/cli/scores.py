@@ -30,6 +30,26 @@ def print_scores(cells: Sequence[Cell], means: Sequence[Cell]) -> None:
         _print_group(group, below)
         if summary := in_words(below):
             click.echo(f"RULER: {summary}")
+    for model, edition in dict.fromkeys((cell.model, cell.edition) for cell in cells):
+        _print_columns(model, edition, [c for c in [*cells, *means] if (c.model, c.edition) == (model, edition)])
+
+
+def _print_columns(model: str, edition: str, cells: Sequence[Cell]) -> None:
+    from kleval.report.columns import COLUMNS, column_rows
+
+    rows = column_rows(cells)
+    if not rows:
+        return
+    click.echo(f"\n{model}: the columns of the Kimi Linear paper's Table 5, {edition} edition, score × 100")
+    shown = [
+        [
+            format_length(row.ctx),
+            *("-" if c is None else f"{100 * c.value:.1f}" for c in row.cells),
+            "-" if row.average is None else f"{100 * row.average:.1f} [{100 * row.low:.0f}, {100 * row.high:.0f}]",
+        ]
+        for row in rows
+    ]
+    table(["ctx", *COLUMNS, "average"], shown)
 
 
 def _print_group(group: Sequence[Cell], below: Sequence[Cell]) -> None:

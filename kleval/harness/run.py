@@ -28,6 +28,7 @@ from kleval.harness.progress import Meter
 from kleval.harness.spec import EXIT_CODES, RunResult, RunSpec
 from kleval.store import Row, RunStore
 from kleval.store.manifest import Status, now
+from kleval.tasks.data import MissingData
 from kleval.tasks.makers import Makers
 from kleval.tasks.sample_cache import SampleCache
 from kleval.types import Backend, ContextTooSmall, Failure, Sample, Score, Task, Tokenizer, Unfit, UsageError
@@ -53,7 +54,7 @@ def run(
     UsageError: what is asked cannot be done, or the run directory belongs to another command, is in use, damaged or full.
     """
     spec.check()
-    tasks = {task_id: load_task(task_id) for task_id in dict.fromkeys(spec.tasks)}
+    tasks = _loaded(spec, load_task)
     for task_id, task in tasks.items():
         if getattr(task, "needs_judge", False) and spec.judge_model is None:
             raise UsageError(f"{task_id} is scored by a judge: name one with --judge-model")
@@ -78,6 +79,24 @@ def run(
         session = _Session(spec, tasks, models, plan, store, on_event, counter, makers, before)
         session.begin(continued)
         return session.run(open_backend, first, first_open, judge)
+
+
+def _loaded(spec: RunSpec, load_task: LoadTask) -> dict[str, Task]:
+    """Every task. All data that are missing are told at once, with what fetches them."""
+    tasks, missing = {}, []
+    for task_id in dict.fromkeys(spec.tasks):
+        try:
+            tasks[task_id] = load_task(task_id)
+        except MissingData as error:
+            missing.append(error)
+    families = list(dict.fromkeys(error.family for error in missing))
+    if len(families) > 1:
+        where = f" --data-dir {spec.data_dir}" if spec.data_dir else ""
+        commands = " && ".join(f"kleval data fetch {family}{where}" for family in families)
+        raise UsageError(f"the official data of {', '.join(families)} are not here: {commands}")
+    if missing:
+        raise missing[0]
+    return tasks
 
 
 class _Session:

@@ -21,6 +21,14 @@ from kleval.types import UsageError
 State = Literal["ok", "missing", "unrecognised"]
 
 
+class MissingData(UsageError):
+    """A file of the official edition is not there. family: what `kleval data fetch` gets."""
+
+    def __init__(self, message: str, family: str) -> None:
+        super().__init__(message)
+        self.family = family
+
+
 @dataclass(frozen=True, slots=True)
 class Asset:
     """One download.
@@ -203,9 +211,10 @@ def need(family: str, file: str, for_what: str, data_dir: Path | None = None) ->
             status = _status(asset, file, known, folder)
             if status.state == "missing":
                 where = f" --data-dir {data_dir}" if data_dir else ""
-                raise UsageError(
+                raise MissingData(
                     f"{for_what} needs {file}, which is not in {folder}: `kleval data fetch {family}{where}` gets it,"
-                    f" --data-dir names another folder, --edition builtin needs no files"
+                    f" --data-dir names another folder, --edition builtin needs no files",
+                    family,
                 )
             return status
     raise KeyError(file)

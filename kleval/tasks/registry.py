@@ -16,6 +16,11 @@ from typing import cast
 
 from kleval.types import Task, UsageError
 
+
+class UnknownProtocol(UsageError):
+    """A task has no protocol of that name."""
+
+
 EDITIONS = ("builtin", "official")
 
 TASKS: dict[str, str] = {
@@ -88,7 +93,7 @@ def check_protocol(task_id: str, protocol: str | None, known: Sequence[str]) -> 
     if protocol is None:
         return known[0]
     if protocol not in known:
-        raise UsageError(f"{task_id} has no protocol {protocol!r}: {_did_you_mean(protocol, known)}")
+        raise UnknownProtocol(f"{task_id} has no protocol {protocol!r}: {_did_you_mean(protocol, known)}")
     return protocol
 
 
