@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from kleval.cli import options
-from kleval.cli.runs import open_runs
+from kleval.cli.runs import scored_runs
 
 
 @click.command(short_help="Scores of stored runs as CSV or markdown.")
@@ -26,7 +26,7 @@ def leaderboard(directories: tuple[Path, ...], out: Path | None, kind: str | Non
     """Write one row per model, task, length and metric of the runs in each DIR."""
     from kleval.report.leaderboard import to_csv, to_markdown, to_rows, write_text
 
-    rows = to_rows(open_runs(directories))
+    rows = to_rows(scored_runs(directories))
     kind = kind or ("md" if out is not None and out.suffix == ".md" else "csv")
     text = to_markdown(rows) if kind == "md" else to_csv(rows)
     if out is None:

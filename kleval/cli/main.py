@@ -23,6 +23,7 @@ OK, INTERNAL, USAGE, INCOMPLETE, REGRESSION, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 COMMANDS = {
     "run": "kleval.cli.run:run",
+    "profile": "kleval.cli.profile:profile",
     "generate": "kleval.cli.generate:generate",
     "data": "kleval.cli.data:data",
     "ls": "kleval.cli.ls:ls",

@@ -1,4 +1,4 @@
-"""`kleval report DIR…`: one HTML page from the stored rows of one or several runs."""
+"""`kleval report DIR…`: one HTML page from the stored rows of one or several runs, one for each profile."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from kleval.cli import options
-from kleval.cli.runs import open_runs
+from kleval.cli.runs import is_profile, open_runs
+from kleval.types import UsageError
 
 
 @click.command(short_help="Make an HTML report of stored runs.")
@@ -20,8 +21,17 @@ from kleval.cli.runs import open_runs
     help="The page.  [default: report.html in the first DIR]",
 )
 def report(directories: tuple[Path, ...], out: Path | None) -> None:
-    """Make one HTML page, readable without a network, of the runs in each DIR."""
-    from kleval.report.build import write_report
+    """Make one HTML page, readable without a network, of the runs in each DIR; a profile gets a page of its own."""
+    stores = open_runs(directories)
+    profiles = [store for store in stores if is_profile(store)]
+    runs = [store for store in stores if not is_profile(store)]
+    if out is not None and len(profiles) + bool(runs) > 1:
+        raise UsageError(f"--out takes one page, these directories make {len(profiles) + bool(runs)}: give fewer")
+    if runs:
+        from kleval.report.build import write_report
 
-    path = write_report(open_runs(directories), out or directories[0] / "report.html")
-    click.echo(path)
+        click.echo(write_report(runs, out or directories[0] / "report.html"))
+    for store in profiles:
+        from kleval.report.profile_page import write_profile_report
+
+        click.echo(write_profile_report(store, out or store.path / "report.html"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from kleval.cli import options
+from kleval.cli.directory import run_directory
 from kleval.cli.lengths import parse_lengths
 from kleval.types import Backend, Task, UsageError
 
@@ -75,7 +75,7 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
     from kleval.backends.registry import open_backend
     from kleval.cli.watch import Watch
     from kleval.harness import run as harness_run
-    from kleval.tasks.registry import load_task
+    from kleval.tasks.registry import UnknownProtocol, load_task
 
     spec = make_spec(command, given)
 
@@ -89,8 +89,17 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
             memory_budget=given["memory_budget"],
         )
 
+    refused: list[str] = []
+
     def task(name: str) -> Task:
-        return load_task(name, edition=spec.edition, protocol=spec.protocol, data_dir=spec.data_dir)
+        try:
+            return load_task(name, edition=spec.edition, protocol=spec.protocol, data_dir=spec.data_dir)
+        except UnknownProtocol:
+            # Of tasks of several families the protocol is for those that know it; one that none knows is an error.
+            refused.append(name)
+            if len(refused) == len(spec.tasks):
+                raise
+            return load_task(name, edition=spec.edition, data_dir=spec.data_dir)
 
     with Watch(spec, as_json=as_json, quiet=quiet) as watch:
         result = harness_run(spec, backend, task, watch)
@@ -116,11 +125,15 @@ def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
 
         found = find_suite(given["suite"] or DEFAULT_SUITE)
         suite, wanted, limit = found.name, found.tasks, found.limit
+        if found.edition is not None:
+            if _typed(command, "edition") and given["edition"] != found.edition:
+                raise UsageError(f"suite {suite} is of the {found.edition} edition: leave out --edition")
+            given["edition"] = found.edition
     return RunSpec(
         models=options.names(given["model"]),
         tasks=tuple(expand(wanted)),
         ctxs=parse_lengths(given["ctx"]),
-        out=given["out"] or (None if given["dry_run"] else _directory(line)),
+        out=given["out"] or (None if given["dry_run"] else run_directory(line)),
         limit=given["limit"] or limit or DEFAULT_LIMIT,
         repeats=given["repeats"],
         edition=given["edition"],
@@ -147,23 +160,3 @@ def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
 def _typed(command: click.Context, name: str) -> bool:
     """Whether the option stands on the command line; one that does overrides a variable of the other."""
     return command.get_parameter_source(name) is ParameterSource.COMMANDLINE
-
-
-def _directory(command: str) -> Path:
-    """Where the very same command stopped before its end, under runs/; a new directory named after the time else."""
-    from kleval.store import RunStore
-
-    for path in reversed(RunStore.find_runs(Path("runs"))):
-        try:
-            store = RunStore.open(path)
-            if store.status in ("interrupted", "incomplete") and store.manifest["spec"].get("command") == command:
-                return path
-        except UsageError:
-            continue  # a damaged run is none of this command's business
-    name = f"{datetime.now():%Y%m%d-%H%M%S}"
-    path = Path("runs", name)
-    number = 2
-    while path.exists():
-        path = Path("runs", f"{name}-{number}")
-        number += 1
-    return path

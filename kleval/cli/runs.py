@@ -12,6 +12,19 @@ if TYPE_CHECKING:
     from kleval.store import RunStore
 
 
+def is_profile(store: RunStore) -> bool:
+    """Whether a run directory holds measurements instead of answers."""
+    return str(store.manifest.get("kind", "run")) != "run"
+
+
+def scored_runs(directories: Sequence[Path]) -> list[RunStore]:
+    """`open_runs` without profiles. UsageError when nothing else is there."""
+    found = open_runs(directories)
+    if found and all(is_profile(store) for store in found):
+        raise UsageError(f"{found[0].path} is a profile and has no scores: see its profile.csv, or kleval report")
+    return [store for store in found if not is_profile(store)]
+
+
 def open_runs(directories: Sequence[Path]) -> list[RunStore]:
     """Every run at or below the directories, each once. UsageError for one that is not there or holds no run."""
     from kleval.store import RunStore

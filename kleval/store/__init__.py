@@ -3,6 +3,7 @@
     run.json                                 manifest, replaced atomically (kleval.store.manifest says what is in it)
     samples/<model>/<family>__<task>.<ctx>.jsonl   append-only, one JSON line per (model, sample id, repeat)
     prompts/<hash[:2]>/<hash>.txt.gz         each unique prompt once, gzip
+    points.jsonl                             append-only, one JSON line per measurement of a profile, by point id
     .lock, tmp/                              one writer at a time; files before they are renamed into place
 
 A row counts once its line, newline included, is on the disk (fsync). A line cut short by a kill is the last one of its
@@ -13,8 +14,9 @@ order in which the answers came.
 """
 
 from kleval.store.manifest import SCHEMA_VERSION
+from kleval.store.points import Point
 from kleval.store.rows import Row
 from kleval.store.run import RunStore
 from kleval.store.settings import Change, compare
 
-__all__ = ["SCHEMA_VERSION", "Change", "Row", "RunStore", "compare"]
+__all__ = ["SCHEMA_VERSION", "Change", "Point", "Row", "RunStore", "compare"]

@@ -2,7 +2,7 @@
 
 Schema version 1; JSON values only:
 
-    schema_version, kind ("run"), name           name: the directory's
+    schema_version, kind, name                   kind: "run" or "profile"; name: the directory's
     status                                       running | complete | incomplete | interrupted
     started, finished                            UTC, ISO 8601; finished is null until it is
     kleval {version, commit}  hardware {cpu, cores, memory_bytes, gpus, ...}  dtype

@@ -72,9 +72,12 @@ _FIELDS = tuple(f.name for f in dataclasses.fields(Row))
 
 def to_line(row: Row) -> bytes:
     """The row as one JSON line, newline included. NaN and infinities become null, lone surrogates `?`."""
-    text = json.dumps(
-        {name: _plain(getattr(row, name)) for name in _FIELDS}, ensure_ascii=False, allow_nan=False, default=_other
-    )
+    return json_line({name: getattr(row, name) for name in _FIELDS})
+
+
+def json_line(record: Mapping[str, Any]) -> bytes:
+    """A record as one JSON line, newline included. NaN and infinities become null, lone surrogates `?`."""
+    text = json.dumps(_plain(record), ensure_ascii=False, allow_nan=False, default=_other)
     return text.encode("utf-8", "replace") + b"\n"
 
 

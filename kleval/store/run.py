@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import hashlib
 import json
 import os
-import re
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +20,8 @@ from filelock import FileLock, Timeout
 
 from kleval.store import files, settings
 from kleval.store.manifest import SCHEMA_VERSION, Manifest, Status, now, read_manifest
+from kleval.store.names import folder_name, row_file, row_file_order
+from kleval.store.points import Point, PointFile
 from kleval.store.rows import Key, Row, from_line, to_line
 from kleval.types import Prompt, UsageError, prompt_hash
 
@@ -52,6 +52,7 @@ class RunStore:
         self._lock = lock
         self._manifest: dict[str, Any] | None = None
         self._index: dict[Key, _Place] | None = None
+        self._points = PointFile(path)
 
     @classmethod
     def open(cls, path: Path) -> RunStore:
@@ -149,7 +150,7 @@ class RunStore:
         from_line(line)
         if prompt is not None:
             self.put_prompt(row.prompt_hash, prompt)
-        file = self.path / "samples" / _folder(row.model) / _file(row.task, row.ctx)
+        file = self.path / "samples" / folder_name(row.model) / row_file(row.task, row.ctx)
         offset = file.stat().st_size if file.exists() else 0
         files.append_line(file, line)
         self.index[row.key] = _place(file, offset, row)
@@ -187,11 +188,20 @@ class RunStore:
         by_file: dict[Path, list[tuple[int, int, int]]] = {}
         for (_, _, repeat), place in index.items():
             by_file.setdefault(place.file, []).append((place.index, repeat, place.offset))
-        for file in sorted(by_file, key=_file_order):
+        for file in sorted(by_file, key=row_file_order):
             with files.usage_errors(file), file.open("rb") as handle:
                 for _, _, offset in sorted(by_file[file]):
                     handle.seek(offset)
                     yield from_line(handle.readline())
+
+    def append_point(self, point: Point) -> None:
+        """As `append`, for a measurement: durable when this returns."""
+        self._writable()
+        self._points.append(point)
+
+    def points(self) -> Iterator[Point]:
+        """One point per id, in an order that does not depend on when they were measured. UsageError for a corrupt one."""
+        return self._points.points(fresh=self._lock is None)
 
     def put_prompt(self, digest: str, prompt: Prompt) -> None:
         path = self._prompt_path(digest)
@@ -247,10 +257,14 @@ class RunStore:
         for file in sorted(self.path.glob("samples/*/*.jsonl")):
             if files.cut_torn_line(file):
                 self.repaired.append(file)
+        if self._points.repair():
+            self.repaired.append(self._points.path)
         self._index = self._scan()
         self.update()
 
     def _continued(self, old: dict[str, Any], new: dict[str, Any], amend: bool) -> dict[str, Any]:
+        if (kinds := (old.get("kind", "run"), new["kind"]))[0] != kinds[1]:
+            raise UsageError(f"{self.path} holds a {kinds[0]}, not a {kinds[1]}: give another --out")
         changes = settings.check(old["settings"], new["settings"], self.path, amend)
         amendments = list(old["amendments"])
         if changes:
@@ -266,7 +280,7 @@ class RunStore:
 
     def _scan(self) -> dict[Key, _Place]:
         index: dict[Key, _Place] = {}
-        for file in sorted(self.path.glob("samples/*/*.jsonl"), key=_file_order):
+        for file in sorted(self.path.glob("samples/*/*.jsonl"), key=row_file_order):
             offset = 0
             with files.usage_errors(file), file.open("rb") as handle:
                 for number, line in enumerate(handle, 1):
@@ -326,20 +340,3 @@ def _place(file: Path, offset: int, row: Row) -> _Place:
         row.prompt_hash,
         row.max_new_tokens,
     )
-
-
-def _folder(name: str) -> str:
-    """A model's name as one folder's. Two names may share one: rows carry the name itself."""
-    safe = re.sub(r"[^A-Za-z0-9._@+=-]", "_", name.replace("/", "__"))
-    if safe.startswith(".") or len(safe) > 100:
-        safe = safe.lstrip(".")[:80] + "-" + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return safe
-
-
-def _file(task: str, ctx: int) -> str:
-    return f"{_folder(task)}.{ctx}.jsonl"
-
-
-def _file_order(file: Path) -> tuple[str, str, int, str]:
-    task, _, ctx = file.name.removesuffix(".jsonl").rpartition(".")
-    return file.parent.name, task, int(ctx) if ctx.isdecimal() else 0, file.name

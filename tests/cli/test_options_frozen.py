@@ -14,12 +14,17 @@ MODEL_OPTIONS = "--backend --tokenizer --device --dtype --batch --memory-budget"
 FROZEN = {
     "run": "--model --suite --tasks --ctx --limit --edition --protocol --seed --temperature --repeats "
     + MODEL_OPTIONS
-    + " --data-dir --max-errors --out --amend --json --dry-run --quiet",
-    "generate": "task --edition --protocol --ctx --tokenizer --model --limit --seed --data-dir --out",
+    + " --data-dir --sample-cache --workers --max-errors --out --amend --json --dry-run --quiet",
+    "profile": "--model --ctx --batch --memory-budget --time-budget --prefill --chunk-tokens --decode-tokens --repeats"
+    " --device --dtype --seed --out --format --json --dry-run --quiet",
+    "profile memory": "--model --ctx --batch --memory-budget --dtype --format",
+    "profile kernels": "--ctx --heads --head-dim --repeats --time-budget --device --dtype --seed --out --format --json"
+    " --dry-run --quiet",
+    "generate": "task --edition --protocol --ctx --tokenizer --model --limit --seed --data-dir --sample-cache --workers --out",
     "data fetch": "family --data-dir --json --dry-run --quiet",
     "data verify": "family --data-dir --json",
     "data ls": "family --data-dir --json",
-    "ls models": "--json",
+    "ls models": "model --json",
     "ls tasks": "task --card --edition --json",
     "ls suites": "--json",
     "ls backends": "--json",
@@ -33,7 +38,21 @@ FROZEN = {
 
 # Variables whose meaning is one command's own, so that KLEVAL_OUT or KLEVAL_MODEL set for `run` does not reach them.
 OWN_VARIABLES = {
+    **{
+        ("profile", f"--{name}"): f"KLEVAL_PROFILE_{name.upper()}"
+        for name in ("model", "ctx", "batch", "repeats", "seed", "out")
+    },
+    **{
+        ("profile kernels", f"--{name}"): f"KLEVAL_PROFILE_KERNELS_{name.upper().replace('-', '_')}"
+        for name in ("ctx", "repeats", "time-budget", "out")
+    },
+    ("profile kernels", "--seed"): "KLEVAL_PROFILE_SEED",
+    ("profile memory", "--model"): "KLEVAL_PROFILE_MODEL",
+    ("profile memory", "--ctx"): "KLEVAL_PROFILE_CTX",
+    ("profile memory", "--batch"): "KLEVAL_PROFILE_MEMORY_BATCH",
+    ("profile memory", "--dtype"): "KLEVAL_PROFILE_MEMORY_DTYPE",
     ("generate", "--out"): "KLEVAL_GENERATE_OUT",
+    ("generate", "--workers"): "KLEVAL_GENERATE_WORKERS",
     ("report", "--out"): "KLEVAL_REPORT_OUT",
     ("leaderboard", "--out"): "KLEVAL_LEADERBOARD_OUT",
     ("train nano", "--model"): "KLEVAL_TRAIN_MODEL",
@@ -44,8 +63,10 @@ OWN_VARIABLES = {
 
 
 def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
-    if not isinstance(command, click.Group):
+    group = isinstance(command, click.Group)
+    if not group or command.invoke_without_command:
         yield " ".join(path), command
+    if not group:
         return
     context = click.Context(command)
     for name in command.list_commands(context):

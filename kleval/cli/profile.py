@@ -1,0 +1,259 @@
+"""`kleval profile`: what a long context costs. The bare command measures; `memory` answers from the configuration alone."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from kleval.cli import options
+from kleval.cli.console import size
+from kleval.cli.lengths import format_length, parse_lengths
+from kleval.cli.main import Suggesting
+from kleval.cli.profile_table import FORMATS, print_records, print_table
+from kleval.types import UsageError
+
+DEFAULT_CTX = "64k"
+SUBCOMMANDS = {"memory": "kleval.cli.profile:memory", "kernels": "kleval.cli.profile_kernels:kernels"}
+
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", re.ASCII)
+
+
+def parse_seconds(text: str) -> float:
+    """`10m`, `90s`, `1h30m`, `45` in seconds. UsageError for anything else, and for nothing at all."""
+    match = _DURATION.fullmatch(text.strip().lower())
+    if match is None or not any(match.groups()):
+        raise UsageError(f"'{text}' is not a time: write 90s, 10m or 1h30m")
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return 3600 * hours + 60 * minutes + seconds
+
+
+class ProfileGroup(Suggesting):
+    """A command that measures when no subcommand is named; subcommands are imported when they are needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(SUBCOMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        target = SUBCOMMANDS.get(cmd_name)
+        if target is None:
+            return None
+        module, attribute = target.split(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+table_format = options.option(
+    "--format", "kind", type=click.Choice(FORMATS), default="table", show_default=True, help="How stdout is written."
+)
+
+
+@click.group(cls=ProfileGroup, invoke_without_command=True, short_help="Measure latency and memory at long context.")
+@options.option(
+    "--model",
+    envvar="KLEVAL_PROFILE_MODEL",
+    metavar="NAMES",
+    help="Models, comma-separated: NAME[@SIZE].  [default: the four architectures at nano]",
+)
+@options.option(
+    "--ctx",
+    envvar="KLEVAL_PROFILE_CTX",
+    default=DEFAULT_CTX,
+    show_default=True,
+    metavar="LENGTHS",
+    help="One length, measured with its quarters down to 4k; or lists and ranges, 4k,64k or 4k-1m*2.",
+)
+@options.option(
+    "--batch",
+    envvar="KLEVAL_PROFILE_BATCH",
+    default="1,max",
+    show_default=True,
+    metavar="N,…",
+    help="Batches of decode: numbers, and max for the largest that fits the memory budget.",
+)
+@options.option(
+    "--memory-budget",
+    callback=lambda context, parameter, value: None if value is None else options.parse_bytes(value),
+    metavar="BYTES",
+    help="What the states of a largest batch may take, like 8GiB.  [default: one sequence of the longest length]",
+)
+@options.option(
+    "--time-budget", default="4m", show_default=True, metavar="TIME", help="What the plan aims at: 10m, 90s."
+)
+@options.option(
+    "--prefill",
+    type=click.Choice(["full", "sampled", "auto"]),
+    default="auto",
+    show_default=True,
+    help="Whole prompts, an estimate from chunks, or whole where the time budget allows.",
+)
+@options.option("--chunk-tokens", type=int, metavar="N", help="Prefill chunk.  [default: 512, on CUDA 8192]")
+@options.option("--decode-tokens", type=int, metavar="N", help="Timed steps per repeat.  [default: 32, fewer if slow]")
+@options.option(
+    "--repeats",
+    type=int,
+    envvar="KLEVAL_PROFILE_REPEATS",
+    metavar="N",
+    help="Measurements of each point.  [default: 3, fewer if slow]",
+)
+@options.device
+@options.dtype
+@options.option(
+    "--seed",
+    type=int,
+    envvar="KLEVAL_PROFILE_SEED",
+    default=42,
+    show_default=True,
+    help="Seed of weights, token ids and states.",
+)
+@options.option(
+    "--out",
+    envvar="KLEVAL_PROFILE_OUT",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The run directory; the same command continues it.  [default: where this command stopped, else"
+    " runs/profile-<time>]",
+)
+@table_format
+@options.json_output
+@options.dry_run
+@options.quiet
+@click.pass_context
+def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **given: Any) -> int:
+    """Measure prefill latency, decode time per token and state memory at several context lengths.
+
+    With nothing else given: the four architectures at nano size up to 64k. Points are stored one by one in the run directory,
+    which ends up with report.html and profile.csv; interrupted or killed, the same command continues where it stopped. Models
+    have random weights. `kleval profile memory` and `kleval profile kernels` are commands of their own.
+    """
+    if command.invoked_subcommand is not None:
+        typed = [
+            p.opts[-1]
+            for p in command.command.params
+            if p.name is not None and command.get_parameter_source(p.name) is ParameterSource.COMMANDLINE
+        ]
+        if typed:
+            raise UsageError(f"{typed[0]} stands before '{command.invoked_subcommand}': put it behind")
+        return 0
+    from kleval.cli.directory import run_directory
+    from kleval.cli.profile_watch import ProfileWatch
+    from kleval.profiler.workload import DEFAULT_MODELS, ProfileSpec, parse_batches
+
+    line = shlex.join(["kleval", *(command.obj or [])])
+    out = given["out"] or (None if given["dry_run"] else run_directory(line, prefix="profile-"))
+    spec = ProfileSpec(
+        models=DEFAULT_MODELS if given["model"] is None else options.names(given["model"]),
+        ctxs=profile_lengths(given["ctx"]),
+        batches=parse_batches(given["batch"]),
+        prefill=given["prefill"],
+        decode_tokens=given["decode_tokens"],
+        repeats=given["repeats"],
+        memory_budget=given["memory_budget"],
+        time_budget=parse_seconds(given["time_budget"]),
+        chunk_tokens=given["chunk_tokens"],
+        device=given["device"],
+        dtype=given["dtype"],
+        seed=given["seed"],
+        out=out,
+        dry_run=given["dry_run"],
+        command=line,
+    )
+    spec.check()
+    from kleval.profiler.run import profile as measure
+
+    with ProfileWatch(spec, kind, as_json, quiet) as watch:
+        result = measure(spec, watch)
+        watch.finish(result)
+    return result.exit_code
+
+
+def profile_lengths(text: str) -> tuple[int, ...]:
+    """As everywhere, but one bare number stands for itself and its quarters down to 4k."""
+    from kleval.profiler.workload import ladder
+
+    lengths = parse_lengths(text)
+    return ladder(lengths[0]) if not set(text) & set("-,") else lengths
+
+
+@click.command(short_help="State and weight memory by formula, without a model.")
+@options.option(
+    "--model",
+    envvar="KLEVAL_PROFILE_MODEL",
+    metavar="NAMES",
+    help="Models, comma-separated: NAME[@SIZE].  [default: the four architectures at nano]",
+)
+@options.option(
+    "--ctx",
+    envvar="KLEVAL_PROFILE_CTX",
+    default="4k,64k,1m",
+    show_default=True,
+    metavar="LENGTHS",
+    help="Lengths: 4k,128k,1m or 4k-1m*2.",
+)
+@options.option(
+    "--batch",
+    type=int,
+    envvar="KLEVAL_PROFILE_MEMORY_BATCH",
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Sequences held at a time.",
+)
+@options.option(
+    "--memory-budget",
+    callback=lambda context, parameter, value: None if value is None else options.parse_bytes(value),
+    metavar="BYTES",
+    help="A device's memory, like 139GiB: how long a context and how large a batch fit, weights included.",
+)
+@options.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    envvar="KLEVAL_PROFILE_MEMORY_DTYPE",
+    default="bfloat16",
+    show_default=True,
+    help="Of weights, latent rows and convolution tails; recurrent states are float32.",
+)
+@table_format
+def memory(model: str | None, ctx: str, batch: int, memory_budget: int | None, dtype: str, kind: str) -> None:
+    """Bytes of state by component, the saving against MLA in every layer, and what fits into a budget.
+
+    Computed from the configuration: nothing is built or measured, so any size can be asked on any machine.
+    """
+    from kleval.profiler.memory import memory_rows
+    from kleval.profiler.workload import DEFAULT_MODELS
+
+    if memory_budget is not None and memory_budget < 1:
+        raise UsageError("--memory-budget is at least 1 byte")
+    names = DEFAULT_MODELS if model is None else options.names(model)
+    if not names:
+        raise UsageError("no model given: name at least one")
+    rows = memory_rows(names, parse_lengths(ctx), batch, dtype, memory_budget)
+    if kind not in ("table", "md"):
+        print_records([asdict(row) for row in rows], kind)
+        return
+    header = ["ctx", "model", "latent KV", "recurrent", "conv", "state", "KV saved", "state saved", "weights"]
+    if memory_budget is not None:
+        header += ["longest ctx", "largest batch", "states alone"]
+    cells = []
+    for row in rows:
+        line = [format_length(row.ctx), row.model, size(row.latent_bytes), size(row.recurrent_bytes)]
+        line += [size(row.conv_bytes), size(row.state_bytes), f"{row.latent_saving:.1%}", f"{row.saving:.1%}"]
+        line.append(size(row.weights_bytes))
+        if memory_budget is not None:
+            line += [_fits(row.largest_ctx), _fits(row.largest_batch), _fits(row.state_batch)]
+        cells.append(line)
+    batches = "one sequence" if batch == 1 else f"{batch} sequences"
+    title = f"State of {batches}, {dtype}, by formula"
+    if memory_budget is not None:
+        title += f"; budget {size(memory_budget)}: longest ctx and largest batch beside the weights, and without them"
+    print_table(header, cells, kind, title)
+
+
+def _fits(count: int | None) -> str:
+    return "none" if not count else f"{count:,}"

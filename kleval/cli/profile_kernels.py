@@ -1,0 +1,100 @@
+"""`kleval profile kernels`: one operator at a time."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kleval.cli import options
+from kleval.cli.lengths import parse_lengths
+from kleval.cli.profile import parse_seconds, table_format
+from kleval.types import UsageError
+
+CUDA_CTX, CPU_CTX = "2k-1m*2", "2k-64k*2"
+
+
+@click.command(short_help="Time KDA, GDN, DPLR and softmax attention alone.")
+@options.option(
+    "--ctx",
+    envvar="KLEVAL_PROFILE_KERNELS_CTX",
+    metavar="LENGTHS",
+    help=f"Tokens: 2k,8k or {CPU_CTX}.  [default: {CPU_CTX}; on CUDA {CUDA_CTX}]",
+)
+@options.option("--heads", default="16,32", show_default=True, metavar="N,…", help="Heads, the paper's Fig. 2 has 16.")
+@options.option("--head-dim", type=int, default=128, show_default=True, metavar="N", help="Width of keys and values.")
+@options.option(
+    "--repeats",
+    type=int,
+    envvar="KLEVAL_PROFILE_KERNELS_REPEATS",
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Turns of every operator.",
+)
+@options.option(
+    "--time-budget",
+    envvar="KLEVAL_PROFILE_KERNELS_TIME_BUDGET",
+    metavar="TIME",
+    help="What would take longer is left out, and said so: 2m, 90s.  [default: 110s; on CUDA 5m]",
+)
+@options.device
+@options.dtype
+@options.option("--seed", type=int, envvar="KLEVAL_PROFILE_SEED", default=42, show_default=True, help="Of operands.")
+@options.option(
+    "--out",
+    envvar="KLEVAL_PROFILE_KERNELS_OUT",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The run directory; the same command continues it.  [default: where this command stopped, else"
+    " runs/kernels-<time>]",
+)
+@table_format
+@options.json_output
+@options.dry_run
+@options.quiet
+@click.pass_context
+def kernels(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **given: Any) -> int:
+    """Time Kimi Delta Attention, Gated DeltaNet, the general DPLR form and softmax attention, one at a time.
+
+    At the shape of the paper's Fig. 2 (batch 1, 16 heads of 128) and at 32 heads, forward only; single decode steps of KDA and
+    GDN as well. Every operator is first checked against its recurrent form in float64, and not timed when it is wrong.
+    """
+    from kleval.cli.directory import run_directory
+    from kleval.cli.kernel_watch import KernelWatch
+    from kleval.profiler.environment import resolve_device
+    from kleval.profiler.kernels import KernelSpec, profile_kernels
+
+    line = shlex.join(["kleval", *(command.obj or [])])
+    default = CUDA_CTX if resolve_device(given["device"]).type == "cuda" else CPU_CTX
+    spec = KernelSpec(
+        ctxs=parse_lengths(given["ctx"] or default),
+        heads=parse_heads(given["heads"]),
+        head_dim=given["head_dim"],
+        repeats=given["repeats"],
+        time_budget=None if given["time_budget"] is None else parse_seconds(given["time_budget"]),
+        device=given["device"],
+        dtype=given["dtype"],
+        seed=given["seed"],
+        out=given["out"] or (None if given["dry_run"] else run_directory(line, prefix="kernels-")),
+        dry_run=given["dry_run"],
+        command=line,
+    )
+    with KernelWatch(spec, kind, as_json, quiet) as watch:
+        result = profile_kernels(spec, watch)
+        watch.finish(result)
+    return result.exit_code
+
+
+def parse_heads(text: str) -> tuple[int, ...]:
+    """`16,32`. UsageError for anything else."""
+    found: dict[int, None] = {}
+    for part in options.names(text):
+        if not (part.isascii() and part.isdigit() and 0 < int(part) <= 1024):
+            raise UsageError(f"'{part}' is not a number of heads: write for example --heads 16,32")
+        found[int(part)] = None
+    if not found:
+        raise UsageError("no heads given: write for example --heads 16,32")
+    return tuple(found)

@@ -1,0 +1,153 @@
+"""A profile's rows on stdout: tables for people, or every column as markdown, CSV, JSON or JSON lines."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from kleval.cli.console import size, table
+from kleval.cli.lengths import format_length
+
+FORMATS = ("table", "md", "csv", "json", "jsonl")
+
+
+def print_records(records: Sequence[Mapping[str, Any]], kind: str) -> None:
+    """Records with the same keys, complete and unrounded, as csv, json or jsonl."""
+    if kind == "csv":
+        writer = csv.DictWriter(sys.stdout, list(records[0]) if records else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+    elif kind == "json":
+        click.echo(json.dumps(list(records), indent=1, ensure_ascii=False))
+    else:
+        for record in records:
+            click.echo(json.dumps(record, ensure_ascii=False))
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], kind: str, title: str = "") -> None:
+    """kind: table or md."""
+    if title:
+        click.echo(f"{'### ' if kind == 'md' else ''}{title}\n")
+    if kind == "table":
+        table(header, rows)
+    else:
+        for line in (header, ["---"] * len(header), *rows):
+            click.echo(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |")
+    click.echo()
+
+
+def print_profile(rows: Sequence[Any], kind: str) -> None:
+    """Summary rows (kleval.profiler.summary.SummaryRow) in one of FORMATS."""
+    if kind not in ("table", "md"):
+        print_records([row.record() for row in rows], kind)
+        return
+    by_kind: dict[str, list[Any]] = {}
+    for row in rows:
+        by_kind.setdefault(row.kind, []).append(row)
+    header: tuple[str, ...]
+    if found := by_kind.get("prefill"):
+        header = (
+            "ctx",
+            "model",
+            "protocol",
+            "seconds",
+            "spread",
+            "tokens/s",
+            "MFU",
+            "vs baseline",
+            "flops allow",
+            "check",
+        )
+        print_table(header, [_prefill(row) for row in found], kind, "Prefill latency, batch 1")
+    if found := by_kind.get("decode"):
+        header = ("depth", "model", "protocol", "batch", "ms/step", "p90", "ms/token", "tokens/s", "spread", "MBU")
+        header += ("vs baseline", "bytes allow")
+        print_table(header, [_decode(row) for row in found], kind, "Decode, sampling excluded")
+    if found := by_kind.get("memory"):
+        header = ("ctx", "model", "state used", "closed form", "allocated", "weights", "saved")
+        print_table(header, [_memory(row) for row in found], kind, "State memory of one sequence")
+
+
+def _prefill(row: Any) -> list[str]:
+    protocol = "sampled (estimate)" if row.estimate else row.protocol
+    if row.value is None:
+        return [format_length(row.ctx), row.model, protocol, "failed", *[""] * 6]
+    check = "" if row.sampled_over_full is None else f"{row.sampled_over_full:.3f} of full"
+    return [
+        format_length(row.ctx),
+        row.model,
+        protocol,
+        number(row.value),
+        share(row.spread),
+        number(row.tokens_per_second),
+        share(row.utilisation),
+        ratio(row),
+        times(row.ratio_ideal),
+        check,
+    ]
+
+
+def _decode(row: Any) -> list[str]:
+    if row.value is None:
+        return [format_length(row.ctx), row.model, row.protocol, str(row.batch), "failed", *[""] * 7]
+    return [
+        format_length(row.ctx),
+        row.model,
+        row.protocol,
+        str(row.batch),
+        number(row.step_ms_median),
+        number(row.step_ms_p90),
+        number(row.value),
+        number(row.tokens_per_second),
+        share(row.spread),
+        share(row.utilisation),
+        ratio(row),
+        times(row.ratio_ideal),
+    ]
+
+
+def _memory(row: Any) -> list[str]:
+    if row.value is None:
+        return [format_length(row.ctx), row.model, "failed", *[""] * 4]
+    same = "equal" if row.value == row.closed_form else f"{size(row.closed_form)}: DIFFERS"
+    saved = "" if not row.ratio else f"{1 - 1 / row.ratio:.1%}"
+    return [
+        format_length(row.ctx),
+        row.model,
+        size(row.value),
+        same,
+        size(row.allocated_bytes),
+        size(row.weights_bytes),
+        saved,
+    ]
+
+
+def ratio(row: Any) -> str:
+    """`2.88x (2.80-2.96)`, the interval only where there is one."""
+    if row.ratio is None:
+        return ""
+    interval = "" if row.ratio_low is None else f" ({row.ratio_low:.2f}-{row.ratio_high:.2f})"
+    return f"{row.ratio:.2f}x{interval}"
+
+
+def times(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}x"
+
+
+def share(value: float | None) -> str:
+    return "" if value is None else f"{value:.0%}"
+
+
+def number(value: float | None) -> str:
+    """Three figures: 0.0123, 1.23, 123, 12,300."""
+    if value is None:
+        return ""
+    if value == 0 or value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.{max(2 - math.floor(math.log10(value)), 0)}f}"

@@ -1,0 +1,218 @@
+"""What `kleval profile` says: its first lines, the plan, live progress, the tables, and where things are.
+
+Words for people go to stderr and the tables to stdout; with --json stdout has `launch`, `point` and `done` records instead.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from kleval import __version__
+from kleval.cli.console import duration, emit, note, size, table
+from kleval.cli.lengths import format_length, format_lengths
+from kleval.cli.profile_table import number, print_profile
+from kleval.profiler import events as ev
+from kleval.profiler.plan import Plan
+from kleval.profiler.result import ProfileResult
+from kleval.profiler.workload import ProfileSpec
+
+PLAIN_EVERY_SECONDS = 5.0
+
+
+class ProfileWatch:
+    """Called with every event of a profile; `finish` once with its result. Use as a context manager."""
+
+    def __init__(self, spec: ProfileSpec, format: str, as_json: bool, quiet: bool) -> None:
+        self._spec, self._format, self._json, self._quiet = spec, format, as_json, quiet
+        self._bar: Any = None
+        self._row: Any = None
+        self._drawn = time.monotonic()
+        self._launched = self._done = False
+
+    def __enter__(self) -> ProfileWatch:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._stop()
+        if error is not None and self._launched and not self._done and self._json:
+            emit("done", status="error", message=" ".join(str(error).split()), out=_text(self._spec.out))
+
+    def __call__(self, event: ev.Event) -> None:
+        match event:
+            case ev.Started():
+                self._start(event)
+            case ev.Phase():
+                self._say(f"  {event.text}")
+            case ev.Planned():
+                self._plan(event)
+            case ev.PointDone():
+                self._point(event)
+            case ev.Progress():
+                self._progress(event)
+            case ev.Finished():
+                self._stop()
+
+    def finish(self, result: ProfileResult) -> None:
+        """The tables and files of a profile that has ended; of a dry run, nothing."""
+        report, leaderboard = None, None
+        if result.out is not None and not self._spec.dry_run and result.counts.get("measured"):
+            from kleval.profiler.summary import summarise
+            from kleval.store import RunStore
+
+            store = RunStore.open(result.out)
+            if not self._json:
+                print_profile(summarise(store.points(), list(store.manifest["models"])), self._format)
+            if result.status != "interrupted":
+                report, leaderboard = write_files(store)
+        if self._json:
+            self._done = True
+            emit(
+                "done",
+                status=result.status,
+                exit_code=result.exit_code,
+                message=result.message,
+                counts=result.counts,
+                out=_text(result.out),
+                report=_text(report),
+                table=_text(leaderboard),
+            )
+        self._say_where(result, report, leaderboard)
+
+    def _start(self, event: ev.Started) -> None:
+        spec, environment = event.spec, event.environment
+        self._launched = True
+        if self._json:
+            emit(
+                "launch",
+                kleval=__version__,
+                models=list(event.models),
+                ctx=list(spec.ctxs),
+                batch=list(spec.batches),
+                settings=dict(event.settings),
+                environment=dict(environment),
+                out=_text(spec.out),
+                continued=event.continued,
+                dry_run=spec.dry_run,
+            )
+        where = environment["gpu"] or f"{environment['cpu']}, {environment['threads']} threads"
+        self._say(f"kleval {__version__}")
+        self._say(f"  models    {', '.join(event.models)} (random weights)")
+        self._say(f"  ctx       {format_lengths(spec.ctxs)}")
+        self._say(f"  decode    batch {', '.join(map(str, spec.batches))}; prefill {spec.prefill}")
+        self._say(f"  machine   {where}; dtype {event.settings['dtype']}, torch {environment['torch']}")
+        if spec.out is not None:
+            self._say(f"  out       {spec.out}{' (continued)' if event.continued else ''}")
+
+    def _plan(self, event: ev.Planned) -> None:
+        plan = event.plan
+        for path in event.repaired:
+            self._say(f"  repaired  {path}: a line cut short by a kill was removed")
+        for text in plan.notes:
+            self._say(f"  note      {text}")
+        for one in plan.unmeasured:
+            what = f"{one['model']}, {one['protocol']} at {format_length(one['ctx'])}"
+            self._say(f"  not measured  {what}: {one['reason']}")
+        if self._spec.dry_run:
+            self._print_plan(plan)
+            return
+        before = f" ({event.n_done} are there already)" if event.n_done else ""
+        self._say(
+            f"  work      {len(plan.points) - event.n_done} points{before}, about {duration(plan.seconds)} in all, chunks of "
+            f"{plan.chunk_tokens}, states of a largest batch in {size(plan.memory_budget)}"
+        )
+        if not self._quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            columns = (TextColumn("{task.fields[label]}", markup=False), BarColumn(), TextColumn("{task.fields[line]}"))
+            # A thread that redraws would take a core from what is being timed: drawn only when something is said.
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False)
+            self._row = self._bar.add_task("", total=None, label="", line="starting")
+            self._bar.start()
+
+    def _print_plan(self, plan: Plan) -> None:
+        rows = [
+            {
+                "point": point.id,
+                "batch": point.batch,
+                "seconds": round(point.seconds, 4),
+                "state_bytes": point.state_bytes,
+                "steps": point.steps,
+            }
+            for point in plan.points
+        ]
+        if self._json or self._format in ("json", "jsonl", "csv"):
+            from kleval.cli.profile_table import print_records
+
+            print_records(rows, "jsonl" if self._json else self._format)
+            return
+        header = ("point", "batch", "expected s", "state")
+        table(header, [(p.id, p.batch, number(p.seconds), size(p.state_bytes)) for p in plan.points])
+
+    def _point(self, event: ev.PointDone) -> None:
+        point = event.point
+        if self._json:
+            emit("point", id=point.id, values=point.values, closed_form=point.closed_form, failure=point.failure)
+        if point.failure is not None:
+            self._say(f"{point.id} failed: {point.failure['message']}")
+
+    def _progress(self, at: ev.Progress) -> None:
+        if self._quiet:
+            return
+        left = "" if at.eta_seconds is None or at.n_done == at.n_total else f", {duration(at.eta_seconds)} to go"
+        line = f"{at.n_done}/{at.n_total} points{left}"
+        if self._bar is not None:
+            self._bar.update(
+                self._row, total=at.seconds_total, completed=at.seconds_done, label=at.label, line=line, refresh=True
+            )
+        elif at.n_done == at.n_total or time.monotonic() - self._drawn >= PLAIN_EVERY_SECONDS:
+            self._drawn = time.monotonic()
+            note(f"{line}  ({at.label})")
+
+    def _say(self, text: str) -> None:
+        if self._quiet:
+            return
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            note(text)
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _say_where(self, result: ProfileResult, report: Path | None, leaderboard: Path | None) -> None:
+        if self._spec.dry_run:
+            note(
+                f"dry run: nothing was measured; {len(result.plan.points)} points, about {duration(result.plan.seconds)}"
+            )
+            return
+        if result.out is not None and result.counts:
+            from kleval.store import RunStore
+
+            for caveat in RunStore.open(result.out).manifest["caveats"]:
+                note(f"note      {caveat}")
+        if result.status != "complete":
+            note(f"{result.status}: {result.message}" if result.message else result.status)
+            given = any(part == "--out" or part.startswith("--out=") for part in self._spec.command.split())
+            note(f"continue  {self._spec.command}{'' if given else f' --out {self._spec.out}'}")
+        for name, path in (("rows", result.out), ("report", report), ("table", leaderboard)):
+            if path is not None and path.exists():
+                note(f"{name:<9} {path}")
+
+
+def write_files(store: Any) -> tuple[Path, Path]:
+    """report.html and profile.csv of a profile's run directory."""
+    from kleval.report.profile_csv import write_profile_csv
+    from kleval.report.profile_page import write_profile_report
+
+    return write_profile_report(store, store.path / "report.html"), write_profile_csv(store, store.path / "profile.csv")
+
+
+def _text(path: Any) -> str | None:
+    return None if path is None else str(path)

@@ -1,0 +1,55 @@
+"""What the machine could do: the bandwidth of a plain copy and the rate of a plain matrix product, measured once per run.
+
+They bound every measurement from below: a decode step cannot take less than its bytes over the bandwidth, a prefill not less than
+its operations over the rate. MBU and MFU are those bounds over the measured time. Both are best of several, because a bound is
+what the machine can reach; a small model whose weights and state stay in a processor's cache can beat the copy bandwidth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from kleval.profiler.measure import Clock
+
+REPEATS = 7
+COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 31}
+MATRIX_SIZE = {"cpu": 2048, "cuda": 8192}
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """bytes_per_second: read plus written by a copy. flops_per_second: of a square matrix product, 2 per multiply-add."""
+
+    bytes_per_second: float
+    flops_per_second: float
+
+    def prefill_seconds(self, flops: float) -> float:
+        return flops / self.flops_per_second
+
+    def decode_seconds(self, flops: float, nbytes: float) -> float:
+        return max(flops / self.flops_per_second, nbytes / self.bytes_per_second)
+
+
+def copy_bandwidth(device: torch.device, size_bytes: int | None = None) -> float:
+    """Bytes per second that a copy reads and writes, best of REPEATS after a warm-up. size_bytes: of the source."""
+    source = torch.ones((size_bytes or COPY_BYTES[device.type]) // 4, device=device)
+    target = torch.empty_like(source)
+    clock = Clock(device)
+    target.copy_(source)
+    best = min(clock.each([lambda: target.copy_(source)] * REPEATS))
+    return 2 * source.numel() * source.element_size() / best
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype, size: int | None = None) -> float:
+    """Operations per second of a [size, size] x [size, size] product, best of REPEATS after a warm-up."""
+    n = size or MATRIX_SIZE[device.type]
+    generator = torch.Generator(device=device).manual_seed(0)
+    a = torch.randn(n, n, device=device, generator=generator).to(dtype)
+    b = torch.randn(n, n, device=device, generator=generator).to(dtype)
+    out = torch.empty_like(a)
+    clock = Clock(device)
+    torch.mm(a, b, out=out)
+    best = min(clock.each([lambda: torch.mm(a, b, out=out)] * REPEATS))
+    return 2 * n**3 / best

@@ -1,0 +1,127 @@
+"""The fingerprint that every point carries: what ran it, and on what."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import kleval
+from kleval.types import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("float32", "bfloat16", "float16")
+FREE_SHARE = {"cpu": 0.9, "cuda": 0.97}  # of free memory that a profile may plan with
+
+
+def resolve_device(device: str) -> torch.device:
+    """`auto` is cuda where there is one. UsageError for a device that is not there."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    if device == "auto":
+        return torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"unknown device {device!r}: choose auto, cpu, cuda or cuda:N") from None
+    if place.type not in ("cpu", "cuda"):
+        raise UsageError(f"device {device!r} cannot be profiled: choose auto, cpu, cuda or cuda:N")
+    if place.type == "cuda":
+        count = torch.cuda.device_count() if cuda else 0
+        index = torch.cuda.current_device() if place.index is None and cuda else place.index or 0
+        if index >= count:
+            raise UsageError(f"there is no {device} here ({count} CUDA devices): use --device cpu")
+        return torch.device("cuda", index)
+    return place
+
+
+def resolve_dtype(dtype: str, device: torch.device) -> str:
+    if dtype != "auto":
+        return dtype
+    return "bfloat16" if device.type == "cuda" else "float32"
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that nobody uses, on the device."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def fingerprint(device: torch.device) -> dict[str, Any]:
+    """cpu, cores, threads, gpu, driver, versions, kernels: JSON values."""
+    import psutil
+    import torch
+
+    found: dict[str, Any] = {
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "device": str(device),
+        "gpu": None,
+        "driver": None,
+        "cuda": None,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "kernels": kernels(device),
+        "kleval": kleval.__version__,
+        "commit": commit(),
+    }
+    if device.type == "cuda":
+        found |= {
+            "gpu": torch.cuda.get_device_name(device),
+            "gpu_memory_bytes": torch.cuda.get_device_properties(device).total_memory,
+            "driver": driver(),
+            "cuda": torch.version.cuda,
+        }
+    return found
+
+
+def kernels(device: torch.device) -> dict[str, str]:
+    """Which implementation each operator uses on the device."""
+    from kleval.ops.check import kernels_in_use
+
+    return dict(kernels_in_use(device))
+
+
+def driver() -> str | None:
+    """The NVIDIA driver's version, as nvidia-smi says it."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return (done.stdout.splitlines() or [""])[0].strip() or None
+
+
+def cpu_name() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def commit() -> str | None:
+    """The commit of the checkout that this package runs from, `-dirty` when it was changed; None when it is installed."""
+    root = Path(kleval.__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,231 @@
+"""Which points a profile measures, how many times, and what each will cost: decided before anything is timed for real.
+
+The time budget is shared out: decode gets DECODE_SHARE of it, prefill the rest. Within decode every depth and protocol has an equal
+slot; steps and repeats go down until it fits, and what a slot leaves goes to the deeper ones. kleval.profiler.prefill_levels shares out
+the time of prefill. What a plan cannot do without is planned even if it does not fit; `Plan.seconds` says what it comes to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from kleval.profiler.decode_levels import DROPPED_STEPS, Level, choose_levels
+from kleval.profiler.integrate import positions_for, sample_positions
+from kleval.profiler.memory import largest_batch
+from kleval.profiler.prefill_levels import prefill_repeats
+from kleval.profiler.workload import DECODE_TOKENS, Batch, ProfileSpec, protocol_of, unique_lengths
+from kleval.store.points import Kind
+
+if TYPE_CHECKING:
+    from kleval.models.config import ModelConfig
+    from kleval.profiler.rates import Rates
+
+DECODE_SHARE = 0.35
+SETUP_SHARE = 0.1  # of the time budget, for building, warming up and the report
+MAX_ROWS = {"cpu": 64, "cuda": 1024}  # of a largest batch; a CPU's time per step grows with the rows
+MIN_BUDGET_BYTES = 1 << 28
+FREE_SHARE = {"cpu": 0.5, "cuda": 0.9}  # of free memory that a largest batch may take by default
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedPoint:
+    """One point to come. seconds: expected, filling included. state_bytes: of the states it holds."""
+
+    id: str
+    kind: Kind
+    model: str
+    ctx: int
+    batch: int
+    protocol: str
+    repeat: int
+    seconds: float = 0.0
+    state_bytes: int = 0
+    steps: int = 0
+    dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """points: in the order of measuring. unmeasured: what was asked for and cannot be, {model, ctx, protocol, reason}."""
+
+    points: tuple[PlannedPoint, ...]
+    chunk_tokens: int
+    memory_budget: int
+    unmeasured: tuple[dict[str, Any], ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def seconds(self) -> float:
+        return sum(point.seconds for point in self.points)
+
+    def record(self) -> dict[str, Any]:
+        """JSON values, read back by `from_record`."""
+        return {**asdict(self), "points": [asdict(point) for point in self.points]}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Plan:
+        return cls(
+            points=tuple(PlannedPoint(**point) for point in record["points"]),
+            chunk_tokens=record["chunk_tokens"],
+            memory_budget=record["memory_budget"],
+            unmeasured=tuple(record["unmeasured"]),
+            notes=tuple(record["notes"]),
+        )
+
+
+def point_id(kind: str, protocol: str, model: str, ctx: int, batch: int, repeat: int) -> str:
+    if kind == "machine":
+        return f"machine/{protocol}"
+    rows = "max" if protocol == "largest-batch" else batch  # what fits may turn out smaller than planned
+    return f"{kind}/{protocol}/{model}/{ctx}/b{rows}/r{repeat}"
+
+
+def default_memory_budget(
+    spec: ProfileSpec, configs: Mapping[str, ModelConfig], dtype: str, free: int, device: str
+) -> int:
+    """On CUDA most of what is free. On a CPU, where time is dear, room for one sequence of the longest ctx (or the largest batch
+    asked for by number) in the model that needs most and a sixteenth more, at least 256 MiB, at most half of what is free."""
+    if device == "cuda":
+        return int(FREE_SHARE[device] * free)
+    rows = max((batch for batch in spec.batches if batch != "max"), default=1)
+    depth = max(spec.ctxs) + _fed_tokens(spec, device)
+    most = max(config.state_bytes(depth, rows, dtype).total for config in configs.values())
+    return min(max(most + most // 16, MIN_BUDGET_BYTES), int(FREE_SHARE[device] * free))
+
+
+def _fed_tokens(spec: ProfileSpec, device: str) -> int:
+    """What a decode measurement adds to its depth."""
+    return (spec.decode_tokens or DECODE_TOKENS) + DROPPED_STEPS[device]
+
+
+def make_plan(
+    spec: ProfileSpec,
+    configs: Mapping[str, ModelConfig],
+    rates: Mapping[str, Rates],
+    dtype: str,
+    chunk: int,
+    memory_budget: int,
+    device: str,
+) -> Plan:
+    """spec: checked. rates: of every model in configs. device: `cpu` or `cuda`."""
+    ctxs = unique_lengths(spec.ctxs)
+    decode, unmeasured = _decode(spec, ctxs, configs, rates, dtype, memory_budget, device)
+    spent = sum(point.seconds for point in decode)
+    left = spec.time_budget * (1 - SETUP_SHARE) - spent
+    prefill = _prefill(spec, ctxs, configs, rates, dtype, chunk, left)
+    machine = [_machine(protocol) for protocol in ("copy", "matmul")]
+    points = (*machine, *_in_order([*prefill, *decode]))
+    plan = Plan(points, chunk, memory_budget, tuple(unmeasured))
+    notes = []
+    if plan.seconds > spec.time_budget:
+        notes.append(
+            f"the shortest plan for what is asked takes about {plan.seconds:.0f} s, more than the time budget of "
+            f"{spec.time_budget:.0f} s"
+        )
+    if any(point.protocol == "sampled" for point in points):
+        notes.append("sampled prefill is an estimate; lengths that were also run in full say how good it is")
+    return Plan(points, chunk, memory_budget, tuple(unmeasured), tuple(notes))
+
+
+def _machine(protocol: str) -> PlannedPoint:
+    return PlannedPoint(point_id("machine", protocol, "", 0, 0, 0), "machine", "", 0, 0, protocol, 0, 0.5)
+
+
+def _decode(
+    spec: ProfileSpec,
+    ctxs: Sequence[int],
+    configs: Mapping[str, ModelConfig],
+    rates: Mapping[str, Rates],
+    dtype: str,
+    budget: int,
+    device: str,
+) -> tuple[list[PlannedPoint], list[dict[str, Any]]]:
+    """Decode points, and the memory points that come with them."""
+    cells: list[tuple[int, Batch, dict[str, int]]] = []
+    unmeasured = []
+    fed = _fed_tokens(spec, device)
+    for ctx in ctxs:
+        for batch in spec.batches:
+            rows: dict[str, int] = {}
+            for name, config in configs.items():
+                most = largest_batch(config, ctx + fed, budget, dtype, MAX_ROWS[device])
+                rows[name] = most if batch == "max" else batch
+                if rows[name] == 0 or (batch != "max" and batch > max(most, 1)):
+                    need = config.state_bytes(ctx + fed, max(rows[name], 1), dtype).total
+                    reason = (
+                        f"{max(rows[name], 1)} x {need // max(rows[name], 1)} bytes of state, {budget} in the budget"
+                    )
+                    unmeasured.append({"model": name, "ctx": ctx, "protocol": protocol_of(batch), "reason": reason})
+                    del rows[name]
+            cells.append((ctx, batch, rows))
+
+    def cost(cell: tuple[int, Batch, dict[str, int]], level: Level) -> float:
+        ctx, _, rows = cell
+        return sum(rates[name].fill(b, ctx) + level.total * rates[name].step(b, ctx) for name, b in rows.items())
+
+    levels = choose_levels(
+        cells, cost, DECODE_SHARE * spec.time_budget, spec.decode_tokens, spec.repeats, DROPPED_STEPS[device]
+    )
+    points = []
+    for (ctx, batch, rows), level in zip(cells, levels, strict=True):
+        protocol = protocol_of(batch)
+        for repeat in range(level.repeats):
+            for name, b in rows.items():
+                rate, nbytes = rates[name], configs[name].state_bytes(ctx, b, dtype).total
+                fill = rate.fill(b, ctx)
+                if batch == spec.batches[0] and repeat == 0:
+                    one = configs[name].state_bytes(ctx, 1, dtype).total
+                    seconds = rate.fill(1, ctx) + rate.step(1, ctx)
+                    points.append(_point("memory", "state", name, ctx, 1, 0, seconds, one, 0))
+                seconds = (fill if repeat == 0 else 0) + (level.steps + level.dropped) * rate.step(b, ctx)
+                point = _point("decode", protocol, name, ctx, b, repeat, seconds, nbytes, level.steps)
+                points.append(replace(point, dropped=level.dropped))
+    return points, unmeasured
+
+
+def _prefill(
+    spec: ProfileSpec,
+    ctxs: Sequence[int],
+    configs: Mapping[str, ModelConfig],
+    rates: Mapping[str, Rates],
+    dtype: str,
+    chunk: int,
+    left: float,
+) -> list[PlannedPoint]:
+    """How often each length is run in full and sampled, then the points."""
+    full, sampled = prefill_repeats(spec, ctxs, rates, chunk, left)
+    points = []
+    for counts, protocol in ((full, "full"), (sampled, "sampled")):
+        done: set[int] = set()
+        for ctx in sorted(counts):
+            for repeat in range(counts[ctx]):
+                for name, config in configs.items():
+                    rate, nbytes = rates[name], config.state_bytes(ctx, 1, dtype).total
+                    if protocol == "full":
+                        seconds = rate.prefill(ctx, chunk)
+                    else:
+                        new = [
+                            p for p in positions_for(ctx, chunk, sample_positions(list(counts), chunk)) if p not in done
+                        ]
+                        fill = rate.fill(1, ctx) if repeat == 0 else 0.0
+                        seconds = fill + sum(rate.chunk(p) for p in new)
+                    points.append(_point("prefill", protocol, name, ctx, 1, repeat, seconds, nbytes, 0))
+            if protocol == "sampled":
+                done |= set(positions_for(ctx, chunk, sample_positions(list(counts), chunk)))
+    return points
+
+
+def _point(
+    kind: Kind, protocol: str, model: str, ctx: int, batch: int, repeat: int, seconds: float, nbytes: int, steps: int
+) -> PlannedPoint:
+    name = point_id(kind, protocol, model, ctx, batch, repeat)
+    return PlannedPoint(name, kind, model, ctx, batch, protocol, repeat, seconds, nbytes, steps)
+
+
+def _in_order(points: Iterable[PlannedPoint]) -> list[PlannedPoint]:
+    """By length; within one, memory and decode, prefill in full, then sampled; within that by repeat, models in turn."""
+    rank = {"memory": 0, "decode": 1, "prefill": 2}
+    place = {"state": 0, "full": 0, "sampled": 1}
+    return sorted(points, key=lambda p: (p.ctx, rank[p.kind], place.get(p.protocol, 0), p.protocol, p.repeat))

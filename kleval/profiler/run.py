@@ -1,0 +1,247 @@
+"""Plan, measure, store, go on: one command, safe to kill and to run again."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import kleval
+from kleval.profiler import events as ev
+from kleval.profiler.building import WEIGHTS, build, check_memory, shared_weight_bytes
+from kleval.profiler.environment import FREE_SHARE, fingerprint, free_bytes, resolve_device, resolve_dtype
+from kleval.profiler.judge import caveats, checks, noise
+from kleval.profiler.plan import Plan, default_memory_budget, make_plan
+from kleval.profiler.result import EXIT_CODES, ProfileResult
+from kleval.profiler.workload import ProfileSpec, unique_lengths
+from kleval.store import RunStore
+from kleval.store.manifest import Status, now
+from kleval.store.settings import check
+from kleval.types import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from kleval.models.config import ModelConfig
+    from kleval.models.decoder import Decoder
+    from kleval.profiler.rates import Rates
+
+CHUNK_TOKENS = {"cpu": 512, "cuda": 8192}
+TRY_OUT_BYTES = 1 << 31  # a dry run builds models up to this size to see how fast they are
+OnEvent = Callable[[ev.Event], None]
+
+
+def profile(spec: ProfileSpec, on_event: OnEvent = lambda event: None) -> ProfileResult:
+    """Measure what spec says, continuing what its run directory already holds. Prints nothing; see kleval.profiler.events.
+
+    Points are on the disk when their event comes. A KeyboardInterrupt ends the profile with its state saved and is not raised
+    again (exit code 130). UsageError: what is asked cannot be measured (told before anything is allocated), or the directory
+    belongs to another command, is in use, damaged or full.
+    """
+    from kleval.models.registry import config_of, resolve
+
+    spec.check()
+    found = [resolve(name) for name in spec.models]
+    configs = {model.name: config_of(model) for model in found}
+    if spec.out is not None:
+        RunStore.check_place(spec.out)
+    device = resolve_device(spec.device)
+    dtype = resolve_dtype(spec.dtype, device)
+    chunk = spec.chunk_tokens or CHUNK_TOKENS[device.type]
+    environment = fingerprint(device)
+    old = RunStore.open(spec.out).manifest if spec.out is not None and RunStore.exists(spec.out) else None
+    settings = make_settings(spec, list(configs), device, dtype, chunk, environment)
+    if old is not None:
+        if old.get("kind") != "profile":
+            raise UsageError(f"{spec.out} holds a {old.get('kind', 'run')}, not a profile: give another --out")
+        check(old["settings"], settings, spec.out)
+    free = int(FREE_SHARE[device.type] * free_bytes(device))
+    check_memory(configs, dtype, max(spec.ctxs), spec.memory_budget, free, str(device))
+    left = free - shared_weight_bytes(configs, dtype)
+    budget = spec.memory_budget or default_memory_budget(spec, configs, dtype, left, device.type)
+    on_event(ev.Started(spec, tuple(configs), environment, settings, continued=old is not None))
+    try:
+        plan, models, rates = _prepare(spec, configs, device, dtype, chunk, budget, old, on_event)
+    except KeyboardInterrupt:
+        return _finish(on_event, _result("interrupted", spec, Plan((), chunk, budget), {}))
+    if spec.dry_run:
+        on_event(ev.Planned(plan, 0))
+        return _finish(on_event, _result("complete", spec, plan, {"planned": len(plan.points)}))
+    assert spec.out is not None
+    from kleval.profiler.bench import Bench
+    from kleval.profiler.session import Session
+
+    manifest = make_manifest(spec, configs, plan, rates, settings, environment, dtype)
+    shared = {"chunk_tokens": chunk, "dtype": dtype, "device": str(device), "seed": spec.seed, "weights": WEIGHTS}
+    with RunStore.create(spec.out, manifest) as store:
+        bench = Bench(device, dtype, chunk, spec.seed, configs, models, rates)
+        limit = None if spec.repeats else spec.time_budget
+        session = Session(bench, plan, store, on_event, shared, environment, limit)
+        on_event(ev.Planned(plan, session.n_before, tuple(store.repaired)))
+        try:
+            session.run()
+        except KeyboardInterrupt:
+            result = _close(store, spec, plan, "interrupted")
+        except BaseException:
+            with contextlib.suppress(UsageError):
+                _close(store, spec, plan, "interrupted")
+            raise
+        else:
+            result = _close(store, spec, plan, None, len(session.left_out))
+    return _finish(on_event, result)
+
+
+def make_settings(
+    spec: ProfileSpec, models: list[str], device: torch.device, dtype: str, chunk: int, environment: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What must be the same for a profile to go on (kleval.store.settings), the machine included."""
+    return {
+        "models": models,
+        "ctx": list(unique_lengths(spec.ctxs)),
+        "batch": [str(batch) for batch in spec.batches],
+        "prefill": spec.prefill,
+        "decode_tokens": spec.decode_tokens,
+        "repeats": spec.repeats,
+        "memory_budget": spec.memory_budget,
+        "time_budget": spec.time_budget,
+        "chunk_tokens": chunk,
+        "device": device.type,
+        "dtype": dtype,
+        "seed": spec.seed,
+        "machine.cpu": environment["cpu"],
+        "machine.threads": environment["threads"],
+        "machine.gpu": environment["gpu"],
+        "machine.torch": environment["torch"],
+    }
+
+
+def make_manifest(
+    spec: ProfileSpec,
+    configs: Mapping[str, ModelConfig],
+    plan: Plan,
+    rates: Mapping[str, Rates],
+    settings: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    dtype: str,
+) -> dict[str, Any]:
+    """The fields of run.json (kleval.store.manifest) as they are when a profile begins."""
+    started = now()
+    version = {"version": kleval.__version__, "commit": environment["commit"]}
+    return {
+        "kind": "profile",
+        "command": "profile",
+        "status": "running",
+        "started": started,
+        "finished": None,
+        "kleval": version,
+        "hardware": dict(environment),
+        "dtype": dtype,
+        "spec": spec.record(),
+        "settings": dict(settings),
+        "models": {
+            name: {
+                "name": name,
+                "weights": WEIGHTS,
+                "config": config.to_dict(),
+                "parameters": config.parameters(),
+                "active_parameters": config.active_parameters(),
+                "rates": rates[name].record(),
+            }
+            for name, config in configs.items()
+        },
+        "plan": plan.record(),
+        "unmeasured": list(plan.unmeasured),
+        "seeds": {"seed": spec.seed},
+        "counts": {"planned": len(plan.points)},
+        "caveats": [*plan.notes, *caveats(configs)],
+        "sessions": [{"started": started, "finished": None, "status": "running", "kleval": version}],
+    }
+
+
+def _prepare(
+    spec: ProfileSpec,
+    configs: Mapping[str, ModelConfig],
+    device: torch.device,
+    dtype: str,
+    chunk: int,
+    budget: int,
+    old: Mapping[str, Any] | None,
+    on_event: OnEvent,
+) -> tuple[Plan, dict[str, Decoder], dict[str, Rates]]:
+    """Models (none for a dry run of large ones), how fast they are, and the plan: that of the first session if there was one."""
+    import torch
+
+    from kleval.profiler.bound import Bound, copy_bandwidth, matmul_rate
+    from kleval.profiler.rates import from_bound, measured
+
+    kind = getattr(torch, dtype)
+    longest = max(spec.ctxs)
+    if spec.dry_run and shared_weight_bytes(configs, dtype) > TRY_OUT_BYTES:
+        on_event(ev.Phase("measuring the machine; the models are too large to try out in a dry run"))
+        bound = Bound(copy_bandwidth(device), matmul_rate(device, kind))
+        rates = {name: from_bound(config, bound, chunk, dtype, longest) for name, config in configs.items()}
+        return make_plan(spec, configs, rates, dtype, chunk, budget, device.type), {}, rates
+    on_event(ev.Phase(f"building {', '.join(configs)} with random weights"))
+    models = build(configs, device, kind, spec.seed)
+    rates = {}
+    for name, decoder in models.items():
+        on_event(ev.Phase(f"trying out {name}"))
+        began = time.perf_counter()
+        rates[name] = measured(decoder, chunk, longest, spec.seed)
+        on_event(ev.Phase(f"trying out {name} took {time.perf_counter() - began:.1f} s"))
+    if old is not None:
+        return Plan.from_record(old["plan"]), models, rates
+    return make_plan(spec, configs, rates, dtype, chunk, budget, device.type), models, rates
+
+
+def _close(store: RunStore, spec: ProfileSpec, plan: Plan, status: Status | None, n_left_out: int = 0) -> ProfileResult:
+    """Write how it ended into the manifest. status None: complete unless something failed or is missing.
+
+    n_left_out: repeats that there was no time for; they are not missing.
+    """
+    points = {point.id: point for point in store.points()}
+    failed = [point for point in points.values() if point.failed]
+    missing = sum(planned.id not in points for planned in plan.points) - n_left_out
+    counts = {
+        "planned": len(plan.points),
+        "measured": len(points) - len(failed),
+        "failed": len(failed),
+        "missing": missing,
+        "left_out": n_left_out,
+    }
+    status = status or ("incomplete" if failed or missing else "complete")
+    noisy, checked = noise(points.values()), checks(points.values())
+    sessions = list(store.manifest["sessions"])
+    sessions[-1] = {**sessions[-1], "status": status, "finished": now()}
+    kept = [text for text in store.manifest["caveats"] if not text.startswith(("Noisy", "Sampled", "Slower"))]
+    if n_left_out:
+        kept.append(
+            f"Slower than planned: {n_left_out} repeats were left out when the time budget was spent; the same command on this "
+            "directory measures them."
+        )
+    store.update(
+        status=status,
+        finished=now() if status in ("complete", "incomplete") else None,
+        counts=counts,
+        sessions=sessions,
+        noise=noisy.record(),
+        sampling_checks=checked.record(),
+        caveats=[*kept, *noisy.caveats, *checked.caveats],
+    )
+    message = ""
+    if failed:
+        first = failed[0]
+        message = f"{len(failed)} of {len(plan.points)} points failed ({first.id}: {(first.failure or {})['message']})"
+    elif status == "interrupted":
+        message = "interrupted, everything measured is kept"
+    return _result(status, spec, plan, counts, message)
+
+
+def _result(status: Status, spec: ProfileSpec, plan: Plan, counts: dict[str, int], message: str = "") -> ProfileResult:
+    return ProfileResult(status, EXIT_CODES[status], spec.out, plan, counts, message)
+
+
+def _finish(on_event: OnEvent, result: ProfileResult) -> ProfileResult:
+    on_event(ev.Finished(result))
+    return result

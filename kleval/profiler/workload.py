@@ -1,0 +1,109 @@
+"""What a profile is asked to measure: a command as data, checked before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from kleval.types import UsageError
+
+PrefillMode = Literal["full", "sampled", "auto"]
+Batch = int | Literal["max"]
+
+DEFAULT_MODELS = ("kimi-linear@nano", "kimi-linear-rope@nano", "gdn-h@nano", "mla@nano")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+TIME_BUDGET_SECONDS = 240.0
+REPEATS = 3
+DECODE_TOKENS = 32
+LADDER_START = 4096
+LADDER_FACTOR = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileSpec:
+    """A command. Those marked * decide what is measured: a run directory belongs to one value of each.
+
+    models*: names as `kleval.models.registry.resolve` takes them. ctxs*: tokens. batches*: of decode, numbers and "max".
+    prefill*: `full`, `sampled`, or `auto`: full where it fits the time budget. decode_tokens*, repeats*: None lets the plan choose
+    within the time budget. memory_budget*: bytes that the states of a largest batch may take; None: the plan chooses.
+    time_budget*: seconds that the plan aims at. chunk_tokens*: of prefill; None: 512 on a CPU, 8192 on CUDA.
+    device*, dtype*: `auto` is CUDA and bfloat16 where there is CUDA, else CPU and float32. seed*: of weights, ids and states.
+    out: the run directory; None for a dry run. command: for the record.
+    """
+
+    models: tuple[str, ...] = DEFAULT_MODELS
+    ctxs: tuple[int, ...] = (4096, 16384, 65536)
+    batches: tuple[Batch, ...] = (1, "max")
+    prefill: PrefillMode = "auto"
+    decode_tokens: int | None = None
+    repeats: int | None = None
+    memory_budget: int | None = None
+    time_budget: float = TIME_BUDGET_SECONDS
+    chunk_tokens: int | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    seed: int = 42
+    out: Path | None = None
+    dry_run: bool = False
+    command: str = ""
+
+    def check(self) -> None:
+        """UsageError for what cannot be measured as asked."""
+        for name, what in (("models", "model"), ("ctxs", "context length"), ("batches", "batch")):
+            if not getattr(self, name):
+                raise UsageError(f"no {what} given: name at least one")
+        if min(self.ctxs) < 1:
+            raise UsageError(f"a context length is at least 1 token, not {min(self.ctxs)}")
+        for batch in self.batches:
+            if batch != "max" and batch < 1:
+                raise UsageError(f"a batch is at least 1, or max, not {batch}")
+        for name in ("decode_tokens", "repeats", "memory_budget", "chunk_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"--{name.replace('_', '-')} is at least 1, not {value}")
+        if not self.time_budget > 0:
+            raise UsageError(f"--time-budget is a positive time, not {self.time_budget:g} seconds")
+        if self.prefill not in ("full", "sampled", "auto"):
+            raise UsageError(f"unknown prefill mode {self.prefill!r}: choose full, sampled or auto")
+        if self.dtype not in DTYPES:
+            raise UsageError(f"unknown dtype {self.dtype!r}: choose one of {', '.join(DTYPES)}")
+        if self.out is None and not self.dry_run:
+            raise UsageError("no run directory given: add --out DIR")
+
+    def record(self) -> dict[str, Any]:
+        """Every field as a JSON value."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+def ladder(longest: int) -> tuple[int, ...]:
+    """The lengths that one number stands for: it and its quarters down to 4k, shortest first (4k, 16k, 64k, 256k, 1m)."""
+    lengths = [longest]
+    while lengths[-1] // LADDER_FACTOR >= LADDER_START:
+        lengths.append(lengths[-1] // LADDER_FACTOR)
+    return tuple(reversed(lengths))
+
+
+def parse_batches(text: str) -> tuple[Batch, ...]:
+    """`1,8,max`. UsageError for anything else."""
+    found: dict[Batch, None] = {}
+    for part in (p.strip().lower() for p in text.split(",")):
+        if not part:
+            continue
+        if part != "max" and not (part.isascii() and part.isdigit() and int(part) > 0):
+            raise UsageError(f"'{part}' is not a batch: write numbers from 1 and max, like 1,8,max")
+        found["max" if part == "max" else int(part)] = None
+    if not found:
+        raise UsageError("no batch given: write for example --batch 1,max")
+    return tuple(found)
+
+
+def protocol_of(batch: Batch) -> str:
+    """The label of a decode measurement: `batch-1`, `batch-8`, `largest-batch`."""
+    return "largest-batch" if batch == "max" else f"batch-{batch}"
+
+
+def unique_lengths(ctxs: Sequence[int]) -> tuple[int, ...]:
+    return tuple(sorted(set(ctxs)))

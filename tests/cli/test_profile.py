@@ -1,0 +1,218 @@
+"""`kleval profile` on the command line: what it writes where, what it refuses, and how it is continued."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kleval.cli.main import call
+from kleval.cli.profile import parse_seconds, profile_lengths
+from kleval.cli.profile_table import number
+from kleval.store import RunStore
+from kleval.types import UsageError
+
+SMALL = [
+    *("profile", "--model", "kimi-linear,mla", "--ctx", "128,256", "--chunk-tokens", "16", "--decode-tokens", "2"),
+    *("--repeats", "2", "--device", "cpu", "--memory-budget", "2MiB"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kleval.profiler.bound.COPY_BYTES", {"cpu": 1 << 20})
+    monkeypatch.setattr("kleval.profiler.bound.MATRIX_SIZE", {"cpu": 64})
+    monkeypatch.setattr("kleval.profiler.rates.DEEP_TOKENS", 128)
+
+
+def test_the_memory_command_answers_for_the_published_model(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "profile memory --model kimi-linear@48b-a3b,mla@48b-a3b --ctx 1m --memory-budget 139GiB --format json"
+    assert call(words.split()) == 0
+    kimi, mla = json.loads(capsys.readouterr().out)
+    assert kimi["latent_bytes"] == 8064 << 20
+    assert mla["state_bytes"] == 31104 << 20
+    assert round(kimi["latent_saving"], 3) == 0.741
+    assert kimi["largest_batch"] > mla["largest_batch"] >= 1
+
+
+@pytest.mark.parametrize("format", ["table", "md", "csv", "json", "jsonl"])
+def test_every_format_has_a_row_per_model_and_length(format: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = f"profile memory --model kimi-linear,mla --ctx 4k-16k*2 --batch 2 --dtype float32 --format {format}"
+    assert call(words.split()) == 0
+    out = capsys.readouterr().out
+    if format == "csv":
+        found = list(csv.DictReader(io.StringIO(out)))
+        assert found[0]["model"] == "kimi-linear@nano"
+    elif format == "json":
+        found = json.loads(out)
+    else:
+        found = [line for line in out.splitlines() if "@nano" in line]
+    assert len(found) == 2 * 3
+
+
+def test_help_and_memory_do_without_torch() -> None:
+    script = (
+        "import sys; from kleval.cli.main import call;"
+        "call(['profile', 'memory', '--help']); call(['profile', 'memory']);"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'plotly', 'scipy')))"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--ctx 0", "is not a length"),
+        ("--ctx -5", "is not a range"),
+        ("--batch 0", "is not a batch"),
+        ("--memory-budget -1GiB", "not an amount of memory"),
+        ("--memory-budget 0", "--memory-budget is at least 1"),
+        ("--time-budget soon", "is not a time"),
+        ("--time-budget 0", "--time-budget"),
+        ("--repeats 0", "--repeats"),
+        ("--model kimi-lineer", "did you mean"),
+        ("--model ,", "no model"),
+        ("--dtype int8", "dtype"),
+        ("--device tpu", "device"),
+        ("--model mla@48b-a3b --dtype float32 --device cpu --dry-run", "of weights"),
+        ("--ctx 4k memory", "put it behind"),
+        ("memory --ctx 0", "is not a length"),
+        ("memory --batch 0", "--batch"),
+        ("memory --memory-budget 0", "--memory-budget"),
+        ("memory --model mla@9b", "size"),
+        ("memmory", "did you mean 'memory'"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    words: str, said: str, one_line: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kleval.profiler.run.free_bytes", lambda device: 16 << 30)
+    assert said in one_line(["profile", *words.split()])
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("10m", 600), ("90s", 90), ("45", 45), ("1h30m", 5400), ("1.5", 1.5), ("2m30s", 150)]
+)
+def test_times_are_read(text: str, seconds: float) -> None:
+    assert parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "-5s", "5 m", "1d", "5m5h", "²s"])
+def test_other_times_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="is not a time"):
+        parse_seconds(text)
+
+
+def test_one_length_is_a_ladder_and_a_list_is_itself() -> None:
+    assert profile_lengths("1048576") == (4096, 16384, 65536, 262144, 1048576)
+    assert profile_lengths("4k,1m") == (4096, 1048576)
+    assert profile_lengths("64k-64k*2") == (65536,)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(12345.6, "12,346"), (123.4, "123"), (12.34, "12.3"), (1.234, "1.23"), (0.01234, "0.0123"), (0, "0")],
+)
+def test_numbers_have_three_figures(value: float, text: str) -> None:
+    assert float(number(value).replace(",", "")) == float(text.replace(",", ""))
+
+
+def test_a_dry_run_prints_the_plan_with_seconds_and_bytes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call([*SMALL, "--dry-run", "--format", "csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert any(row["point"].startswith("prefill/full/mla@nano/256/") for row in rows)
+    assert all(float(row["seconds"]) >= 0 and row["state_bytes"] for row in rows)
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_a_profile_stores_points_prints_rows_and_writes_its_files(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call([*SMALL, "--out", "here", "--format", "jsonl"]) == 0
+    said = capsys.readouterr()
+    rows = [json.loads(line) for line in said.out.splitlines()]
+    kinds = {(row["kind"], row["protocol"]) for row in rows}
+    assert {("prefill", "full"), ("prefill", "sampled"), ("decode", "batch-1"), ("decode", "largest-batch")} <= kinds
+    assert all(row["estimate"] == (row["protocol"] == "sampled") for row in rows)
+    compared = [row for row in rows if row["model"] == "kimi-linear@nano" and row["kind"] in ("prefill", "decode")]
+    assert compared
+    assert all(row["ratio"] > 0 and row["ratio_low"] is not None and row["baseline"] == "mla@nano" for row in compared)
+    for name in ("run.json", "points.jsonl", "report.html", "profile.csv"):
+        assert Path("here", name).is_file(), name
+    assert "random weights" in said.err
+    assert "sampled prefill is an estimate" in said.err
+
+
+def test_tables_call_an_estimate_an_estimate(capsys: pytest.CaptureFixture[str]) -> None:
+    for format in ("table", "md"):
+        assert call([*SMALL, "--out", "here", "--format", format]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        sampled = [line for line in lines if "sampled" in line]
+        assert sampled
+        assert all("(estimate)" in line and "of full" in line for line in sampled)
+        assert sum("equal" in line for line in lines) == 4
+
+
+def test_json_lines_have_launch_points_and_done(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call([*SMALL, "--out", "here", "--json", "--quiet"]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert records[0]["record"] == "launch"
+    assert {record["record"] for record in records[1:-1]} == {"point"}
+    assert (records[-1]["record"], records[-1]["status"], records[-1]["exit_code"]) == ("done", "complete", 0)
+    assert records[-1]["counts"]["planned"] == len(records) - 2
+
+
+def test_interrupted_it_says_how_to_go_on_and_the_same_command_does(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kleval.profiler import session
+
+    real = session.decode_steps
+    calls: list[int] = []
+
+    def interrupted(*args: object, **kwargs: object) -> object:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(session, "decode_steps", interrupted)
+    assert call(SMALL) == 130
+    said = capsys.readouterr().err
+    assert "interrupted" in said
+    assert "continue  kleval profile" in said
+    (stopped,) = Path("runs").iterdir()
+    kept = len(list(RunStore.open(stopped).points()))
+    assert kept > 0
+    assert call(SMALL) == 0
+    assert f"({kept} are there already)" in capsys.readouterr().err
+    assert list(Path("runs").iterdir()) == [stopped]
+    assert RunStore.open(stopped).status == "complete"
+    assert call(SMALL) == 0
+    assert len(list(Path("runs").iterdir())) == 2
+
+
+def test_another_command_on_the_same_directory_is_refused(
+    one_line: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call([*SMALL, "--out", "here"]) == 0
+    capsys.readouterr()
+    words = [word if word != "128,256" else "128" for word in SMALL]
+    assert "ctx: 128,256 -> 128" in one_line([*words, "--out", "here"])
+
+
+def test_report_and_leaderboard_know_a_profile(
+    one_line: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call([*SMALL, "--out", "runs/one"]) == 0
+    Path("runs/one/report.html").unlink()
+    capsys.readouterr()
+    assert call(["report", "runs"]) == 0
+    assert capsys.readouterr().out.split() == [str(Path("runs/one/report.html"))]
+    assert Path("runs/one/report.html").is_file()
+    assert "is a profile" in one_line(["leaderboard", "runs"])
