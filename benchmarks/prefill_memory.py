@@ -15,9 +15,10 @@ import time
 
 import torch
 
-from kleval.models.cache import HybridCache, state_bytes
-from kleval.models.config import ARCHITECTURES, preset
+from kleval.models.cache import HybridCache
+from kleval.models.config import ARCHITECTURES
 from kleval.models.decoder import Decoder
+from kleval.models.sizes import preset
 
 MIB = 1 << 20
 
@@ -47,13 +48,14 @@ def main() -> None:
     decoder = Decoder(config).requires_grad_(False)
     decoder.init_weights(0)
     prefill(decoder, min(given.chunk, 64), given.chunk)
+    state = config.state_bytes(given.tokens, 1, "float32").total
     before = peak_bytes()
     seconds, cache = prefill(decoder, given.tokens, given.chunk)
     print(
         f"{given.architecture}@nano, {given.tokens} tokens in chunks of {given.chunk}, {torch.get_num_threads()} threads\n"
         f"time                {seconds:.1f} s, {given.tokens / seconds:.0f} tokens/s\n"
         f"peak memory growth  {(peak_bytes() - before) / MIB:.1f} MiB\n"
-        f"state, closed form  {state_bytes(config, given.tokens) / MIB:.1f} MiB\n"
+        f"state, closed form  {state / MIB:.1f} MiB\n"
         f"state, allocated    {cache.allocated_bytes() / MIB:.1f} MiB\n"
         f"one [T, T] float32  {given.tokens**2 * 4 / MIB:.0f} MiB"
     )

@@ -1,5 +1,8 @@
 """The MLA mixer: projections around the latent cache, with rotated or unrotated (NoPE) rope dims.
 
+Without a cache the training form; with one, for a single token per row on a device that has it the split kernel of `mla_triton`, else
+the absorbed or the expanded form of `mla`, whichever is less work.
+
 Parameter names are the published ones (`self_attn.kv_a_proj_with_mqa.weight`, ...).
 """
 
@@ -12,6 +15,10 @@ from kleval.models.cache import LatentState
 from kleval.models.config import ModelConfig
 from kleval.models.modules import RMSNorm, linear
 from kleval.ops import mla
+from kleval.ops.available import usable
+from kleval.ops.mla_training import causal_attention
+
+LATENT_EPS = 1e-6  # fixed in the published model code and in transformers, whatever rms_norm_eps is; vLLM takes rms_norm_eps here
 
 
 class LatentAttention(nn.Module):
@@ -25,25 +32,39 @@ class LatentAttention(nn.Module):
         self.scale = (self.nope + self.rope) ** -0.5
         self.q_proj = linear(hidden, heads * (self.nope + self.rope))
         self.kv_a_proj_with_mqa = linear(hidden, rank + self.rope)
-        self.kv_a_layernorm = RMSNorm(rank, config.rms_norm_eps)
+        self.kv_a_layernorm = RMSNorm(rank, LATENT_EPS)
         self.kv_b_proj = linear(rank, heads * (self.nope + config.v_head_dim))
         self.o_proj = linear(heads * config.v_head_dim, hidden)
 
     def forward(self, x: Tensor, state: LatentState | None, positions: Tensor) -> Tensor:
         """x [B, T, hidden], positions [B, T] -> [B, T, hidden]; the tokens' rows are written to state at their positions."""
-        q = self.q_proj(x).unflatten(-1, (self.heads, -1))  # [B, T, H, nope + rope]
+        batch, tokens, _ = x.shape
+        q = self.q_proj(x).view(batch, tokens, self.heads, -1)  # [B, T, H, nope + rope]
         latent, k_rope = self.kv_a_proj_with_mqa(x).split([self.rank, self.rope], dim=-1)
         latent = self.kv_a_layernorm(latent)
         if self.theta is not None:
             k_rope = mla.apply_rope(k_rope.unsqueeze(2), positions, self.theta).squeeze(2)
             q = torch.cat([q[..., : self.nope], mla.apply_rope(q[..., self.nope :], positions, self.theta)], -1)
-        kv_b = self.kv_b_proj.weight.unflatten(0, (self.heads, -1))  # [H, nope + v, rank]
+        kv_b = self.kv_b_proj.weight.view(self.heads, -1, self.rank)  # [H, nope + v, rank]
+        new = torch.cat([latent, k_rope], -1)
         if state is None:
-            k, v = mla.expand(latent, k_rope, kv_b, self.nope)
-            o = mla.causal_attention(q.transpose(1, 2), k, v, self.scale).transpose(1, 2)
+            k, v = mla.expand(new, kv_b, self.nope)
+            o = causal_attention(q.transpose(1, 2), k, v, self.scale).transpose(1, 2)
         else:
-            starts = positions[:, 0]
-            rows = state.write(torch.cat([latent, k_rope], -1), starts)
-            attend = mla.absorbed_attention if x.shape[1] <= mla.ABSORBED_TOKENS else mla.prefill_attention
-            o = attend(q, rows, starts, kv_b, self.nope, self.scale)
-        return self.o_proj(o.flatten(-2))
+            counts = state.counts(tokens)
+            table = state.table if tokens == 1 and min(counts) == 1 else None
+            if table is not None and usable("mla_decode", x.device) and state.dtype != torch.float64:
+                o = self._decode(q, new, state, table, kv_b)
+            else:
+                state.write(new)
+                o = mla.cached_attention(q, state.rows(), counts, kv_b, self.nope, self.scale)
+        return self.o_proj(o.reshape(batch, tokens, -1))
+
+    def _decode(self, q: Tensor, new: Tensor, state: LatentState, table: Tensor, kv_b: Tensor) -> Tensor:
+        """One token of every row by the device's kernels, which find rows and lengths on the device: nothing waits for it."""
+        from kleval.ops import mla_triton
+
+        mla_triton.append(new[:, 0].to(state.dtype), table, state.lengths)
+        full = mla.to_latent(q.to(state.dtype), kv_b, self.nope)[:, :, 0].transpose(0, 1)  # [B, H, rank + rope]
+        latent = mla_triton.decode(full, table, state.lengths, self.rank, self.scale, extra=1)
+        return mla.from_latent(latent.transpose(0, 1).unsqueeze(2).to(q.dtype), kv_b, self.nope)

@@ -1,39 +1,67 @@
 """The state of a batch of sequences: latent rows that grow (MLA), or a fixed recurrent state and convolution tail (KDA, GDN).
 
-Latent rows live in one preallocated tensor per layer that grows by blocks of a quarter of its size, so that a decode step
-concatenates nothing. Rows of the batch may have different lengths.
+Latent rows lie in segments that never move (see `latents`): a step concatenates and copies nothing, and forks, snapshots and
+restored caches share what is full. Rows of the batch may have different lengths, which are known on the host, so that nothing here
+waits for a device. How much more is allocated than used: without `reserve`, at most one growth block (an eighth of the length,
+between 256 and 65536 tokens) per row and MLA layer; every point at which a fork went on by itself adds at most one more.
+
+A step is `begin` (room, how many tokens are real), the layers' writes, `advance`. On CUDA addresses and lengths also lie on the
+device, so that a captured step can be replayed: `begin(1)`, replay, `advance_host(1)`; capture again when `epoch` has changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kleval.models.config import ModelConfig
+from kleval.models.costs import StateBytes
+from kleval.models.latents import Latents
 
-BLOCK_TOKENS = 256
 
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class LatentState:
-    """rows [B, capacity, rank + rope]; what lies past a row's length is never read."""
+    """One MLA layer's view of the latent rows."""
 
-    rows: Tensor
+    latents: Latents
+    layer: int
 
-    def write(self, new: Tensor, starts: Tensor) -> Tensor:
-        """Put new [B, T, rank + rope] at starts[b] ... and return all rows. Capacity must suffice."""
-        tokens = new.shape[1]
-        new = new.to(self.rows.dtype)
-        first = int(starts[0])
-        if bool((starts == first).all()):
-            self.rows[:, first : first + tokens] = new
-        else:
-            at = starts[:, None] + torch.arange(tokens, device=starts.device)
-            self.rows.scatter_(1, at[..., None].expand_as(new), new)
-        return self.rows
+    def write(self, new: Tensor) -> None:
+        """Put new [B, T, rank + rope] behind the rows, in each as many of the T as `begin` said (else all)."""
+        new = new if new.dtype == self.dtype else new.to(self.dtype)
+        for index, (row, count) in enumerate(zip(new.unbind(0), self.counts(new.shape[1]), strict=True)):
+            if count:
+                self.latents.write(self.layer, index, row if count == new.shape[1] else row[:count])
+
+    def counts(self, tokens: int) -> list[int]:
+        """Real tokens of each row in the step under way; a step that nobody opened is opened here."""
+        counts = self.latents.counts
+        return self.latents.begin(tokens) if counts is None else counts
+
+    def rows(self) -> list[list[Tensor]]:
+        """Per sequence its segments [n, rank + rope], tokens of the step under way included."""
+        counts = self.latents.counts or [0] * len(self.latents.rows)
+        return [
+            self.latents.views(self.layer, index, row.length + count)
+            for index, (row, count) in enumerate(zip(self.latents.rows, counts, strict=True))
+        ]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.latents.like.dtype
+
+    @property
+    def lengths(self) -> Tensor:
+        """int64 [B] on the device: tokens before the step under way."""
+        return self.latents.lengths
+
+    @property
+    def table(self) -> Tensor | None:
+        """int64 [B, granules]: the address of every GRANULE tokens of every row; what lies past a row's room is 0."""
+        return None if self.latents.table is None else self.latents.table[self.layer]
 
 
 @dataclass(slots=True)
@@ -43,12 +71,21 @@ class RecurrentState:
     recurrent: Tensor
     conv: Tensor
 
+    def set(self, recurrent: Tensor, conv: Tensor) -> None:
+        """The state after a step. On CUDA it is copied into place: a captured step knows these tensors by address."""
+        if self.recurrent.is_cuda:
+            for ours, new in ((self.recurrent, recurrent), (self.conv, conv)):
+                if ours is not new:
+                    ours.copy_(new)
+        else:
+            self.recurrent, self.conv = recurrent, conv
+
 
 class HybridCache:
     """States of all layers for `batch` sequences.
 
-    dtype: of latent rows and convolution tails; recurrent states are float32 (float64 if dtype is). capacity: tokens to make
-    room for at once. lengths [B]: tokens that each row has taken in.
+    dtype: of latent rows and convolution tails; recurrent states are float32 (float64 if dtype is). capacity: tokens per row to
+    make room for at once. lengths int64 [B], on the device, and lengths_host: tokens that each row has taken in.
     """
 
     def __init__(
@@ -57,60 +94,90 @@ class HybridCache:
         batch: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-        capacity: int = 0,
+        capacity: int | Sequence[int] = 0,
     ) -> None:
         self.config = config
-        self.lengths = torch.zeros(batch, dtype=torch.int64, device=device)
-        self.layers: list[LatentState | RecurrentState] = []
+        width = config.kv_lora_rank + config.qk_rope_head_dim
+        self._latents = Latents.empty(config.layer_mixers.count("mla"), width, batch, device, dtype)
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         heads, dim = config.kda_num_heads, config.kda_head_dim
+        taps = config.short_conv_kernel_size - 1
+        recurrent: list[RecurrentState] = []
         for mixer in config.layer_mixers:
-            if mixer == "mla":
-                width = config.kv_lora_rank + config.qk_rope_head_dim
-                self.layers.append(LatentState(torch.zeros(batch, capacity, width, device=device, dtype=dtype)))
-            else:
-                recurrent = torch.zeros(batch, heads, dim, dim, device=device, dtype=wide)
-                taps = config.short_conv_kernel_size - 1
-                conv = torch.zeros(batch, 3 * heads * dim, taps, device=device, dtype=dtype)
-                self.layers.append(RecurrentState(recurrent, conv))
+            if mixer != "mla":
+                state = torch.zeros(batch, heads, dim, dim, device=device, dtype=wide)
+                recurrent.append(
+                    RecurrentState(state, torch.zeros(batch, 3 * heads * dim, taps, device=device, dtype=dtype))
+                )
+        self._assemble(recurrent)
+        self.reserve(capacity)
 
-    def reserve(self, tokens: int) -> None:
-        """Make room for that many more tokens in every row."""
-        needed = int(self.lengths.max()) + tokens if len(self.lengths) else 0
-        for layer in self.layers:
-            if isinstance(layer, LatentState) and layer.rows.shape[1] < needed:
-                old = layer.rows
-                capacity = max(needed, old.shape[1] + old.shape[1] // 4)
-                capacity = -(-capacity // BLOCK_TOKENS) * BLOCK_TOKENS
-                layer.rows = _grown(old, capacity)
+    def _assemble(self, recurrent: Sequence[RecurrentState]) -> None:
+        states, latent = iter(recurrent), iter(range(self._latents.layers))
+        self.layers: list[LatentState | RecurrentState] = [
+            LatentState(self._latents, next(latent)) if mixer == "mla" else next(states)
+            for mixer in self.config.layer_mixers
+        ]
 
-    def advance(self, tokens: int | Tensor) -> None:
-        self.lengths = self.lengths + tokens
+    @property
+    def lengths(self) -> Tensor:
+        return self._latents.lengths
+
+    @property
+    def lengths_host(self) -> list[int]:
+        return [row.length for row in self._latents.rows]
+
+    @property
+    def epoch(self) -> int:
+        """Changes whenever tensors that a captured step refers to have been replaced."""
+        return self._latents.epoch
+
+    def reserve(self, tokens: int | Sequence[int]) -> None:
+        """Make room for that many more tokens in each row: one segment of what is missing, exact to 256 tokens."""
+        self._latents.make_room(self._latents.per_row(tokens), exact=True)
+
+    def begin(self, tokens: int | Sequence[int] | Tensor) -> list[int]:
+        """Open a step that appends so many tokens to each row; room grows where it has run out. Returns the counts."""
+        return self._latents.begin(tokens)
+
+    def advance(self, tokens: int | Sequence[int] | Tensor) -> None:
+        """So many tokens have been taken in. While a CUDA graph is captured only its device part happens, in the graph."""
+        lengths = self._latents.lengths
+        if isinstance(tokens, int):
+            lengths.add_(tokens)
+            if lengths.is_cuda and torch.cuda.is_current_stream_capturing():
+                self._latents.counts = None
+                return
+        counts = self._latents.per_row(tokens)
+        if not isinstance(tokens, int):
+            lengths.add_(torch.tensor(counts, device=lengths.device))
+        self._latents.advance_host(counts)
+
+    def advance_host(self, tokens: int) -> None:
+        """After the replay of a captured step, whose device part has advanced `lengths`: the host's part."""
+        self._latents.advance_host([tokens] * len(self._latents.rows))
+
+    def track_addresses(self) -> None:
+        """Keep the table of addresses, as on CUDA, from now on."""
+        self._latents.track()
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Drop all rows but these. One layer at a time: never are there two copies of everything, as a fork would make."""
-        index = torch.as_tensor(rows, device=self.lengths.device)
-        self.lengths = self.lengths[index]
-        for layer in self.layers:
-            if isinstance(layer, LatentState):
-                layer.rows = layer.rows[index]
-            else:
-                layer.recurrent, layer.conv = layer.recurrent[index], layer.conv[index]
+        """Drop all rows but these (distinct, in this order); what the others held is freed."""
+        index = self._index(rows)
+        self._latents.keep(rows, index)
+        for state in self._recurrent():
+            state.recurrent, state.conv = state.recurrent[index], state.conv[index]
 
     def fork(self, rows: Sequence[int] | Tensor | None = None) -> HybridCache:
-        """An independent copy, of the given rows in the given order (they may repeat), or of all."""
-        device = self.lengths.device
-        index = torch.arange(len(self.lengths), device=device) if rows is None else torch.as_tensor(rows, device=device)
+        """An independent cache of the given rows in the given order (they may repeat), or of all.
+
+        Latent rows are shared, recurrent states copied; neither cache ever sees what the other takes in later.
+        """
+        chosen = [int(i) for i in (range(len(self._latents.rows)) if rows is None else rows)]
+        index = self._index(chosen)
         copy = object.__new__(HybridCache)
-        copy.config, copy.lengths = self.config, self.lengths[index]
-        used = int(copy.lengths.max()) if len(index) else 0
-        capacity = -(-used // BLOCK_TOKENS) * BLOCK_TOKENS
-        copy.layers = [
-            LatentState(_grown(layer.rows[index, :used], capacity))
-            if isinstance(layer, LatentState)
-            else RecurrentState(layer.recurrent[index], layer.conv[index])
-            for layer in self.layers
-        ]
+        copy.config, copy._latents = self.config, self._latents.fork(chosen, index)
+        copy._assemble([RecurrentState(s.recurrent[index], s.conv[index]) for s in self._recurrent()])
         return copy
 
     def snapshot(self) -> HybridCache:
@@ -119,42 +186,65 @@ class HybridCache:
 
     def restore(self, snapshot: HybridCache) -> None:
         """Go back to a snapshot, which stays as it is."""
-        copy = snapshot.fork()
-        self.lengths, self.layers = copy.lengths, copy.layers
+        copy, epoch = snapshot.fork(), self.epoch
+        self._latents, self.layers = copy._latents, copy.layers
+        self._latents.epoch = epoch + 1
+
+    @torch.no_grad()
+    def fill(self, tokens: int | Sequence[int], seed: int = 0) -> None:
+        """Bring every row to that depth without running a model: random content of the size that a model would write.
+
+        Latent rows are standard normal (they are RMS-normalised), as are convolution inputs; recurrent states have the
+        standard deviation of a sum of a few values per channel, K^-1/2. ValueError when a row is deeper already.
+        """
+        more = [
+            depth - row.length for depth, row in zip(self._latents.per_row(tokens), self._latents.rows, strict=True)
+        ]
+        if min(more, default=0) < 0:
+            raise ValueError("fill: a row is deeper than that already")
+        device = self.lengths.device
+        generator = torch.Generator(device).manual_seed(seed)
+        self.reserve(more)
+        self.begin(more)
+        for state in self.layers:
+            if isinstance(state, RecurrentState):
+                state.recurrent.normal_(0.0, state.recurrent.shape[2] ** -0.5, generator=generator)
+                state.conv.normal_(generator=generator)
+                continue
+            for views, count in zip(state.rows(), more, strict=True):
+                for view in reversed(views):
+                    fresh = view[max(0, len(view) - count) :]
+                    fresh.normal_(generator=generator)
+                    count -= len(fresh)
+        self.advance(more)
+
+    def used_by_component(self) -> StateBytes:
+        """Bytes that hold tokens, summed from live shapes: latent rows up to each row's length, states and tails whole."""
+        latent = sum(
+            view.numel() * view.element_size()
+            for state in self.layers
+            if isinstance(state, LatentState)
+            for index, length in enumerate(self.lengths_host)
+            for view in self._latents.views(state.layer, index, length)
+        )
+        recurrent = sum(s.recurrent.numel() * s.recurrent.element_size() for s in self._recurrent())
+        conv = sum(s.conv.numel() * s.conv.element_size() for s in self._recurrent())
+        return StateBytes(latent, recurrent, conv)
 
     def used_bytes(self) -> int:
-        """Bytes that hold tokens: latent rows up to each row's length, recurrent states and tails whole."""
-        total = int(self.lengths.sum())
-        return sum(
-            total * layer.rows.shape[2] * layer.rows.element_size() if isinstance(layer, LatentState) else _bytes(layer)
-            for layer in self.layers
-        )
+        """`used_by_component` in one number; equals the closed form `config.state_bytes` summed over the rows."""
+        return self.used_by_component().total
 
     def allocated_bytes(self) -> int:
-        """Bytes of the storages behind all states."""
-        tensors = [
-            t
-            for layer in self.layers
-            for t in ([layer.rows] if isinstance(layer, LatentState) else [layer.recurrent, layer.conv])
-        ]
-        return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+        """Bytes of the storages behind all states, each counted once. (Addresses for kernels are no state: 8 B per 256 tokens.)"""
+        storages = self._latents.storages()
+        for state in self._recurrent():
+            for tensor in (state.recurrent, state.conv):
+                storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return sum(storages.values())
 
+    def _recurrent(self) -> Iterator[RecurrentState]:
+        return (state for state in self.layers if isinstance(state, RecurrentState))
 
-def _grown(rows: Tensor, capacity: int) -> Tensor:
-    grown = rows.new_zeros(rows.shape[0], capacity, rows.shape[2])
-    grown[:, : rows.shape[1]] = rows
-    return grown
-
-
-def _bytes(state: RecurrentState) -> int:
-    return sum(t.numel() * t.element_size() for t in (state.recurrent, state.conv))
-
-
-def state_bytes(config: ModelConfig, tokens: int, dtype: torch.dtype = torch.float32) -> int:
-    """Closed form of `used_bytes` for one sequence of that many tokens."""
-    size = torch.finfo(dtype).bits // 8
-    wide = 8 if dtype == torch.float64 else 4
-    heads, dim = config.kda_num_heads, config.kda_head_dim
-    latent = (config.kv_lora_rank + config.qk_rope_head_dim) * size * tokens
-    fixed = heads * dim * dim * wide + 3 * heads * dim * (config.short_conv_kernel_size - 1) * size
-    return sum(latent if mixer == "mla" else fixed for mixer in config.layer_mixers)
+    def _index(self, rows: Sequence[int]) -> Tensor:
+        return torch.tensor(list(rows), dtype=torch.int64, device=self.lengths.device)

@@ -1,9 +1,14 @@
-"""Multi-head latent attention: causal training form, blockwise prefill against a latent cache, absorbed decode.
+"""Multi-head latent attention against a latent cache: blockwise prefill, absorbed decode.
 
 DeepSeek-V2 (arXiv 2405.04434), in the shape of Kimi Linear: no low-rank query, one rope part of the key shared by all heads.
-The cache holds one row [latent | rope part] per token. Prefill expands one block of rows to keys and values at a time and merges
-blocks by online softmax; decode never expands: the query is carried into latent space and attends to the rows as they are.
-NoPE keeps the rope part, unrotated, and the scale (nope + rope)^-0.5.
+The cache holds one row [latent | rope part] per token, and per sequence those rows lie in a few segments. Prefill expands one block
+of rows to keys and values at a time and merges blocks by their log-sum-exp; the absorbed form never expands: the query is carried
+into latent space and attends to the rows as they are, which are keys and values of one shared head. NoPE keeps the rope part,
+unrotated, and the scale (nope + rope)^-0.5. The training form is in `mla_training`.
+
+Multiply-adds per head, with T new tokens, per cached row: expanded T (nope + rope + v) + r (nope + v), absorbed T (2 r + R). The
+second is less for few tokens: up to 170 at the published shape. In both forms nothing waits for a device: where a sequence starts
+is known on the host.
 
 RoPE convention: components (2 i, 2 i + 1) of the rope part are one rotating pair with frequency theta^(-2 i / R), as the weights of
 DeepSeek-V3 are stored. DeepSeek's own code also moves the result to half-split order; doing so to both sides does not change a
@@ -12,17 +17,24 @@ score, and here the order is kept.
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-BLOCK_TOKENS = 1024
-QUERY_TOKENS = 128
-TRAINING_QUERY_TOKENS = 64
-ABSORBED_TOKENS = 4  # up to so many new tokens the absorbed form is used
+from kleval.ops.attend import Attend, attend, merge
+
+GRANULE = 256  # cached rows that lie together, and are addressed together by device kernels
+BLOCK_TOKENS = 2048  # cached rows expanded at a time on a CPU, of all sequences of a group together
+CUDA_BLOCK_TOKENS = 8192  # and on CUDA
+GROUP_TOKENS = 65536  # most new tokens of the sequences that go together: bounds the float32 results
+OWN_TOKENS = 128  # least side of a causal square on a CPU
+ABSORBED_TOKENS = 256  # most new tokens the absorbed form is used for
+CUDA_ABSORBED_TOKENS = 8  # there the absorbed form of several tokens has no fused kernel
+LONG_TOKENS = 8192  # rows that several threads share
 
 
 def apply_rope(x: Tensor, positions: Tensor, theta: float) -> Tensor:
@@ -36,133 +48,228 @@ def apply_rope(x: Tensor, positions: Tensor, theta: float) -> Tensor:
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2).to(x.dtype)
 
 
-def expand(latent: Tensor, k_rope: Tensor, kv_b: Tensor, nope: int) -> tuple[Tensor, Tensor]:
-    """Keys and values of all heads. latent [B, S, r], k_rope [B, S, R], kv_b [H, nope + v, r] -> [B, H, S, nope + R], [B, H, S, v]."""
-    heads = len(kv_b)
-    both = F.linear(latent, kv_b.flatten(0, 1)).unflatten(-1, (heads, -1)).transpose(1, 2)  # [B, H, S, nope + v]
-    k_nope, v = both[..., :nope], both[..., nope:]
-    return torch.cat([k_nope, k_rope[:, None].expand(-1, heads, -1, -1).to(k_nope.dtype)], -1), v
+def cached_attention(
+    q: Tensor, rows: Sequence[Sequence[Tensor]], counts: Sequence[int], kv_b: Tensor, nope: int, scale: float
+) -> Tensor:
+    """New tokens against all cached rows, their own included, without gradient, in the cheaper of the two forms.
 
-
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, block: int = TRAINING_QUERY_TOKENS) -> Tensor:
-    """Causal attention of a sequence with itself, differentiable once. q, k [B, H, T, D], v [B, H, T, Dv] -> [B, H, T, Dv].
-
-    A block of queries at a time against the keys up to its own end: half the work of a masked [T, T]. Where keys and values
-    differ in width torch's fused attention falls back to [T, T] on a CPU; this is faster there, and kept for the gradient are
-    the weights of the lower triangle alone. Computes in float32 (float64 for float64).
+    q [B, T, H, nope + R]. rows: per sequence its segments [n, r + R], the last counts[b] of whose rows belong to the sequence's
+    first counts[b] tokens here; what is behind those in q is padding, for which 0 is returned. Token t of a sequence sees all
+    rows up to its own. kv_b [H, nope + v, r]. Returns [B, T, H, v] in q's dtype.
     """
-    wide = torch.promote_types(q.dtype, torch.float32)
-    with torch.autocast(q.device.type, enabled=False):
-        o: Tensor = _CausalAttention.apply(*(x.to(wide).flatten(0, 1) for x in (q * scale, k, v)), block)
-    return o.view(v.shape).to(v.dtype)
+    form = absorbed_attention if absorbed_is_cheaper(max(counts, default=0), q, kv_b, nope) else prefill_attention
+    return form(q, rows, counts, kv_b, nope, scale)
 
 
-class _CausalAttention(torch.autograd.Function):
-    """q (scaled), k [N, T, D], v [N, T, Dv] -> [N, T, Dv]."""
+def absorbed_is_cheaper(tokens: int, q: Tensor, kv_b: Tensor, nope: int) -> bool:
+    """Whether so many new tokens meet a long cache with fewer operations in latent space."""
+    if q.is_cuda:
+        return tokens <= CUDA_ABSORBED_TOKENS
+    rank, value = kv_b.shape[-1], kv_b.shape[1] - nope
+    more_per_token = 2 * (rank + q.shape[-1] - nope) - 2 * max(q.shape[-1], value)  # widths as the CPU kernel pads them
+    return tokens <= ABSORBED_TOKENS and tokens * more_per_token < rank * (nope + value)
 
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, block: int) -> Tensor:
-        out = torch.empty_like(v)
-        kept = []
-        for begin in range(0, q.shape[1], block):
-            part = q[:, begin : begin + block]
-            end = begin + part.shape[1]
-            future = part.new_full((part.shape[1], end), -torch.inf).triu_(begin + 1)
-            weights = torch.baddbmm(future, part, k[:, :end].transpose(1, 2)).softmax(-1)
-            out[:, begin:end] = torch.bmm(weights, v[:, :end])
-            kept.append(weights)
-        if any(ctx.needs_input_grad):
-            ctx.save_for_backward(q, k, v, out, *kept)
-        return out
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q, k, v, out, *kept = ctx.saved_tensors
-        d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        along = (d_out * out).sum(-1, keepdim=True)
-        begin = 0
-        with torch.autocast(q.device.type, enabled=False):
-            for weights in kept:
-                end = begin + weights.shape[1]
-                d_part = d_out[:, begin:end]
-                d_v[:, :end].baddbmm_(weights.transpose(1, 2), d_part)
-                d_scores = torch.bmm(d_part, v[:, :end].transpose(1, 2)).sub_(along[:, begin:end]).mul_(weights)
-                d_q[:, begin:end] = torch.bmm(d_scores, k[:, :end])
-                d_k[:, :end].baddbmm_(d_scores.transpose(1, 2), q[:, begin:end])
-                begin = end
-        return d_q, d_k, d_v, None
+def expand(rows: Tensor, kv_b: Tensor, nope: int) -> tuple[Tensor, Tensor]:
+    """Keys and values of all heads. rows [B, S, r + R], kv_b [H, nope + v, r] -> [B, H, S, nope + R], [B, H, S, v]."""
+    heads, _, rank = kv_b.shape
+    both = (
+        F.linear(rows[..., :rank], kv_b.flatten(0, 1)).unflatten(-1, (heads, -1)).transpose(1, 2)
+    )  # [B, H, S, nope + v]
+    rope = rows[:, None, :, rank:].expand(-1, heads, -1, -1)
+    return torch.cat([both[..., :nope], rope], -1), both[..., nope:]
 
 
 def prefill_attention(
-    q: Tensor, rows: Tensor, starts: Tensor, kv_b: Tensor, nope: int, scale: float, block: int = BLOCK_TOKENS
+    q: Tensor,
+    rows: Sequence[Sequence[Tensor]],
+    counts: Sequence[int],
+    kv_b: Tensor,
+    nope: int,
+    scale: float,
+    block: int | None = None,
+    attend_block: Attend = attend,
 ) -> Tensor:
-    """New tokens against all cached rows, their own included, without gradient.
+    """`cached_attention` in expanded form, at most `block` rows at a time.
 
-    q [B, T, H, nope + R]: sequence b's tokens are at positions starts[b] ... starts[b] + T - 1. rows [B, S, r + R],
-    S >= max(starts) + T; token t of sequence b sees rows 0 ... starts[b] + t. kv_b [H, nope + v, r]. Returns [B, T, H, v].
-
-    At most `block` rows are expanded at a time and QUERY_TOKENS queries meet them at a time: scores stay in the processor's
-    cache, and no more of them exist than [H, QUERY_TOKENS, block]. Sequences go one by one, each over its own length.
+    Sequences of equal length and as many new tokens go together. Rows before the new tokens are attended in full; the new
+    tokens' own in blocks too: a block's square causally, by later tokens in full.
     """
-    q = (q * scale).transpose(1, 2)  # [B, H, T, nope + R]
-    outputs = [
-        _attend(q[b], rows[b, : start + q.shape[2]], start, kv_b, nope, block)
-        for b, start in enumerate(starts.tolist())
-    ]
-    return torch.stack(outputs).transpose(1, 2).to(q.dtype)
+    out = q.new_zeros(*q.shape[:3], kv_b.shape[1] - nope)
+    for members, total, tokens in _groups(rows, counts):
+        alone = len(members) == len(q)
+        queries = (q if alone else q[members])[:, :tokens].transpose(1, 2)  # [G, H, t, nope + R]
+        size = block or max(GRANULE, (CUDA_BLOCK_TOKENS if q.is_cuda else BLOCK_TOKENS) // len(members))
+        # The CPU kernel computes all of a causal square: four small ones are 5/8 of the work of a large one.
+        own = size if q.is_cuda else min(size, max(OWN_TOKENS, tokens // 4))
+        edges = [*range(0, total - tokens, size), *range(total - tokens, total, own), total]
+        result = _blockwise(queries, [rows[b] for b in members], edges, kv_b, nope, scale, attend_block).transpose(1, 2)
+        if alone and tokens == q.shape[1]:
+            return result.to(q.dtype)
+        out[members, :tokens] = result.to(q.dtype)
+    return out
 
 
-def _attend(q: Tensor, rows: Tensor, start: int, kv_b: Tensor, nope: int, block: int) -> Tensor:
-    """One sequence by online softmax: q [H, T, D] scaled, rows [start + T, r + R] -> [H, T, v], float32 or wider."""
-    heads, tokens, _ = q.shape
-    rank = kv_b.shape[-1]
-    wide = torch.promote_types(q.dtype, torch.float32)
-    top = q.new_full((heads, tokens, 1), -torch.inf, dtype=wide)
-    total = q.new_zeros(heads, tokens, 1, dtype=wide)
-    out = q.new_zeros(heads, tokens, kv_b.shape[1] - nope, dtype=wide)
-    future = q.new_full((QUERY_TOKENS, QUERY_TOKENS), -torch.inf, dtype=wide).triu_(1)
-    scratch = q.new_empty(heads * QUERY_TOKENS * min(block, len(rows)))  # one allocation for all scores
-    for begin in range(0, len(rows), block):
-        part = rows[begin : begin + block].to(q.dtype)
-        k, v = (x.squeeze(0) for x in expand(part[None, :, :rank], part[None, :, rank:], kv_b, nope))
-        k = k.transpose(-1, -2).contiguous()
-        for i in range(max(0, begin - start) // QUERY_TOKENS * QUERY_TOKENS, tokens, QUERY_TOKENS):
-            here = slice(i, min(i + QUERY_TOKENS, tokens))
-            count = here.stop - i
-            end = min(start + here.stop, begin + len(part)) - begin  # rows of this block that some query here sees
-            scores = scratch[: heads * count * end].view(heads, count, end)
-            scores = torch.bmm(q[:, here], k[..., :end], out=scores).to(wide)
-            # Columns past each query's own position; in blocks that lie before all queries there are none.
-            own = start + i - begin
-            if own < end - 1:
-                first = max(own, 0)
-                scores[..., first:] += future[:count, first - own : end - own]
-            new_top = torch.maximum(top[:, here], scores.amax(-1, keepdim=True))
-            scores.sub_(new_top).exp_()
-            shrink = (top[:, here] - new_top).exp_()
-            total[:, here] = total[:, here] * shrink + scores.sum(-1, keepdim=True)
-            out[:, here] = out[:, here] * shrink + torch.bmm(scores.to(v.dtype), v[:, :end])
-            top[:, here] = new_top
-    return out / total
+def _groups(rows: Sequence[Sequence[Tensor]], counts: Sequence[int]) -> Iterator[tuple[list[int], int, int]]:
+    """Sequences with equal numbers of rows and of new tokens: (members, rows, new tokens)."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for b, count in enumerate(counts):
+        if count:
+            groups.setdefault((sum(map(len, rows[b])), count), []).append(b)
+    for (total, count), members in groups.items():
+        most = max(1, GROUP_TOKENS // count)
+        for first in range(0, len(members), most):
+            yield members[first : first + most], total, count
 
 
-def absorbed_attention(q: Tensor, rows: Tensor, starts: Tensor, kv_b: Tensor, nope: int, scale: float) -> Tensor:
-    """The same as `prefill_attention` for few tokens, in latent space: cost per cached row H (2 r + R) and no expansion.
+def _blockwise(
+    q: Tensor,
+    rows: Sequence[Sequence[Tensor]],
+    edges: Sequence[int],
+    kv_b: Tensor,
+    nope: int,
+    scale: float,
+    attend_block: Attend,
+) -> Tensor:
+    """q [G, H, T, nope + R] of the last T positions -> [G, H, T, v], in q's dtype or wider. edges: of the blocks; the position
+    of the first query is one of them."""
+    value, start = kv_b.shape[1] - nope, edges[-1] - q.shape[2]
+    out = q.new_zeros(*q.shape[:3], value, dtype=torch.promote_types(q.dtype, torch.float32))
+    lse = torch.full_like(out[..., 0], -math.inf)
+    for begin, end in pairwise(edges):
+        parts = [_slice(segments, begin, end).to(q.dtype) for segments in rows]
+        k, v = expand(parts[0][None] if len(parts) == 1 else torch.stack(parts), kv_b, nope)
+        if not q.is_cuda and 0 < k.shape[-1] - value <= nope:
+            # The CPU kernel wants values as wide as keys: their left neighbours in memory make them so without a copy.
+            v = v.as_strided((*v.shape[:3], k.shape[-1]), v.stride(), v.storage_offset() - k.shape[-1] + value)
+        own, past = (
+            max(begin - start, 0),
+            max(end - start, 0),
+        )  # the queries of these very rows; none before the new tokens
+        if own < past:
+            square, square_lse = attend_block(q[:, :, own:past], k, v, scale, True)
+            if len(edges) == 2:
+                return square[..., -value:]
+            merge(out[:, :, own:past], lse[:, :, own:past], square[..., -value:], square_lse)
+        if past < q.shape[2]:
+            more, more_lse = attend_block(q[:, :, past:], k, v, scale, False)
+            merge(out[:, :, past:], lse[:, :, past:], more[..., -value:], more_lse)
+    return out
 
-    q [B, T, H, nope + R], rows [B, S, r + R], starts [B], kv_b [H, nope + v, r] -> [B, T, H, v].
-    """
+
+def _slice(segments: Sequence[Tensor], begin: int, end: int) -> Tensor:
+    """Rows begin ... end - 1 of a sequence: a view where they lie in one segment."""
+    parts = []
+    for segment in segments:
+        if begin < len(segment) and end > 0:
+            parts.append(segment[max(begin, 0) : end])
+        begin, end = begin - len(segment), end - len(segment)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def absorbed_attention(
+    q: Tensor,
+    rows: Sequence[Sequence[Tensor]],
+    counts: Sequence[int],
+    kv_b: Tensor,
+    nope: int,
+    scale: float,
+    attend_block: Attend = attend,
+) -> Tensor:
+    """`cached_attention` in latent space: every head's queries meet the same rows, which are read as they lie."""
+    batch, tokens = q.shape[:2]
+    if batch == tokens == counts[0] == 1:
+        return _one_token(q, rows[0], kv_b, nope, scale, attend_block)
+    full = to_latent(q, kv_b, nope)  # [H, B, T, r + R]
+    if tokens == 1:
+        flat = full.permute(1, 2, 0, 3).contiguous().split(1)  # [1, 1, H, r + R] each
+        outs = [_over_rows(flat[b], rows[b], scale, attend_block) if n else flat[b] * 0 for b, n in enumerate(counts)]
+        return from_latent(torch.cat(outs).permute(2, 0, 1, 3), kv_b, nope)
+    latent = full.new_zeros(full.shape)
+    for b, count in enumerate(counts):
+        if count:
+            latent[:, b, :count] = _absorbed(full[:, b, :count], rows[b], scale, attend_block)
+    return from_latent(latent, kv_b, nope)
+
+
+def _one_token(
+    q: Tensor, segments: Sequence[Tensor], kv_b: Tensor, nope: int, scale: float, attend_block: Attend
+) -> Tensor:
+    """One token of one sequence. At small sizes a step costs what its operators cost to call: here are as few as can be."""
+    heads, _, rank = kv_b.shape
+    q = q.reshape(heads, 1, -1)
+    kv_b = kv_b if kv_b.dtype == q.dtype else kv_b.to(q.dtype)
+    full = torch.cat([torch.bmm(q[..., :nope], kv_b[:, :nope]), q[..., nope:]], -1)  # [H, 1, r + R]
+    latent = _over_rows(full.view(1, 1, heads, -1), segments, scale, attend_block).view(heads, 1, -1)
+    return torch.bmm(latent[..., :rank], kv_b[:, nope:].mT).view(1, 1, heads, -1)
+
+
+def to_latent(q: Tensor, kv_b: Tensor, nope: int) -> Tensor:
+    """Queries that meet cached rows directly: [B, T, H, nope + R] -> [H, B, T, r + R]."""
     batch, tokens, heads, _ = q.shape
-    rank = kv_b.shape[-1]
-    last = int(starts.max()) + tokens
-    rows = rows[:, :last]
-    in_latent = torch.einsum("bthd,hdr->bthr", q[..., :nope], kv_b[:, :nope].to(q.dtype))
-    full = torch.cat([in_latent, q[..., nope:]], -1).flatten(1, 2)  # [B, T * H, r + R]
-    # Rows on the left: with so few queries a matrix product walks over them twice as fast as with rows transposed.
-    scores = (rows.to(q.dtype) @ full.transpose(1, 2)).transpose(1, 2).unflatten(1, (tokens, heads))
-    scores = scores.contiguous().to(torch.promote_types(q.dtype, torch.float32)) * scale
-    seen = starts[:, None] + torch.arange(tokens, device=q.device)
-    hidden = torch.arange(last, device=q.device) > seen[..., None]  # [B, T, S]
-    weights = scores.masked_fill(hidden[:, :, None], -torch.inf).softmax(-1).to(q.dtype)
-    of_latent = (weights.flatten(1, 2) @ rows[..., :rank].to(q.dtype)).view(batch, tokens, heads, rank)
-    return torch.einsum("bthr,hdr->bthd", of_latent, kv_b[:, nope:].to(q.dtype))
+    q = q.permute(2, 0, 1, 3)
+    flat = torch.bmm(q[..., :nope].reshape(heads, batch * tokens, nope), kv_b[:, :nope].to(q.dtype))
+    return torch.cat([flat.view(heads, batch, tokens, -1), q[..., nope:]], -1)
+
+
+def from_latent(latent: Tensor, kv_b: Tensor, nope: int) -> Tensor:
+    """Weighted rows [H, B, T, >= r] to values [B, T, H, v]."""
+    heads, batch, tokens, _ = latent.shape
+    flat = latent[..., : kv_b.shape[-1]].reshape(heads, batch * tokens, kv_b.shape[-1])
+    values = torch.bmm(flat, kv_b[:, nope:].to(latent.dtype).transpose(1, 2))
+    return values.view(heads, batch, tokens, -1).permute(1, 2, 0, 3)
+
+
+def _absorbed(q: Tensor, segments: Sequence[Tensor], scale: float, attend_block: Attend) -> Tensor:
+    """q [H, t, r + R], the last t rows its own tokens' -> weighted rows [H, t, r + R]."""
+    heads, tokens, width = q.shape
+    before = sum(len(segment) for segment in segments) - tokens
+    own = _slice(segments, before, before + tokens).to(q.dtype).expand(1, heads, -1, -1)
+    out, lse = attend_block(q[None], own, own, scale, True)
+    results = [(out.reshape(1, 1, -1, width), lse.reshape(1, 1, -1))]
+    flat = q.reshape(1, 1, heads * tokens, width)
+    return _over_rows(flat, _first(segments, before), scale, attend_block, results).view(heads, tokens, width)
+
+
+def _over_rows(
+    q: Tensor,
+    segments: Sequence[Tensor],
+    scale: float,
+    attend_block: Attend,
+    others: Sequence[tuple[Tensor, Tensor]] = (),
+) -> Tensor:
+    """q [1, 1, n, r + R] against all rows, and results over other rows, put together -> [1, 1, n, r + R]."""
+    results = list(others)
+    for piece in _pieces(segments):
+        keys = piece if piece.dtype == q.dtype else piece.to(q.dtype)
+        queries = q if piece.shape[0] == 1 else q.expand(piece.shape[0], -1, -1, -1)
+        results.append(attend_block(queries, keys, keys, scale, False))
+    if len(results) == 1 and results[0][0].shape[0] == 1:
+        return results[0][0]
+    weights = torch.cat([lse for _, lse in results]).softmax(0).unsqueeze(-1)
+    return (torch.cat([out for out, _ in results]) * weights).sum(0, keepdim=True).to(q.dtype)
+
+
+def _first(segments: Sequence[Tensor], count: int) -> list[Tensor]:
+    kept = []
+    for segment in segments:
+        if count > 0:
+            kept.append(segment[:count])
+        count -= len(segment)
+    return kept
+
+
+def _pieces(segments: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Segments as [n, 1, rows, r + R]: n > 1 where several threads, each of which takes one, are worth it."""
+    for segment in segments:
+        rows, width = segment.shape
+        if rows < LONG_TOKENS:
+            yield segment.view(1, 1, rows, width)
+        elif segment.device.type != "cpu":  # bounds the scores that `attend_plain` holds
+            yield from (part[None, None] for part in segment.split(LONG_TOKENS))
+        else:
+            threads = torch.get_num_threads()
+            each = rows // threads
+            yield segment[: threads * each].view(threads, 1, each, width)
+            if threads * each < rows:
+                yield segment[threads * each :][None, None]

@@ -11,9 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kleval.models.cache import HybridCache, LatentState, state_bytes
-from kleval.models.config import ARCHITECTURES, preset
+from kleval.models.cache import HybridCache
+from kleval.models.config import ARCHITECTURES
 from kleval.models.decoder import Decoder
+from kleval.models.sizes import preset
 
 Make = Callable[..., Decoder]
 laws = settings(max_examples=6, deadline=None)
@@ -129,38 +130,6 @@ def test_restore_goes_back_any_number_of_times(tiny_decoder: Make) -> None:
         cache.restore(snapshot)
         assert cache.lengths.tolist() == [30]
     close(decoder.hidden(ids[:, 30:], cache), decoder.hidden(ids)[:, 30:])
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_used_bytes_are_the_closed_form(tiny_decoder: Make, architecture: str) -> None:
-    decoder = tiny_decoder(architecture)
-    cache = new_cache(decoder, 3)
-    decoder.hidden(tokens(1, 3, 33), cache, lengths=torch.tensor([33, 20, 1]))
-    expected = sum(state_bytes(decoder.config, n, torch.float64) for n in (33, 20, 1))
-    assert cache.used_bytes() == expected
-    assert cache.allocated_bytes() >= expected
-
-
-def test_published_state_sizes() -> None:
-    """8064 bytes of latent rows per token over 7 MLA layers, 40 MiB of float32 state and conv tails in bf16 over 20 KDA layers."""
-    config = preset("kimi-linear", "48b-a3b")
-    fixed = state_bytes(config, 0, torch.bfloat16)
-    assert state_bytes(config, 1000, torch.bfloat16) - fixed == 8064 * 1000
-    assert fixed == 20 * (32 * 128 * 128 * 4 + 3 * 4096 * 3 * 2)
-    assert state_bytes(preset("mla", "48b-a3b"), 10, torch.bfloat16) == 31104 * 10
-
-
-def test_decoding_moves_the_latent_rows_rarely(tiny_decoder: Make) -> None:
-    decoder = tiny_decoder("mla")
-    cache = new_cache(decoder, 1)
-    decoder.hidden(tokens(1, 1, 200), cache)
-    storages = set()
-    for step in range(120):
-        decoder.hidden(tokens(step, 1, 1), cache)
-        layer = cache.layers[0]
-        assert isinstance(layer, LatentState)
-        storages.add(layer.rows.data_ptr())
-    assert len(storages) <= 2
 
 
 def test_long_prefill_keeps_memory_bounded() -> None:
