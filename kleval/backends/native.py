@@ -1,34 +1,43 @@
 """Runs kleval's own decoders in this process: batches of similar length, prefilled in chunks, decoded together.
 
 Prompts are split at the same positions whatever they are batched with, rows never see each other, and a finished row leaves: what
-a request answers does not depend on its neighbours. Memory: a batch holds as many requests as their states, by closed form, and the
-working memory of one prefill chunk fit into the budget; if an allocation fails all the same, the batch is halved and
-tried again, and a single request that fails becomes Failure(out_of_memory).
+a request answers does not depend on its neighbours. Every row's cached state has room for its own tokens alone. Memory: a batch
+holds as many requests as their states, by closed form, and the working memory of one prefill chunk fit into the budget; if an
+allocation fails all the same, the batch is halved and tried again, and a single request that fails becomes
+Failure(out_of_memory).
+
+On a CUDA device the kernels in use are compared with the plain recurrent forms when the model is opened (`ops.check`), prompts go
+in chunks of PREFILL_TOKENS["cuda"] tokens, and decode steps are replays of a CUDA graph (`models.stepper`).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from kleval.backends.generation import Job, completion, finish_reason, make_job, next_token, score_continuation
-from kleval.models.cache import HybridCache, state_bytes
+from kleval.models.cache import HybridCache
 from kleval.models.config import ModelConfig
 from kleval.models.decoder import Decoder
-from kleval.models.registry import load, resolve, weights_digest
+from kleval.models.latents import GRANULE
+from kleval.models.registry import config_of, load, resolve, weights_digest
+from kleval.models.stepper import Stepper, why_not_recorded
+from kleval.ops.available import kernels_in_use
 from kleval.ops.mla import BLOCK_TOKENS
-from kleval.tokenization import HFTokenizer
+from kleval.tokenization import ModelTokenizer
 from kleval.types import Failure, FinishReason, Outcome, Request, UsageError
 
-PREFILL_TOKENS = 512
+# On a GPU a chunk must fill the experts (16384 x 8 / 256 = 512 rows each) and the KDA kernel keeps 130 KiB per token of it: 2.1 GiB.
+PREFILL_TOKENS = {"cpu": 512, "cuda": 16384}
 MAX_ROWS = {"cpu": 16, "cuda": 64}
 LENGTH_RATIO = 0.8  # the shortest prompt of a batch against its longest ...
 SHORT_TOKENS = 128  # ... unless they differ by no more than this
-_FREE_SHARE = 0.6
+_FREE_SHARE = {"cpu": 0.6, "cuda": 0.8}
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -44,6 +53,8 @@ def open_native(
     place = _device(device)
     if dtype not in ("auto", *_DTYPES):
         raise UsageError(f"unknown dtype {dtype!r}: choose one of auto, {', '.join(_DTYPES)}")
+    if place.type == "cuda":
+        _check_kernels(place, config_of(spec))
     decoder, tokenizer = load(spec, place, _DTYPES.get(dtype))
     return NativeBackend(decoder, tokenizer, spec.name, weights_digest(spec), batch, memory_budget)
 
@@ -56,12 +67,12 @@ class NativeBackend:
     def __init__(
         self,
         decoder: Decoder,
-        tokenizer: HFTokenizer,
+        tokenizer: ModelTokenizer,
         model: str,
         digest: str = "",
         batch: int | None = None,
         memory_budget: int | None = None,
-        prefill_tokens: int = PREFILL_TOKENS,
+        prefill_tokens: int | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
@@ -71,7 +82,7 @@ class NativeBackend:
         weight = decoder.model.embed_tokens.weight
         self._device, self._dtype = weight.device, weight.dtype
         self._digest, self._batch, self._memory_budget = digest, batch, memory_budget
-        self._prefill_tokens = prefill_tokens
+        self._prefill_tokens = prefill_tokens or PREFILL_TOKENS[self._device.type]
         self._eos_id = tokenizer.eos_id if tokenizer.eos_id is not None else self.config.eos_token_id
 
     def describe(self) -> dict[str, Any]:
@@ -85,6 +96,8 @@ class NativeBackend:
             "config": self.config.to_dict(),
             "parameters": self.config.parameters(),
             "prefill_chunk": self._prefill_tokens,
+            "decode": "eager" if why_not_recorded(self._decoder, self._device) else "cuda graph",
+            "kernels": kernels_in_use(self._device),
             "max_batch": self._batch or MAX_ROWS[self._device.type],
             "memory_budget_bytes": self._memory_budget,
         }
@@ -140,7 +153,7 @@ class NativeBackend:
         longest = len(waiting[0].inputs)
         used = 0
         for rows, job in enumerate(waiting[:limit]):
-            used += state_bytes(self.config, job.total_tokens, self._dtype) + self._working_bytes(longest)
+            used += self._state_bytes(job.total_tokens) + self._working_bytes(longest)
             if used > budget:
                 if rows:
                     return rows
@@ -158,28 +171,38 @@ class NativeBackend:
         if self._memory_budget is not None:
             return self._memory_budget
         if self._device.type == "cuda":
-            return int(torch.cuda.mem_get_info(self._device)[0] * _FREE_SHARE)
+            free = torch.cuda.mem_get_info(self._device)[0]
+            cached = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
+            return int((free + cached) * _FREE_SHARE["cuda"])
         import psutil
 
-        return int(psutil.virtual_memory().available * _FREE_SHARE)
+        return int(psutil.virtual_memory().available * _FREE_SHARE["cpu"])
+
+    def _state_bytes(self, tokens: int) -> int:
+        """What one row of that many tokens allocates: rows of the cache come by the granule."""
+        dtype = str(self._dtype).removeprefix("torch.")
+        return self.config.state_bytes(-(-tokens // GRANULE) * GRANULE, 1, dtype).total
 
     def _working_bytes(self, longest: int) -> int:
         """Estimate of what one row of a prefill chunk needs besides its state: activations, one block of attention scores."""
         c = self.config
         chunk = min(self._prefill_tokens, longest)
+        size = self._dtype.itemsize
         inner = c.kda_num_heads * c.kda_head_dim
-        per_token = 6 * c.hidden_size + max(20 * inner, 3 * c.intermediate_size)
+        experts = c.num_experts_per_token * 3 * (c.moe_intermediate_size + c.hidden_size) if c.num_experts else 0
+        linear = inner * (80 if self._device.type == "cpu" else 40)  # bytes; the torch form works in float32
+        per_token = 24 * c.hidden_size + max(linear, size * 3 * c.intermediate_size, size * experts)
         keys = c.num_attention_heads * (c.qk_nope_head_dim + c.qk_rope_head_dim + c.v_head_dim) * BLOCK_TOKENS
-        scores = 3 * c.num_attention_heads * chunk * min(BLOCK_TOKENS, longest)
-        states = inner * c.kda_head_dim * max(1, chunk // 32)
-        return 4 * (chunk * per_token + keys + scores + states + 4 * c.vocab_size)
+        scores = 3 * c.num_attention_heads * min(chunk, BLOCK_TOKENS) * min(BLOCK_TOKENS, longest)
+        states = inner * c.kda_head_dim * max(1, chunk // 32) if self._device.type == "cpu" else 0
+        return chunk * per_token + 4 * (keys + scores + states + 4 * c.vocab_size)
 
     @torch.inference_mode()
     def _serve(self, batch: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
         """Prefill a batch and decode it to the end, yielding each request as it finishes."""
-        cache = HybridCache(
-            self.config, len(batch), self._device, self._dtype, capacity=max(job.total_tokens for job in batch)
-        )
+        capacity = [job.total_tokens for job in batch]
+        cache = HybridCache(self.config, len(batch), self._device, self._dtype, capacity)
+        stepper = Stepper(self._decoder, cache)
         active = list(batch)
         started = time.perf_counter()
         logits = self._prefill(active, cache)
@@ -210,25 +233,23 @@ class NativeBackend:
             if len(kept) < len(active):
                 cache.keep(kept)
                 active = [active[row] for row in kept]
-            ids = torch.tensor([[job.new_ids[-1]] for job in active], device=self._device)
-            logits = self._decoder.logits(self._decoder.hidden(ids, cache)[:, 0])
+            logits = stepper.step(torch.tensor([job.new_ids[-1] for job in active], device=self._device))
 
     def _prefill(self, jobs: Sequence[Job], cache: HybridCache) -> Tensor:
         """Run all inputs, a chunk at a time; score continuations on the way. Returns each row's last logits [B, V]."""
-        lengths = torch.tensor([len(job.inputs) for job in jobs], device=self._device)
-        longest = int(lengths.max())
-        ids = torch.zeros(len(jobs), longest, dtype=torch.int64)
+        lengths = [len(job.inputs) for job in jobs]
+        ids = torch.zeros(len(jobs), max(lengths), dtype=torch.int64)
         for row, job in enumerate(jobs):
-            ids[row, : len(job.inputs)] = torch.tensor(job.inputs)
+            ids[row, : lengths[row]] = torch.tensor(job.inputs)
         ids = ids.to(self._device)
         last: list[Tensor | None] = [None] * len(jobs)
-        for begin in range(0, longest, self._prefill_tokens):
+        for begin in range(0, ids.shape[1], self._prefill_tokens):
             part = ids[:, begin : begin + self._prefill_tokens]
-            here = (lengths - begin).clamp(0, part.shape[1])
-            full = bool((here == part.shape[1]).all())
-            hidden = self._decoder.hidden(part, cache, None if full else here)
+            here = [min(max(length - begin, 0), part.shape[1]) for length in lengths]
+            full = min(here) == part.shape[1]
+            hidden = self._decoder.hidden(part, cache, None if full else torch.tensor(here, device=self._device))
             for row, job in enumerate(jobs):
-                first, end = max(job.first - begin, 0), int(here[row])
+                first, end = max(job.first - begin, 0), here[row]
                 if first >= end:
                     continue
                 logits = self._decoder.logits(hidden[row, first:end])
@@ -236,6 +257,29 @@ class NativeBackend:
                     score_continuation(job, logits, begin + first - job.first)
                 last[row] = logits[-1]
         return torch.stack([row for row in last if row is not None])
+
+
+def _check_kernels(device: torch.device, config: ModelConfig) -> None:
+    """Those that this model uses, at its shapes, once per process; a kernel that fails is not used, and said so."""
+    from kleval.ops.check import Sizes, check_once
+
+    mixers = set(config.layer_mixers)
+    names: list[str] = [name for name in ("kda", "gdn") if name in mixers]
+    names += ["step"] if names else []
+    names += ["mla_decode"] if "mla" in mixers else []
+    sizes = Sizes(
+        heads=config.kda_num_heads,
+        dim=config.kda_head_dim,
+        hidden=config.hidden_size,
+        attention_heads=config.num_attention_heads,
+        rank=config.kv_lora_rank,
+        rope=config.qk_rope_head_dim,
+    )
+    if config.num_experts:
+        names += ["router", "experts_decode", "experts"]
+        inner, top_k = config.moe_intermediate_size, config.num_experts_per_token
+        sizes = replace(sizes, inner=inner, experts=config.num_experts, top_k=top_k)
+    check_once(device, sizes, tuple(names))
 
 
 def _device(name: str) -> torch.device:

@@ -3,13 +3,18 @@
 arXiv 2510.26692, Eq. 1 and Listing 1; the same function as fla-core's `fla/ops/kda/naive.py: naive_recurrent_kda`. The gate is the
 unbounded one of the released Kimi Linear, not the later lower-bound gate. See `delta_rule` for the algorithm.
 
+On a CUDA device whole prompts go through fla-core's kernels (`fla_kernels`) and single tokens through a kernel of our own
+(`kda_triton`); float32 and float64 operands, gradients and devices without those packages use the torch form everywhere.
+
 Multiply-adds per token and head, at chunks of C tokens: 3 K V for the state, about C (K + V) + C K for what is inside a chunk.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from kleval.ops.available import usable
 from kleval.ops.delta_rule import DEFAULT_CHUNK_TOKENS, chunk_delta_rule, recurrent_delta_rule
 
 
@@ -34,5 +39,36 @@ def chunk_kda(
     initial_state: Tensor | None = None,
     chunk_size: int = DEFAULT_CHUNK_TOKENS,
 ) -> tuple[Tensor, Tensor]:
-    """`recurrent_kda`, a chunk of tokens at a time; any T. chunk_size: a power of two. Differentiable once."""
+    """`recurrent_kda`, a chunk of tokens at a time; any T. Differentiable once.
+
+    chunk_size: a power of two, of the torch form; fla's kernels have their own.
+    """
+    if usable("kda", q.device) and not torch.is_grad_enabled():
+        from kleval.ops import fla_kernels
+
+        if fla_kernels.fits(q, v):
+            return fla_kernels.chunk_kda(q, k, v, g, beta, initial_state)
     return chunk_delta_rule(q, k, v, g, beta, initial_state, chunk_size)
+
+
+def step_kda(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """One token: shapes of `recurrent_kda` with T = 1. state [B, H, K, V] is updated in place and returned; no gradient."""
+    if usable("step", q.device):
+        from kleval.ops import kda_triton
+
+        if kda_triton.fits(q, v, state):
+            return kda_triton.step(q, k, v, g, beta, state), state
+    return step_delta_rule(q, k, v, g, beta, state), state
+
+
+def step_delta_rule(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> Tensor:
+    """The torch form of one token, for KDA (g [B, 1, H, K]) and GDN (g [B, 1, H, 1]); updates state in place."""
+    out_dtype = v.dtype
+    q, k, v, g, beta = (x.squeeze(1).to(state.dtype) for x in (q, k, v, g, beta))
+    scale = q.shape[-1] ** -0.5
+    state.mul_(g.exp().unsqueeze(-1))
+    read = torch.stack([k, q], -2) @ state  # [B, H, 2, V]: one walk over the state for both
+    error = (v - read[:, :, 0]) * beta.unsqueeze(-1)
+    o = (read[:, :, 1] + (q * k).sum(-1, keepdim=True) * error) * scale
+    state.addcmul_(k.unsqueeze(-1), error.unsqueeze(-2))
+    return o.to(out_dtype).unsqueeze(1)

@@ -10,6 +10,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kleval.ops import delta_rule_inference
+from kleval.ops.delta_rule_inference import lower_inverse
 from kleval.ops.gdn import chunk_gdn, recurrent_gdn
 from kleval.ops.kda import chunk_kda, recurrent_kda
 
@@ -51,14 +53,95 @@ def test_chunkwise_is_recurrent(
     chunk: int,
     with_state: bool,
 ) -> None:
+    """In the form for inference and, where a gradient is wanted, the one for training."""
     chunkwise, recurrent = RULES[rule]
     *inputs, state = operands(seed, batch, tokens, heads, key, value, rule == "kda", gates)
     initial = state if with_state else None
-    o, final = chunkwise(*inputs, initial, chunk_size=chunk)
     expected, expected_final = recurrent(*inputs, initial)
-    assert o.shape == (batch, tokens, heads, value)
+    for training in (False, True):
+        o, final = chunkwise(*(x.requires_grad_(training) for x in inputs), initial, chunk_size=chunk)
+        assert o.shape == (batch, tokens, heads, value)
+        close(o, expected)
+        close(final, expected_final)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@given(
+    seed=st.integers(0, 10**6),
+    tokens=st.integers(100, 400),
+    decay=st.sampled_from([1e-9, 1e-3, 0.5, 4.9, 5.1, 80.0]),
+    chunk=st.sampled_from([16, 32, 64, 128, 256]),
+    spread=st.sampled_from([0.0, 1.0, 4.0]),
+)
+@laws
+def test_decays_near_0_and_near_1_over_long_chunks(
+    operands: Callable[..., Any], rule: str, seed: int, tokens: int, decay: float, chunk: int, spread: float
+) -> None:
+    """Log-decays about -decay, some channels e^spread times faster than others: on both sides of where the forms change."""
+    chunkwise, recurrent = RULES[rule]
+    q, k, v, g, beta, state = operands(seed, 1, tokens, 2, 8, 8, rule == "kda", "none")
+    generator = torch.Generator().manual_seed(seed)
+    rates = torch.randn(g.shape[-1], generator=generator, dtype=g.dtype) * spread
+    g = -decay * (1 + 0.1 * torch.rand(g.shape, generator=generator, dtype=g.dtype)) * rates.exp()
+    o, final = chunkwise(q, k, v, g, beta, state, chunk_size=chunk)
+    expected, expected_final = recurrent(q, k, v, g, beta, state)
     close(o, expected)
     close(final, expected_final)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_cliff_in_one_chunk_leaves_the_others_alone(operands: Callable[..., Any], rule: str) -> None:
+    chunkwise, recurrent = RULES[rule]
+    q, k, v, g, beta, state = operands(13, 2, 128, 2, 8, 8, rule == "kda", "slow")
+    g[0, 40:43] = -1e3
+    o, final = chunkwise(q, k, v, g, beta, state)
+    expected, expected_final = recurrent(q, k, v, g, beta, state)
+    close(o, expected)
+    close(final, expected_final)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_pieces_of_a_long_sequence_are_the_whole(
+    operands: Callable[..., Any], rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunkwise, _ = RULES[rule]
+    inputs = operands(14, 2, 200, 2, 8, 8, rule == "kda", "usual")
+    o, final = chunkwise(*inputs)
+    monkeypatch.setattr(delta_rule_inference, "_PIECE_VALUES", 64 * 2 * 2 * 8)
+    again, end = chunkwise(*inputs)
+    close(again, o)
+    close(end, final)
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 30])
+def test_both_loops_over_chunks_are_the_recurrence(
+    operands: Callable[..., Any], limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delta_rule_inference, "_LOOP_VALUES", limit)
+    inputs = operands(15, 2, 130, 2, 8, 6, True, "usual")
+    o, final = chunk_kda(*inputs)
+    expected, expected_final = recurrent_kda(*inputs)
+    close(o, expected)
+    close(final, expected_final)
+
+
+def test_the_given_state_is_left_as_it_is(operands: Callable[..., Any]) -> None:
+    *inputs, state = operands(16, 1, 70, 2, 8, 8, True, "usual")
+    before = state.clone()
+    chunk_kda(*inputs, state)
+    assert torch.equal(state, before)
+
+
+@given(seed=st.integers(0, 10**6), levels=st.integers(0, 7), scale=st.sampled_from([0.1, 1.0]))
+@laws
+def test_lower_inverse_inverts(seed: int, levels: int, scale: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    size = 1 << levels
+    # Upper triangle included: it must not be read. Entries as of a Gram matrix of unit keys, so that the inverse stays small.
+    keys = torch.nn.functional.normalize(torch.randn(3, size, 4, generator=generator, dtype=torch.float64), dim=-1)
+    x = scale * keys @ keys.transpose(1, 2)
+    eye = torch.eye(size, dtype=torch.float64).expand(3, -1, -1)
+    close(lower_inverse(x) @ (eye + x.tril(-1)), eye)
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -24,6 +24,15 @@ def test_l2_norm_adds_its_epsilon_to_the_sum_of_squares() -> None:
     torch.testing.assert_close(l2_norm(x), x / (4e-6 + 1e-6) ** 0.5)
 
 
+def test_without_gradients_it_is_the_same() -> None:
+    x, gate = (torch.randn(2, 3, 4, 8, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    weight = torch.randn(8, dtype=torch.float64, requires_grad=True)
+    for function in (lambda: gated_rms_norm(x, weight, gate), lambda: rms_norm(x, weight), lambda: l2_norm(x)):
+        with torch.no_grad():
+            plain = function()
+        torch.testing.assert_close(plain, function().detach())
+
+
 def test_zero_stays_zero() -> None:
     zero = torch.zeros(2, 8, requires_grad=True)
     y = l2_norm(zero) + rms_norm(zero, torch.ones(8))

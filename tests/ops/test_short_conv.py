@@ -47,6 +47,18 @@ def test_two_chunks_are_one(tokens: int, cut: int) -> None:
     torch.testing.assert_close(end, tail)
 
 
+def test_one_token_at_a_time_is_the_whole() -> None:
+    x, weight = torch.randn(2, 6, 3, dtype=torch.float64), torch.randn(3, 1, 4, dtype=torch.float64)
+    whole, last = short_conv(x, weight)
+    tail, outputs = None, []
+    with torch.no_grad():
+        for t in range(6):
+            y, tail = short_conv(x[:, t : t + 1], weight, tail)
+            outputs.append(y)
+    torch.testing.assert_close(torch.cat(outputs, 1), whole)
+    torch.testing.assert_close(tail, last)
+
+
 def test_padding_does_not_enter_the_tail() -> None:
     x, weight = torch.randn(3, 6, 2), torch.randn(2, 1, 4)
     tail = torch.randn(3, 2, 3)
