@@ -106,18 +106,11 @@ def _torch() -> Iterator[Check]:
 def _cpu() -> Iterator[Check]:
     import psutil
 
+    from kleval.store.machine import cpu_name
+
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cores = psutil.cpu_count(logical=False)
-    yield Check("cpu", "ok", f"{_cpu_name()}, {cores or '?'} cores, {usable} usable threads")
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text("utf-8", "replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    yield Check("cpu", "ok", f"{cpu_name()}, {cores or '?'} cores, {usable} usable threads")
 
 
 def _memory() -> Iterator[Check]:

@@ -128,7 +128,10 @@ def _run(path: Path) -> dict[str, Any]:
         store = RunStore.open(path)
         status, manifest = str(store.status), store.manifest
         counts = manifest["counts"]
-        if status in ("running", "interrupted"):
+        if manifest.get("kind", "run") != "run":
+            done = sum(not point.failed for point in store.points())
+            counts = {**counts, "answered": done, "failed": counts.get("failed", 0)}
+        elif status in ("running", "interrupted"):
             # A killed run had no time to count.
             answered = sum(len(cell) for cell in store.answered_by_cell().values())
             counts = {**counts, "answered": answered}
@@ -136,6 +139,7 @@ def _run(path: Path) -> dict[str, Any]:
         status, manifest, counts = "damaged", {}, {}
     return {
         "run": str(path),
+        "kind": manifest.get("kind", "run"),
         "status": status,
         "started": manifest.get("started", ""),
         "models": ",".join(manifest.get("models", ())),

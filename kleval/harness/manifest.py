@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import kleval
 from kleval.harness.plan import ModelFacts, Plan
 from kleval.harness.spec import RunSpec
+from kleval.store.machine import commit, cpu_name
 from kleval.store.manifest import now
 from kleval.types import Task
 
@@ -144,7 +143,7 @@ def hardware() -> dict[str, Any]:
     if torch is not None and torch.cuda.is_available():
         gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
         "gpus": gpus,
@@ -152,28 +151,6 @@ def hardware() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": getattr(torch, "__version__", None) and str(torch.__version__),  # type: ignore[union-attr]
     }
-
-
-def commit() -> str | None:
-    """The commit of the checkout that this package runs from, `-dirty` when it was changed; None when it is installed."""
-    root = Path(kleval.__file__).resolve().parents[1]
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None
-
-
-def _cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
