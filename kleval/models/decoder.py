@@ -7,6 +7,7 @@ positions only and prefill on the last one.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from kleval.models.cache import HybridCache
 from kleval.models.config import ModelConfig
 from kleval.models.layers import Block
 from kleval.models.modules import RMSNorm
+from kleval.models.single import SingleToken, Step
 
 
 class _Body(nn.Module):
@@ -35,6 +37,7 @@ class Decoder(nn.Module):
         self.model = _Body(config)
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self._single: SingleToken | None = None
 
     def hidden(self, ids: Tensor, cache: HybridCache | None = None, lengths: Tensor | None = None) -> Tensor:
         """ids [B, T] -> [B, T, hidden] after the final norm.
@@ -44,6 +47,10 @@ class Decoder(nn.Module):
         at position 0 and autograd works; with one, no gradient is kept.
         """
         batch, tokens = ids.shape
+        if cache is not None and tokens == 1 and lengths is None and ids.device.type == "cpu":
+            blocks = self._single_token()
+            if None not in blocks:
+                return self._one_each(ids, cache, blocks)
         steps = torch.arange(tokens, device=ids.device)
         valid = None if lengths is None else steps < lengths[:, None]
         if cache is None:
@@ -51,9 +58,9 @@ class Decoder(nn.Module):
         if tokens == 0:
             return self.model.embed_tokens(ids)
         with torch.no_grad():
-            cache.reserve(tokens)
+            counts = cache.begin(tokens if lengths is None else lengths)
             x = self._blocks(ids, cache, cache.lengths[:, None] + steps, valid, lengths)
-            cache.advance(tokens if lengths is None else lengths)
+            cache.advance(tokens if lengths is None else counts)
         return x
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -61,6 +68,27 @@ class Decoder(nn.Module):
         head = self.model.embed_tokens if self.config.tie_word_embeddings else self.lm_head
         logits = F.linear(hidden, head.weight)
         return logits if logits.dtype == torch.float64 else logits.float()
+
+    def _single_token(self) -> list[tuple[Step, Step] | None]:
+        """The decode steps of all blocks; None where a block's weights want gradients."""
+        if self._single is None:
+            self._single = SingleToken(block for block in self.model.layers if isinstance(block, Block))
+        return self._single.ready()
+
+    @torch.no_grad()
+    def _one_each(self, ids: Tensor, cache: HybridCache, blocks: Sequence[tuple[Step, Step] | None]) -> Tensor:
+        """`hidden` of one token per row on a CPU, ids [B, 1]."""
+        cache.begin(1)
+        x = self.model.embed_tokens(ids[:, 0])
+        if self.config.embedding_multiplier != 1.0:
+            x = x * self.config.embedding_multiplier
+        positions = cache.lengths[:, None]
+        for block, state in zip(blocks, cache.layers, strict=True):
+            assert block is not None
+            mixer, mlp = block
+            x = mlp(mixer(x, state, positions), state, positions)
+        cache.advance(1)
+        return self.model.norm(x).unsqueeze(1)
 
     def _blocks(
         self, ids: Tensor, cache: HybridCache | None, positions: Tensor, valid: Tensor | None, lengths: Tensor | None

@@ -69,7 +69,14 @@ def chunk_delta_rule(
     chunk = min(chunk_size, 1 << (tokens - 1).bit_length())
     dtype, out_dtype = compute_dtype(q), v.dtype
     with torch.autocast(q.device.type, enabled=False):
-        state = _state(q, v, initial_state).flatten(0, 1)
+        state = _state(q, v, initial_state)
+        if chunk > 1 and not _needs_gradient(q, k, v, g, beta, state):
+            from kleval.ops.delta_rule_inference import chunk_inference
+
+            q, k, v, g, beta = (x.to(dtype) for x in (q, k, v, g, beta))
+            o, final = chunk_inference(q, k, v, g, beta, state, chunk)
+            return o.to(out_dtype), final
+        state = state.flatten(0, 1)
         parts = (_to_chunks(x.to(dtype), chunk) for x in (q, k, v, g, beta.unsqueeze(-1)))
         o, final = _ChunkDeltaRule.apply(*parts, state)  # o [n, B * H, C, V]
         o = o.unflatten(1, (batch, heads)).permute(1, 0, 3, 2, 4).flatten(1, 2)[:, :tokens]
@@ -79,6 +86,10 @@ def chunk_delta_rule(
 def compute_dtype(x: Tensor) -> torch.dtype:
     """States and gates are float32 whatever the activations are, float64 in tests."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _needs_gradient(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
 
 
 def _state(q: Tensor, v: Tensor, initial: Tensor | None) -> Tensor:

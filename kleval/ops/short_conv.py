@@ -20,19 +20,23 @@ def short_conv(
     """x [B, T, D], weight [D, 1, W], tail [B, D, W - 1] the inputs before x (zeros if None).
 
     lengths [B]: real tokens per row, the rest is padding on the right that must not enter the tail.
-    Returns SiLU(conv(x)) [B, T, D] and the new tail [B, D, W - 1], both in x's dtype.
+    Returns SiLU(conv(x)) [B, T, D] and the new tail [B, D, W - 1], both in x's dtype; the tail's memory has time outside.
     """
     batch, tokens, channels = x.shape
     width = weight.shape[-1]
     before = x.new_zeros(batch, width - 1, channels) if tail is None else tail.transpose(1, 2).to(x.dtype)
     padded = torch.cat([before, x], 1)  # [B, W - 1 + T, D]
-    y: Tensor = _Taps.apply(padded, weight.squeeze(1).t().to(x.dtype).contiguous())
+    taps = weight.squeeze(1).t().to(x.dtype)
+    if tokens == 1 and not torch.is_grad_enabled():
+        y = F.silu((padded * taps).sum(1, keepdim=True), inplace=True)
+    else:
+        y = _Taps.apply(padded, taps.contiguous())
     if lengths is None:
         new_tail = padded[:, tokens:]
     else:
         index = lengths[:, None] + torch.arange(width - 1, device=x.device)
         new_tail = padded.gather(1, index[..., None].expand(-1, -1, channels))
-    return y, new_tail.transpose(1, 2).contiguous()
+    return y, new_tail.clone(memory_format=torch.contiguous_format).transpose(1, 2)
 
 
 class _Taps(torch.autograd.Function):

@@ -63,6 +63,21 @@ def test_a_cache_filled_in_inference_mode_goes_on_outside_of_it(tiny_decoder: Ma
     close(rest, decoder.hidden(ids)[:, 6:])
 
 
+def test_a_copied_decoder_decodes_with_its_own_weights(tiny_decoder: Make) -> None:
+    decoder, ids = tiny_decoder("kimi-linear", True), tokens(1, 8)
+
+    def decode(model: Decoder) -> torch.Tensor:
+        return steps(model, ids, 4, HybridCache(model.config, 1, dtype=torch.float64))
+
+    before = decode(decoder)
+    other = copy.deepcopy(decoder)
+    with torch.no_grad():
+        for p in other.parameters():
+            p.mul_(1.5)
+    close(decode(other), other.hidden(ids)[:, 4:])
+    close(decode(decoder), before)
+
+
 def test_a_fork_is_not_touched_by_steps_in_place(tiny_decoder: Make) -> None:
     decoder, ids = tiny_decoder("gdn-h"), tokens(1, 12)
     cache = HybridCache(decoder.config, 1, dtype=torch.float64)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from kleval.ops import dplr
 from kleval.ops.dplr import chunk_dplr, recurrent_dplr
 from kleval.ops.kda import chunk_kda, recurrent_kda
 
@@ -36,7 +37,7 @@ def draw(seed: int, batch: int, tokens: int, heads: int, key: int, value: int, g
     st.integers(0, 10**6),
     st.integers(1, 2),
     st.integers(1, 70),
-    st.sampled_from([1, 2, 8, 16, 32, 64]),
+    st.sampled_from([2, 4, 8, 16, 32, 64]),
     st.sampled_from(GATES),
 )
 def test_chunks_are_the_recurrence(seed: int, batch: int, tokens: int, chunk: int, gates: str) -> None:
@@ -99,7 +100,7 @@ def test_activations_keep_their_dtype_and_the_inputs_their_values() -> None:
     assert (o.dtype, after.dtype) == (torch.bfloat16, torch.float32)
 
 
-@pytest.mark.parametrize("chunk", [0, 3, -2, 48])
+@pytest.mark.parametrize("chunk", [0, 1, 3, -2, 48])
 def test_a_chunk_is_a_power_of_two(chunk: int) -> None:
     *operands, state = draw(2, 1, 4, 1, 2, 2, "usual")
     with pytest.raises(ValueError, match="power of two"):
@@ -111,3 +112,35 @@ def test_no_tokens_change_nothing() -> None:
     o, after = chunk_dplr(*(x[:, :0] for x in operands), state)
     assert o.shape == (1, 0, 2, 3)
     assert torch.equal(after, state)
+
+
+def test_flas_recurrence_is_ours_with_a_and_b_exchanged() -> None:
+    """What `_by_fla` relies on, checked on fla-core's own naive form: its a reads (and is added), its b writes."""
+    naive = pytest.importorskip("fla.ops.generalized_delta_rule.dplr.naive")
+    *operands, state = draw(9, 2, 20, 2, 8, 8, "usual")
+    q, k, v, a, b, g = (x.float() for x in operands)
+    expected, final = recurrent_dplr(q, k, v, a, b, g, state.float())
+    o, after = naive.dplr_recurrence(*(x.transpose(1, 2) for x in (q, k, v, -b, a, g)), state.float())
+    torch.testing.assert_close(o.transpose(1, 2), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(after, final, rtol=1e-4, atol=1e-4)
+
+
+def test_pieces_of_flas_kernel_carry_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`_by_fla` with the reference in the kernel's place: operands, pieces and states arrive as they should."""
+    dplr_module = pytest.importorskip("fla.ops.generalized_delta_rule.dplr")
+    lengths = []
+
+    def kernel(*tensors: Tensor, initial_state: Tensor | None, output_final_state: bool) -> tuple[Tensor, Tensor]:
+        q, k, v, a, b, g = tensors
+        lengths.append(q.shape[1])
+        assert output_final_state
+        return recurrent_dplr(q, k, v, b, -a, g, initial_state)
+
+    monkeypatch.setattr(dplr_module, "chunk_dplr_delta_rule", kernel)
+    monkeypatch.setattr("kleval.ops.fla_kernels.CALL_TOKENS", 64)
+    *operands, state = (x.float() for x in draw(4, 2, 75, 2, 8, 8, "usual"))
+    expected, final = recurrent_dplr(*operands, state)
+    o, after = dplr._by_fla(*operands, state)
+    assert lengths == [32, 32, 11]
+    torch.testing.assert_close(o, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(after, final, rtol=1e-4, atol=1e-4)
