@@ -12,7 +12,7 @@ import torch
 from kleval.profiler import events as ev
 from kleval.profiler.bench import Outcome, attempt
 from kleval.profiler.bound import Bound, copy_bandwidth, matmul_rate
-from kleval.profiler.environment import FREE_SHARE, free_bytes
+from kleval.profiler.environment import free_bytes
 from kleval.profiler.kernels import KernelSpec, OnEvent, PlannedKernel
 from kleval.profiler.measure import Clock, median, percentile
 from kleval.profiler.operators import (
@@ -31,6 +31,7 @@ from kleval.store.manifest import now
 
 TURN_SECONDS = {"cpu": 0.3, "cuda": 0.2}  # what the calls of one turn should take together
 MAX_CALLS = 200
+OPERAND_SHARE = 0.7  # of free memory, the rest is for what the operators need meanwhile
 
 Call = tuple[Callable[[], object], int, float]  # work, how often in a turn, seconds of the first time
 
@@ -125,7 +126,7 @@ class Session:
             self._fail(planned, {"kind": "wrong_result", "message": wrong})
             return False
         need = operand_bytes(planned.ctx, planned.heads, self.spec.head_dim, self.dtype)
-        room = int(FREE_SHARE * free_bytes(self.device))
+        room = int(OPERAND_SHARE * free_bytes(self.device))
         if need > room:
             self._leave(planned, f"operands of {need / 2**30:.1f} GiB, {room / 2**30:.1f} GiB free")
             return False

@@ -7,18 +7,15 @@ The same rows give the same bytes: ids are counted, times are the runs' own.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from kleval.report import absences, contrasts, examples, figures, header, views
+from kleval.report import absences, contrasts, embed, examples, figures, header, views
 from kleval.report.collect import Entrant, collect
+from kleval.report.columns import COLUMNS, PAPER, column_rows
 from kleval.report.files import write_text
-from kleval.report.words import length, plural, short_task
+from kleval.report.words import length, limits, plural, score, short_task
 from kleval.stats import BCA_MINIMUM
 from kleval.store import RunStore
 
@@ -61,7 +58,7 @@ def render(entrants: Sequence[Entrant], shown: Sequence[examples.Example], left_
     panels = [(f"fig-task-{i}", task, short_task(task) if one_family else task) for i, task in enumerate(shape.tasks)]
     drawn = {div: figures.average_figure(entrants, family, shape.ctxs) for family, (div, _) in averages.items()}
     drawn |= {div: figures.task_figure(entrants, task, shape.ctxs) for div, task, _ in panels}
-    scripts = [_script(get_plotlyjs()), _script(_asset("page.js"))]
+    scripts = [embed.script(get_plotlyjs()), embed.script(embed.asset("figures.js", "page.js"))]
 
     env = Environment(
         loader=PackageLoader("kleval.report", "."),
@@ -70,7 +67,7 @@ def render(entrants: Sequence[Entrant], shown: Sequence[examples.Example], left_
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.globals.update(length=length, plural=plural, short_task=short_task)
+    env.globals.update(length=length, limits=limits, plural=plural, score=score, short_task=short_task)
     heat = [(entrant, views.heat_rows(entrant, shape)) for entrant in entrants]
     editions = list(dict.fromkeys(cell.edition for e in entrants for cell in e.cells.values()))
     text: str = env.get_template("template.html.j2").render(
@@ -87,6 +84,9 @@ def render(entrants: Sequence[Entrant], shown: Sequence[examples.Example], left_
         panels=panels,
         heat=heat,
         marks=_marks(drawn, [cell for _, rows in heat for row in rows for cell in row.cells]),
+        columns=list(COLUMNS),
+        column_rows=[(e, rows) for e in entrants if (rows := column_rows([*e.cells.values(), *e.averages.values()]))],
+        paper=PAPER,
         diffs=contrasts.diff_tables(entrants, shape),
         failures=absences.failure_rows(entrants),
         max_failures=MAX_FAILURES,
@@ -99,11 +99,11 @@ def render(entrants: Sequence[Entrant], shown: Sequence[examples.Example], left_
         metric_texts=METRIC_TEXTS,
         methods=sorted({cell.ci_method for e in entrants for cell in e.cells.values()}),
         metrics=sorted({cell.metric for e in entrants for cell in e.cells.values()}),
-        style=Markup(_asset("page.css")),
-        figure_data=Markup(_json(drawn)),
+        style=Markup(embed.asset("page.css")),
+        figure_data=Markup(embed.to_json(drawn)),
         scripts=[Markup(script) for script in scripts],
         edition_text="" if editions == ["official"] else f"{' and '.join(editions)} edition",
-        policy=_policy(scripts),
+        policy=embed.policy(scripts),
     )
     return text
 
@@ -118,29 +118,3 @@ def _marks(drawn: Mapping[str, Any], cells: Sequence[views.HeatCell]) -> set[str
 def _by_task(shown: Sequence[examples.Example], shape: views.Shape) -> list[tuple[str, list[examples.Example]]]:
     by_task = [(task, [example for example in shown if example.task == task]) for task in shape.tasks]
     return [(task, found) for task, found in by_task if found]
-
-
-def _asset(name: str) -> str:
-    return resources.files("kleval.report").joinpath(name).read_text("utf-8")
-
-
-def _script(source: str) -> str:
-    """A script's text so that it cannot end its own element early."""
-    source = source.replace("\r\n", "\n").replace("\r", "\n")  # as an HTML parser does before it is hashed
-    return source.replace("</script", "<\\/script").replace("<!--", "<\\!--")
-
-
-def _json(value: Any) -> str:
-    """JSON for a script element: no character in it can begin a tag."""
-    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), sort_keys=True, allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _policy(scripts: Sequence[str]) -> str:
-    """A content security policy: these scripts and inline styles (the figures' script adds some), nothing else."""
-    hashes = [base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode() for script in scripts]
-    allowed = " ".join(f"'sha256-{h}'" for h in hashes)
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )

@@ -58,10 +58,15 @@ class Look:
 
 def looks(entrants: Sequence[Entrant]) -> dict[str, Look]:
     """entrant key -> look; no two of the first 24 are the same."""
+    return looks_of([e.key for e in entrants])
+
+
+def looks_of(keys: Sequence[str]) -> dict[str, Look]:
+    """key -> look, in the order of the keys."""
     n = len(_COLOURS)
     return {
-        e.key: Look(_COLOURS[i % n], _SYMBOLS[i % n], _DASHES[(i % n + i // n) % len(_DASHES)])
-        for i, e in enumerate(entrants)
+        key: Look(_COLOURS[i % n], _SYMBOLS[i % n], _DASHES[(i % n + i // n) % len(_DASHES)])
+        for i, key in enumerate(keys)
     }
 
 

@@ -1,43 +1,5 @@
 "use strict";
 (function () {
-  const figures = JSON.parse(document.getElementById("figures").textContent);
-  const root = document.documentElement;
-  const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
-
-  function themed(layout, small) {
-    const font = { family: getComputedStyle(document.body).fontFamily, size: small ? 11 : 13, color: colour("--muted") };
-    const axis = { gridcolor: colour("--grid"), linecolor: colour("--axis"), tickcolor: colour("--axis") };
-    return Object.assign({}, layout, {
-      font: font,
-      margin: small ? { l: 32, r: 8, t: 8, b: 24 } : layout.margin,
-      xaxis: Object.assign({}, layout.xaxis, axis, { showline: true }),
-      yaxis: Object.assign({}, layout.yaxis, axis),
-      hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--axis"), font: { color: colour("--ink"), size: 13 }, align: "left" },
-    });
-  }
-
-  function draw() {
-    for (const div of document.querySelectorAll(".figure")) {
-      const figure = figures[div.id];
-      const small = div.closest(".panel") !== null;
-      Plotly.react(div, figure.data, themed(figure.layout, small), { displayModeBar: false, responsive: true });
-    }
-  }
-  draw();
-  dark.addEventListener("change", draw);
-  window.addEventListener("beforeprint", function () {
-    root.classList.add("printing");
-    for (const details of document.querySelectorAll("details.print-open")) details.open = true;
-    for (const div of document.querySelectorAll(".figure")) {
-      Plotly.relayout(div, { width: div.clientWidth, height: div.clientHeight });
-    }
-  });
-  window.addEventListener("afterprint", function () {
-    root.classList.remove("printing");
-    for (const div of document.querySelectorAll(".figure")) Plotly.relayout(div, { width: null, height: null, autosize: true });
-  });
-
   for (const element of document.querySelectorAll(".tools")) element.hidden = false;
 
   const table = document.getElementById("scores");

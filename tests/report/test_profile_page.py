@@ -278,3 +278,16 @@ def test_downloads_hold_what_their_tables_show(whole: Page) -> None:
 def test_a_page_is_written_whole_or_not_at_all(make_profile: MakeProfile, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is a directory"):
         write_profile_report(make_profile(repeats=1, ctxs=(4096,)), tmp_path)
+
+
+def test_points_with_the_least_values_still_make_a_page(make_profile: MakeProfile) -> None:
+    """What other versions measured, and what a machine cannot measure, may be missing."""
+    needed = {"seconds", "ms_per_token", "state_bytes", "bytes_per_second", "flops_per_second"}
+
+    def change(point: Point) -> Point:
+        kept = {name: value for name, value in point.values.items() if name in needed}
+        return dataclasses.replace(point, values=kept, closed_form={}, settings={}, environment={})
+
+    found = page(make_profile(change=change, models={}, kernels=True, counts={}))
+    assert len(found.row("prefill", "mla@nano")) == 4
+    assert "NaN" not in found.text

@@ -1,0 +1,189 @@
+"""What `kleval profile kernels` says: what is being timed, the tables, and where things are. Words go to stderr, tables to stdout."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Any
+
+from kleval import __version__
+from kleval.cli.console import emit, note, size
+from kleval.cli.lengths import format_length, format_lengths
+from kleval.cli.profile_table import number, print_records, print_table, share, times
+from kleval.profiler import events as ev
+from kleval.profiler.kernel_summary import KernelRow, summarise_kernels
+from kleval.profiler.kernels import KernelResult, KernelSpec
+
+
+class KernelWatch:
+    """Called with every event; `finish` once with the result. Use as a context manager."""
+
+    def __init__(self, spec: KernelSpec, kind: str, as_json: bool, quiet: bool) -> None:
+        self._spec, self._kind, self._json, self._quiet = spec, kind, as_json, quiet
+        self._live = not quiet and sys.stderr.isatty()
+        self._done = False
+
+    def __enter__(self) -> KernelWatch:
+        shapes = f"batch 1, {', '.join(map(str, self._spec.heads))} heads of {self._spec.head_dim}"
+        self._say(f"kleval {__version__}")
+        self._say(f"  kernels   {shapes}, {format_lengths(self._spec.ctxs)} tokens")
+        if self._spec.out is not None:
+            self._say(f"  out       {self._spec.out}")
+        if self._json:
+            spec = self._spec
+            emit("launch", kleval=__version__, ctx=spec.ctxs, heads=spec.heads, head_dim=spec.head_dim, out=spec.out)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._wipe()
+        if error is not None and self._json and not self._done:
+            emit("done", status="error", message=" ".join(str(error).split()), out=self._spec.out)
+
+    def __call__(self, event: ev.Event) -> None:
+        if isinstance(event, ev.PointDone):
+            point = event.point
+            if self._json:
+                emit("point", id=point.id, values=point.values, closed_form=point.closed_form, failure=point.failure)
+            if point.failure is not None and point.repeat == 0:
+                self._wipe()
+                self._say(f"  failed    {point.id.rpartition('/')[0]}: {point.failure['message']}")
+        elif isinstance(event, ev.Phase) and not self._quiet:
+            if self._live:
+                self._wipe()
+                sys.stderr.write(f"  {event.text}")
+                sys.stderr.flush()
+            else:
+                note(f"  {event.text}")
+
+    def finish(self, result: KernelResult) -> None:
+        """The tables and files of a run that has ended; of a dry run, its plan."""
+        self._wipe()
+        if self._spec.dry_run:
+            self._plan(result)
+            return
+        report, table, rows = None, None, []
+        assert result.out is not None
+        from kleval.store import RunStore
+
+        store = RunStore.open(result.out)
+        rows = summarise_kernels(store.points())
+        if not self._json:
+            print_kernels(rows, self._kind)
+        if rows and result.status != "interrupted":
+            from kleval.cli.profile_watch import write_files
+
+            report, table = write_files(store)
+        if self._json:
+            self._done = True
+            emit(
+                "done",
+                status=result.status,
+                exit_code=result.exit_code,
+                message=result.message,
+                counts=result.counts,
+                unmeasured=result.unmeasured,
+                out=result.out,
+                report=report,
+                table=table,
+            )
+        left: dict[tuple[str, int], list[dict[str, Any]]] = {}
+        for one in result.unmeasured:
+            left.setdefault((one["operator"], one["heads"]), []).append(one)
+        for (operator, heads), found in left.items():
+            lengths = ", ".join(format_length(one["ctx"]) for one in found)
+            self._say(f"not measured  {operator}, {heads} heads, at {lengths} ({found[0]['reason']})")
+        for caveat in store.manifest["caveats"]:
+            self._say(f"note      {caveat}")
+        if result.status != "complete":
+            note(f"{result.status}: {result.message}" if result.message else result.status)
+        for name, path in (("rows", result.out), ("report", report), ("table", table)):
+            if path is not None and path.exists():
+                self._say(f"{name:<9} {path}")
+
+    def _plan(self, result: KernelResult) -> None:
+        records = [
+            {
+                "operator": p.operator,
+                "protocol": p.protocol,
+                "heads": p.heads,
+                "ctx": p.ctx,
+                "flops": p.flops,
+                "bytes": p.bytes,
+            }
+            for p in result.planned
+        ]
+        if self._json or self._kind in ("json", "jsonl", "csv"):
+            print_records(records, "jsonl" if self._json else self._kind)
+        else:
+            cells = [
+                [p.operator, p.protocol, str(p.heads), format_length(p.ctx), f"{p.flops / 1e9:,.3g}", size(p.bytes)]
+                for p in result.planned
+            ]
+            print_table(("operator", "form", "heads", "tokens", "GFLOP", "bytes"), cells, self._kind)
+        note(f"dry run: nothing was measured; {len(records)} shapes, {self._spec.repeats} repeats each")
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            note(text)
+
+    def _wipe(self) -> None:
+        if self._live:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
+
+
+def print_kernels(rows: list[KernelRow], kind: str) -> None:
+    """Rows in one of profile_table.FORMATS; for people in three tables, the last of KDA against DPLR beside the paper's."""
+    if kind not in ("table", "md"):
+        print_records([row.record() for row in rows], kind)
+        return
+    chunk = [row for row in rows if row.protocol == "chunk"]
+    steps = [row for row in rows if row.protocol == "recurrent"]
+    header: tuple[str, ...]
+    if chunk:
+        header = ("heads", "tokens", "operator", "ms", "p90", "spread", "Mtok/s", "GFLOP/s", "of bound", "vs KDA")
+        print_table(header, [_chunk(row) for row in chunk], kind, "Whole prompt, forward, batch 1")
+    if steps:
+        header = ("heads", "operator", "us", "p90", "spread", "of bound")
+        print_table(header, [_step(row) for row in steps], kind, "One decoded token, batch 1")
+    compared = [row for row in chunk if row.operator == "dplr" and row.over_kda]
+    if compared:
+        header = ("heads", "tokens", "DPLR / KDA", "95 %", "FLOPs allow", "paper Fig. 2 (16 heads)")
+        title = "General DPLR over KDA; the paper says about 2x, hardware not stated"
+        print_table(header, [_compared(row) for row in compared], kind, title)
+
+
+def _chunk(row: KernelRow) -> list[str]:
+    lead = [str(row.heads), format_length(row.ctx), row.operator]
+    if row.seconds is None:
+        return [*lead, "failed", *[""] * 6]
+    return [
+        *lead,
+        number(1e3 * row.seconds),
+        number(_scaled(row.seconds_p90, 1e3)),
+        share(row.spread),
+        number(_scaled(row.tokens_per_second, 1e-6)),
+        number(_scaled(row.flops_per_second, 1e-9)),
+        share(row.utilisation),
+        times(row.over_kda),
+    ]
+
+
+def _step(row: KernelRow) -> list[str]:
+    if row.seconds is None:
+        return [str(row.heads), row.operator, "failed", *[""] * 3]
+    shown = [number(1e6 * row.seconds), number(_scaled(row.seconds_p90, 1e6))]
+    return [str(row.heads), row.operator, *shown, share(row.spread), share(row.utilisation)]
+
+
+def _compared(row: KernelRow) -> list[str]:
+    from kleval.report.paper_curves import KERNELS
+
+    interval = "" if row.over_kda_low is None else f"{row.over_kda_low:.2f}-{row.over_kda_high:.2f}"
+    theirs: Any = KERNELS.ratio("kda", "dplr").get(row.ctx)
+    lead = [str(row.heads), format_length(row.ctx)]
+    return [*lead, times(row.over_kda), interval, times(row.flops_over_kda), times(theirs)]
+
+
+def _scaled(value: float | None, factor: float) -> float | None:
+    return None if value is None else factor * value

@@ -1,0 +1,43 @@
+"""Putting scripts, data and files into one HTML page that loads nothing: escaping, and the policy that allows just them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+
+def asset(*names: str) -> str:
+    """The text of files beside this one, joined."""
+    folder = resources.files("kleval.report")
+    return "\n".join(folder.joinpath(name).read_text("utf-8") for name in names)
+
+
+def script(source: str) -> str:
+    """A script's text so that it cannot end its own element early."""
+    source = source.replace("\r\n", "\n").replace("\r", "\n")  # as an HTML parser does before it is hashed
+    return source.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def to_json(value: Any) -> str:
+    """JSON for a script element: no character in it can begin a tag."""
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), sort_keys=True, allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def policy(scripts: Sequence[str]) -> str:
+    """A content security policy: these scripts and inline styles (the figures' script adds some), nothing else."""
+    hashes = [base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode() for script in scripts]
+    allowed = " ".join(f"'sha256-{h}'" for h in hashes)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def data_uri(text: str, kind: str) -> str:
+    """A file as the address of a download link. kind: its media type."""
+    return f"data:{kind};charset=utf-8;base64,{base64.b64encode(text.encode('utf-8', 'replace')).decode()}"
