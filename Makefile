@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 # Samples per task and length in `make demo`: more is slower and gives narrower intervals.
-LIMIT  ?= 5
+LIMIT  ?= 2
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
@@ -29,13 +29,14 @@ $(VENV)/installed-dev: $(VENV)/installed
 	@$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(VENV)/installed ## install, run the long suite on both nano models, write demo/report.html and demo/leaderboard.csv
-	$(BIN)/kleval run --model kimi-linear,mla --suite long --ctx 1k,2k,4k --limit $(LIMIT) --out demo
-	@echo "report:      $(CURDIR)/demo/report.html"
-	@echo "leaderboard: $(CURDIR)/demo/leaderboard.csv"
+demo: $(VENV)/installed ## install, run the long suite and the profiler on the nano models, write pages and tables below demo/
+	$(BIN)/kleval run --model kimi-linear,mla --suite long --ctx 1k,2k --limit $(LIMIT) --out demo/run
+	$(BIN)/kleval profile --ctx 16k --repeats 2 --out demo/profile
+	@echo "quality: $(CURDIR)/demo/run/report.html      $(CURDIR)/demo/run/leaderboard.csv"
+	@echo "cost:    $(CURDIR)/demo/profile/report.html  $(CURDIR)/demo/profile/profile.csv"
 
 test: $(VENV)/installed-dev ## install and run the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/installed-dev ## ruff and mypy
 	$(BIN)/ruff check .

@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 
 def print_scores(cells: Sequence[Cell], means: Sequence[Cell]) -> None:
-    """Print one table per model, edition and protocol. means: the families' cells, set below their tasks."""
+    """Print one table per model and edition, and what follows from it. means: the families' cells, set below their tasks."""
     from kleval.report.ruler_summary import in_words
 
-    groups: dict[tuple[str, str, str], list[Cell]] = {}
+    groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in [cell for cell in cells if cell.headline]:
-        groups.setdefault((cell.model, cell.edition, cell.protocol), []).append(cell)
-    for (model, edition, protocol), group in groups.items():
+        groups.setdefault((cell.model, cell.edition), []).append(cell)
+    for (model, edition), group in groups.items():
         below = [cell for cell in means if (cell.model, cell.edition) == (model, edition)]
-        parts = ["score × 100 [95 % interval]", f"{edition} edition", f"protocol {protocol}", _n(group)]
+        protocols = {cell.protocol for cell in group}
+        protocol = f"protocol {protocols.pop()}" if len(protocols) == 1 else ""
+        parts = ["score × 100 [95 % interval]", f"{edition} edition", protocol, _n(group)]
         click.echo(f"\n{model}: {', '.join(part for part in parts if part)}")
-        below = [cell for cell in below if cell.protocol in (protocol, "mixed")]
-        _print_group(group, below)
+        _print_group(group, below, with_protocol=not protocol)
         if summary := in_words(below):
             click.echo(f"RULER: {summary}")
-    for model, edition in dict.fromkeys((cell.model, cell.edition) for cell in cells):
-        _print_columns(model, edition, [c for c in [*cells, *means] if (c.model, c.edition) == (model, edition)])
+        _print_columns(model, edition, [*group, *below])
 
 
 def _print_columns(model: str, edition: str, cells: Sequence[Cell]) -> None:
@@ -44,7 +44,7 @@ def _print_columns(model: str, edition: str, cells: Sequence[Cell]) -> None:
     shown = [
         [
             format_length(row.ctx),
-            *("-" if c is None else f"{100 * c.value:.1f}" for c in row.cells),
+            *("-" if c is None else f"{100 * c.value:.1f}{_coverage(c, ' ({}/{})')}" for c in row.cells),
             "-" if row.average is None else f"{100 * row.average:.1f} [{100 * row.low:.0f}, {100 * row.high:.0f}]",
         ]
         for row in rows
@@ -52,14 +52,19 @@ def _print_columns(model: str, edition: str, cells: Sequence[Cell]) -> None:
     table(["ctx", *COLUMNS, "average"], shown)
 
 
-def _print_group(group: Sequence[Cell], below: Sequence[Cell]) -> None:
+def _print_group(group: Sequence[Cell], below: Sequence[Cell], with_protocol: bool) -> None:
     lengths = sorted({cell.ctx for cell in group})
     same = _n(group) != ""
     rows = [_row(task, group, lengths, same) for task in dict.fromkeys(cell.task for cell in group)]
     rows += [_row(task, below, lengths, True) for task in dict.fromkeys(cell.task for cell in below)]
-    header = ["task", *(f"{format_length(length):>5}" for length in lengths), "failed", "skipped"]
+    header = ["task", *(f"{format_length(length):>5}" for length in lengths), "failed", "skipped", "protocol"]
     # A column that says nothing is left out; one that says something must be seen.
-    keep = [i for i in range(len(header)) if i <= len(lengths) or any(row[i] != "0" for row in rows)]
+    nothing = {"failed": "0", "skipped": "0", "protocol": "" if with_protocol else None}
+    keep = [
+        i
+        for i, name in enumerate(header)
+        if name not in nothing or any(nothing[name] not in (row[i], None) for row in rows)
+    ]
     table([header[i] for i in keep], [[row[i] for i in keep] for row in rows])
     if all(row[len(lengths) + 1] == "0" for row in rows):
         click.echo("no failures")
@@ -72,7 +77,8 @@ def _row(task: str, cells: Sequence[Cell], lengths: Sequence[int], same: bool) -
     failed = sum(cell.n_failed for cell in here.values())
     skipped = sum(cell.n_skipped for cell in here.values())
     name = f"average of {task}" if any(cell.metric == FAMILY_METRIC for cell in here.values()) else task
-    return [name, *(_score(here.get(length), same) for length in lengths), str(failed), str(skipped)]
+    protocol = ", ".join(dict.fromkeys(cell.protocol for cell in here.values()))
+    return [name, *(_score(here.get(length), same) for length in lengths), str(failed), str(skipped), protocol]
 
 
 def _score(cell: Cell | None, same: bool) -> str:
@@ -86,13 +92,13 @@ def _score(cell: Cell | None, same: bool) -> str:
     return text + _coverage(cell)
 
 
-def _coverage(cell: Cell) -> str:
-    """What an average leaves out of its family: ` (2 of 13 tasks)`; nothing for whole families and single tasks."""
+def _coverage(cell: Cell, words: str = " ({} of {} tasks)") -> str:
+    """What an average leaves out of its family; nothing for whole families and single tasks."""
     from kleval.report.collect import expected_tasks
     from kleval.stats import FAMILY_METRIC
 
     expected = expected_tasks(cell.task, cell) if cell.metric == FAMILY_METRIC else cell.n_tasks
-    return f" ({cell.n_tasks} of {expected} tasks)" if cell.n_tasks < expected else ""
+    return words.format(cell.n_tasks, expected) if cell.n_tasks < expected else ""
 
 
 def _n(group: Sequence[Cell]) -> str:

@@ -16,7 +16,7 @@ from kleval.report.collect import Entrant, collect
 from kleval.report.columns import COLUMNS, PAPER, column_rows
 from kleval.report.files import write_text
 from kleval.report.words import length, limits, plural, score, short_task
-from kleval.stats import BCA_MINIMUM
+from kleval.stats import BCA_MINIMUM, FAMILY_METRIC, Cell
 from kleval.store import RunStore
 
 MAX_FAILURES = 20  # distinct messages on the page; the rows hold all
@@ -67,7 +67,9 @@ def render(entrants: Sequence[Entrant], shown: Sequence[examples.Example], left_
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.globals.update(length=length, limits=limits, plural=plural, score=score, short_task=short_task)
+    env.globals.update(
+        coverage=_coverage, length=length, limits=limits, plural=plural, score=score, short_task=short_task
+    )
     heat = [(entrant, views.heat_rows(entrant, shape)) for entrant in entrants]
     editions = list(dict.fromkeys(cell.edition for e in entrants for cell in e.cells.values()))
     text: str = env.get_template("template.html.j2").render(
@@ -106,6 +108,10 @@ def render(entrants: Sequence[Entrant], shown: Sequence[examples.Example], left_
         policy=embed.policy(scripts),
     )
     return text
+
+
+def _coverage(family: str, cell: Cell) -> str:
+    return views.partial_coverage(family, cell) if cell.metric == FAMILY_METRIC else ""
 
 
 def _marks(drawn: Mapping[str, Any], cells: Sequence[views.HeatCell]) -> set[str]:

@@ -12,6 +12,8 @@ import pytest
 
 from kleval.backends import registry as backends
 from kleval.cli.main import call
+from kleval.suites import suite
+from kleval.tasks.registry import expand
 from kleval.tokenization import load_tokenizer
 from kleval.types import Completion, Failure, Outcome, Request, UsageError
 
@@ -100,7 +102,7 @@ def test_defaults_are_what_the_manual_says(capsys: Capture, monkeypatch: pytest.
     assert call(["run"]) == 0
     (spec,) = specs
     assert spec.models == ("kimi-linear",)
-    assert (spec.suite, len(spec.tasks)) == ("long", 13)
+    assert (spec.suite, spec.tasks) == ("long", tuple(expand(suite("long").tasks)))
     assert spec.ctxs == (1024, 2048, 4096)
     assert (spec.limit, spec.edition, spec.seed, spec.repeats, spec.temperature) == (10, "builtin", 42, 1, None)
     assert spec.out is not None

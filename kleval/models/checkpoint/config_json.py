@@ -8,7 +8,9 @@ transformers has no field for the position encoding of its Kimi Linear: it is No
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -19,6 +21,10 @@ from kleval.types import UsageError
 
 MODEL_TYPE = "kimi_linear"
 ARCHITECTURE = "KimiLinearForCausalLM"
+MAX_NUMBER = 2**31 - 1
+MAX_PARAMETERS = 2**50
+_MAY_BE_ZERO = ("qk_nope_head_dim", "qk_rope_head_dim", "num_experts", "num_experts_per_token", "num_shared_experts")
+_MAY_BE_ZERO += ("moe_intermediate_size", "first_k_dense_replace")
 _LINEAR = ("head_dim", "num_heads", "short_conv_kernel_size", "kda_layers", "full_attn_layers")
 
 # field of ModelConfig -> its names in config.json; where several are given they must agree
@@ -75,7 +81,7 @@ def read_json(file: Path) -> dict[str, Any]:
         values: Any = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"{file.parent} is not a model folder: it has no {file.name}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{file} cannot be read as JSON: {error}") from error
     if not isinstance(values, dict):
         raise UsageError(f"{file} is not a JSON object")
@@ -89,9 +95,10 @@ def read_config(folder: Path) -> ModelConfig:
     named = values.get("architectures") or []
     if values.get("model_type") == MODEL_TYPE or (isinstance(named, list) and ARCHITECTURE in named):
         try:
-            return _Reader(values).config()
+            config = _Reader(values).config()
         except UsageError as error:
             raise UsageError(f"{file}: {error}") from None
+        return _checked(config, file)
     if "model_type" in values or named:
         what = values.get("model_type") or named
         raise UsageError(
@@ -176,11 +183,13 @@ class _Reader:
             return default
         if not _is_int(value) or value < 0 or (value == 0 and "shared" not in names[0]):
             raise UsageError(f"{names[0]} is {value!r}: expected a positive whole number")
+        if value > MAX_NUMBER:
+            raise UsageError(f"{names[0]} is {value}: kleval takes numbers up to {MAX_NUMBER}")
         return int(value)
 
     def _real(self, name: str) -> float:
         value = self._given((name,))
-        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
             raise UsageError(f"{name} is {'missing' if value is None else repr(value)}: expected a positive number")
         return float(value)
 
@@ -226,9 +235,10 @@ class _Reader:
                         f"linear_attn_config.{key} names layer {layer} twice or out of range: layers count from 1 to {layers}"
                     )
                 named[layer] = "mla" if key == "full_attn_layers" else "kda"
-        if missing := [layer for layer in range(1, layers + 1) if layer not in named]:
+        if len(named) < layers:
+            missing = next(layer for layer in itertools.count(1) if layer not in named)
             raise UsageError(
-                f"linear_attn_config has layer {missing[0]} neither in kda_layers nor in full_attn_layers; they count from 1"
+                f"linear_attn_config has layer {missing} neither in kda_layers nor in full_attn_layers; they count from 1"
             )
         return tuple(named[layer] for layer in range(1, layers + 1))
 
@@ -237,7 +247,7 @@ class _Reader:
         if types is None:
             return None
         mixers = {"linear_attention": "kda", "full_attention": "mla"}
-        if not isinstance(types, list) or len(types) != layers or any(t not in mixers for t in types):
+        if not isinstance(types, list) or len(types) != layers or any(t not in (*mixers,) for t in types):
             raise UsageError(f"layer_types is no list of {layers} times linear_attention or full_attention")
         return tuple(mixers[t] for t in types)
 
@@ -261,11 +271,23 @@ def _is_int(value: Any) -> bool:
 
 
 def _checked(config: ModelConfig, file: Path) -> ModelConfig:
-    """The same config when its numbers are numbers. UsageError else."""
+    """The same config when its numbers are numbers that a decoder can be made of. UsageError else."""
     expected = {"int": "a whole number", "float": "a number", "bool": "true or false"}
     for field in fields(config):
         value, kind = getattr(config, field.name), str(field.type)
-        number = not isinstance(value, bool) and isinstance(value, int if kind == "int" else int | float)
-        if kind in expected and not (isinstance(value, bool) if kind == "bool" else number and value >= 0):
-            raise UsageError(f"{file}: {field.name} is {value!r}: expected {expected[kind]}")
+        if kind not in expected:
+            continue
+        if kind == "bool":
+            good = isinstance(value, bool)
+        else:
+            number = not isinstance(value, bool) and isinstance(value, int if kind == "int" else int | float)
+            good = number and (0 if field.name in _MAY_BE_ZERO else math.ulp(0)) <= value <= MAX_NUMBER
+        if not good:
+            raise UsageError(f"{file}: {field.name} is {value!r}: expected {expected[kind]} that a model can have")
+    if config.num_experts and not 0 < config.num_experts_per_token <= config.num_experts:
+        raise UsageError(f"{file}: num_experts_per_token is not between 1 and num_experts")
+    if not config.mla_use_nope and config.qk_rope_head_dim % 2:
+        raise UsageError(f"{file}: qk_rope_head_dim is {config.qk_rope_head_dim}: pairs are rotated, so it must be even")
+    if config.parameters() > MAX_PARAMETERS:
+        raise UsageError(f"{file} describes a model of {config.parameters()} parameters: one of its numbers must be wrong")
     return config

@@ -64,12 +64,13 @@ def test_rows_from_files_equal_lm_evals(fixtures_dir: Path, cell: str) -> None:
     assert digest(name, int(ctx), fixtures_dir / "ruler/assets") == ROWS_SHA256[cell]
 
 
-@pytest.mark.parametrize("ctx", [512, 2048, 4096])
-@pytest.mark.parametrize("name", WITHOUT_FILES)
+@pytest.mark.parametrize(
+    ("name", "ctx"),
+    # At 512 tokens the demonstrations of vt and cwe leave no room.
+    [(name, ctx) for name in WITHOUT_FILES for ctx in (512, 2048, 4096) if ctx > 512 or name not in ("vt", "cwe")],
+)
 def test_ctx_is_never_exceeded(name: str, ctx: int) -> None:
     tokenizer = load_tokenizer("words")
-    if name in ("vt", "cwe") and ctx == 512:
-        pytest.skip("the demonstration leaves no room there")
     for sample in load_task(f"ruler/{name}", "official", LM_EVAL).samples(tokenizer, ctx, 2, 42):
         rendered = tokenizer.count(tokenizer.render(sample.prompt, sample.answer_prefix))
         assert rendered == sample.prompt_tokens

@@ -1,0 +1,198 @@
+"""Rows of a data file, one at a time: Parquet, JSON lines, a JSON list of objects, or CSV with a header line.
+
+What is wrong with a file is one UsageError naming it and, where it has one, the row (counted from 0). Files are read
+piece by piece, so that memory is bounded by the longest rows and not by the file.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from kleval.types import UsageError
+
+FORMATS = (".parquet", ".jsonl", ".json", ".csv")
+_CHUNK_CHARS = 1 << 20
+_BATCH_ROWS = 16
+_CELL_CHARS = 1 << 30
+_LITERAL_CHARS = 16  # longer than any unfinished literal or escape at the end of a piece
+
+
+def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(file and row, for messages; the row). UsageError when the file cannot be read, a row is no object or there is none."""
+    read = _READERS.get(path.suffix)
+    if read is None:
+        raise UsageError(f"{path}: rows are read from {', '.join(FORMATS)}")
+    n = 0
+    for row in read(path):
+        where = f"{path} row {n}"
+        if not isinstance(row, dict):
+            raise UsageError(f"{where} must be an object, is {type(row).__name__}")
+        n += 1
+        yield where, row
+    if not n:
+        raise UsageError(f"{path} has no rows")
+
+
+def value(where: str, row: Any, name: str) -> Any:
+    """The field of that name. UsageError when it is missing."""
+    if not isinstance(row, dict) or name not in row:
+        raise UsageError(f"{where}: field {name!r} is missing")
+    return row[name]
+
+
+def text(where: str, row: Any, name: str) -> str:
+    found = value(where, row, name)
+    if not isinstance(found, str):
+        raise UsageError(f"{where}: field {name!r} must be a text, is {type(found).__name__}")
+    return found
+
+
+def texts(where: str, row: Any, name: str) -> tuple[str, ...]:
+    found = value(where, row, name)
+    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        raise UsageError(f"{where}: field {name!r} must be a list of texts")
+    return tuple(found)
+
+
+def integer(where: str, row: Any, name: str) -> int:
+    found = value(where, row, name)
+    if not isinstance(found, int) or isinstance(found, bool):
+        raise UsageError(f"{where}: field {name!r} must be a whole number, is {type(found).__name__}")
+    return found
+
+
+def _parquet(path: Path) -> Iterator[Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise UsageError(f"reading {path.name} needs pyarrow: pip install 'kleval[data]'") from error
+    try:
+        # From one open file: given a path, pyarrow would look for partitions in the folders' names.
+        with path.open("rb") as file:
+            for batch in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=_BATCH_ROWS):
+                yield from batch.to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UsageError(f"{path} cannot be read as Parquet: {_line(error)}") from error
+
+
+def _json_lines(path: Path) -> Iterator[Any]:
+    n = 0
+    with _opened(path) as file:
+        for line in _checked(path, file):
+            if line.strip():
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    raise UsageError(f"{path} row {n} is not JSON: {_line(error)}") from error
+                n += 1
+
+
+def _json_list(path: Path) -> Iterator[Any]:
+    with _opened(path) as file:
+        pieces = _Pieces(path, file)
+        if pieces.next_char() != "[":
+            raise UsageError(f"{path} must hold a list of rows")
+        pieces.at += 1
+        n = 0
+        closed = pieces.next_char() == "]"
+        while not closed:
+            yield pieces.element(f"{path} row {n}")
+            n += 1
+            mark = pieces.next_char()
+            if mark not in (",", "]"):
+                raise UsageError(f"{path} is not JSON: after row {n - 1} there is neither a comma nor the list's end")
+            closed = mark == "]"
+            pieces.at += 1
+        if not n:
+            pieces.at += 1
+        if pieces.next_char():
+            raise UsageError(f"{path} is not JSON: there is something after the list's end")
+
+
+class _Pieces:
+    """A JSON text that is read as far as it is needed. at: where in `held` reading goes on."""
+
+    def __init__(self, path: Path, file: TextIO) -> None:
+        self._path, self._file = path, file
+        self._decoder = json.JSONDecoder()
+        self.held, self.at = "", 0
+
+    def next_char(self) -> str:
+        """The next character that is no white space, not taken; "" at the end."""
+        while True:
+            while self.at < len(self.held) and self.held[self.at] in " \t\r\n":
+                self.at += 1
+            if self.at < len(self.held):
+                return self.held[self.at]
+            if not self._more():
+                return ""
+
+    def element(self, where: str) -> Any:
+        if self.next_char() != "{":
+            raise UsageError(f"{where} must be an object")
+        while True:
+            try:
+                made, self.at = self._decoder.raw_decode(self.held, self.at)
+                return made
+            except json.JSONDecodeError as error:
+                at_the_end = error.pos >= len(self.held) - _LITERAL_CHARS
+                unfinished = at_the_end or error.msg.startswith("Unterminated string")
+                if not (unfinished and self._more()):
+                    raise UsageError(f"{where} is not JSON: {_line(error)}") from error
+            except RecursionError as error:
+                raise UsageError(f"{where} is not JSON that can be read: it is nested too deeply") from error
+
+    def _more(self) -> bool:
+        # As much again as is held: a long row is begun anew a few times, not once per piece.
+        try:
+            chunk = self._file.read(max(_CHUNK_CHARS, len(self.held) - self.at))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{self._path} cannot be read: {_line(error)}") from error
+        self.held, self.at = self.held[self.at :] + chunk, 0
+        return bool(chunk)
+
+
+def _csv(path: Path) -> Iterator[Any]:
+    csv.field_size_limit(_CELL_CHARS)
+    with _opened(path, newline="") as file:
+        reader = csv.DictReader(_checked(path, file), strict=True)
+        n = 0
+        try:
+            for row in reader:
+                if None in row or None in row.values():
+                    raise UsageError(f"{path} row {n} does not have as many fields as the header line")
+                yield row
+                n += 1
+        except csv.Error as error:
+            raise UsageError(f"{path} row {n} is not CSV: {_line(error)}") from error
+
+
+def _opened(path: Path, newline: str | None = None) -> TextIO:
+    try:
+        return path.open(encoding="utf-8", newline=newline)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {_line(error)}") from error
+
+
+def _checked(path: Path, file: TextIO) -> Iterator[str]:
+    try:
+        yield from file
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+_READERS: dict[str, Callable[[Path], Iterator[Any]]] = {
+    ".parquet": _parquet,
+    ".jsonl": _json_lines,
+    ".json": _json_list,
+    ".csv": _csv,
+}
