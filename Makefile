@@ -31,7 +31,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 
 demo: $(VENV)/installed ## install, run the long suite and the profiler on the nano models, write pages and tables below demo/
 	$(BIN)/kleval run --model kimi-linear,mla --suite long --ctx 1k,2k --limit $(LIMIT) --out demo/run
-	$(BIN)/kleval profile --ctx 16k --repeats 2 --out demo/profile
+	$(BIN)/kleval profile --ctx 8k --repeats 2 --out demo/profile
 	@echo "quality: $(CURDIR)/demo/run/report.html      $(CURDIR)/demo/run/leaderboard.csv"
 	@echo "cost:    $(CURDIR)/demo/profile/report.html  $(CURDIR)/demo/profile/profile.csv"
 
