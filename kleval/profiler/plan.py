@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DECODE_SHARE = 0.35
 SETUP_SHARE = 0.1  # of the time budget, for building, warming up and the report
-MAX_ROWS = {"cpu": 64, "cuda": 1024}  # of a largest batch; a CPU's time per step grows with the rows
+MAX_ROWS = {"cpu": 32, "cuda": 1024}  # of a largest batch; a CPU's time per step grows with the rows
 MIN_BUDGET_BYTES = 1 << 28
 FREE_SHARE = {"cpu": 0.5, "cuda": 0.9}  # of free memory that a largest batch may take by default
 
