@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kleval.models.sizes import preset
 from kleval.profiler.decode_levels import LEVELS, Level, choose_levels
 from kleval.profiler.integrate import integrate
-from kleval.profiler.plan import Plan, default_memory_budget, make_plan
+from kleval.profiler.plan import MAX_ROWS, Plan, default_memory_budget, make_plan
 from kleval.profiler.rates import Rates
 from kleval.profiler.workload import ProfileSpec, ladder
 
@@ -102,7 +102,7 @@ def test_the_largest_batch_of_a_plan_fits_its_budget_with_the_tokens_it_decodes(
             config = CONFIGS[point.model]
             grown = point.ctx + point.steps + point.dropped
             assert config.state_bytes(grown, point.batch, "float32").total <= budget
-            if point.batch < 64:
+            if point.batch < MAX_ROWS["cpu"]:
                 assert config.state_bytes(point.ctx + 34, point.batch + 1, "float32").total > budget
 
 
