@@ -19,6 +19,7 @@ import json
 import math
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,9 +44,11 @@ from kleval.profiler.measure import Clock, median, percentile
 
 ARCHITECTURES = ("kimi-linear", "mla")
 NEEDS = {
-    "kernel": ("kda",),
-    "prefill": ("kda", "experts"),
-    "decode": ("step", "mla_decode", "router", "experts_decode", "experts"),
+    ("kernel", "kda"): ("kda",),
+    ("prefill", "kimi-linear"): ("kda", "step", "experts"),
+    ("prefill", "mla"): ("experts",),
+    ("decode", "kimi-linear"): ("step", "mla_decode", "router", "experts_decode", "experts"),
+    ("decode", "mla"): ("step", "mla_decode", "router", "experts_decode", "experts"),
 }
 WARM_STEPS, STEPS = 3, 24
 MIN_GPU_BYTES = 120 * 10**9
@@ -90,6 +93,7 @@ class Session:
     checks: list[KernelCheck] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     bound: Bound = field(default_factory=lambda: Bound(math.inf, math.inf))
+    failures: int = 0
 
     @property
     def clock(self) -> Clock:
@@ -116,12 +120,29 @@ class Session:
         text = json.dumps(self.head | {"checks": checks, "rows": self.rows}, indent=1)
         self.out.write_text(text + "\n", encoding="utf-8")
 
+    def failed(self, error: BaseException, **row: Any) -> None:
+        """A point that could not be measured; the others still are."""
+        self.failures += 1
+        line = _line(error) if isinstance(error, _OOM) else f"{type(error).__name__}: {_line(error)}"
+        self.add(**row, failure=line)
+        print(f"  {' '.join(str(v) for v in row.values())}: {line}", flush=True)
+        if not isinstance(error, _OOM):
+            traceback.print_exception(error)
+
     def blocked(self, what: str, expected_seconds: float, **row: Any) -> bool:
-        """Whether a point is left out, with the reason as its row: a kernel it needs failed, or it would end past the budget."""
-        wrong = [c.name for c in self.checks if c.available and not c.passed and c.name in NEEDS[what]]
+        """Whether a point is left out, with the reason as its row: a kernel it needs failed, or it would end past the budget.
+
+        On a GPU also where one is absent: what runs in its place is not what this is about, and may take all of the time.
+        """
+        needs = NEEDS[what, row["model"].split("@")[0]]
+        missing = [c for c in self.checks if c.name in needs and not c.passed]
+        wrong = [c.name for c in missing if c.available]
+        absent = [c.name for c in missing if not c.available and self.device.type == "cuda"]
         reason = ""
         if wrong:
             reason = f"not timed: {', '.join(wrong)} failed its check"
+        elif absent:
+            reason = f"not timed: {', '.join(absent)} is not there"
         elif expected_seconds > self.left():
             reason = f"left out: {max(self.left(), 0.0):.0f} s of the time budget left"
         if reason:
@@ -165,8 +186,8 @@ def measure_kernel(s: Session, heads: int, dim: int) -> None:
             beta = normal(1, tokens, heads, dtype=torch.float32).sigmoid_()
             chunk_kda(q, k, v, g, beta, state)
             seconds = median(s.clock.each([lambda: chunk_kda(q, k, v, g, beta, state)] * 5))  # noqa: B023
-        except _OOM as error:
-            s.add(kind="kernel", model="kda", ctx=tokens, failure=_line(error))
+        except Exception as error:
+            s.failed(error, kind="kernel", model="kda", ctx=tokens)
             continue
         finally:
             q = k = v = g = beta = state = torch.empty(0)
@@ -217,6 +238,8 @@ def decode_times(s: Session, decoder: Decoder, depth: int, batch: int) -> tuple[
 
     for _ in range(WARM_STEPS):
         step()
+    if not stepper.graph and "out of memory" in stepper.why:
+        raise torch.OutOfMemoryError(stepper.why)  # a smaller batch is recorded; steps as they are say nothing
     return s.clock.each([step] * STEPS), stepper
 
 
@@ -233,20 +256,18 @@ def measure_decode(s: Session, name: str, decoder: Decoder) -> None:
             batch = 1 if protocol == "batch-1" else largest_batch(s, config, depth)
             computed = batch
             while True:
-                stepper = None
+                stepper, times = None, []
                 try:
                     times, stepper = decode_times(s, decoder, depth, batch)
                     break
-                except _OOM as error:
-                    failure = _line(error)
-                    times = []
+                except Exception as error:
+                    if not isinstance(error, _OOM) or batch == 1:
+                        s.failed(error, kind="decode", **label, batch=batch)
+                        break
                 _free(s.device)
-                if batch == 1:
-                    break
                 batch = min(batch - 1, int(batch * 0.95))
             if stepper is None:
-                s.add(kind="decode", **label, batch=batch, failure=failure)
-                print(f"{depth:>9} {batch:>6} {failure}")
+                _free(s.device)
                 continue
             at = depth + WARM_STEPS + STEPS // 2
             nbytes, flops = config.decode_bytes(at, batch, s.dtype_name), config.decode_flops(at, batch)
@@ -308,9 +329,8 @@ def measure_prefill(s: Session, name: str, decoder: Decoder) -> None:
             if warm:
                 prefill(s, decoder, tokens)
             seconds = s.clock.seconds(lambda: prefill(s, decoder, tokens))  # noqa: B023
-        except _OOM as error:
-            s.add(kind="prefill", **label, failure=_line(error))
-            print(f"{tokens:>9} {_line(error)}")
+        except Exception as error:
+            s.failed(error, kind="prefill", **label)
             continue
         finally:
             _free(s.device)
@@ -362,7 +382,7 @@ def print_ratios(s: Session) -> None:
 
 
 def run_checks(s: Session, names: Sequence[str]) -> None:
-    for check in check_kernels(s.device, seed=int(time.time()), names=names):
+    for check in check_kernels(s.device, seed=s.head["seed"], names=names):
         s.checks.append(check)
         state = "passed" if check.passed else "FAILED" if check.available else "absent"
         error = f"{check.error:9.1e}" if math.isfinite(check.error) else f"{'':>9}"
@@ -436,24 +456,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "dtype": s.dtype_name,
         "size": size,
         "time_budget_seconds": given.time_budget,
+        "seed": int(time.time()),
     }
     print(
         f"{s.head['device']}, torch {torch.__version__}, {size}, {s.dtype_name}\n\nkernels against float64:", flush=True
     )
     # GDN is not timed here: its check, which compiles as many kernels as KDA's, comes last.
     run_checks(s, [name for name in KERNELS if name != "gdn"])
+    checking = time.monotonic() - started
     s.head["kernels"] = {name: used for name, used in kernels_in_use(device).items() if name != "gdn"}
     with torch.no_grad():
         measure_machine(s)
         for section in _sections(s, size):
             section()
-    if s.left() > (60.0 if cuda else 0.0):
+    if s.left() > checking:
         print("\nkernels against float64, not timed:", flush=True)
         run_checks(s, ["gdn"])
+    else:
+        print("\nGDN's kernel is not checked: it would end past the time budget", flush=True)
     s.head["seconds"] = time.monotonic() - started
     s.save()
-    print(f"\n{s.head['seconds']:.0f} s; rows in {s.out}")
-    return 0
+    print(f"\n{s.head['seconds']:.0f} s; rows in {s.out}" + (f"; {s.failures} points failed" if s.failures else ""))
+    return 1 if s.failures else 0
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from kleval.ops.mla import BLOCK_TOKENS
 from kleval.tokenization import ModelTokenizer
 from kleval.types import Failure, FinishReason, Outcome, Request, UsageError
 
-# On a GPU a chunk must fill the experts (16384 x 8 / 256 = 512 rows each) and the KDA kernel keeps 130 KiB per token of it: 2.1 GiB.
+# On a GPU a chunk must fill the experts (16384 x 8 / 256 = 512 rows each) and the KDA kernel keeps 130 KiB per token of it: 2.0 GiB.
 PREFILL_TOKENS = {"cpu": 1024, "cuda": 16384}
 MAX_ROWS = {"cpu": 16, "cuda": 64}
 LENGTH_RATIO = 0.8  # the shortest prompt of a batch against its longest ...

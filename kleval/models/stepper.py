@@ -10,6 +10,7 @@ also compiles what is new, and the next is captured. On a CPU, and where capturi
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -107,7 +108,7 @@ class Recorder:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device)
+        self._stream = _recording_stream(device)
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def warm(self, run: Callable[[], Tensor]) -> Tensor:
@@ -123,12 +124,14 @@ class Recorder:
     def record(self, run: Callable[[], Tensor]) -> Tensor:
         """Capture without running; returns the tensor that each replay fills."""
         graph = torch.cuda.CUDAGraph()
+        here = torch.cuda.current_stream(self._device)
         torch.cuda.synchronize(self._device)
         torch.cuda.empty_cache()  # a graph's memory is its own: what steps before it have left cached would be missing
         try:
             with torch.cuda.device(self._device), torch.cuda.graph(graph, stream=self._stream):
                 result = run()
         finally:
+            torch.cuda.set_stream(here)  # where ending the capture fails too, torch stays on the recording stream
             torch.cuda.synchronize(self._device)
         self._graph = graph
         return result
@@ -139,3 +142,9 @@ class Recorder:
 
     def forget(self) -> None:
         self._graph = None
+
+
+@functools.cache
+def _recording_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all: libraries keep a workspace of tens of MiB for every stream they have run on."""
+    return torch.cuda.Stream(device)

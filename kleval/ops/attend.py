@@ -6,8 +6,9 @@ lower-right causal mask: what lies before a chunk is attended in full, the chunk
 
 Kernels: on a CPU torch's flash attention. On CUDA the first of cuDNN, flash and memory-efficient attention that runs these widths
 and, on a small random case, agrees with `attend_plain`; the choice is made once per device, dtype and widths. Where none does, and
-elsewhere, `attend_plain`. The CUDA kernels are called as `torch.ops.aten` operators, because
-`scaled_dot_product_attention` does not return lse. They have not yet run on a GPU; their check is tested on CPU kernels.
+elsewhere, `attend_plain`; a kernel that refuses a call is passed over for that call. The CUDA kernels are called as `torch.ops.aten`
+operators, because `scaled_dot_product_attention` does not return lse. They have not yet run on a GPU; their check is tested on CPU
+kernels.
 """
 
 from __future__ import annotations
@@ -31,9 +32,23 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool = False) 
     if q.device.type == "cpu":
         return attend_cpu(q, k, v, scale, causal)
     if q.is_cuda:
-        device = torch.cuda.current_device() if q.device.index is None else q.device.index
-        return cuda_kernel(device, q.dtype, q.shape[-1], v.shape[-1])(q, k, v, scale, causal)
+        return _attend_cuda(q, k, v, scale, causal)
     return attend_plain(q, k, v, scale, causal)
+
+
+def _attend_cuda(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
+    device = torch.cuda.current_device() if q.device.index is None else q.device.index
+    refused: tuple[Attend, ...] = ()
+    while True:
+        kernel = cuda_kernel(device, q.dtype, q.shape[-1], v.shape[-1], refused)
+        try:
+            return kernel(q, k, v, scale, causal)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # what suits the widths may not suit these lengths
+            if kernel is attend_plain:
+                raise
+            refused += (kernel,)
 
 
 def attend_plain(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool = False) -> tuple[Tensor, Tensor]:
@@ -65,19 +80,25 @@ def merge(out: Tensor, lse: Tensor, more: Tensor, more_lse: Tensor) -> None:
 
 
 @functools.cache
-def cuda_kernel(device: int, dtype: torch.dtype, width: int, value_width: int) -> Attend:
-    """The kernel for these widths on that device: the first candidate that runs and agrees with `attend_plain`."""
+def cuda_kernel(
+    device: int, dtype: torch.dtype, width: int, value_width: int, refused: tuple[Attend, ...] = ()
+) -> Attend:
+    """The kernel for these widths on that device: the first candidate, none of `refused`, that runs and agrees with
+    `attend_plain`."""
     place = torch.device("cuda", device)
     candidates = (_cudnn, _flash, _efficient) if dtype in (torch.bfloat16, torch.float16) else (_efficient,)
-    return next((c for c in candidates if _agrees(c, place, dtype, width, value_width)), attend_plain)
+    left = (c for c in candidates if c not in refused)
+    return next((c for c in left if _agrees(c, place, dtype, width, value_width)), attend_plain)
 
 
 def _agrees(candidate: Attend, device: torch.device, dtype: torch.dtype, width: int, value_width: int) -> bool:
+    """On operands laid out in memory as `mla.expand` leaves them: heads inside tokens, values behind something else."""
     generator = torch.Generator(device).manual_seed(0)
     tolerance = {torch.bfloat16: 0.03, torch.float16: 0.01}.get(dtype, 1e-3)
     for tokens, keys, causal in ((96, 96, True), (72, 200, False)):
-        shapes = ((2, 3, tokens, width), (2, 3, keys, width), (2, 3, keys, value_width))
+        shapes = ((2, tokens, 3, width), (2, 3, keys, width), (2, keys, 3, 2 * value_width))
         q, k, v = (torch.randn(s, device=device, dtype=torch.float32, generator=generator).to(dtype) for s in shapes)
+        q, v = q.transpose(1, 2), v.transpose(1, 2)[..., value_width:]
         expected, expected_lse = attend_plain(q.float(), k.float(), v.float(), width**-0.5, causal)
         try:
             out, lse = candidate(q, k, v, width**-0.5, causal)

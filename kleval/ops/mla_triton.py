@@ -11,9 +11,10 @@ grow. Addresses and offsets are 64-bit.
 
 Sizes for an H200 (132 SMs, 227 KB of shared memory each) at the published shape, bf16, tiles of 64 rows: two tiles in shared memory
 are 144 KB, the queries of 32 heads 36 KB, with weights 184 KB: one program per SM, one tile on its way while the other is used.
-The accumulator, 32 x 512 float32 over 8 warps, takes 64 of 239 registers a thread. Compiled for sm_90 by Triton 3.9 that is 188432 B of
-shared memory, nothing spilled, rows copied 16 bytes at a time. STAGES is 5 because the address is itself a load: two of the
-stages lie between it and the rows. Per row 1152 bytes and 2 * 32 * (576 + 512) = 70 kFLOP: 4.8 TB/s of rows need 290 TFLOP/s.
+The accumulator, 32 x 512 float32 over 8 warps, takes 64 of 239 registers a thread. Compiled for sm_90 by Triton 3.6 and 3.9 that is
+188432 B of shared memory, nothing spilled, rows copied 16 bytes at a time. STAGES is 5 because the address is itself a load: two
+of the stages lie between it and the rows. Per row 1152 bytes and 2 * 32 * (576 + 512) = 70 kFLOP: 4.8 TB/s of rows need 290
+TFLOP/s.
 `split_count` makes programs fill whole rounds of SMs; at 132 ranges the intermediate results are 8.7 MB, against 1.2 GB of rows at 1M
 tokens.
 

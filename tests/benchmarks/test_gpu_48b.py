@@ -119,7 +119,7 @@ def test_no_time_left_is_said_point_by_point(
 def test_what_needs_a_failed_kernel_is_not_timed(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """KDA's prefill kernel fails: no kernel times and no prefill, decode goes on."""
+    """KDA's prefill kernel fails: no kernel times and no prefill of what has KDA, decode and MLA go on."""
 
     def checks(device: Any, seed: int, names: list[str]) -> list[KernelCheck]:
         return [KernelCheck(n, n != "kda", math.nan if n == "kda" else 1e-3, "wrong by half") for n in names]
@@ -127,8 +127,9 @@ def test_what_needs_a_failed_kernel_is_not_timed(
     monkeypatch.setattr(script, "check_kernels", checks)
     monkeypatch.setattr(script, "STEPS", 1)
     found = run(script, tmp_path / "rows.json")
-    skipped = {r["kind"] for r in found["rows"] if "failed its check" in r.get("skipped", "")}
-    assert skipped == {"kernel", "prefill"}
+    skipped = {(r["kind"], r["model"]) for r in found["rows"] if "failed its check" in r.get("skipped", "")}
+    assert skipped == {("kernel", "kda"), ("prefill", "kimi-linear@nano")}
+    assert any(r["model"] == "mla@nano" and "seconds" in r for r in of(found["rows"], "prefill"))
     assert all("step_ms_median" in r for r in of(found["rows"], "decode"))
     assert [c["name"] for c in found["checks"] if not c["passed"]] == ["kda"]
     assert "FAILED" in capsys.readouterr().out
@@ -149,6 +150,48 @@ def test_a_batch_that_does_not_fit_after_all_is_made_smaller(
     largest = [r for r in of(run(script, tmp_path / "rows.json")["rows"], "decode") if r["protocol"] == "largest-batch"]
     assert max(row["batch_computed"] for row in largest) > 5
     assert all(row["batch"] == min(5, row["batch_computed"]) for row in largest)
+
+
+def test_on_a_gpu_an_absent_kernel_is_not_replaced(script: ModuleType, tmp_path: Path) -> None:
+    session = script.Session(torch.device("cuda"), torch.bfloat16, script.SCALES["nano"], math.inf, None)
+    session.checks = [KernelCheck("kda", False, math.nan, "not used: fla-core is not installed", available=False)]
+    assert session.blocked("prefill", 0.0, model="kimi-linear@nano")
+    assert "kda is not there" in session.rows[-1]["skipped"]
+    assert not session.blocked("prefill", 0.0, model="mla@nano")
+
+
+def test_a_batch_whose_step_cannot_be_recorded_for_memory_is_made_smaller(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoRoom(script.Stepper):  # type: ignore[misc, name-defined]
+        def __init__(self, decoder: Any, cache: Any) -> None:
+            super().__init__(decoder, cache)
+            if len(cache.lengths_host) > 2:
+                self.why = "capturing failed: CUDA out of memory. Tried to allocate 1 GiB"
+
+    monkeypatch.setattr(script, "Stepper", NoRoom)
+    monkeypatch.setattr(script, "STEPS", 1)
+    rows = of(run(script, tmp_path / "rows.json")["rows"], "decode")
+    assert {r["batch"] for r in rows if r["protocol"] == "largest-batch"} == {2}
+
+
+def test_a_point_that_raises_is_a_row_and_the_others_are_measured(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original, out = script.decode_times, tmp_path / "rows.json"
+
+    def times(s: Any, decoder: Any, depth: int, batch: int) -> Any:
+        if depth == 64:
+            raise ValueError("no kernel for this shape")
+        return original(s, decoder, depth, batch)
+
+    monkeypatch.setattr(script, "decode_times", times)
+    monkeypatch.setattr(script, "STEPS", 1)
+    assert script.main(["--size", "nano", "--out", str(out)]) == 1
+    rows = of(json.loads(out.read_text(encoding="utf-8"))["rows"], "decode")
+    assert all((r["ctx"] == 64) == ("failure" in r) for r in rows)
+    assert {r["failure"] for r in rows if r["ctx"] == 64} == {"ValueError: no kernel for this shape"}
+    assert "4 points failed" in capsys.readouterr().out
 
 
 def test_the_published_size_needs_a_gpu(script: ModuleType, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

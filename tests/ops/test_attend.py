@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from kleval.ops import attend as attend_module
 from kleval.ops.attend import _agrees, attend_cpu, attend_plain, merge
 
 laws = settings(max_examples=25, deadline=None)
@@ -75,3 +76,32 @@ def test_a_device_kernel_is_believed_only_if_it_agrees(dtype: torch.dtype) -> No
     candidates = (attend_cpu, attend_plain, base_two, never_causal, raises)
     agrees = [_agrees(candidate, torch.device("cpu"), dtype, 24, 16) for candidate in candidates]
     assert agrees == [True, True, False, False, False]
+
+
+def test_a_call_that_a_kernel_refuses_goes_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that suits the widths but not these lengths; what is out of memory is no refusal."""
+    asked: list[str] = []
+
+    def short_only(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
+        asked.append("short")
+        if k.shape[2] > 250:
+            raise RuntimeError("no plan for this length")
+        return attend_cpu(q, k, v, scale, causal)
+
+    def second(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
+        asked.append("second")
+        if causal:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return attend_cpu(q, k, v, scale, causal)
+
+    def choose(device: int, dtype: torch.dtype, width: int, value: int, refused: tuple[object, ...] = ()) -> object:
+        return next(kernel for kernel in (short_only, second, attend_plain) if kernel not in refused)
+
+    monkeypatch.setattr(attend_module, "cuda_kernel", choose)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    q, k, v = operands(0, 5, 300, (8, 6), torch.float64)
+    for a, b in zip(attend_module._attend_cuda(q, k, v, 0.4, False), attend_plain(q, k, v, 0.4), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+    assert asked == ["short", "second"]
+    with pytest.raises(torch.OutOfMemoryError):
+        attend_module._attend_cuda(q, k, v, 0.4, True)
