@@ -59,6 +59,17 @@ _RULER_REPO = "NVIDIA/RULER/c3f5e3b4f87f97e048793bb510a3a6b19a46bf3a/scripts/dat
 _ESSAYS_REPO = "Chen3776/baseline_ruler/314ff301d5d33184e9b9ba765a0d9833d81495c9/scripts/data/synthetic/json"
 _NLTK_REPO = "nltk/nltk_data/550b6625bcef1f2abff2ff770a5a0d272c9c6b2a"
 _LCA_HUB = "https://huggingface.co/datasets/JetBrains-Research"
+_MRCR_REVISION = "f4c69fae7cf81f7ca26b9fee34b392a50f6b8a1d"
+_MRCR_HUB = f"https://huggingface.co/datasets/openai/mrcr/resolve/{_MRCR_REVISION}"
+# Needles, part, sha256, bytes (0: not known here).
+_MRCR_FILES = (
+    (2, 0, "1c297b254bf64a31856b74918cd7db889a214503e0b67daa834e84f20df6aa93", 190_822_058),
+    (2, 1, "a5a1dc9ccc945623253d04d33c03d89aee2d676c88955ce368da2ab16a0ce94d", 266_519_980),
+    (4, 0, "4d4fa3d11ce064749de3cd039eef1a621e30a81c2c9b3e64f1df37f8afeaf312", 0),
+    (4, 1, "8dfdb94a208cf3eee73c4e7ac6ee8a5ccb7236c6934c13c6c5f67c0a9928cdf3", 0),
+    (8, 0, "65df601a2e0ae4a3cfb56920a6ef99f26c0de37c6b1018695e8aed684e6a94c1", 0),
+    (8, 1, "c80b19573bff1d38e1c157d6a0bdf9cfd1a8ab6372296174c9a7015e164189e3", 0),
+)
 PUNKT = "nltk_data/tokenizers/punkt_tab/english"
 
 ASSETS: dict[str, tuple[Asset, ...]] = {
@@ -144,6 +155,95 @@ ASSETS: dict[str, tuple[Asset, ...]] = {
             537_000,
             "Apache-2.0",
             "commit (no hash known, address not verified; rows are checked when read)",
+        ),
+    ),
+    "mrcr": tuple(
+        Asset(
+            f"{needles}needle/{needles}needle_{part}.parquet",
+            f"{_MRCR_HUB}/{needles}needle/{needles}needle_{part}.parquet",
+            {sha256: "openai-mrcr-f4c69fa"},
+            size_bytes,
+            "MIT",
+            f"{needles}needle",
+        )
+        for needles, part, sha256, size_bytes in _MRCR_FILES
+    ),
+    # No hash of it is known: what comes is kept as unrecognised, and every row is checked when it is read.
+    "longbench2": (
+        Asset(
+            "data.json",
+            "https://huggingface.co/datasets/THUDM/LongBench-v2/resolve/2b48e494f2c7a2f0af81aae178e05c7e1dde0fe9/data.json",
+            {},
+            465_000_000,
+            "Apache-2.0",
+            "mcq (no hash known; rows are checked when read)",
+        ),
+    ),
+    # Banking77 and CLINC are as their authors have them, the files that the hub's loading scripts read. No hash of the
+    # other three is known: what comes is kept as unrecognised, and every row is checked when it is read.
+    "helmet_icl": (
+        *(
+            Asset(
+                f"banking77/{split}.csv",
+                f"https://raw.githubusercontent.com/PolyAI-LDN/task-specific-datasets/master/banking_data/{split}.csv",
+                {sha256: "PolyAI-LDN"},
+                size_bytes,
+                "CC-BY-4.0",
+                "banking77",
+            )
+            for split, sha256, size_bytes in (
+                ("train", "b06e26ac675513959a63135f11b94ea7786ed02da65db93a5650d8838cbc664b", 839_073),
+                ("test", "d12d6e3bc4c3103966ae786dc435913c0c563dfa328f5a3646d0e62cfeeb474d", 239_961),
+            )
+        ),
+        Asset(
+            "clinc150/data_oos_plus.json",
+            "https://raw.githubusercontent.com/clinc/oos-eval/master/data/data_oos_plus.json",
+            {"bfcca9ae515623541dc1983c94c4ed7cae9d26b42ae47d74b972e51bb6f7a21f": "clinc-oos-eval"},
+            2_509_789,
+            "CC-BY-3.0",
+            "clinic150",
+        ),
+        *(
+            Asset(
+                f"trec/{file}",
+                f"https://cogcomp.seas.upenn.edu/Data/QA/QC/{file}",
+                {},
+                size_bytes,
+                "none stated",
+                "trec_coarse, trec_fine (no hash known; rows are checked when read)",
+            )
+            for file, size_bytes in (("train_5500.label", 335_858), ("TREC_10.label", 23_354))
+        ),
+        Asset(
+            "nlu/NLU-Data-Home-Domain-Annotated-All.csv",
+            "https://raw.githubusercontent.com/xliuhw/NLU-Evaluation-Data/master/AnnotatedData/"
+            "NLU-Data-Home-Domain-Annotated-All.csv",
+            {},
+            5_867_439,
+            "CC-BY-4.0",
+            "nlu (no hash known; rows are checked when read)",
+        ),
+    ),
+    # The documents are no part of the data set: MLPerf's copy of the pages, 30 of 2,545 missing. docs.tar.gz is to be
+    # unpacked where it lies.
+    "frames": (
+        Asset(
+            "test.tsv",
+            "https://huggingface.co/datasets/google/frames-benchmark/resolve/"
+            "58d9fb6330f3ab1316d1eca12e5e8ef23dcc22ef/test.tsv",
+            {"4255093c93b595b5b04c7c8dde290b48ec87d72ca0fb0b760d9dd02740d669ff": "58d9fb6"},
+            485_000,
+            "Apache-2.0",
+            "oracle (questions)",
+        ),
+        Asset(
+            "docs.tar.gz",
+            "https://inference.mlcommons-storage.org/frames-benchmark-dataset/doc_html/docs.tar.gz",
+            {"f5e6d7c14f93cdd0af49f9f72e2311419af7c9b0634755fb2310058a84e36e80": "MLPerf-e2e-rag"},
+            173_138_122,
+            "CC BY-SA 4.0 (Wikipedia)",
+            "oracle (documents; unpack it there)",
         ),
     ),
 }

@@ -40,6 +40,16 @@ TASKS: dict[str, str] = {
     "repoqa/snf": "kleval.tasks.repoqa.task:snf",
     "lca/lib": "kleval.tasks.lca.task:lib",
     "lca/commit": "kleval.tasks.lca.task:commit",
+    "mrcr/2needle": "kleval.tasks.mrcr.task:needles_2",
+    "mrcr/4needle": "kleval.tasks.mrcr.task:needles_4",
+    "mrcr/8needle": "kleval.tasks.mrcr.task:needles_8",
+    "longbench2/mcq": "kleval.tasks.longbench2.task:mcq",
+    "helmet_icl/trec_coarse": "kleval.tasks.helmet_icl.task:trec_coarse",
+    "helmet_icl/trec_fine": "kleval.tasks.helmet_icl.task:trec_fine",
+    "helmet_icl/banking77": "kleval.tasks.helmet_icl.task:banking77",
+    "helmet_icl/clinic150": "kleval.tasks.helmet_icl.task:clinic150",
+    "helmet_icl/nlu": "kleval.tasks.helmet_icl.task:nlu",
+    "frames/oracle": "kleval.tasks.frames.task:oracle",
 }
 
 

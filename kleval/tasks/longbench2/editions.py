@@ -1,0 +1,193 @@
+"""Where LongBench v2's questions come from, each sized to ctx.
+
+Official: the rows in the file's order. A prompt that is too long loses its middle, as the official script has it: up to a
+ctx of 131,072 (its server's max_model_len) at most 120,000 tokens are kept, with a longer ctx what that leaves. A row whose
+question itself would be cut is passed over. Builtin: the six domains in turn, at three lengths: a quarter, half and all
+of ctx; nothing is cut.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from kleval.tasks import lexicon
+from kleval.tasks.base import as_prompt
+from kleval.tasks.longbench2 import dataset, exams, prompts
+from kleval.tasks.longbench2.scoring import LETTERS
+from kleval.tasks.mrcr.filling import fill
+from kleval.tasks.prose import SENTENCES_VERSION
+from kleval.tasks.ruler.builtin import budget_for
+from kleval.tasks.ruler.draws import own_draws
+from kleval.types import ContextTooSmall, Prompt, Tokenizer, Unfit
+
+OFFICIAL_BUDGET = 128
+COT_BUDGET = 1024
+OFFICIAL_MAX_LEN = 120_000
+OFFICIAL_CTX = 131_072
+SHARES = {"short": 0.25, "medium": 0.5, "long": 1.0}
+_COT_PART = 4  # builtin: at most this part of ctx for the reasoning
+_REASONING_SLACK = 1.1  # a text may take more tokens when it is read than when it was written
+_ROUNDS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """tokens: of the rendered prompt. budget: of the first call. meta: JSON values; with chain of thought, its
+    `answer_prompt` is the second call's, `$COT$` for what the first one says, and `answer_budget` its budget."""
+
+    index: int
+    prompt: Prompt = field(repr=False)
+    answer: str
+    tokens: int
+    budget: int
+    meta: dict[str, Any] = field(repr=False)
+
+
+class Edition(Protocol):
+    """revision, digest: of the data."""
+
+    revision: str
+    digest: str
+
+    def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
+        """In order, until the data end (official) or without end."""
+        ...
+
+
+def reference(letter: str) -> str:
+    """A right answer in the form that the prompt asks for."""
+    return f"The correct answer is ({letter})."
+
+
+def _overhead(tokenizer: Tokenizer) -> int:
+    """Tokens of the chat template around a message."""
+    return max(0, tokenizer.count(tokenizer.render(as_prompt(tokenizer, "x"))) - tokenizer.count("x"))
+
+
+def _second_call(
+    tokenizer: Tokenizer, question: str, choices: Sequence[str], budget: int, answer_budget: int
+) -> tuple[dict[str, Any], int]:
+    """What meta holds for it, and how many tokens it takes at most, its answer included."""
+    text = prompts.filled(prompts.COT_ANSWER, "", question, choices)
+    tokens = tokenizer.count(tokenizer.render(as_prompt(tokenizer, prompts.with_reasoning(text, ""))))
+    needed = tokens + int(budget * _REASONING_SLACK) + answer_budget
+    return {"answer_prompt": text, "answer_budget": answer_budget}, needed
+
+
+class Official:
+    def __init__(self, task_id: str, data_dir: Path | None, cot: bool) -> None:
+        self._task_id, self._cot = task_id, cot
+        self._source = dataset.find(task_id, data_dir)
+        self.revision, self.digest = self._source.revision, self._source.sha256
+
+    def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
+        for index, row in enumerate(dataset.read(self._source)):
+            yield self._question(index, row, tokenizer, ctx)
+
+    def _question(self, index: int, row: dataset.Row, tokenizer: Tokenizer, ctx: int) -> Question | Unfit:
+        template = prompts.COT if self._cot else prompts.ZERO_SHOT
+        budget = COT_BUDGET if self._cot else OFFICIAL_BUDGET
+        more: dict[str, Any] = {}
+        if self._cot:
+            more, needed = _second_call(tokenizer, row.question, row.choices, budget, OFFICIAL_BUDGET)
+            if needed > ctx:
+                return self._unfit(index, f"needs {needed} tokens for its second call", needed, ctx)
+        text = prompts.filled(template, row.context, row.question, row.choices)
+        behind = prompts.after_document(template, row.context, row.question, row.choices)
+        room = ctx - budget - _overhead(tokenizer)
+        max_len = min(room, OFFICIAL_MAX_LEN) if ctx <= OFFICIAL_CTX else room
+        removed, tokens, prompt = 0, 0, as_prompt(tokenizer, "")
+        for _ in range(_ROUNDS):
+            if max_len < 1:
+                break
+            cut, removed = prompts.truncated(tokenizer, text, max_len)
+            if not cut.endswith(behind):
+                break
+            prompt = as_prompt(tokenizer, cut)
+            tokens = tokenizer.count(tokenizer.render(prompt))
+            if tokens + budget <= ctx:
+                meta = {
+                    "row": row.id,
+                    "domain": row.domain,
+                    "sub_domain": row.sub_domain,
+                    "difficulty": row.difficulty,
+                    "length": row.length,
+                    "answer": row.answer,
+                    "max_len": max_len,
+                    "removed_tokens": removed,
+                    **more,
+                }
+                return Question(index, prompt, row.answer, tokens, budget, meta)
+            # Ends of two halves, put together, may be more tokens than they were apart.
+            max_len -= tokens + budget - ctx
+        least = 2 * (tokenizer.count(behind) + 1) + budget + _overhead(tokenizer)
+        return self._unfit(index, f"needs {least} tokens so that its question is not cut", least, ctx)
+
+    def _unfit(self, index: int, why: str, minimum_tokens: int, ctx: int) -> Unfit:
+        return Unfit(index, f"{self._task_id} row {index} {why}, ctx is {ctx}", max(minimum_tokens, ctx + 1))
+
+
+class Builtin:
+    def __init__(self, task_id: str, task_version: str, cot: bool) -> None:
+        self._key, self._cot = (task_id, task_version, "builtin"), cot
+        self.revision = f"kleval {exams.EXAMS_VERSION}"
+        words = (lexicon.NAMES, lexicon.THINGS, lexicon.PLACES, lexicon.ADJECTIVES, tuple(exams.DOMAINS))
+        made_of = f"{exams.EXAMS_VERSION}\0{SENTENCES_VERSION}\0{words}"
+        self.digest = hashlib.sha256(made_of.encode()).hexdigest()
+
+    def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
+        answer_budget = budget_for(max(tokenizer.count(reference(letter)) for letter in LETTERS))
+        index = 0
+        while True:
+            yield self._question(index, tokenizer, ctx, seed, answer_budget)
+            index += 1
+
+    def _question(self, index: int, tokenizer: Tokenizer, ctx: int, seed: int, answer_budget: int) -> Question:
+        domain, length, hard = kind_of(index)
+        made = exams.exam(own_draws(*self._key, ctx, seed, index).rng, domain, hard)
+        asked = made.material.question
+        budget = min(COT_BUDGET, max(answer_budget, ctx // _COT_PART)) if self._cot else answer_budget
+        more: dict[str, Any] = {}
+        if self._cot:
+            more, needed = _second_call(tokenizer, asked, made.choices, budget, answer_budget)
+            if needed > ctx:
+                raise self._too_small(ctx, needed)
+        template = prompts.COT if self._cot else prompts.ZERO_SHOT
+
+        def build(fillers: Sequence[str]) -> Prompt:
+            return as_prompt(tokenizer, prompts.filled(template, made.document(fillers), asked, made.choices))
+
+        fillers = made.material.fillers
+        filled = fill(build, fillers, tokenizer, int(SHARES[length] * ctx) - budget)
+        if isinstance(filled, int):
+            # A quarter of a short ctx does not hold the question: it gets what it takes and little more.
+            filled = fill(build, fillers, tokenizer, min(filled, ctx - budget))
+        if isinstance(filled, int):
+            raise self._too_small(ctx, filled + budget)
+        meta = {
+            "domain": domain,
+            "sub_domain": made.material.sub_domain,
+            "difficulty": made.difficulty,
+            "length": length,
+            "answer": made.answer,
+            "records": filled.n_pieces + len(made.places),
+            "places": [round(place, 4) for place in made.places],
+            "removed_tokens": 0,
+            **more,
+        }
+        return Question(index, filled.prompt, made.answer, filled.tokens, budget, meta)
+
+    def _too_small(self, ctx: int, minimum: int) -> ContextTooSmall:
+        return ContextTooSmall(f"{self._key[0]} (builtin) does not fit into ctx {ctx}: it needs {minimum}", minimum)
+
+
+def kind_of(index: int) -> tuple[str, str, bool]:
+    """Domain, length and whether it is hard: domains in turn, and after 36 questions each with each."""
+    domains, lengths = tuple(exams.DOMAINS), tuple(SHARES)
+    turn, at = divmod(index, len(domains))
+    domain = domains[at]
+    return domain, lengths[(turn + at + 2) % len(lengths)], (turn // len(lengths) + at) % 2 == 1

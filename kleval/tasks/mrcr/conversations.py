@@ -1,0 +1,162 @@
+"""Conversations in the shape of openai/mrcr, written from templates over kleval's own prose.
+
+The user asks for small texts ("write a poem about the lamp"), the assistant writes them. One request comes 2, 4 or 8
+times, with another text each time; the others share its kind of text or its subject, or neither. The last message asks
+for the n-th of the equal ones with a random string before it. As in the official data, the first message begins with a
+worked example.
+"""
+
+from __future__ import annotations
+
+import random
+import string
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from kleval.tasks import lexicon as lx
+from kleval.tasks.prose import indefinite, sentences
+from kleval.types import Message
+
+CONVERSATIONS_VERSION = "conversations-1"
+PREFIX_CHARS = 10
+_INTRODUCTION = "Here are some examples of conversations succeeded by a follow-up question answered correctly:"
+_NEAR_PERCENT = 25
+_SHORTEST, _LONGEST = 0.6, 1.3  # of the wanted length of a text
+_SHORT_SENTENCE_CHARS = 60
+_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+# kind -> what comes before the sentences (with {name}, {place}, {day}), between them, and behind.
+KINDS: dict[str, tuple[str, str, str]] = {
+    "poem": ("", "\n", ""),
+    "song": ("", "\n\n", ""),
+    "letter": ("Dear {name}, ", " ", " Yours, {name}"),
+    "diary entry": ("{day}. ", " ", ""),
+    "news report": ("From the {place}: ", " ", ""),
+    "speech": ("Friends! ", " ", " Thank you."),
+    "story": ("Once upon a time: ", " ", " The end."),
+    "riddle": ("", " ", " What am I?"),
+    "essay": ("", "\n\n", ""),
+    "toast": ("Raise your glasses! ", " ", " To {name}!"),
+}
+_TOPICS = (*(f"the {noun}" for noun in (*lx.THINGS, *lx.PLACES, *lx.PEOPLE)), *lx.ABSTRACTS)
+_ORDINALS = ("1st", "2nd", "3rd", "4th", "5th", "6th", "7th", "8th")
+
+Request = tuple[str, str]  # kind, topic
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """wanted: which of the needles, from 0. fillers: other turns, `request\\nanswer`, without end. places: where each
+    needle stands, as a share of the other turns."""
+
+    example: str = field(repr=False)
+    request: str
+    needles: tuple[str, ...] = field(repr=False)
+    places: tuple[float, ...]
+    wanted: int
+    prefix: str
+    question: str
+    fillers: Iterator[str] = field(repr=False)
+
+    @property
+    def reference(self) -> str:
+        return self.prefix + self.needles[self.wanted]
+
+    def positions(self, n_fillers: int) -> list[int]:
+        """Turn of every needle, counted from 0, among that many others."""
+        return [int(place * (n_fillers + 1)) + i for i, place in enumerate(self.places)]
+
+    def messages(self, fillers: Sequence[str]) -> tuple[Message, ...]:
+        at = dict(zip(self.positions(len(fillers)), self.needles, strict=True))
+        others = iter(fillers)
+        made: list[Message] = []
+        for turn in range(len(fillers) + len(self.needles)):
+            if turn in at:
+                asked, answered = self.request, at[turn]
+            else:
+                asked, _, answered = next(others).partition("\n")
+            before = self.example if turn == 0 else ""
+            made.append({"role": "user", "content": before + asked})
+            made.append({"role": "assistant", "content": answered})
+        return (*made, {"role": "user", "content": self.question})
+
+
+def conversation(rng: random.Random, n_needles: int, text_chars: int) -> Conversation:
+    """text_chars: about how long the assistant's texts are; 0 for a single short sentence."""
+    lines = sentences(rng.getrandbits(64))
+    kind, topic = rng.choice(tuple(KINDS)), rng.choice(_TOPICS)
+    needles: dict[str, None] = {}
+    while len(needles) < n_needles:
+        needles[_text(rng, lines, kind, text_chars)] = None
+    wanted = rng.randrange(n_needles)
+    prefix = _prefix(rng)
+    example = _example(rng, lines, (kind, topic))
+    places = tuple(sorted(rng.random() for _ in range(n_needles)))
+    # The other turns draw from a state of their own: how many there are must not change anything else.
+    fillers = _fillers(random.Random(rng.getrandbits(64)), (kind, topic), text_chars)
+    return Conversation(
+        example,
+        _request(kind, topic),
+        tuple(needles),
+        places,
+        wanted,
+        prefix,
+        _question(prefix, wanted, kind, topic),
+        fillers,
+    )
+
+
+def _request(kind: str, topic: str) -> str:
+    return f"write {indefinite(kind)} about {topic}"
+
+
+def _question(prefix: str, wanted: int, kind: str, topic: str) -> str:
+    return (
+        f"Prepend {prefix} to the {_ORDINALS[wanted]} (1 indexed) {kind} about {topic}."
+        " Do not include any other text in your response."
+    )
+
+
+def _prefix(rng: random.Random) -> str:
+    return "".join(rng.choices(string.ascii_letters + string.digits, k=PREFIX_CHARS))
+
+
+def _text(rng: random.Random, lines: Iterator[str], kind: str, text_chars: int) -> str:
+    before, between, behind = KINDS[kind]
+    wanted_chars = text_chars * rng.uniform(_SHORTEST, _LONGEST)
+    taken = [next(line for line in lines if text_chars or len(line) <= _SHORT_SENTENCE_CHARS)]
+    chars = len(taken[0])
+    while chars < wanted_chars:
+        taken.append(next(lines))
+        chars += len(taken[-1]) + len(between)
+    frame = {"name": rng.choice(lx.NAMES), "place": rng.choice(lx.PLACES), "day": rng.choice(_WEEKDAYS)}
+    return before.format(**frame) + between.join(taken) + behind.format(**frame)
+
+
+def _other(rng: random.Random, key: Request) -> Request:
+    """Another request than `key`."""
+    while True:
+        kind, topic = rng.choice(tuple(KINDS)), rng.choice(_TOPICS)
+        near = rng.randrange(100)
+        if near < _NEAR_PERCENT:
+            kind = key[0]
+        elif near < 2 * _NEAR_PERCENT:
+            topic = key[1]
+        if (kind, topic) != key:
+            return kind, topic
+
+
+def _example(rng: random.Random, lines: Iterator[str], key: Request) -> str:
+    kind, topic = _other(rng, key)
+    texts = [_text(rng, lines, kind, 0) for _ in range(2)]
+    wanted, prefix = rng.randrange(2), _prefix(rng)
+    turns = "".join(f"User: {_request(kind, topic)}\nAssistant: {text}\n" for text in texts)
+    asked = f"User: {_question(prefix, wanted, kind, topic)}\nAssistant: {prefix}{texts[wanted]}\n"
+    return f"{_INTRODUCTION}\n\n======EXAMPLE======\n{turns}{asked}======END EXAMPLE======\n\n"
+
+
+def _fillers(rng: random.Random, key: Request, text_chars: int) -> Iterator[str]:
+    lines = sentences(rng.getrandbits(64))
+    while True:
+        kind, topic = _other(rng, key)
+        yield f"{_request(kind, topic)}\n{_text(rng, lines, kind, text_chars)}"
