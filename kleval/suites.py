@@ -21,7 +21,7 @@ class Suite:
 
 
 # The columns of arXiv 2510.26692, Table 5.
-_LONG = ("ruler", "repoqa", "lca")
+_LONG = ("ruler", "mrcr", "helmet_icl", "longbench2", "frames", "repoqa", "lca")
 _EIGHT = "RULER, MRCR, HELMET-ICL, LongBench v2, FRAMES, RepoQA, Long Code Arena"
 
 SUITES: dict[str, Suite] = {

@@ -159,13 +159,28 @@ def test_a_template_in_its_own_file_comes_before_the_configs(folder: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "template", ["{{ 1 / 0 }}", "{{ messages[9].content.x }}", "{% if %}", "{{ messages.append(1) }}"]
+    "template",
+    [
+        "{{ 1 / 0 }}",
+        "{{ messages[9].content.x }}",
+        "{% if %}",
+        "{{ messages.append(1) }}",
+        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
+        "{% for i in range(10 ** 9) %}{% endfor %}",
+    ],
 )
 def test_a_template_that_fails_is_one_clear_line(template: str, folder: Path) -> None:
     tokenizer = load_tokenizer(f"hf:{with_config(folder, chat_template=template)}")
     with pytest.raises(UsageError, match="chat template") as error:
         tokenizer.render(MESSAGES)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["[" * 99999, '{"chat_template": "\\ud800"}'])
+def test_a_tokenizer_config_that_is_no_text_is_one_clear_line(text: str, folder: Path) -> None:
+    (folder / "tokenizer_config.json").write_text(text)
+    with pytest.raises(UsageError, match=r"tokenizer_config\.json"):
+        load_tokenizer(f"hf:{folder}")
 
 
 def test_a_saved_tokenizer_is_the_same(folder: Path, tmp_path: Path) -> None:

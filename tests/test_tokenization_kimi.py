@@ -171,6 +171,7 @@ def test_the_digest_changes_with_a_special_token(tokenizer: KimiTokenizer, folde
         ([*rank_lines()[:300], b"YWI= x"], "line"),
         (rank_lines()[1:], "are not 0, 1, 2"),
         ([], "is not whole"),
+        ([base64.b64encode(b"a") + b" 0", base64.b64encode(b"b") + b" 1"], "no token for the single byte 0"),
     ],
 )
 def test_a_broken_rank_file_says_where(lines: list[bytes], said: str, folder: Path) -> None:

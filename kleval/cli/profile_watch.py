@@ -148,7 +148,11 @@ class ProfileWatch:
         if self._json or self._format in ("json", "jsonl", "csv"):
             from kleval.cli.profile_table import print_records
 
-            print_records(rows, "jsonl" if self._json else self._format)
+            if self._json:
+                for row in rows:
+                    emit("planned", **row)
+            else:
+                print_records(rows, self._format)
             return
         header = ("point", "batch", "expected s", "state")
         table(header, [(p.id, p.batch, number(p.seconds), size(p.state_bytes)) for p in plan.points])

@@ -38,6 +38,11 @@ DEFAULT_LIMIT = 10
     "--temperature", type=click.FloatRange(min=0), metavar="T", help="0 is greedy.  [default: the task's, greedy]"
 )
 @options.option("--repeats", type=click.IntRange(min=1), default=1, show_default=True, help="Answers per sample.")
+@options.option(
+    "--judge-model",
+    metavar="NAME",
+    help="The model that judges answers, where a task is scored by one; see --protocol.",
+)
 @options.backend
 @options.tokenizer
 @options.device
@@ -138,6 +143,7 @@ def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
         repeats=given["repeats"],
         edition=given["edition"],
         protocol=given["protocol"],
+        judge_model=given["judge_model"],
         seed=given["seed"],
         temperature=given["temperature"],
         tokenizer=given["tokenizer"],

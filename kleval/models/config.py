@@ -106,8 +106,10 @@ class ModelConfig:
         if unknown := sorted(set(values) - known - {"num_hidden_layers"}):
             raise UsageError(f"model config: unknown field {unknown[0]!r}; this is not a config.json that kleval wrote")
         mixers = values.get("layer_mixers")
-        if mixers is not None and not isinstance(mixers, list | tuple):
-            raise UsageError(f"model config: layer_mixers is {mixers!r}: expected a list of {', '.join(get_args(Mixer))}")
+        if "layer_mixers" in values and not isinstance(mixers, list | tuple):
+            raise UsageError(
+                f"model config: layer_mixers is {mixers!r}: expected a list of {', '.join(get_args(Mixer))}"
+            )
         arguments: dict[str, Any] = {k: tuple(v) if k == "layer_mixers" else v for k, v in values.items() if k in known}
         try:
             return cls(**arguments)

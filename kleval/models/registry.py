@@ -63,7 +63,10 @@ def resolve(name: str) -> ModelSpec:
     full = name if "@" in name else f"{name}@{DEFAULT_SIZE}"
     if full in MODELS:
         return MODELS[full]
-    folder = Path(name).expanduser()
+    try:
+        folder = Path(name).expanduser()
+    except RuntimeError:  # ~somebody who is not known here
+        folder = Path(name)
     if folder.is_dir():
         return ModelSpec(name, read_config(folder).architecture, None, folder)
     if folder.is_file():

@@ -46,7 +46,7 @@ def shared_weight_bytes(configs: Mapping[str, ModelConfig], dtype: str) -> int:
 def check_memory(
     configs: Mapping[str, ModelConfig], dtype: str, longest: int, budget: int | None, free: int, where: str
 ) -> None:
-    """UsageError when weights, one sequence of the longest ctx, or the budget for states cannot fit; nothing is allocated."""
+    """UsageError when weights, one sequence of the longest prompt and what is decoded after it, or the budget for states cannot fit."""
     weights = shared_weight_bytes(configs, dtype)
     names = ", ".join(configs)
     if weights > free:
@@ -60,7 +60,7 @@ def check_memory(
     if weights + state > free:
         raise UsageError(
             f"one sequence of {longest} tokens needs {_gib(state)} of state in {name}, besides {_gib(weights)} of weights; "
-            f"{where} has {_gib(free)} free: choose a shorter --ctx"
+            f"{where} has {_gib(free)} free: choose a shorter --ctx or fewer --decode-tokens"
         )
     if budget is not None and weights + budget > free:
         raise UsageError(

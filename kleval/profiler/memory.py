@@ -24,8 +24,8 @@ MAX_BATCH = 1 << 40
 class MemoryRow:
     """One model at one length: bytes of `batch` sequences by component.
 
-    saving: of the state against the same shape with MLA in every layer, in [0, 1); latent_saving: of the part that grows, at any
-    length the share of layers that are not MLA. largest_ctx: of one such batch, and
+    saving: of the state against the same shape with MLA in every layer; below 0 where fixed states outweigh a few tokens.
+    latent_saving: of the part that grows, at any length the share of layers that are not MLA. largest_ctx: of one such batch, and
     largest_batch: at ctx, that fit into the budget together with the weights; None without a budget. state_batch: the same when
     the budget is for states alone.
     """

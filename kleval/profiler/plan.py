@@ -90,12 +90,12 @@ def default_memory_budget(
     if device == "cuda":
         return int(FREE_SHARE[device] * free)
     rows = max((batch for batch in spec.batches if batch != "max"), default=1)
-    depth = max(spec.ctxs) + _fed_tokens(spec, device)
+    depth = max(spec.ctxs) + fed_tokens(spec, device)
     most = max(config.state_bytes(depth, rows, dtype).total for config in configs.values())
     return min(max(most + most // 16, MIN_BUDGET_BYTES), int(FREE_SHARE[device] * free))
 
 
-def _fed_tokens(spec: ProfileSpec, device: str) -> int:
+def fed_tokens(spec: ProfileSpec, device: str) -> int:
     """What a decode measurement adds to its depth."""
     return (spec.decode_tokens or DECODE_TOKENS) + DROPPED_STEPS[device]
 
@@ -142,21 +142,19 @@ def _decode(
     budget: int,
     device: str,
 ) -> tuple[list[PlannedPoint], list[dict[str, Any]]]:
-    """Decode points, and the memory points that come with them."""
+    """Decode points, and the memory point of every model and length, whatever batches fit."""
     cells: list[tuple[int, Batch, dict[str, int]]] = []
     unmeasured = []
-    fed = _fed_tokens(spec, device)
+    fed = fed_tokens(spec, device)
     for ctx in ctxs:
         for batch in spec.batches:
             rows: dict[str, int] = {}
             for name, config in configs.items():
-                most = largest_batch(config, ctx + fed, budget, dtype, MAX_ROWS[device])
+                most = max(largest_batch(config, ctx + fed, budget, dtype, MAX_ROWS[device]), 1)
                 rows[name] = most if batch == "max" else batch
-                if rows[name] == 0 or (batch != "max" and batch > max(most, 1)):
-                    need = config.state_bytes(ctx + fed, max(rows[name], 1), dtype).total
-                    reason = (
-                        f"{max(rows[name], 1)} x {need // max(rows[name], 1)} bytes of state, {budget} in the budget"
-                    )
+                need = config.state_bytes(ctx + fed, rows[name], dtype).total
+                if need > budget and batch != 1:
+                    reason = f"{rows[name]} x {need // rows[name]} bytes of state, {budget} in the budget"
                     unmeasured.append({"model": name, "ctx": ctx, "protocol": protocol_of(batch), "reason": reason})
                     del rows[name]
             cells.append((ctx, batch, rows))
@@ -169,16 +167,16 @@ def _decode(
         cells, cost, DECODE_SHARE * spec.time_budget, spec.decode_tokens, spec.repeats, DROPPED_STEPS[device]
     )
     points = []
+    for ctx in ctxs:
+        for name, config in configs.items():
+            one, seconds = config.state_bytes(ctx, 1, dtype).total, rates[name].fill(1, ctx) + rates[name].step(1, ctx)
+            points.append(_point("memory", "state", name, ctx, 1, 0, seconds, one, 0))
     for (ctx, batch, rows), level in zip(cells, levels, strict=True):
         protocol = protocol_of(batch)
         for repeat in range(level.repeats):
             for name, b in rows.items():
                 rate, nbytes = rates[name], configs[name].state_bytes(ctx, b, dtype).total
                 fill = rate.fill(b, ctx)
-                if batch == spec.batches[0] and repeat == 0:
-                    one = configs[name].state_bytes(ctx, 1, dtype).total
-                    seconds = rate.fill(1, ctx) + rate.step(1, ctx)
-                    points.append(_point("memory", "state", name, ctx, 1, 0, seconds, one, 0))
                 seconds = (fill if repeat == 0 else 0) + (level.steps + level.dropped) * rate.step(b, ctx)
                 point = _point("decode", protocol, name, ctx, b, repeat, seconds, nbytes, level.steps)
                 points.append(replace(point, dropped=level.dropped))

@@ -12,10 +12,11 @@ from kleval.profiler import events as ev
 from kleval.profiler.building import WEIGHTS, build, check_memory, shared_weight_bytes
 from kleval.profiler.environment import FREE_SHARE, fingerprint, free_bytes, resolve_device, resolve_dtype
 from kleval.profiler.judge import caveats, checks, noise
-from kleval.profiler.plan import Plan, default_memory_budget, make_plan
+from kleval.profiler.plan import Plan, default_memory_budget, fed_tokens, make_plan
 from kleval.profiler.result import EXIT_CODES, ProfileResult
 from kleval.profiler.workload import ProfileSpec, unique_lengths
 from kleval.store import RunStore
+from kleval.store.files import usage_errors
 from kleval.store.manifest import Status, now
 from kleval.store.settings import check
 from kleval.types import UsageError
@@ -48,7 +49,8 @@ def profile(spec: ProfileSpec, on_event: OnEvent = lambda event: None) -> Profil
         RunStore.check_place(spec.out)
     device = resolve_device(spec.device)
     dtype = resolve_dtype(spec.dtype, device)
-    chunk = spec.chunk_tokens or CHUNK_TOKENS[device.type]
+    longest = max(spec.ctxs)
+    chunk = min(spec.chunk_tokens or CHUNK_TOKENS[device.type], longest)
     environment = fingerprint(device)
     old = RunStore.open(spec.out).manifest if spec.out is not None and RunStore.exists(spec.out) else None
     settings = make_settings(spec, list(configs), device, dtype, chunk, environment)
@@ -57,10 +59,13 @@ def profile(spec: ProfileSpec, on_event: OnEvent = lambda event: None) -> Profil
             raise UsageError(f"{spec.out} holds a {old.get('kind', 'run')}, not a profile: give another --out")
         check(old["settings"], settings, spec.out)
     free = int(FREE_SHARE[device.type] * free_bytes(device))
-    check_memory(configs, dtype, max(spec.ctxs), spec.memory_budget, free, str(device))
+    check_memory(configs, dtype, longest + fed_tokens(spec, device.type), spec.memory_budget, free, str(device))
     left = free - shared_weight_bytes(configs, dtype)
     budget = spec.memory_budget or default_memory_budget(spec, configs, dtype, left, device.type)
     on_event(ev.Started(spec, tuple(configs), environment, settings, continued=old is not None))
+    if spec.out is not None and not spec.dry_run:
+        with usage_errors(spec.out):  # before models are built for nothing
+            spec.out.mkdir(parents=True, exist_ok=True)
     try:
         plan, models, rates = _prepare(spec, configs, device, dtype, chunk, budget, old, on_event)
     except KeyboardInterrupt:
@@ -191,7 +196,10 @@ def _prepare(
         rates[name] = measured(decoder, chunk, longest, spec.seed)
         on_event(ev.Phase(f"trying out {name} took {time.perf_counter() - began:.1f} s"))
     if old is not None:
-        return Plan.from_record(old["plan"]), models, rates
+        try:
+            return Plan.from_record(old["plan"]), models, rates
+        except (KeyError, TypeError) as error:
+            raise UsageError(f"{spec.out}/run.json has no plan that can be read: give another --out") from error
     return make_plan(spec, configs, rates, dtype, chunk, budget, device.type), models, rates
 
 
@@ -234,7 +242,7 @@ def _close(store: RunStore, spec: ProfileSpec, plan: Plan, status: Status | None
         first = failed[0]
         message = f"{len(failed)} of {len(plan.points)} points failed ({first.id}: {(first.failure or {})['message']})"
     elif status == "interrupted":
-        message = "interrupted, everything measured is kept"
+        message = "everything measured is kept"
     return _result(status, spec, plan, counts, message)
 
 

@@ -65,6 +65,8 @@ class ProfileSpec:
                 raise UsageError(f"--{name.replace('_', '-')} is at least 1, not {value}")
         if not self.time_budget > 0:
             raise UsageError(f"--time-budget is a positive time, not {self.time_budget:g} seconds")
+        if abs(self.seed) >= 2**62:
+            raise UsageError(f"--seed is a number below 2^62, not {self.seed}")
         if self.prefill not in ("full", "sampled", "auto"):
             raise UsageError(f"unknown prefill mode {self.prefill!r}: choose full, sampled or auto")
         if self.dtype not in DTYPES:

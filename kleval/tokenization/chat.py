@@ -34,22 +34,30 @@ def find_template(folder: Path, config: Mapping[str, Any]) -> str | None:
     if isinstance(template, list):
         named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
         template = named.get("default")
-    return template if isinstance(template, str) else None
+    if not isinstance(template, str):
+        return None
+    try:
+        template.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"the chat template in {folder / 'tokenizer_config.json'} is no text: {error}") from error
+    return template
 
 
 def render_chat(template: str, messages: Sequence[Message], special: Mapping[str, str]) -> str:
     """Messages as the model sees them, up to where its answer begins. special: bos_token, eos_token and the like by name.
 
-    UsageError when the template refuses, or does what the sandbox forbids.
+    UsageError when the template refuses, or does what the sandbox forbids. The sandbox keeps a template away from the machine and
+    its ranges below 100,000; how long nested loops take it does not limit.
     """
     import jinja2
 
+    failures = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError, MemoryError)
     try:
         return _compile(template).render(
             messages=[dict(m) for m in messages], add_generation_prompt=True, tools=None, **special
         )
-    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
-        said = " ".join(str(error).split())
+    except failures as error:
+        said = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(f"the tokenizer's chat template cannot render this prompt: {said}") from error
 
 

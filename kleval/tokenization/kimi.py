@@ -122,6 +122,9 @@ def _ranks(raw: bytes, file: Path) -> dict[bytes, int]:
             raise UsageError(f"{file}, line {number}: expected a token in base64 and its rank") from None
     if sorted(ranks.values()) != list(range(len(ranks))) or not ranks:
         raise UsageError(f"{file} is not whole: the ranks of its {len(ranks)} tokens are not 0, 1, 2, ...")
+    if missing := [byte for byte in range(256) if bytes([byte]) not in ranks]:
+        # tiktoken takes such a table, and panics at the first text that has the byte.
+        raise UsageError(f"{file} is not whole: it has no token for the single byte {missing[0]}")
     return ranks
 
 

@@ -12,7 +12,7 @@ from kleval.cli.main import cli
 MODEL_OPTIONS = "--backend --tokenizer --device --dtype --batch --memory-budget"
 
 FROZEN = {
-    "run": "--model --suite --tasks --ctx --limit --edition --protocol --seed --temperature --repeats "
+    "run": "--model --suite --tasks --ctx --limit --edition --protocol --seed --temperature --repeats --judge-model "
     + MODEL_OPTIONS
     + " --data-dir --sample-cache --workers --max-errors --out --amend --json --dry-run --quiet",
     "profile": "--model --ctx --batch --memory-budget --time-budget --prefill --chunk-tokens --decode-tokens --repeats"

@@ -76,6 +76,9 @@ def test_help_and_memory_do_without_torch() -> None:
         ("--time-budget soon", "is not a time"),
         ("--time-budget 0", "--time-budget"),
         ("--repeats 0", "--repeats"),
+        ("--seed 99999999999999999999", "--seed"),
+        ("--decode-tokens 99999999999999", "of state"),
+        ("--model ~nobody/there", "no folder"),
         ("--model kimi-lineer", "did you mean"),
         ("--model ,", "no model"),
         ("--dtype int8", "dtype"),
@@ -130,6 +133,14 @@ def test_a_dry_run_prints_the_plan_with_seconds_and_bytes(capsys: pytest.Capture
     assert any(row["point"].startswith("prefill/full/mla@nano/256/") for row in rows)
     assert all(float(row["seconds"]) >= 0 and row["state_bytes"] for row in rows)
     assert list(Path.cwd().iterdir()) == []
+
+
+def test_every_line_of_json_names_its_record(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call([*SMALL, "--dry-run", "--json"]) == 0
+    records = [json.loads(line)["record"] for line in capsys.readouterr().out.splitlines()]
+    assert records[0] == "launch"
+    assert records[-1] == "done"
+    assert set(records[1:-1]) == {"planned"}
 
 
 def test_a_profile_stores_points_prints_rows_and_writes_its_files(capsys: pytest.CaptureFixture[str]) -> None:

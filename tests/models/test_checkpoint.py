@@ -223,6 +223,14 @@ def test_a_shard_that_is_cut_off_is_named(decoder: Decoder, tmp_path: Path) -> N
     assert f"{shard} cannot be read as safetensors, it may be cut off" in refused(tmp_path)
 
 
+def test_a_tensor_in_two_shards_is_stored_twice(decoder: Decoder, tmp_path: Path) -> None:
+    save(decoder, tmp_path, shard_bytes=20_000)
+    one, other = sorted(tmp_path.glob("model-*.safetensors"))[:2]
+    name, tensor = next(iter(load_file(one).items()))
+    save_file({**load_file(other), name: tensor + 1}, other)
+    assert f"{name} and that in {one.name} are the same weights, stored twice" in refused(tmp_path)
+
+
 def test_a_shard_that_is_not_there_is_named(decoder: Decoder, tmp_path: Path) -> None:
     save(decoder, tmp_path, shard_bytes=20_000)
     shard = sorted(tmp_path.glob("model-*.safetensors"))[1]
@@ -234,6 +242,8 @@ def test_a_shard_that_is_not_there_is_named(decoder: Decoder, tmp_path: Path) ->
     ("change_index", "said"),
     [
         (lambda m: m.update({"model.norm.weight": "../elsewhere.safetensors"}), "no safetensors file of this folder"),
+        (lambda m: m.update({"model.norm.weight": "x" * 999 + ".safetensors"}), "no safetensors file of this folder"),
+        (lambda m: m.update({"model.norm.weight": "\0.safetensors"}), "no safetensors file of this folder"),
         (lambda m: m.update({"model.more.weight": next(iter(m.values()))}), "has no tensor model.more.weight"),
         (lambda m: m.clear(), "has no weight_map"),
     ],

@@ -168,6 +168,11 @@ def test_what_the_decoder_does_not_implement_is_refused_by_name(
         (changed(rms_norm_eps="1e-5"), "rms_norm_eps is '1e-5'"),
         (changed(tie_word_embeddings=...), "tie_word_embeddings is missing"),
         (changed(num_experts_per_token=300), "num_experts_per_token is not between"),
+        (changed(rms_norm_eps=float("nan")), "rms_norm_eps is nan"),
+        (changed(hidden_size=10**30), "kleval takes numbers up to"),
+        (changed(hidden_size=2**31 - 1, vocab_size=2**31 - 1), "one of its numbers must be wrong"),
+        (changed(num_hidden_layers=10**9), "has layer 28 neither in"),
+        (changed(layer_types=[[]] * 27), "layer_types is no list"),
     ],
 )
 def test_what_is_missing_wrong_or_contradictory_is_said(values: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -183,6 +188,11 @@ def test_what_is_missing_wrong_or_contradictory_is_said(values: dict[str, Any], 
         (preset("mla", "nano").to_dict() | {"hidden_size": "128"}, "hidden_size is '128': expected a whole number"),
         (preset("mla", "nano").to_dict() | {"mla_use_nope": 1}, "mla_use_nope is 1: expected true or false"),
         (preset("mla", "nano").to_dict() | {"rank": 1}, "unknown field 'rank'"),
+        (preset("mla", "nano").to_dict() | {"layer_mixers": None}, "layer_mixers is None: expected a list"),
+        (preset("mla", "nano").to_dict() | {"num_attention_heads": 0}, "num_attention_heads is 0"),
+        (preset("mla", "nano").to_dict() | {"rms_norm_eps": float("inf")}, "rms_norm_eps is inf"),
+        (preset("mla", "nano").to_dict() | {"qk_rope_head_dim": 5}, "must be even"),
+        (preset("mla", "0.1b").to_dict() | {"num_experts_per_token": 99}, "num_experts_per_token is not between"),
     ],
 )
 def test_other_models_and_broken_configs_of_ours_are_refused(values: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -190,7 +200,10 @@ def test_other_models_and_broken_configs_of_ours_are_refused(values: dict[str, A
         read(tmp_path, values)
 
 
-@pytest.mark.parametrize(("text", "said"), [("{oops", "cannot be read as JSON"), ("[]", "is not a JSON object")])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("{oops", "cannot be read as JSON"), ("[]", "is not a JSON object"), ("[" * 99999, "cannot be read as JSON")],
+)
 def test_a_config_that_is_no_object_is_one_clear_line(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(UsageError, match=said):

@@ -115,6 +115,19 @@ def test_a_batch_that_does_not_fit_is_told_and_not_measured() -> None:
     assert not any(p.model == "mla@nano" and p.protocol == "largest-batch" for p in made.points)
 
 
+def test_a_batch_that_is_asked_for_by_number_may_pass_the_cap_on_the_largest() -> None:
+    asked = MAX_ROWS["cpu"] + 8
+    made = plan(dataclasses.replace(SPEC, batches=(asked,), ctxs=(4096,)))
+    assert made.unmeasured == ()
+    assert {p.batch for p in made.points if p.kind == "decode"} == {asked}
+
+
+def test_memory_is_measured_whatever_batches_fit() -> None:
+    made = plan(dataclasses.replace(SPEC, batches=(1000, "max")), budget=1)
+    assert not any(p.kind == "decode" for p in made.points)
+    assert {(p.model, p.ctx) for p in made.points if p.kind == "memory"} == {(n, c) for n in NAMES for c in SPEC.ctxs}
+
+
 def test_ids_are_unique_and_a_plan_reads_back() -> None:
     made = plan()
     assert len({point.id for point in made.points}) == len(made.points)

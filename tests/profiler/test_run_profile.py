@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -247,3 +248,41 @@ def test_when_the_time_is_spent_repeats_are_left_out_but_nothing_else(
     monkeypatch.undo()
     assert profile(spec).counts["left_out"] == 0
     assert set(points_of(spec)) == {planned.id for planned in result.plan.points}
+
+
+def test_a_chunk_is_no_longer_than_the_longest_prompt(small: ProfileSpec) -> None:
+    result = profile(dataclasses.replace(small, chunk_tokens=1 << 40, dry_run=True, out=None))
+    assert result.plan.chunk_tokens == max(small.ctxs)
+
+
+def test_tokens_to_decode_that_do_not_fit_are_refused_before_anything_is_allocated(
+    small: ProfileSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kleval.profiler.run.build", None)
+    with pytest.raises(UsageError, match="of state in mla@nano"):
+        profile(dataclasses.replace(small, decode_tokens=10**11))
+    assert small.out is not None
+    assert not small.out.exists()
+
+
+def test_a_directory_that_cannot_be_made_is_told_before_models_are_built(
+    small: ProfileSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise OSError(13, "Permission denied")
+
+    monkeypatch.setattr("kleval.profiler.run.build", None)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(UsageError, match="cannot use"):
+        profile(small)
+
+
+def test_a_manifest_without_its_plan_is_one_clear_line(small: ProfileSpec) -> None:
+    profile(small, stop_after(1))
+    assert small.out is not None
+    file = small.out / "run.json"
+    values = json.loads(file.read_text())
+    del values["plan"]
+    file.write_text(json.dumps(values))
+    with pytest.raises(UsageError, match="no plan that can be read"):
+        profile(small)

@@ -23,8 +23,15 @@ MODEL_TYPE = "kimi_linear"
 ARCHITECTURE = "KimiLinearForCausalLM"
 MAX_NUMBER = 2**31 - 1
 MAX_PARAMETERS = 2**50
-_MAY_BE_ZERO = ("qk_nope_head_dim", "qk_rope_head_dim", "num_experts", "num_experts_per_token", "num_shared_experts")
-_MAY_BE_ZERO += ("moe_intermediate_size", "first_k_dense_replace")
+_MAY_BE_ZERO = (
+    "qk_nope_head_dim",
+    "qk_rope_head_dim",
+    "num_experts",
+    "num_experts_per_token",
+    "num_shared_experts",
+    "moe_intermediate_size",
+    "first_k_dense_replace",
+)
 _LINEAR = ("head_dim", "num_heads", "short_conv_kernel_size", "kda_layers", "full_attn_layers")
 
 # field of ModelConfig -> its names in config.json; where several are given they must agree
@@ -287,7 +294,11 @@ def _checked(config: ModelConfig, file: Path) -> ModelConfig:
     if config.num_experts and not 0 < config.num_experts_per_token <= config.num_experts:
         raise UsageError(f"{file}: num_experts_per_token is not between 1 and num_experts")
     if not config.mla_use_nope and config.qk_rope_head_dim % 2:
-        raise UsageError(f"{file}: qk_rope_head_dim is {config.qk_rope_head_dim}: pairs are rotated, so it must be even")
+        raise UsageError(
+            f"{file}: qk_rope_head_dim is {config.qk_rope_head_dim}: pairs are rotated, so it must be even"
+        )
     if config.parameters() > MAX_PARAMETERS:
-        raise UsageError(f"{file} describes a model of {config.parameters()} parameters: one of its numbers must be wrong")
+        raise UsageError(
+            f"{file} describes a model of {config.parameters()} parameters: one of its numbers must be wrong"
+        )
     return config

@@ -90,9 +90,17 @@ def _index(folder: Path) -> dict[str, str]:
     if not isinstance(table, dict) or not table:
         raise UsageError(f"{folder / INDEX} has no weight_map")
     for name, shard in table.items():
-        if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(".safetensors"):
-            raise UsageError(f"{folder / INDEX}: {name} is in {shard!r}, which is no safetensors file of this folder")
+        if not _is_file_name(shard):
+            said = repr(shard)[:100]
+            raise UsageError(f"{folder / INDEX}: {name} is in {said}, which is no safetensors file of this folder")
     return table
+
+
+def _is_file_name(shard: Any) -> bool:
+    """Whether it names a safetensors file directly in the folder: a path could point anywhere."""
+    if not isinstance(shard, str) or not shard.isprintable() or len(shard.encode()) > 255:
+        return False
+    return Path(shard).name == shard and shard.endswith(".safetensors")
 
 
 def _scan(file: Path) -> list[Stored]:

@@ -70,7 +70,7 @@ def _plan(
     """Where every stored tensor goes. UsageError unless they fill all parameters exactly once."""
     table = places(shapes)
     plan: list[tuple[Stored, tuple[Piece, ...]]] = []
-    seen: dict[tuple[str, str], str] = {}
+    seen: dict[tuple[str, str], Stored] = {}
     faults: list[str] = []
     unexpected: list[str] = []
     for stored in tensors:
@@ -97,8 +97,9 @@ def _plan(
             )
         for piece in pieces:
             for element in _elements(piece, shapes):
-                if (before := seen.setdefault(element, stored.name)) != stored.name:
-                    faults.append(f"{stored.file}: {stored.name} and {before} are the same weights, stored twice")
+                if (before := seen.setdefault(element, stored)) is not stored:
+                    where = before.name if before.name != stored.name else f"that in {before.file.name}"
+                    faults.append(f"{stored.file}: {stored.name} and {where} are the same weights, stored twice")
         plan.append((stored, pieces))
     for name, piece in published(shapes).items():
         if (piece.parameter, repr(piece.index)) not in seen:

@@ -1,0 +1,231 @@
+"""google/frames-benchmark: 824 questions, and the Wikipedia articles that each needs, which the data set does not hold.
+
+In the data folder, either
+
+test.jsonl (or .json, .parquet)  rows with `Prompt`, `Answer` and `wiki_items`, a list of {title, text} (evalscope's shape)
+
+or test.tsv, the data set's own file, with its documents beside it:
+
+documents.jsonl (.json, .parquet)   rows with `url`, `title` and `text`
+saved pages                         `.html` or `.txt` here or in `docs/` or `doc_html/` (MLPerf's docs.tar.gz, unpacked); a
+                                    `url_mapping.json` beside them says {file name without ending: url}, without it a
+                                    file is named by its url, `https://` left out, `/` and `:` as `_`
+
+Wikipedia changes and the data set names no revision of a page, so that scores on documents of different days are not
+quite comparable; the digest of a result covers the documents (saved pages by name and size). Questions that lack a
+document are left out, and the revision says of how many there are all.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from kleval.tasks import data, tables
+from kleval.tasks.frames.pages import read_page
+from kleval.tasks.frames.prompts import Document
+from kleval.types import UsageError
+
+FAMILY = "frames"
+_SUFFIXES = (".jsonl", ".json", ".parquet")
+_PAGE_FOLDERS = ("", "docs", "doc_html")
+_PAGE_SUFFIXES = (".html", ".htm", ".txt")
+_LINKS = (*(f"wikipedia_link_{n}" for n in range(1, 11)), "wikipedia_link_11+")
+_LONGEST_NAME = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """index: of the question in the data. facts: JSON values for the sample's meta."""
+
+    index: int
+    question: str
+    answer: str
+    documents: tuple[Document, ...] = field(repr=False)
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    index: int
+    question: str
+    answer: str
+    urls: tuple[str, ...]
+    reasoning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """inline: documents stand in the rows. documents: the file they are in, or None for saved pages."""
+
+    path: Path
+    inline: bool
+    documents: Path | None
+    revision: str
+    sha256: str
+
+
+def find(data_dir: Path | None) -> Source:
+    """The files. UsageError saying what is missing."""
+    folder = data.data_folder(FAMILY, data_dir)
+    inline = next((folder / f"test{s}" for s in _SUFFIXES if (folder / f"test{s}").is_file()), None)
+    if inline is not None:
+        sha256 = data.file_sha256(inline)
+        return Source(inline, True, None, f"unpinned {inline.name} sha256:{sha256[:16]}, documents inline", sha256)
+    status = data.need(FAMILY, "test.tsv", "frames/oracle (official)", data_dir)
+    asked = _read_tsv(status.path, status.sha256)
+    documents = next((folder / f"documents{s}" for s in _SUFFIXES if (folder / f"documents{s}").is_file()), None)
+    if documents is not None:
+        found: set[str] = set(_listed(documents, data.file_sha256(documents)))
+        of_documents = data.file_sha256(documents)
+    else:
+        pages = _pages(folder)
+        found = set(pages)
+        of_documents = _pages_digest(pages)
+    whole = sum(all(_known(url, found) for url in one.urls) for one in asked)
+    if not whole:
+        raise UsageError(
+            f"no question of {status.path} has its documents in {folder}: unpack docs.tar.gz there (tar -xzf), or bring"
+            " documents.jsonl with url, title and text, or a test.jsonl with wiki_items"
+        )
+    named = f"google/frames-benchmark {status.revision or 'unpinned sha256:' + status.sha256[:16]}"
+    kind = documents.name if documents is not None else "saved pages"
+    revision = f"{named}, {kind} sha256:{of_documents[:16]}, {whole} of {len(asked)} questions have all their documents"
+    sha256 = hashlib.sha256(f"{status.sha256}\n{of_documents}".encode()).hexdigest()
+    return Source(status.path, False, documents, revision, sha256)
+
+
+def read(source: Source) -> Iterator[Row]:
+    """The rows whose documents are there, one at a time, in the data's order."""
+    if source.inline:
+        for index, (where, row) in enumerate(tables.rows(source.path)):
+            yield _inline(index, where, row)
+        return
+    listed = _listed(source.documents, data.file_sha256(source.documents)) if source.documents else {}
+    pages = {} if source.documents else _pages(source.path.parent)
+    for asked in _read_tsv(source.path, data.file_sha256(source.path)):
+        keys = [_known(url, listed or pages) for url in asked.urls]
+        if all(keys):
+            documents = tuple(listed[key] if listed else _page(pages[key], key) for key in keys if key)
+            facts = {"documents": len(documents), "reasoning": asked.reasoning}
+            yield Row(asked.index, asked.question, asked.answer, documents, facts)
+
+
+def _inline(index: int, where: str, row: dict[str, Any]) -> Row:
+    items = tables.value(where, row, "wiki_items")
+    if not isinstance(items, list) or not items:
+        raise UsageError(f"{where}: field 'wiki_items' must be a list of documents")
+    documents = []
+    for n, item in enumerate(items):
+        inside = f"{where} wiki_items {n}"
+        documents.append((tables.text(inside, item, "title"), tables.text(inside, item, "text")))
+    facts = {"documents": len(documents), "reasoning": str(row.get("reasoning_types") or "")}
+    return Row(index, tables.text(where, row, "Prompt"), tables.text(where, row, "Answer"), tuple(documents), facts)
+
+
+@lru_cache(maxsize=2)
+def _read_tsv(path: Path, sha256: str) -> tuple[_Asked, ...]:
+    found = []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            for index, row in enumerate(csv.DictReader(file, delimiter="\t")):
+                found.append(_asked(index, f"{path} row {index}", row))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(
+            f"{path} cannot be read as tab-separated rows: {' '.join(str(error).split())[:200]}"
+        ) from error
+    if not found:
+        raise UsageError(f"{path} has no rows")
+    return tuple(found)
+
+
+def _asked(index: int, where: str, row: dict[str, Any]) -> _Asked:
+    links: object = None
+    if isinstance(listed := row.get("wiki_links"), str):
+        try:
+            links = ast.literal_eval(listed)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            links = None
+    if not isinstance(links, list) or not all(isinstance(link, str) for link in links):
+        links = [link.strip() for name in _LINKS for link in (row.get(name) or "").split(",") if link.strip()]
+    if not links:
+        raise UsageError(f"{where}: neither 'wiki_links' nor 'wikipedia_link_1' names a document")
+    return _Asked(
+        index,
+        tables.text(where, row, "Prompt"),
+        tables.text(where, row, "Answer"),
+        tuple(links),
+        str(row.get("reasoning_types") or ""),
+    )
+
+
+def _known(url: str, found: set[str] | dict[str, Any]) -> str:
+    """The form of url under which its document is there, or ""."""
+    bare = url.split("#")[0].strip()
+    closed = bare + ")" * (bare.count("(") - bare.count(")"))
+    once = re.sub(r"%25([0-9A-Fa-f]{2})", r"%\1", closed)
+    for form in (url, bare, closed, once, unquote(once)):
+        if form in found:
+            return form
+        if _file_name(form) in found:
+            return _file_name(form)
+    return ""
+
+
+def _file_name(url: str) -> str:
+    return url.removeprefix("https://").replace("/", "_").replace(":", "_")[:_LONGEST_NAME]
+
+
+@lru_cache(maxsize=1)
+def _listed(path: Path, sha256: str) -> dict[str, Document]:
+    return {
+        tables.text(where, row, "url"): (tables.text(where, row, "title"), tables.text(where, row, "text"))
+        for where, row in tables.rows(path)
+    }
+
+
+def _pages(folder: Path) -> dict[str, Path]:
+    """Url, or file name without ending where no url is known -> file."""
+    found: dict[str, Path] = {}
+    for where in (folder / name for name in _PAGE_FOLDERS):
+        files = sorted(where.iterdir()) if where.is_dir() else []
+        by_name = {file.name[: -len(file.suffix)]: file for file in files if file.suffix in _PAGE_SUFFIXES}
+        found |= by_name
+        mapping = where / "url_mapping.json"
+        if mapping.is_file():
+            found |= {url: by_name[name] for name, url in _mapping(mapping).items() if name in by_name}
+    return found
+
+
+def _mapping(path: Path) -> dict[str, str]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not JSON that can be read: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(found, dict) or not all(isinstance(url, str) for url in found.values()):
+        raise UsageError(f"{path} must map file names to urls")
+    return found
+
+
+def _pages_digest(pages: dict[str, Path]) -> str:
+    lines = sorted(f"{file.name}\0{file.stat().st_size}" for file in set(pages.values()))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _page(path: Path, key: str) -> Document:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+    if path.suffix == ".txt":
+        return unquote(key.rstrip("/").rsplit("/", 1)[-1]).replace("_", " "), text.strip()
+    return read_page(text)

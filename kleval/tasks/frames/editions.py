@@ -1,0 +1,167 @@
+"""Where the questions come from, each sized to ctx.
+
+Official: a question with its articles, whole or not at all. Builtin: a question with the articles that answer it, among
+others of the same corpus as far as ctx goes, in random order; one corpus per ctx and seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from kleval.tasks import lexicon
+from kleval.tasks.articles import ARTICLES_VERSION, Article, corpus
+from kleval.tasks.base import as_prompt
+from kleval.tasks.frames import dataset, hops
+from kleval.tasks.frames.prompts import answer_sentence, context, question_prompt
+from kleval.tasks.lca.filling import Filled, fill
+from kleval.tasks.ruler.builtin import budget_for
+from kleval.tasks.ruler.draws import own_draws
+from kleval.types import ContextTooSmall, Prompt, Tokenizer, Unfit
+
+OFFICIAL_BUDGET = 1024
+PROBES = 32
+_PROBE_ARTICLES = 64
+_SPARE = 1.5
+_FILLED = 7 / 8
+_TRIES = 20
+_FAR = 2  # times the room: what is farther beyond it is estimated
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """text: the question alone. tokens: of the rendered prompt. meta: JSON values."""
+
+    index: int
+    prompt: Prompt = field(repr=False)
+    text: str
+    answers: tuple[str, ...]
+    tokens: int
+    budget: int
+    meta: dict[str, Any] = field(repr=False)
+
+
+class Edition(Protocol):
+    """revision, digest: of the data."""
+
+    revision: str
+    digest: str
+
+    def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
+        """In order, until the data end (official) or without end."""
+        ...
+
+
+class Official:
+    def __init__(self, data_dir: Path | None) -> None:
+        self._source = dataset.find(data_dir)
+        self.revision, self.digest = self._source.revision, self._source.sha256
+
+    def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
+        for row in dataset.read(self._source):
+            yield self._question(row, tokenizer, ctx)
+
+    def _question(self, row: dataset.Row, tokenizer: Tokenizer, ctx: int) -> Question | Unfit:
+        room = ctx - OFFICIAL_BUDGET
+        counted = tokenizer.count(tokenizer.render(as_prompt(tokenizer, question_prompt("", row.question))))
+        chars = 0
+        for _, text in row.documents:
+            counted += tokenizer.count(text)
+            chars += len(text)
+            # Articles of a hundred thousand tokens need not all be counted to see that they do not fit into 8k.
+            if counted > _FAR * max(0, room):
+                whole = sum(len(one) for _, one in row.documents)
+                return _unfit(row.index, counted * whole // max(1, chars), ctx, "about ")
+        prompt = as_prompt(tokenizer, question_prompt(context(row.documents), row.question))
+        tokens = tokenizer.count(tokenizer.render(prompt))
+        if tokens > room:
+            return _unfit(row.index, tokens, ctx, "")
+        return Question(row.index, prompt, row.question, (row.answer,), tokens, OFFICIAL_BUDGET, row.facts)
+
+
+def _unfit(index: int, tokens: int, ctx: int, about: str) -> Unfit:
+    reason = (
+        f"frames/oracle row {index} takes {about}{tokens} tokens and {OFFICIAL_BUDGET} for the answer, ctx is {ctx}"
+    )
+    return Unfit(index, reason, tokens + OFFICIAL_BUDGET)
+
+
+class Builtin:
+    def __init__(self, task_version: str) -> None:
+        self._key = ("frames/oracle", task_version, "builtin")
+        self.revision = f"kleval {ARTICLES_VERSION}, {hops.HOPS_VERSION}"
+        words = (lexicon.THINGS, lexicon.PLACES, lexicon.NAMES, lexicon.ADJECTIVES, lexicon.NUMBERS)
+        self.digest = hashlib.sha256(f"{ARTICLES_VERSION}\0{hops.HOPS_VERSION}\0{words}".encode()).hexdigest()
+
+    def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
+        few = corpus(_PROBE_ARTICLES, f"frames/{seed}")
+        counts = [tokenizer.count(_document(article)) for article in few]
+        articles = corpus(_corpus_size(ctx, sum(counts) / len(counts)), f"frames/{seed}")
+        bare = tokenizer.count(tokenizer.render(as_prompt(tokenizer, question_prompt("", ""))))
+        room = _FILLED * ctx - bare
+        kinds = [kind for kind, n in hops.KINDS.items() if n * max(counts) <= room] or ["chain-2"]
+        budget = self._budget(tokenizer, articles, kinds, ctx, seed)
+        index = 0
+        while True:
+            yield self._question(index, kinds[index % len(kinds)], articles, tokenizer, ctx, seed, budget)
+            index += 1
+
+    def _budget(self, tokenizer: Tokenizer, articles: Sequence[Article], kinds: list[str], ctx: int, seed: int) -> int:
+        longest = 0
+        for probe in range(PROBES):
+            rng = own_draws(*self._key, ctx, seed, f"probe-{probe}").rng
+            asked = hops.ask(rng, articles, kinds[probe % len(kinds)])
+            longest = max(longest, _answer_tokens(tokenizer, asked.answers))
+        return budget_for(longest)
+
+    def _question(
+        self, index: int, kind: str, articles: Sequence[Article], tokenizer: Tokenizer, ctx: int, seed: int, budget: int
+    ) -> Question:
+        rng = own_draws(*self._key, ctx, seed, index).rng
+        least = ctx
+        for attempt in range(_TRIES):
+            # Articles differ in length: where these do not fit, others of the shortest kind may.
+            asked = hops.ask(rng, articles, kind if attempt == 0 else "chain-2")
+            budget = max(budget, budget_for(_answer_tokens(tokenizer, asked.answers)))
+            places = {_document(articles[i]): rng.random() for i in asked.gold}
+            others = [i for i in range(len(articles)) if i not in asked.gold]
+            rng.shuffle(others)
+
+            def pieces(others: list[int] = others, places: dict[str, float] = places) -> Iterator[str]:
+                for i in others:
+                    text = _document(articles[i])
+                    places[text] = rng.random()
+                    yield text
+
+            def build(taken: Sequence[str], asked: hops.Asked = asked, places: dict[str, float] = places) -> Prompt:
+                texts = [*(_document(articles[i]) for i in asked.gold), *taken]
+                text = "\n".join(sorted(texts, key=places.__getitem__))
+                return as_prompt(tokenizer, question_prompt(text, asked.question))
+
+            filled = fill(build, pieces(), tokenizer, ctx - budget)
+            if isinstance(filled, Filled):
+                meta = {
+                    "kind": asked.kind,
+                    "documents": filled.n_pieces + len(asked.gold),
+                    "gold": [articles[i].title for i in asked.gold],
+                }
+                return Question(index, filled.prompt, asked.question, asked.answers, filled.tokens, budget, meta)
+            least = filled + budget if attempt == 0 else min(least, filled + budget)
+        raise ContextTooSmall(f"{self._key[0]} (builtin) does not fit into ctx {ctx}: it needs {least}", least)
+
+
+def _corpus_size(ctx: int, tokens_each: float) -> int:
+    """Articles enough to fill ctx, in powers of two so that neighbouring lengths share a corpus."""
+    wanted = _PROBE_ARTICLES + int(_SPARE * ctx / tokens_each)
+    return 1 << (wanted - 1).bit_length()
+
+
+def _document(article: Article) -> str:
+    return context(((article.title, article.text),))
+
+
+def _answer_tokens(tokenizer: Tokenizer, answers: Sequence[str]) -> int:
+    return max(tokenizer.count(answer_sentence(answer)) for answer in answers)
