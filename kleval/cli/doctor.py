@@ -22,8 +22,9 @@ from kleval.cli import options
 from kleval.cli.console import emit, size
 
 REQUIRED = (
-    "filelock", "httpx2", "jinja2", "nltk", "numpy", "plotly", "psutil", "pydantic", "rich", "safetensors",
-    "scipy", "tiktoken", "tokenizers", "wonderwords",
+    "filelock", "httpx2", "huggingface_hub", "jinja2", "nltk", "numpy", "plotly", "psutil", "pydantic", "rich",
+    "sacrebleu", "safetensors", "scipy", "tiktoken", "tokenizers", "tree_sitter", "tree_sitter_cpp", "tree_sitter_java",
+    "tree_sitter_python", "tree_sitter_rust", "tree_sitter_typescript", "wonderwords",
 )  # fmt: skip
 EXTRAS = {
     "gpu": ("triton", "fla"),
@@ -31,6 +32,7 @@ EXTRAS = {
     "vllm": ("vllm",),
     "lm-eval": ("lm_eval", "datasets"),
     "ray": ("ray",),
+    "data": ("pyarrow",),
 }
 # Made in kleval/models/nano: sha256sum tokenizer*.json */config.json */model.safetensors
 WEIGHTS_SUMS = Path(__file__).with_name("nano.sha256")
