@@ -68,5 +68,9 @@ def test_the_sums_are_those_of_what_ships() -> None:
 def test_required_packages_are_those_of_the_project() -> None:
     from importlib.metadata import requires
 
-    names = {text.split(">")[0].split("=")[0].replace("-", "_") for text in requires("kleval") or [] if "extra ==" not in text}
+    names = {
+        text.split(">")[0].split("=")[0].replace("-", "_")
+        for text in requires("kleval") or []
+        if "extra ==" not in text
+    }
     assert names - {"click", "torch"} == set(doctor.REQUIRED)
