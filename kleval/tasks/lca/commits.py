@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kleval.tasks import lexicon as lx
-from kleval.tasks.lca.library import PARAMETERS, VERBS
+from kleval.tasks.lca.invented import PARAMETERS, VERBS
 
 COMMITS_VERSION = "commits-1"
 _MOST_CALLERS = 4

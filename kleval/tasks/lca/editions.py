@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from kleval.tasks import lexicon
 from kleval.tasks.base import as_prompt
-from kleval.tasks.lca import commits, dataset, library, prompts
+from kleval.tasks.lca import commits, dataset, invented, prompts
 from kleval.tasks.lca.filling import Filled, fill
 from kleval.tasks.ruler.builtin import budget_for
 from kleval.tasks.ruler.draws import own_draws
@@ -102,8 +102,8 @@ def _commit_prompt(tokenizer: Tokenizer, mods: Sequence[dict[str, Any]], simple:
 
 def _lexicon_digest(version: str) -> str:
     words = (
-        lexicon.NAMES, lexicon.PLACES, lexicon.THINGS, lexicon.ADJECTIVES, lexicon.ABSTRACTS, library.VERBS,
-        library.PARAMETERS,
+        lexicon.NAMES, lexicon.PLACES, lexicon.THINGS, lexicon.ADJECTIVES, lexicon.ABSTRACTS, invented.VERBS,
+        invented.PARAMETERS,
     )  # fmt: skip
     return hashlib.sha256(f"{version}\0{words}".encode()).hexdigest()
 
@@ -111,8 +111,8 @@ def _lexicon_digest(version: str) -> str:
 class BuiltinLibrary:
     def __init__(self, task_version: str) -> None:
         self._key = ("lca/lib", task_version, "builtin")
-        self.revision = f"kleval {library.LIBRARY_VERSION}"
-        self.digest = _lexicon_digest(library.LIBRARY_VERSION)
+        self.revision = f"kleval {invented.LIBRARY_VERSION}"
+        self.digest = _lexicon_digest(invented.LIBRARY_VERSION)
 
     def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
         n_steps, budget = self._size(tokenizer, ctx, seed)
@@ -121,8 +121,8 @@ class BuiltinLibrary:
             yield self._question(index, tokenizer, ctx, seed, n_steps, budget)
             index += 1
 
-    def _assignment(self, ctx: int, seed: int, index: object, n_steps: int) -> library.Assignment:
-        return library.assignment(own_draws(*self._key, ctx, seed, index).rng, n_steps)
+    def _assignment(self, ctx: int, seed: int, index: object, n_steps: int) -> invented.Assignment:
+        return invented.assignment(own_draws(*self._key, ctx, seed, index).rng, n_steps)
 
     def _size(self, tokenizer: Tokenizer, ctx: int, seed: int) -> tuple[int, int]:
         """Steps of a script, and the generation budget: as many of the wanted steps as leave an eighth of ctx to spare."""
@@ -158,8 +158,8 @@ def in_context(package: str, code: str, instruction: str) -> str:
     return f"The Python library {package}:\n\n{code}\n\n{prompts.library_prompt(instruction)}"
 
 
-def _library_prompt(tokenizer: Tokenizer, made: library.Assignment, filler: Sequence[str]) -> Prompt:
-    return as_prompt(tokenizer, in_context(made.package, made.library(filler), made.instruction))
+def _library_prompt(tokenizer: Tokenizer, made: invented.Assignment, filler: Sequence[str]) -> Prompt:
+    return as_prompt(tokenizer, in_context(made.package, made.text(filler), made.instruction))
 
 
 class BuiltinCommits:

@@ -65,7 +65,7 @@ class Assignment:
     def apis(self) -> tuple[str, ...]:
         return tuple(function.name for function in self.needed.values())
 
-    def library(self, filler: Sequence[str]) -> str:
+    def text(self, filler: Sequence[str]) -> str:
         """The library's files: the needed functions, each in its module, and `filler` functions around them.
 
         The same for the same filler; where a needed function lies depends on how many there are.
