@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from kleval.tasks.code import downloads as code_files
 from kleval.tasks.short import files as short_files
+from kleval.tasks.short.subjects import SUBJECTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,35 @@ _BBH_FILES = (
 )
 PUNKT = "nltk_data/tokenizers/punkt_tab/english"
 
+# Families whose loaders read every file of theirs in any format of rows (`datafile`), whatever the download's is.
+ANY_FORMAT = frozenset({"lca", "mrcr", "longbench2", "short", "code", "livecodebench", "gsm8k", "bbh"})
+# Family -> file -> what its loader reads in its place, in any format of rows and in parts too; a folder ends in /.
+STAND_INS: dict[str, dict[str, tuple[str, ...]]] = {
+    "mrcr": {
+        f"{n}needle/{n}needle_{part}.parquet": (f"{n}needle_{part}", f"{n}needle", f"{n}needle/{n}needle")
+        for n, part, *_ in _MRCR_FILES
+    },
+    "helmet_icl": {
+        "banking77/train.csv": ("banking77/train",),
+        "banking77/test.csv": ("banking77/test",),
+        "clinc150/data_oos_plus.json": ("clinc150/train",),
+        "trec/train_5500.label": ("trec/train",),
+        "trec/TREC_10.label": ("trec/test",),
+        "nlu/NLU-Data-Home-Domain-Annotated-All.csv": ("nlu/train",),
+    },
+    "short": {f"mmlu_redux/{subject}.arrow": ("mmlu_redux",) for subject in SUBJECTS},
+    "code": {
+        "humaneval_plus/test.parquet": (
+            "humaneval_plus/test",
+            "humaneval_plus/data/test",
+            "humaneval_plus/humanevalplus",
+        ),
+        "mbpp_plus/test.parquet": ("mbpp_plus/test", "mbpp_plus/data/test", "mbpp_plus/mbppplus"),
+        "cruxeval/cruxeval.jsonl": ("cruxeval/data/cruxeval", "cruxeval/test", "cruxeval/data/test"),
+    },
+    "frames": {"test.tsv": ("test",), "docs.tar.gz": ("documents", "docs/", "doc_html/")},
+}
+
 ASSETS: dict[str, tuple[Asset, ...]] = {
     "ruler": (
         # The official script builds this file from 218 live web pages, so its content drifts: hence a copy, by hash.
@@ -179,11 +209,11 @@ ASSETS: dict[str, tuple[Asset, ...]] = {
         ),
         Asset(
             "lca-commit-message-generation.parquet",
-            f"{_LCA_HUB}/lca-commit-message-generation/resolve/main/commitchronicle-py-long/test-00000-of-00001.parquet",
+            f"{_LCA_HUB}/lca-commit-message-generation/resolve/main/commitchronicle-py-long/test-00000-of-00001-c91b0bca349ab4a3.parquet",
             {},
             537_000,
             "Apache-2.0",
-            "commit (no hash known, address not verified; rows are checked when read)",
+            "commit (no hash known; rows are checked when read)",
         ),
     ),
     "mrcr": tuple(

@@ -14,12 +14,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from kleval.tasks import download
-from kleval.tasks.assets import ASSETS, Asset
+from kleval.tasks import datafile, download
+from kleval.tasks.assets import ANY_FORMAT, ASSETS, STAND_INS, Asset
 from kleval.tasks.download import Progress
 from kleval.types import UsageError
 
-State = Literal["ok", "missing", "unrecognised"]
+State = Literal["ok", "missing", "unrecognised", "pointer"]  # pointer: what Git LFS left in the file's place
 
 
 class MissingData(UsageError):
@@ -34,7 +34,8 @@ class MissingData(UsageError):
 class Status:
     """One file of a family. sha256 is empty where it was not computed; revision is empty unless state is ok.
 
-    pinned: some hash of it is known, so that it can be ok.
+    path: of the file, or of what lies in its place in another form that its loader reads. pinned: some hash of it is
+    known, so that it can be ok.
     """
 
     name: str
@@ -100,27 +101,56 @@ def verify(family: str, data_dir: Path | None = None) -> list[Status]:
         return lm_eval_data.verify(family, data_dir)
     family = family_of(family)
     folder = data_folder(family, data_dir)
-    return [status_of(asset, file, known, folder) for asset in assets(family) for file, known in asset.files().items()]
+    return [
+        status_of(asset, file, known, folder, family)
+        for asset in assets(family)
+        for file, known in asset.files().items()
+    ]
 
 
-def status_of(asset: Asset, file: str, known: Mapping[str, str], folder: Path) -> Status:
-    """One file of an asset as it lies in `folder`."""
+def status_of(asset: Asset, file: str, known: Mapping[str, str], folder: Path, family: str = "") -> Status:
+    """One file of an asset as it lies in `folder`. family: whose loader says which other forms count; none without."""
     path = folder / file
-    found = path.is_file()
-    sha256 = file_sha256(path) if found else ""
-    state: State = "missing" if not found else "ok" if sha256 in known else "unrecognised"
-    size = path.stat().st_size if found else 0
+    found = lying(family, file, folder)
+    if found is None:
+        return Status(file, path, "missing", 0, "", "", asset.licence, asset.needed_for, asset.url, bool(known))
+    name = file if found == path else found.relative_to(folder).as_posix()
+    sha256 = file_sha256(found)
     revision = known.get(sha256, "")
-    return Status(file, path, state, size, sha256, revision, asset.licence, asset.needed_for, asset.url, bool(known))
+    state: State = "pointer" if datafile.pointer(found) else "ok" if revision else "unrecognised"
+    pinned = bool(known) and found == path
+    size = found.stat().st_size
+    return Status(name, found, state, size, sha256, revision, asset.licence, asset.needed_for, asset.url, pinned)
+
+
+def lying(family: str, file: str, folder: Path) -> Path | None:
+    """The file of a family in `folder`, or what its loader reads in its place."""
+    if family in ANY_FORMAT:
+        found = datafile.existing(folder / file)
+    else:
+        found = datafile.packed_or_not(folder / file)
+    if found is not None:
+        return found
+    for other in STAND_INS.get(family, {}).get(file, ()):
+        path = folder / other
+        if other.endswith("/"):
+            lies = sorted(path.iterdir())[:1] if path.is_dir() else []
+        else:
+            lies = list(datafile.parts(path))
+        if lies:
+            return lies[0]
+    return None
 
 
 def need(family: str, file: str, for_what: str, data_dir: Path | None = None) -> Status:
-    """A file that is there. UsageError naming the command that fetches it when it is not."""
+    """A file that is there, in whatever form. UsageError naming the command that fetches it when it is not."""
     folder = data_folder(family, data_dir)
     for asset in assets(family):
         known = asset.files().get(file)
         if known is not None:
-            status = status_of(asset, file, known, folder)
+            status = status_of(asset, file, known, folder, family)
+            if status.state == "pointer":
+                datafile.refuse_pointer(status.path)
             if status.state == "missing":
                 where = f" --data-dir {data_dir}" if data_dir else ""
                 raise MissingData(
@@ -147,7 +177,7 @@ def fetch(family: str, data_dir: Path | None = None, progress: Progress | None =
     problems = []
     for asset in assets(family):
         try:
-            fetch_asset(asset, folder, progress)
+            fetch_asset(asset, folder, progress, family)
         except UsageError as error:
             problems.append(str(error))
     if problems:
@@ -155,9 +185,9 @@ def fetch(family: str, data_dir: Path | None = None, progress: Progress | None =
     return verify(family, data_dir)
 
 
-def fetch_asset(asset: Asset, folder: Path, progress: Progress | None = None) -> bool:
-    """One asset into `folder`. False when it was there already."""
-    if all(status_of(asset, file, known, folder).good for file, known in asset.files().items()):
+def fetch_asset(asset: Asset, folder: Path, progress: Progress | None = None, family: str = "") -> bool:
+    """One asset into `folder`. False when it was there already, in whatever form its family's loader reads."""
+    if all(status_of(asset, file, known, folder, family).good for file, known in asset.files().items()):
         return False
     download.get(asset, folder, progress)
     return True

@@ -1,6 +1,7 @@
-"""Rows of a data file, one at a time: Parquet, JSON lines, a JSON list of objects, or CSV with a header line.
+"""Rows of a data file, one at a time: Parquet, JSON lines, a JSON list of objects, or CSV or TSV with a header line.
 
-What is wrong with a file is one UsageError naming it and, where it has one, the row (counted from 0). Files are read
+`.json` and `.jsonl` may hold either kind of JSON; text may be packed with gzip and begin with a byte-order mark
+(`datafile`). What is wrong with a file is one UsageError naming it and, where it has one, the row (counted from 0). Files are read
 piece by piece, so that memory is bounded by the longest rows and not by the file.
 """
 
@@ -8,22 +9,25 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+from kleval.tasks.datafile import FORMATS, READ_ERRORS, format_of, one_line, opened, refuse_pointer, unreadable
 from kleval.types import UsageError
 
-FORMATS = (".parquet", ".jsonl", ".json", ".csv")
 _CHUNK_CHARS = 1 << 20
 _BATCH_ROWS = 16
 _CELL_CHARS = 1 << 30
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}(?:\.0*)?")
 _LITERAL_CHARS = 16  # longer than any unfinished literal or escape at the end of a piece
 
 
 def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(file and row, for messages; the row). UsageError when the file cannot be read, a row is no object or there is none."""
-    read = _READERS.get(path.suffix)
+    read = _READERS.get(format_of(path))
     if read is None:
         raise UsageError(f"{path}: rows are read from {', '.join(FORMATS)}")
     n = 0
@@ -71,12 +75,23 @@ def texts(where: str, row: Any, name: str) -> tuple[str, ...]:
 
 def integer(where: str, row: Any, name: str) -> int:
     found = value(where, row, name)
-    if not isinstance(found, int) or isinstance(found, bool):
+    number = whole_number(found)
+    if number is None:
         raise UsageError(f"{where}: field {name!r} must be a whole number, is {type(found).__name__}")
-    return found
+    return number
+
+
+def whole_number(found: Any) -> int | None:
+    """3 for 3, for 3.0, as tables write a column in which a number is missing, and for the text that CSV makes of either."""
+    if isinstance(found, str) and _WHOLE.fullmatch(found):
+        return int(found.partition(".")[0])
+    if isinstance(found, float) and found.is_integer():
+        return int(found)
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
 
 
 def _parquet(path: Path) -> Iterator[Any]:
+    refuse_pointer(path)
     try:
         import pyarrow
         import pyarrow.parquet
@@ -91,7 +106,7 @@ def _parquet(path: Path) -> Iterator[Any]:
                     yield _parquet_row(f"{path} row {n}", batch.slice(i, 1))
                     n += 1
     except (OSError, pyarrow.ArrowException) as error:
-        raise UsageError(f"{path} cannot be read as Parquet: {_line(error)}") from error
+        raise UsageError(f"{path} cannot be read as Parquet: {one_line(error)}") from error
 
 
 def _parquet_row(where: str, batch: Any) -> Any:
@@ -99,41 +114,61 @@ def _parquet_row(where: str, batch: Any) -> Any:
     try:
         return batch.to_pylist()[0]
     except (ValueError, OverflowError) as error:
-        raise UsageError(f"{where} cannot be read: {_line(error)}") from error
+        raise UsageError(f"{where} cannot be read: {one_line(error)}") from error
+
+
+def _json(path: Path) -> Iterator[Any]:
+    with opened(path) as file:
+        pieces = _Pieces(path, file)
+        listed = pieces.next_char() == "["
+        if listed:
+            yield from _json_list(path, pieces)
+    if not listed:
+        yield from _json_lines(path)
 
 
 def _json_lines(path: Path) -> Iterator[Any]:
+    # One object alone, in a file that does not say that it has rows, is more likely something else.
+    least = 2 if format_of(path) == ".json" else 1
+    first: list[Any] = []
     n = 0
-    with _opened(path) as file:
+    with opened(path) as file:
         for line in _checked(path, file):
             if line.strip():
                 try:
-                    yield json.loads(line)
+                    row = json.loads(line)
                 except (ValueError, RecursionError) as error:
-                    raise UsageError(f"{path} row {n} is not JSON that can be read: {_line(error)}") from error
+                    expected = "" if n else ", which must hold a list of rows or one row a line"
+                    raise UsageError(
+                        f"{path} row {n} is not JSON that can be read: {one_line(error)}{expected}"
+                    ) from error
                 n += 1
+                if n < least:
+                    first.append(row)
+                else:
+                    yield from first
+                    first.clear()
+                    yield row
+    if first:
+        raise UsageError(f"{path} must hold a list of rows, or several rows, one a line")
 
 
-def _json_list(path: Path) -> Iterator[Any]:
-    with _opened(path) as file:
-        pieces = _Pieces(path, file)
-        if pieces.next_char() != "[":
-            raise UsageError(f"{path} must hold a list of rows")
+def _json_list(path: Path, pieces: _Pieces) -> Iterator[Any]:
+    pieces.at += 1
+    n = 0
+    closed = pieces.next_char() == "]"
+    while not closed:
+        yield pieces.element(f"{path} row {n}")
+        n += 1
+        mark = pieces.next_char()
+        if mark not in (",", "]"):
+            raise UsageError(f"{path} is not JSON: after row {n - 1} there is neither a comma nor the list's end")
+        closed = mark == "]"
         pieces.at += 1
-        n = 0
-        closed = pieces.next_char() == "]"
-        while not closed:
-            yield pieces.element(f"{path} row {n}")
-            n += 1
-            mark = pieces.next_char()
-            if mark not in (",", "]"):
-                raise UsageError(f"{path} is not JSON: after row {n - 1} there is neither a comma nor the list's end")
-            closed = mark == "]"
-            pieces.at += 1
-        if not n:
-            pieces.at += 1
-        if pieces.next_char():
-            raise UsageError(f"{path} is not JSON: there is something after the list's end")
+    if not n:
+        pieces.at += 1
+    if pieces.next_char():
+        raise UsageError(f"{path} is not JSON: there is something after the list's end")
 
 
 class _Pieces:
@@ -165,24 +200,24 @@ class _Pieces:
                 at_the_end = error.pos >= len(self.held) - _LITERAL_CHARS
                 unfinished = at_the_end or error.msg.startswith("Unterminated string")
                 if not (unfinished and self._more()):
-                    raise UsageError(f"{where} is not JSON: {_line(error)}") from error
+                    raise UsageError(f"{where} is not JSON: {one_line(error)}") from error
             except (ValueError, RecursionError) as error:
-                raise UsageError(f"{where} is not JSON that can be read: {_line(error)}") from error
+                raise UsageError(f"{where} is not JSON that can be read: {one_line(error)}") from error
 
     def _more(self) -> bool:
         # As much again as is held: a long row is begun anew a few times, not once per piece.
         try:
             chunk = self._file.read(max(_CHUNK_CHARS, len(self.held) - self.at))
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{self._path} cannot be read: {_line(error)}") from error
+        except READ_ERRORS as error:
+            raise unreadable(self._path, error) from error
         self.held, self.at = self.held[self.at :] + chunk, 0
         return bool(chunk)
 
 
-def _csv(path: Path) -> Iterator[Any]:
+def _separated(path: Path, separator: str) -> Iterator[Any]:
     csv.field_size_limit(_CELL_CHARS)
-    with _opened(path, newline="") as file:
-        reader = csv.DictReader(_checked(path, file), strict=True)
+    with opened(path, newline="") as file:
+        reader = csv.DictReader(_checked(path, file), delimiter=separator, strict=True)
         n = 0
         try:
             for row in reader:
@@ -191,30 +226,20 @@ def _csv(path: Path) -> Iterator[Any]:
                 yield row
                 n += 1
         except csv.Error as error:
-            raise UsageError(f"{path} row {n} is not CSV: {_line(error)}") from error
-
-
-def _opened(path: Path, newline: str | None = None) -> TextIO:
-    try:
-        return path.open(encoding="utf-8", newline=newline)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {_line(error)}") from error
+            raise UsageError(f"{path} row {n} is not CSV: {one_line(error)}") from error
 
 
 def _checked(path: Path, file: TextIO) -> Iterator[str]:
     try:
         yield from file
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    except READ_ERRORS as error:
+        raise unreadable(path, error) from error
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Any]]] = {
     ".parquet": _parquet,
-    ".jsonl": _json_lines,
-    ".json": _json_list,
-    ".csv": _csv,
+    ".jsonl": _json,
+    ".json": _json,
+    ".csv": partial(_separated, separator=","),
+    ".tsv": partial(_separated, separator="\t"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
         path.write_text("".join(json.dumps(row) + "\n\n" for row in rows), encoding="utf-8")
     else:
         with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
+            writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
             writer.writeheader()
             writer.writerows(rows)
     return path
@@ -74,6 +75,7 @@ def test_a_list_reads_the_same_in_pieces_of_any_size(
         ("x.json", b'[{"a": 1}, 3]', "row 1 must be an object"),
         ("x.json", b"[]", "has no rows"),
         ("x.json", b'{"a": 1}', "must hold a list of rows"),
+        ("x.json", b'{"a":\n 1}', "must hold a list of rows"),
         ("x.json", b"[" + b'{"a":' * 100_000, "row 0 is not JSON"),
         ("x.jsonl", b'{"a": 1}\n[1]\n', "row 1 must be an object, is list"),
         ("x.jsonl", b'{"a": 1}\n{"a"\n', "row 1 is not JSON"),
@@ -123,3 +125,64 @@ def test_fields_are_checked() -> None:
     for read, name in ((tables.text, "i"), (tables.texts, "t"), (tables.integer, "b"), (tables.value, "none")):
         with pytest.raises(UsageError, match=f"w: field '{name}'"):
             read("w", row, name)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".tsv"])
+def test_a_byte_order_mark_and_gzip_change_nothing(suffix: str, encoding: str, packed: bool, tmp_path: Path) -> None:
+    plain = write(tmp_path / f"x{suffix}", ROWS)
+    raw = plain.read_bytes().decode().encode(encoding)
+    path = tmp_path / f"y{suffix}{'.gz' if packed else ''}"
+    path.write_bytes(gzip.compress(raw) if packed else raw)
+    assert [row for _, row in tables.rows(path)] == ROWS
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.csv"])
+def test_gzip_is_seen_whatever_a_file_is_called(name: str, tmp_path: Path) -> None:
+    path = write(tmp_path / name, ROWS)
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    assert [row for _, row in tables.rows(path)] == ROWS
+
+
+def test_a_cut_gzip_file_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"a": 1}\n' * 50_000)[:-20])
+    with pytest.raises(UsageError, match=r"x.jsonl.gz cannot be read"):
+        list(tables.rows(path))
+
+
+def test_either_kind_of_json_is_read_under_either_name(tmp_path: Path) -> None:
+    lines, whole = tmp_path / "lines.json", tmp_path / "whole.jsonl"
+    lines.write_text("".join(json.dumps(row) + "\n" for row in ROWS), "utf-8")
+    whole.write_text(json.dumps(ROWS, indent=2), "utf-8")
+    assert [row for _, row in tables.rows(lines)] == [row for _, row in tables.rows(whole)] == ROWS
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.jsonl", "x.json", "x.csv", "x.tsv", "x.jsonl.gz"])
+def test_a_git_lfs_pointer_is_called_one(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 190822058\n", "utf-8"
+    )
+    with pytest.raises(UsageError, match=r"Git LFS pointer, not the file: `git lfs pull`"):
+        list(tables.rows(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("found", "number"),
+    [
+        (3, 3),
+        (3.0, 3),
+        ("3", 3),
+        ("3.0", 3),
+        (-0.0, 0),
+        (3.5, None),
+        ("3.5", None),
+        (True, None),
+        (None, None),
+        ("", None),
+    ],
+)
+def test_whole_numbers_come_as_floats_and_texts_too(found: Any, number: int | None) -> None:
+    assert tables.whole_number(found) == number
+    assert tables.whole_number(float("nan")) is None

@@ -7,16 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kleval.tasks import data, tables
+from kleval.tasks import data, datafile, tables
 from kleval.tasks.code import downloads
 from kleval.types import UsageError
 
-_FORMATS = (".jsonl", ".parquet", ".json")
-
 
 def find(task_id: str, folder: str, stems: Sequence[str], data_dir: Path | None) -> list[Path]:
-    """The file of the first of `folder/STEM.jsonl` (.parquet, .json; or its parts STEM-*.parquet) that is there; MissingData
-    when none is."""
+    """The file of the first of `folder/STEM` that is there, in any format or in parts; MissingData when none is."""
     return find_all(task_id, folder, stems, data_dir, first=True)
 
 
@@ -40,10 +37,7 @@ def find_all(
 
 
 def _existing(base: Path, stem: str) -> list[Path]:
-    for path in (base / f"{stem}{suffix}" for suffix in _FORMATS):
-        if path.is_file():
-            return [path]
-    return sorted((base / "data").glob(f"{stem}-*.parquet")) or sorted(base.glob(f"{stem}-*.parquet"))
+    return list(datafile.parts(base / stem) or datafile.parts(base / "data" / stem))
 
 
 def read(paths: Sequence[Path], make: Callable[[str, dict[str, Any]], Any]) -> tuple[list[Any], str, str]:

@@ -2,14 +2,17 @@
 
 In the data folder, either
 
-test.jsonl (or .json, .parquet)  rows with `Prompt`, `Answer` and `wiki_items`, a list of {title, text} (evalscope's shape)
+test.jsonl (or another format)   rows with `Prompt`, `Answer` and `wiki_items`, a list of {title, text} (evalscope's shape)
 
-or test.tsv, the data set's own file, with its documents beside it:
+or test.tsv, the data set's own file (or the same rows in another format), with its documents beside it:
 
-documents.jsonl (.json, .parquet)   rows with `url`, `title` and `text`
+documents.jsonl (another format)    rows with `url`, `title` and `text`
 saved pages                         `.html` or `.txt` here or in `docs/` or `doc_html/` (MLPerf's docs.tar.gz, unpacked); a
                                     `url_mapping.json` beside them says {file name without ending: url}, without it a
                                     file is named by its url, `https://` left out, `/` and `:` as `_`
+
+An element of the data's list of links may hold several addresses or a remark behind one (nine questions of 824), an address
+of the mobile site (28) or one without its scheme (2): all are looked up as the pages of en.wikipedia.org that they are.
 
 Wikipedia changes and the data set names no revision of a page, so that scores on documents of different days are not
 quite comparable; the digest of a result covers the documents (saved pages by name and size). Questions that lack a
@@ -19,9 +22,7 @@ document are left out, and the revision says of how many there are all.
 from __future__ import annotations
 
 import ast
-import csv
 import hashlib
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,17 +31,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from kleval.tasks import data, tables
+from kleval.tasks import data, datafile, tables
 from kleval.tasks.frames.pages import read_page
 from kleval.tasks.frames.prompts import Document
 from kleval.types import UsageError
 
 FAMILY = "frames"
-_SUFFIXES = (".jsonl", ".json", ".parquet")
 _PAGE_FOLDERS = ("", "docs", "doc_html")
 _PAGE_SUFFIXES = (".html", ".htm", ".txt")
 _LINKS = (*(f"wikipedia_link_{n}" for n in range(1, 11)), "wikipedia_link_11+")
 _LONGEST_NAME = 200
+_ADDRESS = re.compile(r"(?:https?://|(?<![\w./-])[a-z-]+(?:\.m)?\.wikipedia\.org/)\S*")
+_MOBILE = re.compile(r"(?<=://)([a-z-]+)\.m\.(?=wikipedia\.org/)")
+_BY_TITLE = re.compile(r"/w/index\.php\?(?:.*&)?title=([^&:]+)(?:&.*)?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +80,13 @@ class Source:
 def find(data_dir: Path | None) -> Source:
     """The files. UsageError saying what is missing."""
     folder = data.data_folder(FAMILY, data_dir)
-    inline = next((folder / f"test{s}" for s in _SUFFIXES if (folder / f"test{s}").is_file()), None)
-    if inline is not None:
+    inline = datafile.existing(folder / "test.jsonl")
+    if inline is not None and "wiki_items" in next(iter(tables.rows(inline)))[1]:
         sha256 = data.file_sha256(inline)
         return Source(inline, True, None, f"unpinned {inline.name} sha256:{sha256[:16]}, documents inline", sha256)
     status = data.need(FAMILY, "test.tsv", "frames/oracle (official)", data_dir)
     asked = _read_tsv(status.path, status.sha256)
-    documents = next((folder / f"documents{s}" for s in _SUFFIXES if (folder / f"documents{s}").is_file()), None)
+    documents = datafile.existing(folder / "documents.jsonl")
     if documents is not None:
         found: set[str] = set(_listed(documents, data.file_sha256(documents)))
         of_documents = data.file_sha256(documents)
@@ -134,29 +137,19 @@ def _inline(index: int, where: str, row: dict[str, Any]) -> Row:
 
 @lru_cache(maxsize=2)
 def _read_tsv(path: Path, sha256: str) -> tuple[_Asked, ...]:
-    found = []
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            for index, row in enumerate(csv.DictReader(file, delimiter="\t")):
-                found.append(_asked(index, f"{path} row {index}", row))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(
-            f"{path} cannot be read as tab-separated rows: {' '.join(str(error).split())[:200]}"
-        ) from error
-    if not found:
-        raise UsageError(f"{path} has no rows")
-    return tuple(found)
+    return tuple(_asked(index, where, row) for index, (where, row) in enumerate(tables.rows(path)))
 
 
 def _asked(index: int, where: str, row: dict[str, Any]) -> _Asked:
-    links: object = None
-    if isinstance(listed := row.get("wiki_links"), str):
+    listed: Any = row.get("wiki_links")
+    if isinstance(listed, str):
         try:
-            links = ast.literal_eval(listed)
+            listed = ast.literal_eval(listed)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
-            links = None
-    if not isinstance(links, list) or not all(isinstance(link, str) for link in links):
-        links = [link.strip() for name in _LINKS for link in (row.get(name) or "").split(",") if link.strip()]
+            listed = None
+    if not isinstance(listed, list) or not all(isinstance(link, str) for link in listed):
+        listed = [str(row.get(name) or "") for name in _LINKS]
+    links = [link for element in listed for link in _addresses(element)]
     if not links:
         raise UsageError(f"{where}: neither 'wiki_links' nor 'wikipedia_link_1' names a document")
     return _Asked(
@@ -168,12 +161,22 @@ def _asked(index: int, where: str, row: dict[str, Any]) -> _Asked:
     )
 
 
+def _addresses(element: str) -> list[str]:
+    """The addresses in an element of a list of links, without the commas between and the remarks behind them; the element
+    itself where it holds none."""
+    found = [address.rstrip(",") for address in _ADDRESS.findall(re.sub(r",(?=https?://)", ", ", element))]
+    return found or ([element.strip()] if element.strip() else [])
+
+
 def _known(url: str, found: set[str] | dict[str, Any]) -> str:
     """The form of url under which its document is there, or ""."""
     bare = url.split("#")[0].strip()
     closed = bare + ")" * (bare.count("(") - bare.count(")"))
     once = re.sub(r"%25([0-9A-Fa-f]{2})", r"%\1", closed)
-    for form in (url, bare, closed, once, unquote(once)):
+    site = once if "://" in once else f"https://{once}"
+    site = _MOBILE.sub(r"\1.", re.sub("^http:", "https:", site))
+    titled = _BY_TITLE.sub(r"/wiki/\1", site)
+    for form in (url, bare, closed, once, unquote(once), site, unquote(site), titled, unquote(titled)):
         if form in found:
             return form
         if _file_name(form) in found:
@@ -207,10 +210,7 @@ def _pages(folder: Path) -> dict[str, Path]:
 
 
 def _mapping(path: Path) -> dict[str, str]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not JSON that can be read: {' '.join(str(error).split())[:200]}") from error
+    found = datafile.whole_json(path)
     if not isinstance(found, dict) or not all(isinstance(url, str) for url in found.values()):
         raise UsageError(f"{path} must map file names to urls")
     return found

@@ -4,7 +4,7 @@ Under the data folder (NAME is banking77, clinc150, nlu or trec):
 
 authors' files  banking77/{train,test}.csv · clinc150/data_oos_plus.json · trec/train_5500.label, TREC_10.label ·
                 nlu/NLU-Data-Home-Domain-Annotated-All.csv
-hub's shape     NAME/{train,test}.parquet, .jsonl or .json (clinc150: train and validation; nlu: train alone), also cut
+hub's shape     NAME/{train,test}.parquet, .jsonl, .json, .csv or .tsv (clinc150: train and validation; nlu: train alone), also cut
                 into parts `train-00000-of-00001.parquet`; columns text and label, intent, coarse_label or fine_label,
                 a label by its number or its name
 
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,13 +25,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kleval.tasks import data, tables
+from kleval.tasks import data, datafile, tables
 from kleval.tasks.helmet_icl import labels
 from kleval.tasks.helmet_icl.drawing import Item
 from kleval.types import UsageError
 
 FAMILY = "helmet_icl"
-_SUFFIXES = (".parquet", ".jsonl", ".json")
 _ANNOTATION = re.compile(r"\[(.+?)\s+\:+\s(.+?)\]")
 _COPIES = {
     "f96f211c9d180d3fa25b1841febd9be6f0a6fc65e5b6a99344b5946163b35009": "q_class_en's copy",
@@ -81,22 +79,15 @@ def find(name: str, data_dir: Path | None) -> Source:
     """The files of a task. UsageError naming the command that gets them when there are none."""
     spec = SPECS[name]
     folder = data.data_folder(FAMILY, data_dir) / spec.folder
-    authors = tuple((folder / file,) for file in spec.files)
-    if all(path.is_file() for (path,) in authors):
-        return _source(name, authors, authors=True)
-    splits = tuple(dict.fromkeys(spec.splits))
-    for suffix in _SUFFIXES:
-        parts = tuple(_parts(folder, split, suffix) for split in splits)
-        if all(parts):
-            return _source(name, parts, authors=False)
-    missing = next(file for file in spec.files if not (folder / file).is_file())
+    authors = [datafile.packed_or_not(folder / file) for file in spec.files]
+    if all(authors):
+        return _source(name, tuple((path,) for path in authors if path), authors=True)
+    parts = tuple(datafile.parts(folder / split) for split in dict.fromkeys(spec.splits))
+    if all(parts):
+        return _source(name, parts, authors=False)
+    missing = next(file for file, path in zip(spec.files, authors, strict=True) if path is None)
     data.need(FAMILY, f"{spec.folder}/{missing}", f"{FAMILY}/{name} (official)", data_dir)
     raise AssertionError("unreachable: data.need found a file that is not there")
-
-
-def _parts(folder: Path, split: str, suffix: str) -> tuple[Path, ...]:
-    whole = folder / f"{split}{suffix}"
-    return (whole,) if whole.is_file() else tuple(sorted(folder.glob(f"{split}-*-of-*{suffix}")))
 
 
 def _source(name: str, paths: tuple[tuple[Path, ...], ...], authors: bool) -> Source:
@@ -132,10 +123,11 @@ def _hub_item(row: tuple[str, dict[str, Any]], spec: Spec) -> Item:
 
 
 def _number(where: str, label: Any, names: Sequence[str]) -> int:
-    if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(names):
-        return label
     if isinstance(label, str) and label in names:
         return names.index(label)
+    number = tables.whole_number(label)
+    if number is not None and 0 <= number < len(names):
+        return number
     raise UsageError(f"{where}: {str(label)[:80]!r} is none of the {len(names)} labels")
 
 
@@ -154,10 +146,7 @@ def _banking(source: Source) -> list[list[Item]]:
 
 def _clinc(source: Source) -> list[list[Item]]:
     ((path,),) = source.paths
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not JSON that can be read: {' '.join(str(error).split())[:200]}") from error
+    found = datafile.whole_json(path)
     splits = []
     for split in ("train", "val"):
         items = []
@@ -192,10 +181,7 @@ def _trec(source: Source) -> list[list[Item]]:
 
 
 def _lines(path: Path) -> Iterable[bytes]:
-    try:
-        return [line for line in path.read_bytes().split(b"\n") if line.strip()]
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
+    return [line for line in datafile.content(path).split(b"\n") if line.strip()]
 
 
 def _nlu(source: Source) -> list[list[Item]]:
@@ -212,9 +198,9 @@ def _nlu(source: Source) -> list[list[Item]]:
 
 def _semicolon_rows(path: Path) -> Iterator[dict[str, str]]:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with datafile.opened(path, newline="") as file:
             yield from csv.DictReader(file, delimiter=";", skipinitialspace=True)
-    except (OSError, ValueError, csv.Error) as error:
+    except (*datafile.READ_ERRORS, csv.Error) as error:
         raise UsageError(f"{path} cannot be read as CSV: {' '.join(str(error).split())[:200]}") from error
 
 

@@ -1,4 +1,4 @@
-"""Long Code Arena's data: rows of the two tasks, from Parquet as published or from JSON or JSON lines.
+"""Long Code Arena's data: rows of the two tasks, from Parquet as published or any other format.
 
 No hash of the published files is known here, so that a download cannot be checked against one: every row's fields are
 checked instead, and the file's own hash is the data digest of every result.
@@ -16,7 +16,6 @@ from kleval.types import UsageError
 
 LIBRARY_FILE = "lca-library-based-code-generation.parquet"
 COMMIT_FILE = "lca-commit-message-generation.parquet"
-_OTHER_FORMATS = (".jsonl", ".json")
 _CHANGE_TYPES = ("ADD", "COPY", "DELETE", "MODIFY", "RENAME", "UNKNOWN")
 
 
@@ -47,14 +46,9 @@ class Source:
 
 
 def find(task_id: str, file: str, data_dir: Path | None) -> Source:
-    """`file`, or the same name with .jsonl or .json. UsageError naming what gets it when none is there."""
-    folder = data.data_folder("lca", data_dir)
-    for path in (folder / file, *((folder / file).with_suffix(suffix) for suffix in _OTHER_FORMATS)):
-        if path.is_file():
-            sha256 = data.file_sha256(path)
-            return Source(path, f"unpinned {path.name} sha256:{sha256[:16]}", sha256)
+    """`file`, or the same in another format. UsageError naming what gets it when none is there."""
     status = data.need("lca", file, f"{task_id} (official)", data_dir)
-    return Source(status.path, status.revision, status.sha256)
+    return Source(status.path, f"unpinned {status.path.name} sha256:{status.sha256[:16]}", status.sha256)
 
 
 @lru_cache(maxsize=1)

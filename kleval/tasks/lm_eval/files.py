@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kleval.tasks import data, tables
+from kleval.tasks import data, datafile, tables
 from kleval.tasks.assets import ASSETS
 from kleval.types import UsageError
 
@@ -104,19 +104,15 @@ def _splits(needed: Needed, folder: Path) -> dict[str, tuple[Path, ...]]:
     if needed.evaluated not in found:
         whole = [needed.config] if needed.config else list(folder_names(needed.path))
         for name in whole:
-            for suffix in tables.FORMATS:
-                if (file := folder / f"{name}{suffix}").is_file():
-                    found[needed.evaluated] = (file,)
+            if file := datafile.existing(folder / name):
+                found[needed.evaluated] = (file,)
     return found
 
 
 def _files(place: Path, split: str) -> tuple[Path, ...]:
     for name in _SYNONYMS.get(split, (split,)):
-        for suffix in tables.FORMATS:
-            if (file := place / f"{name}{suffix}").is_file():
-                return (file,)
-            if parts := sorted(place.glob(f"{name}-*-of-*{suffix}")):
-                return tuple(parts)
+        if parts := datafile.parts(place / name):
+            return parts
     return ()
 
 
@@ -126,6 +122,7 @@ def read(found: Found, split: str) -> Any:
 
     parts = []
     for file in found.splits[split]:
+        datafile.refuse_pointer(file)
         if file.suffix == ".parquet":
             import pyarrow.parquet
 
@@ -148,10 +145,10 @@ def read(found: Found, split: str) -> Any:
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
-    if file.suffix == ".json":
+    if datafile.format_of(file) == ".json":
         try:
-            whole = json.loads(file.read_text("utf-8"))
-        except (OSError, ValueError):
+            whole = datafile.whole_json(file)
+        except UsageError:
             whole = None
         if isinstance(whole, dict):
             for name in _WRAPPERS:

@@ -1,6 +1,6 @@
 """LongBench v2's data: 503 rows {_id, domain, sub_domain, difficulty, length, question, choice_A … choice_D, answer, context}.
 
-`data.json` as published (a JSON list), or the same rows as JSON lines or Parquet. No hash of the published file is known
+`data.json` as published (a JSON list), or the same rows in another format. No hash of the published file is known
 here: every row's fields are checked when it is read, and the file's own hash is the data digest of every result.
 """
 
@@ -18,7 +18,6 @@ from kleval.types import UsageError
 FILE = "data.json"
 DIFFICULTIES = ("easy", "hard")
 LENGTHS = ("short", "medium", "long")
-_SUFFIXES = (".json", ".jsonl", ".parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +42,8 @@ class Source:
 
 def find(task_id: str, data_dir: Path | None) -> Source:
     """The data's file. UsageError naming the command that gets it when there is none."""
-    folder = data.data_folder("longbench2", data_dir)
-    for suffix in _SUFFIXES:
-        path = (folder / FILE).with_suffix(suffix)
-        if path.is_file():
-            sha256 = data.file_sha256(path)
-            return Source(path, f"LongBench-v2 unpinned {path.name} sha256:{sha256[:16]}", sha256)
     status = data.need("longbench2", FILE, f"{task_id} (official)", data_dir)
-    return Source(status.path, status.revision, status.sha256)
+    return Source(status.path, f"LongBench-v2 unpinned {status.path.name} sha256:{status.sha256[:16]}", status.sha256)
 
 
 def read(source: Source) -> Iterator[Row]:

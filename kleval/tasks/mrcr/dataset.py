@@ -3,7 +3,7 @@
 Two revisions are about. f4c69fa (2025-12-05) has `{n}needle/{n}needle_{0,1}.parquet` and a column `date_added`: about 10 %
 of the earlier rows had more answers to the request than they should, 5 % a wrong one, and were replaced. 204b0d4 and
 before have `{n}needle.parquet` without that column; no hash of theirs is known, so that they are told by it. Scores on
-the two are not comparable. JSON lines and JSON lists of the same rows are read too; where both revisions lie in a
+the two are not comparable. Any other format of the same rows is read too; where both revisions lie in a
 folder, the newer one counts.
 """
 
@@ -16,11 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kleval.tasks import data, tables
+from kleval.tasks import data, datafile, tables
 from kleval.types import Message, UsageError
 
 REVISION = "openai/mrcr f4c69fa (2025-12-05)"
-_SUFFIXES = (".parquet", ".jsonl", ".json")
 _ROLES = ("system", "user", "assistant")
 
 
@@ -49,11 +48,10 @@ def find(task_id: str, n_needles: int, data_dir: Path | None) -> Source:
     name = f"{n_needles}needle"
     halves = (f"{name}_0", f"{name}_1")
     for stems in ((f"{name}/{halves[0]}", f"{name}/{halves[1]}"), halves, (name,), (f"{name}/{name}",)):
-        for suffix in _SUFFIXES:
-            paths = tuple(folder / f"{stem}{suffix}" for stem in stems)
-            if all(path.is_file() for path in paths):
-                return _source(paths)
-    missing = [f"{name}/{half}.parquet" for half in halves if not (folder / f"{name}/{half}.parquet").is_file()]
+        paths = tuple(path for stem in stems if (path := datafile.existing(folder / stem)) is not None)
+        if len(paths) == len(stems):
+            return _source(paths)
+    missing = [f"{name}/{half}.parquet" for half in halves if datafile.existing(folder / f"{name}/{half}") is None]
     data.need("mrcr", missing[0], f"{task_id} (official)", data_dir)
     raise AssertionError("unreachable: data.need found a file that is not there")
 

@@ -8,20 +8,17 @@ official prompt builder has no comment sign for; it is left out here, as in the 
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kleval.tasks import data
+from kleval.tasks import data, datafile
 from kleval.tasks.repoqa.context import dependency_order
 from kleval.tasks.repoqa.languages import LANGUAGES
 from kleval.tasks.repoqa.scoring import Candidate
-from kleval.tasks.tables import is_unicode
+from kleval.tasks.tables import is_unicode, whole_number
 from kleval.types import UsageError
 
 FILE = "repoqa-2024-06-23.json.gz"
@@ -75,14 +72,9 @@ class Source:
 
 def find(task_id: str, data_dir: Path | None) -> Source:
     """The data's file, packed or unpacked. UsageError naming the command that gets it when there is none."""
-    unpacked = data.data_folder("repoqa", data_dir) / FILE.removesuffix(".gz")
-    packed = unpacked.with_name(FILE)
-    if unpacked.is_file() and not packed.is_file():
-        sha256 = data.file_sha256(unpacked)
-        known = sha256 == _UNPACKED_SHA256
-        return Source(unpacked, REVISION if known else f"unrecognised {unpacked.name} sha256:{sha256}", sha256)
     status = data.need("repoqa", FILE, f"{task_id} (official)", data_dir)
-    revision = status.revision or f"unrecognised {FILE} sha256:{status.sha256}"
+    known = REVISION if status.sha256 == _UNPACKED_SHA256 else status.revision
+    revision = known or f"unrecognised {status.path.name} sha256:{status.sha256}"
     return Source(status.path, revision, status.sha256)
 
 
@@ -91,10 +83,9 @@ def read(source: Source) -> tuple[Repository, ...]:
     """Repositories with needles, in the file's order. UsageError naming the place that is not what it must be."""
     file = source.path
     try:
-        raw = file.read_bytes()
-        parsed = json.loads(gzip.decompress(raw) if file.suffix == ".gz" else raw)
-    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
-        raise UsageError(f"{file} cannot be read as JSON: {error}; `kleval data fetch repoqa` gets it anew") from error
+        parsed = datafile.whole_json(file)
+    except UsageError as error:
+        raise UsageError(f"{file} cannot be read as JSON ({error}); `kleval data fetch repoqa` gets it anew") from error
     if not isinstance(parsed, dict) or not any(language in parsed for language in LANGUAGES):
         raise UsageError(f"{file} does not have the shape of RepoQA's data: {{language: [repositories]}}")
     found = []
@@ -154,6 +145,8 @@ def _needle(where: str, raw: Any, content: Mapping[str, str], order: tuple[str, 
 def _field(where: str, raw: Any, name: str, kind: type) -> Any:
     if not isinstance(raw, dict) or name not in raw:
         raise UsageError(f"{where}: field {name!r} is missing")
+    if kind is int and isinstance(raw[name], float) and (number := whole_number(raw[name])) is not None:
+        return number
     if not isinstance(raw[name], kind) or isinstance(raw[name], bool):
         raise UsageError(f"{where}: field {name!r} must be {kind.__name__}, is {type(raw[name]).__name__}")
     if kind is str and not is_unicode(raw[name]):

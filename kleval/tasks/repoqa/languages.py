@@ -1,8 +1,9 @@
 """What tree-sitter reads in the five languages: where functions are, and what is a comment.
 
 Source: evalplus/repoqa @ ae876de, repoqa/utility.py (FUNCTION_QUERY, COMMENT_QUERY). The official code needs
-tree_sitter <= 0.21.3 and tree_sitter_languages; here tree-sitter >= 0.25 and the wheels of the five grammars, which
-find the same functions in all outputs that the official code was run on.
+tree_sitter <= 0.21.3 and tree_sitter_languages 1.10.2; here tree-sitter >= 0.25 and the wheels of the five grammars. Code that
+does not parse is repaired otherwise by another grammar: Python's is the official one, 0.21.0 (also that of Long Code Arena's
+lock file), and the other four find the same functions in all outputs that the official code was run on.
 
 Code that never closes what it opens takes tree-sitter time that grows with the square of its length, so only the first
 PARSED_BYTES of a text are read: more than any generation budget of these tasks amounts to.
@@ -10,6 +11,7 @@ PARSED_BYTES of a text are read: more than any generation budget of these tasks 
 
 from __future__ import annotations
 
+import ctypes
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -45,12 +47,24 @@ _COMMENTS = {
 }
 
 
+_CAPSULE_NAME = b"tree_sitter.Language"  # kept: a capsule holds the address of its name
+
+
 @cache
 def _language(name: str) -> tree_sitter.Language:
     import tree_sitter
 
     module, function = _GRAMMARS[name]
-    return tree_sitter.Language(getattr(import_module(module), function)())
+    pointer = getattr(import_module(module), function)()
+    return tree_sitter.Language(_capsule(pointer) if isinstance(pointer, int) else pointer)
+
+
+def _capsule(pointer: int) -> object:
+    """A grammar's address as tree-sitter takes it today; grammars of its time give the bare number."""
+    new = ctypes.pythonapi.PyCapsule_New
+    new.restype, new.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+    made: object = new(pointer, _CAPSULE_NAME, None)
+    return made
 
 
 @cache

@@ -6,12 +6,12 @@ in the distractor setting, both under their official names and in their official
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from kleval.tasks import datafile
 from kleval.tasks.tables import is_unicode
 from kleval.types import UsageError
 
@@ -39,7 +39,7 @@ class Corpus:
 def read_corpus(dataset: str, file: Path) -> Corpus:
     """`squad` or `hotpotqa` from the official file."""
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = datafile.whole_json(file)
         made = _squad(data) if dataset == "squad" else _hotpotqa(data)
         for i, asked in enumerate(made.questions):
             if not asked.answers or not asked.gold or not all(map(_is_text, (asked.query, *asked.answers))):

@@ -7,7 +7,6 @@ official generator is listed in `deviations`, task by task.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from importlib import metadata
@@ -15,7 +14,7 @@ from itertools import count as counting
 from pathlib import Path
 from typing import Literal, Protocol
 
-from kleval.tasks import assets, data
+from kleval.tasks import assets, data, datafile
 from kleval.tasks.ruler import builtin, corpus, cwe, fwe, haystack, lm_eval, official, vt
 from kleval.tasks.ruler.builtin import Guess, Source
 from kleval.tasks.ruler.draws import own_draws
@@ -132,7 +131,7 @@ def _revision(status: data.Status) -> str:
 @cache
 def _english_words(file: Path) -> list[str]:
     try:
-        words = list(json.loads(file.read_text(encoding="utf-8")).values())
+        words = list(datafile.whole_json(file).values())
     except (OSError, ValueError, AttributeError, RecursionError):
         words = []
     if not words or not all(isinstance(word, str) for word in words):

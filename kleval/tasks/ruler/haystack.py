@@ -7,7 +7,6 @@ split again; `Prose` is kleval's own: `size` sentences of generated prose from a
 
 from __future__ import annotations
 
-import json
 import re
 from array import array
 from bisect import bisect_right
@@ -16,6 +15,7 @@ from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from kleval.tasks import datafile
 from kleval.tasks.tables import is_unicode
 from kleval.types import UsageError
 
@@ -86,7 +86,8 @@ def punkt_splitter(folder: Path) -> Callable[[str], list[tuple[int, int]]]:
     from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
 
     def rows(name: str) -> list[list[str]]:
-        return [line.split("\t") for line in (folder / name).read_text(encoding="utf-8").splitlines()]
+        with datafile.opened(datafile.packed_or_not(folder / name) or folder / name) as file:
+            return [line.split("\t") for line in file.read().splitlines()]
 
     model = PunktParameters()
     model.collocations = {tuple(row) for row in rows("collocations.tab")}
@@ -102,7 +103,7 @@ def punkt_splitter(folder: Path) -> Callable[[str], list[tuple[int, int]]]:
 def read_essays(file: Path, punkt: Path) -> Essays:
     """The official haystack from PaulGrahamEssays.json ({"text": …})."""
     try:
-        text = json.loads(file.read_text(encoding="utf-8"))["text"]
+        text = datafile.whole_json(file)["text"]
         if not isinstance(text, str) or not is_unicode(text) or not text.strip():
             raise ValueError("text must be a text")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

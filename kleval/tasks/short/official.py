@@ -1,7 +1,7 @@
 """The tasks that lm-eval 0.4.13 lacks, on their own data: HMMT 2025, PolyMath-en, MMLU-Redux by likelihood, CMATH; and
 CRUXEval's output prediction, scored without running code.
 
-Data, under the data directory (`kleval data fetch short`), Parquet, JSON lines, JSON or CSV in place of what is named:
+Data, under the data directory (`kleval data fetch short`), any other format of rows in place of what is named:
 
 - `hmmt_feb_2025.parquet`: hub MathArena/hmmt_feb_2025 {problem, answer}, 30 problems of February 2025
 - `polymath/en/LEVEL.jsonl`: QwenLM/PolyMath {id, question, answer}, 125 problems for each of low, medium, high and top
@@ -24,7 +24,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from kleval.tasks import data, tables
+from kleval.tasks import data, datafile, tables
 from kleval.tasks.registry import check_protocol
 from kleval.tasks.short import builtin, shapes
 from kleval.tasks.short.items.reasoning import program_text
@@ -35,7 +35,6 @@ from kleval.tasks.short.task import ShortTask
 from kleval.types import Task, UsageError
 
 FAMILY = "short"
-_FORMATS = (".parquet", ".jsonl", ".json", ".csv")
 _REDUX_OK = "ok"
 
 
@@ -176,12 +175,6 @@ def _task(
 
 def _find(name: str, file: str, data_dir: Path | None) -> Found:
     """`file`, or the same name in another format. UsageError naming what gets it when there is none."""
-    folder = data.data_folder(FAMILY, data_dir)
-    for path in (folder / file, *((folder / file).with_suffix(suffix) for suffix in _FORMATS)):
-        if path.is_file():
-            sha256 = data.file_sha256(path)
-            known = _known(file)
-            return Found(path, known.get(sha256, ""), sha256)
     status = data.need(FAMILY, file, f"{name} (official)", data_dir)
     return Found(status.path, status.revision, status.sha256)
 
@@ -198,7 +191,7 @@ def _known(file: str) -> dict[str, str]:
 def _redux_rows(name: str, data_dir: Path | None) -> tuple[list[Found], Iterator[tuple[str, str, dict[str, Any]]]]:
     """The files, and their rows with their subject: one file for all, or one for each."""
     folder = data.data_folder(FAMILY, data_dir)
-    whole = next((path for suffix in _FORMATS if (path := folder / f"mmlu_redux{suffix}").is_file()), None)
+    whole = datafile.existing(folder / "mmlu_redux")
     if whole is not None:
         found = [Found(whole, "", data.file_sha256(whole))]
         return found, ((where, _text(where, row, "subject"), row) for where, row in _rows(whole))

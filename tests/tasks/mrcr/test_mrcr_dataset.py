@@ -57,7 +57,7 @@ def test_the_pinned_files_are_known_by_their_hash(
 def test_half_of_the_files_is_not_enough(mrcr_rows: list[dict[str, Any]], write_mrcr: Write, tmp_path: Path) -> None:
     first, second = write_mrcr(mrcr_rows, ".jsonl")
     second.unlink()
-    with pytest.raises(data.MissingData, match=r"2needle_0.parquet.*kleval data fetch mrcr"):
+    with pytest.raises(data.MissingData, match=r"2needle_1.parquet.*kleval data fetch mrcr"):
         dataset.find("mrcr/2needle", 2, tmp_path)
     (tmp_path / "2needle/2needle_0.parquet").write_bytes(first.read_bytes())
     with pytest.raises(data.MissingData, match=r"2needle_1.parquet"):
