@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from kleval.tasks import data
+from kleval.tasks import data, datafile
 from kleval.tasks.assets import Asset
 from kleval.tasks.data import Status
 from kleval.tasks.download import Progress
@@ -115,16 +115,19 @@ def _statuses(want: Wanted, data_dir: Path | None) -> Iterable[Status]:
     noted = files.source(folder) or {"files": {}, "revision": "", "missing": []}
     for split in want.splits:
         file = _file(want, split)
-        path = folder / file
         if file in noted.get("missing", ()):
             continue
-        there = path.is_file()
+        lying = files.splits_in(files.Needed("", want.path, want.config, split), folder).get(split)
+        path = lying[0] if lying else folder / file
+        there = lying is not None
         sha256 = data.file_sha256(path) if there else ""
-        good = there and noted["files"].get(file) == sha256
+        name = path.relative_to(folder).as_posix()
+        good = there and noted["files"].get(name) == sha256
+        pointer = there and datafile.pointer(path)
         yield Status(
-            f"{want.folder}/{file}",
+            f"{want.folder}/{name}",
             path,
-            "ok" if good else "unrecognised" if there else "missing",
+            "ok" if good else "pointer" if pointer else "unrecognised" if there else "missing",
             path.stat().st_size if there else 0,
             sha256,
             noted["revision"] if good else "",

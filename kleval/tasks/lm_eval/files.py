@@ -65,7 +65,7 @@ def folder_names(path: str) -> tuple[str, ...]:
 def find(needed: Needed, data_dir: Path | None, fetched_by: str) -> Found:
     """The files of a task. MissingData naming the command that fetches them (fetched_by: its argument)."""
     for folder in _folders(needed.path, data_dir):
-        splits = _splits(needed, folder)
+        splits = splits_in(needed, folder)
         if needed.evaluated in splits:
             return Found(folder, splits, _revision(folder, splits), _digest(splits))
     where = f" --data-dir {data_dir}" if data_dir else ""
@@ -89,7 +89,7 @@ def _folders(path: str, data_dir: Path | None) -> Iterator[Path]:
         yield root
 
 
-def _splits(needed: Needed, folder: Path) -> dict[str, tuple[Path, ...]]:
+def splits_in(needed: Needed, folder: Path) -> dict[str, tuple[Path, ...]]:
     """Split -> files, of those that are there."""
     places = [folder / needed.config] if needed.config and (folder / needed.config).is_dir() else []
     # A split beside the folders of configurations belongs to none of them, unless there is only one.

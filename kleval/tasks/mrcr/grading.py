@@ -16,26 +16,34 @@ LONGEST_CHARS = 20_000
 def openai_grade(response: str, answer: str, prefix: str) -> float:
     """In [0, 1]. 0 unless the response begins with the prefix, to the character; a leading blank is enough for 0.
 
-    Source: data card of openai/mrcr. Deviation: of a response longer than LONGEST_CHARS the first LONGEST_CHARS are
-    matched, so that the time is bounded; its whole length counts.
+    Source: data card of openai/mrcr. Deviation: of a response longer than LONGEST_CHARS, and than twice the answer, only that
+    much is matched, so that the time is bounded; its whole length counts.
     """
     if not response.startswith(prefix):
         return 0.0
     found, wanted = response.removeprefix(prefix), answer.removeprefix(prefix)
-    return _ratio(found[:LONGEST_CHARS], wanted, len(found) + len(wanted))
+    return _ratio(found[: _limit(wanted)], wanted, len(found) + len(wanted))
 
 
 def google_grade(prediction: str, target: str, hash_chars: int = GOOGLE_HASH_CHARS) -> float:
-    """In [0, 1]. What follows the last occurrence of the target's hash, wherever that is, without white space around.
+    """In [0, 1]. What follows the last occurrence of the target's hash, wherever that is; white space around texts aside. 0
+    where the target is shorter than a hash.
 
     Source: mrcr_v2_metric of eval_hub. Deviation: as for openai_grade.
     """
+    prediction, target = prediction.strip(), target.strip()
     mark, wanted = target[:hash_chars], target[hash_chars:].strip()
+    if len(mark) < hash_chars:
+        return 0.0
     at = prediction.rfind(mark)
     if at < 0:
         return 0.0
     found = prediction[at + len(mark) :].strip()
-    return _ratio(wanted, found[:LONGEST_CHARS], len(found) + len(wanted))
+    return _ratio(wanted, found[: _limit(wanted)], len(found) + len(wanted))
+
+
+def _limit(wanted: str) -> int:
+    return max(LONGEST_CHARS, 2 * len(wanted))
 
 
 def _ratio(first: str, second: str, total_chars: int) -> float:

@@ -123,8 +123,8 @@ _DEFECTS = (
 
 def _deviations(edition: str, protocol: str) -> tuple[str, ...]:
     found = [
-        f"of an answer longer than {grading.LONGEST_CHARS:,} characters the first {grading.LONGEST_CHARS:,} are matched;"
-        " its whole length counts",
+        f"of an answer longer than {grading.LONGEST_CHARS:,} characters, and than twice what is asked for, only that much is"
+        " matched; its whole length counts",
         "a tokenizer without a chat template gets the messages' contents, one after another, without roles",
     ]
     if edition == "builtin":

@@ -66,3 +66,18 @@ def test_what_is_beyond_the_limit_counts_as_not_matching() -> None:
     long = "x" * (grading.LONGEST_CHARS + 1000)
     graded = grading.openai_grade("#y" + long, "#y", "#")
     assert graded == 2 / (len(long) + 2)
+
+
+def test_a_perfect_answer_is_perfect_at_any_length() -> None:
+    text = "".join(chr(0x4E00 + i % 9_000) for i in range(25_000))
+    assert grading.openai_grade("#" + text, "#" + text, "#") == 1
+    assert grading.google_grade("#" + text, "#" + text, 1) == 1
+
+
+def test_google_strips_the_target_before_its_hash_is_read() -> None:
+    assert grading.google_grade("Zk3pQ9vB0xYtA kettle.", "  Zk3pQ9vB0xYt A kettle.\n") == 1
+
+
+def test_a_target_shorter_than_a_hash_is_never_met() -> None:
+    assert grading.google_grade("short", "short") == 0
+    assert grading.google_grade("short", " short        ") == 0
