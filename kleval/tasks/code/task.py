@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kleval.sandbox import SandboxFault
-from kleval.tasks.ruler.builtin import budget_for
+from kleval.tasks.fitting import budget_for
 from kleval.types import Completion, Failure, Prompt, Request, Sample, Score, Tokenizer, Unfit, UsageError
 
 VERSION = "1"

@@ -15,11 +15,10 @@ from typing import Any
 from kleval.tasks import lexicon
 from kleval.tasks.articles import ARTICLES_VERSION, Article, corpus
 from kleval.tasks.base import as_prompt
+from kleval.tasks.draws import own_draws
+from kleval.tasks.fitting import Filled, budget_for, fill
 from kleval.tasks.frames import dataset, hops
 from kleval.tasks.frames.prompts import answer_sentence, context, question_prompt
-from kleval.tasks.lca.filling import Filled, fill
-from kleval.tasks.ruler.builtin import budget_for
-from kleval.tasks.ruler.draws import own_draws
 from kleval.types import ContextTooSmall, Prompt, Tokenizer, Unfit
 
 OFFICIAL_BUDGET = 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from kleval.tasks.helmet_icl.scoring import normalize_answer
+from kleval.tasks.answers import normalize_answer
 
 _MARK = "the answer is"
 # The pattern of the request itself, "TRUE" or "FALSE", is no decision.

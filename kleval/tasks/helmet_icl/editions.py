@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from kleval.tasks import lexicon
+from kleval.tasks.draws import own_draws
+from kleval.tasks.fitting import Filled, budget_for, fill
 from kleval.tasks.helmet_icl import dataset, intents
 from kleval.tasks.helmet_icl.drawing import (
     ANSWER_PREFIX,
@@ -29,9 +31,6 @@ from kleval.tasks.helmet_icl.drawing import (
 )
 from kleval.tasks.helmet_icl.shots import LENGTHS, shots_at
 from kleval.tasks.helmet_icl.truncation import head
-from kleval.tasks.lca.filling import Filled, fill
-from kleval.tasks.ruler.builtin import budget_for
-from kleval.tasks.ruler.draws import own_draws
 from kleval.types import ContextTooSmall, Prompt, Tokenizer, Unfit
 
 OFFICIAL_BUDGET = 20

@@ -15,7 +15,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from kleval.tasks.ruler.draws import own_draws
+from kleval.tasks.draws import own_draws
+from kleval.tasks.fitting import budget_for
 from kleval.tasks.ruler.official import DoesNotFit, Drafter, Fitted, Measure
 from kleval.tasks.ruler.spec import Draft
 
@@ -55,11 +56,6 @@ class Guess:
     size: int
     per_unit: float
     budget: int
-
-
-def budget_for(reference_tokens: int) -> int:
-    """Generation budget for a longest reference of that many tokens."""
-    return math.ceil(reference_tokens * 1.5) + 16
 
 
 def probe(source: Source, measure: Measure, count: Callable[[str], int], ctx: int) -> Guess:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from kleval.tasks import assets, data
+from kleval.tasks.draws import own_draws
 from kleval.tasks.ruler import builtin, corpus, cwe, fwe, haystack, lm_eval, official, vt
 from kleval.tasks.ruler.builtin import Guess, Source
-from kleval.tasks.ruler.draws import own_draws
 from kleval.tasks.ruler.niah import Niah
 from kleval.tasks.ruler.official import DoesNotFit, Drafter, Fitted, Measure
 from kleval.tasks.ruler.qa import DocumentQa
