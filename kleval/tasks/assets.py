@@ -1,4 +1,4 @@
-"""The files that official editions read, by family: where each comes from and what it must be.
+"""Official data files by family: address, accepted hashes, size, licence.
 
 Files are pinned by sha256 wherever a hash is known; where none is, `known` is empty and their readers check what they hold.
 """

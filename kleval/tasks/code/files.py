@@ -1,4 +1,4 @@
-"""Where the data of the code tasks lie: under the data directory, in any format that tables reads."""
+"""Data files of the code tasks: under the data directory, in any format that `tables` reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One code benchmark as a task: ask, once or several times, then run what was written and count what passed."""
+"""Task of one code benchmark: ask, once or several times, then run the programs that were written and count those that passed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the questions come from, each sized to ctx.
+"""Sources of FRAMES questions, official and builtin, each sized to ctx.
 
 Official: a question with its articles, whole or not at all. Builtin: a question with the articles that answer it, among
 others of the same corpus as far as ctx goes, in random order; one corpus per ctx and seed.

@@ -1,4 +1,4 @@
-"""How an answer is scored: by exact match without a judge (modelscope/evalscope @ fde259d), or by what a judge decided."""
+"""Scoring of FRAMES: exact match without a judge (modelscope/evalscope @ fde259d), or a judge's decision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the questions come from, each sized to ctx.
+"""Sources of HELMET-ICL questions, official and builtin, each sized to ctx.
 
 Official: the test items in HELMET's order, each with the examples and label numbers of its own random states, and cut as
 HELMET cuts where that is too long for ctx. Builtin: examples up to ctx, at least one of each label; where ctx is short

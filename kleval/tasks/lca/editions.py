@@ -1,4 +1,4 @@
-"""Where the questions of the two tasks come from, each sized to ctx."""
+"""Sources of Long Code Arena questions, official and builtin, each sized to ctx."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where LongBench v2's questions come from, each sized to ctx.
+"""Sources of LongBench v2 questions, official and builtin, each sized to ctx.
 
 Official: the rows in the file's order. A prompt that is too long loses its middle, as the official script has it: up to a
 ctx of 131,072 (its server's max_model_len) at most 120,000 tokens are kept, with a longer ctx what that leaves. A row whose

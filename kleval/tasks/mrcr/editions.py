@@ -1,4 +1,4 @@
-"""Where MRCR's questions come from, each sized to ctx.
+"""Sources of MRCR questions, official and builtin, each sized to ctx.
 
 Official: the rows as they are. There is no official generation budget: 2,000 tokens (HELM's; the longest answer has 3,889
 characters), and more for an answer that takes more in the model's tokens. Builtin: conversations filled up to ctx; the

@@ -1,4 +1,4 @@
-"""The questions of an edition, each sized to ctx.
+"""Sources of RepoQA questions, official and builtin, each sized to ctx.
 
 Official: the needles in the data's order, needle i of n wanted at (i + 0.5) / n of the context. Builtin: functions of
 the standard library in a shuffled order of their own per seed, among its files in an order of their own per sample; the

@@ -1,4 +1,4 @@
-"""RULER's questions made one by one: no downloads, no shared random state, ends by construction.
+"""Builtin questions of RULER, made one by one: no downloads, no shared random state, ends by construction.
 
 Each sample draws from a state of its own (sha256 over task, version, edition, ctx, seed and index), shuffles included,
 so that answers lie at other places in other samples. Its size is the largest that fits: the question at a size is a

@@ -1,4 +1,4 @@
-"""Where the questions of a task come from: `Official` and `Builtin` streams of samples for one task.
+"""Sources of RULER questions: `Official` and `Builtin` streams of samples for one task.
 
 Official reads pinned files and follows the official order. Builtin makes everything itself; what differs from the
 official generator is listed in `deviations`, task by task.
