@@ -34,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"types", "lengths", "files", "quantiles", "store", "tables"},
     "api": RUNNABLE | {"suites", "harness", "tables", "report"},
     "cli": RUNNABLE | {"harness", "profiler", "train", "tables", "report"},
+    "__main__": {"cli"},
 }
 
 
