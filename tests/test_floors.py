@@ -25,6 +25,7 @@ FLOORS: tuple[set[str], ...] = (
     {"tables"},
     {"report"},
     {"api", "cli"},
+    {"__main__"},
 )
 GROUND = FLOORS[0] | FLOORS[1]
 # Parts that import less than all that lies below them.
