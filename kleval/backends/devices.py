@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
+
 import torch
 
 from kleval.types import UsageError
@@ -29,6 +32,26 @@ def find_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"unknown device {name!r}: give auto, cpu, cuda or cuda:N")
     return device
+
+
+def settle_dtype(name: str, device: torch.device) -> str:
+    """float32 for `auto` on a CPU that computes bfloat16 and float16 by converting every number; else as it is given."""
+    slow = name == "auto" and device.type == "cpu" and not has_bfloat16_units()
+    return "float32" if slow else name
+
+
+@cache
+def has_bfloat16_units(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the CPU multiplies bfloat16 itself: by AVX512-BF16 or AMX, on ARM by its bf16 extension."""
+    try:
+        lines = cpuinfo.read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    flags = {flag for line in lines if line.lower().startswith(("flags", "features")) for flag in line.split()[2:]}
+    if flags:
+        return not flags.isdisjoint(("avx512_bf16", "amx_bf16", "bf16", "svebf16"))
+    asked = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(ask() for ask in asked if ask is not None)
 
 
 def device_name(device: torch.device) -> str:

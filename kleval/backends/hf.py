@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from kleval.backends.devices import device_name, find_device, find_dtype
+from kleval.backends.devices import device_name, find_device, find_dtype, settle_dtype
 from kleval.backends.generation import Job, make_job
 from kleval.backends.hf_model import HFModel
 from kleval.backends.hf_serving import Serving
@@ -90,6 +90,7 @@ class HFBackend:
             "torch": torch.__version__,
             "device": device_name(adapter.device),
             "dtype": str(adapter.dtype).removeprefix("torch."),
+            **({"dtype_settled": True} if settle_dtype(self._spec.dtype, adapter.device) != self._spec.dtype else {}),
             "threads": torch.get_num_threads(),
             "weights_sha256": self._sha256,
             "revision": self._revision,
@@ -148,7 +149,8 @@ def _folder(spec: BackendSpec) -> tuple[Path, str, str | None]:
 
 
 def _load(transformers: Any, folder: Path, name: str, spec: BackendSpec, device: torch.device) -> Any:
-    read_json(folder / "config.json")
+    packed = read_json(folder / "config.json").get("quantization_config") is not None
+    dtype = spec.dtype if packed else settle_dtype(spec.dtype, device)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
@@ -156,7 +158,7 @@ def _load(transformers: Any, folder: Path, name: str, spec: BackendSpec, device:
             _check_size(transformers, folder, name, spec)
             model, loading = transformers.AutoModelForCausalLM.from_pretrained(
                 folder,
-                dtype=spec.dtype,
+                dtype=dtype,
                 trust_remote_code=spec.trust_remote_code,
                 use_safetensors=True,
                 local_files_only=True,

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from kleval.backends.devices import device_name, find_device, find_dtype
+from kleval.backends.devices import device_name, find_device, find_dtype, settle_dtype
 from kleval.backends.generation import Job, make_job
 from kleval.backends.native_memory import Memory
 from kleval.backends.native_parts import plan_parts
@@ -41,13 +41,17 @@ MAX_ROWS = {"cpu": 16, "cuda": 64}
 
 
 def open_native(spec: BackendSpec) -> NativeBackend:
-    """A backend for a model name or folder. dtype auto: as the weights are stored. UsageError for what does not exist."""
+    """A backend for a model name or folder. dtype auto: as the weights are stored, float32 on a CPU without bfloat16 units.
+
+    UsageError for what does not exist.
+    """
     model = resolve(spec.model)
     place = find_device(spec.device)
-    dtype = find_dtype(spec.dtype)
+    find_dtype(spec.dtype)
+    settled = settle_dtype(spec.dtype, place)
     if place.type == "cuda":
         _check_kernels(place, config_of(model))
-    decoder, tokenizer = load(model, place, dtype)
+    decoder, tokenizer = load(model, place, find_dtype(settled))
     return NativeBackend(
         decoder,
         tokenizer,
@@ -56,6 +60,7 @@ def open_native(spec: BackendSpec) -> NativeBackend:
         spec.batch,
         spec.memory_budget,
         share_prefixes=spec.share_prefixes,
+        dtype_settled=settled != spec.dtype,
     )
 
 
@@ -74,7 +79,9 @@ class NativeBackend:
         memory_budget: int | None = None,
         prefill_tokens: int | None = None,
         share_prefixes: bool = True,
+        dtype_settled: bool = False,
     ) -> None:
+        self._settled = dtype_settled
         self.model = model
         self.tokenizer = tokenizer
         self.config: ModelConfig = decoder.config
@@ -94,6 +101,7 @@ class NativeBackend:
             "torch": torch.__version__,
             "device": device_name(self._device),
             "dtype": str(self._dtype).removeprefix("torch."),
+            **({"dtype_settled": True} if self._settled else {}),
             "threads": torch.get_num_threads(),
             "weights_sha256": self._digest,
             "tokenizer_sha256": self.tokenizer.digest,

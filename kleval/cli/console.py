@@ -9,6 +9,8 @@ from typing import Any, TextIO
 
 import click
 
+from kleval.cli.terminal import says_everything
+
 
 def note(text: str = "") -> None:
     """One line for a person."""
@@ -17,7 +19,8 @@ def note(text: str = "") -> None:
 
 def emit(record: str, **fields: Any) -> None:
     """One JSON line on stdout, named by its record."""
-    click.echo(json.dumps({"record": record, **fields}, ensure_ascii=False, default=str))
+    escaped = not says_everything(sys.stdout)
+    click.echo(json.dumps({"record": record, **fields}, ensure_ascii=escaped, default=str))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]], file: TextIO | None = None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -9,7 +11,11 @@ from kleval.types import UsageError
 
 
 def run_directory(command: str, root: Path = Path("runs"), prefix: str = "") -> Path:
-    """The newest unfinished run of the very same command under root; a new directory named after the time else."""
+    """The newest unfinished run of the very same command under root; a new directory named after the time else.
+
+    A new one is made at once, so that no other command of the same second takes it, and goes with the process if nothing
+    was written into it.
+    """
     from kleval.store import RunStore
 
     for path in reversed(RunStore.find_runs(root)):
@@ -22,7 +28,16 @@ def run_directory(command: str, root: Path = Path("runs"), prefix: str = "") -> 
     name = f"{prefix}{datetime.now():%Y%m%d-%H%M%S}"
     path = root / name
     number = 2
-    while path.exists():
+    root.mkdir(parents=True, exist_ok=True)
+    while True:
+        with suppress(FileExistsError):
+            path.mkdir()
+            atexit.register(_leave, path)
+            return path
         path = root / f"{name}-{number}"
         number += 1
-    return path
+
+
+def _leave(path: Path) -> None:
+    with suppress(OSError):
+        path.rmdir()

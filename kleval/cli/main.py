@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from kleval import __version__
+from kleval.cli import terminal
 from kleval.types import UsageError
 
 OK, INTERNAL, USAGE, INCOMPLETE, REGRESSION, INTERRUPTED = 0, 1, 2, 3, 4, 130
@@ -99,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one command line (default: this process's) and exit with its code."""
     # Threads of OpenMP that wait by spinning take the processor from each other where it is shared: several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    terminal.forgive()
     sys.exit(call(argv))
 
 

@@ -171,7 +171,8 @@ def _opened(event: ev.Started) -> dict[str, dict[str, Any]]:
 def _where(spec: RunSpec, name: str, model: Mapping[str, Any]) -> str:
     describe = model.get("describe", {})
     device, dtype = describe.get("device", spec.device), describe.get("dtype", spec.dtype)
-    return f"{name} (backend {model.get('backend', spec.backend)}, device {device}, dtype {dtype})"
+    why = " (auto: this CPU has no units for bfloat16)" if describe.get("dtype_settled") else ""
+    return f"{name} (backend {model.get('backend', spec.backend)}, device {device}, dtype {dtype}{why})"
 
 
 def skipped_lines(skips: Sequence[Skip]) -> list[str]:

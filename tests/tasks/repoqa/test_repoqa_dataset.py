@@ -82,5 +82,5 @@ def test_what_is_wrong_is_one_line_naming_file_and_place(
 
 def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / dataset.FILE).write_bytes(gzip.compress(b"{}" * 500)[:-9])
-    with pytest.raises(UsageError, match="cannot be read as JSON .*fetch repoqa"):
+    with pytest.raises(UsageError, match=r"cannot be read as JSON .*fetch repoqa"):
         dataset.read(dataset.find("t", tmp_path))
