@@ -22,7 +22,7 @@ from kleval.cli import options
 from kleval.cli.console import emit, size
 
 REQUIRED = (
-    "filelock", "httpx2", "huggingface_hub", "jinja2", "nltk", "numpy", "plotly", "psutil", "pydantic", "rich",
+    "filelock", "httpx2", "huggingface_hub", "jinja2", "math_verify", "nltk", "numpy", "plotly", "psutil", "pydantic", "rich",
     "sacrebleu", "safetensors", "scipy", "tiktoken", "tokenizers", "tree_sitter", "tree_sitter_cpp", "tree_sitter_java",
     "tree_sitter_python", "tree_sitter_rust", "tree_sitter_typescript", "wonderwords",
 )  # fmt: skip

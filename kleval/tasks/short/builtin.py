@@ -12,14 +12,15 @@ from collections.abc import Callable
 from functools import cache
 
 from kleval.tasks.registry import check_protocol
-from kleval.tasks.short import shapes, task_ids
+from kleval.tasks.short import answers, shapes, task_ids
 from kleval.tasks.short.items import chinese, choices, exams, reasoning, sums
-from kleval.tasks.short.question import Benchmark
+from kleval.tasks.short.question import Benchmark, Shape
 from kleval.tasks.short.task import ShortTask
 from kleval.types import Task, UsageError
 
 REVISION = "kleval-short-1"
 PROTOCOL = "kleval-1"
+MATHS_PROTOCOL = "kleval-2"  # answers compared by math-verify too; PolyMath's instruction to the byte
 SOURCES = {
     "hmmt25": "HMMT February 2025, MathArena/hmmt_feb_2025 (CC BY-NC-SA 4.0)",
     "polymath_en": "PolyMath, QwenLM/PolyMath @ fab12d6 (Apache-2.0), arXiv 2504.18428",
@@ -47,11 +48,16 @@ def load(task_id: str, protocol: str | None = None) -> Task:
         benchmark,
         shots,
         edition="builtin",
-        protocol=check_protocol(task_id, protocol, (PROTOCOL,)),
+        protocol=check_protocol(task_id, protocol, (protocol_of(benchmark.shape),)),
         revision=REVISION,
         digest=hashlib.sha256(benchmark.serialised()).hexdigest(),
         deviations=(*_DEVIATIONS, *benchmark.notes),
     )
+
+
+def protocol_of(shape: Shape) -> str:
+    """The one protocol in which a benchmark is asked."""
+    return MATHS_PROTOCOL if shape.read in (answers.minerva, answers.solution) else PROTOCOL
 
 
 def has(task_id: str) -> bool:
@@ -172,7 +178,7 @@ def _hmmt(name: str) -> Benchmark:
 
 def _polymath(name: str) -> Benchmark:
     title = "PolyMath in English: four levels"
-    return Benchmark(name, title, _source(name), shapes.LEVELLED, sums.levelled(shapes.POLYMATH_NOTE))
+    return Benchmark(name, title, _source(name), shapes.LEVELLED, sums.levelled(shapes.PLAIN_POLYMATH_NOTE))
 
 
 def _ceval(name: str) -> Benchmark:

@@ -1,17 +1,15 @@
 """Mathematical answers: extraction of the final one from a solution, and equality of two.
 
 `final`: the last \\boxed{…}, else what follows the last "answer is" or "Answer:", else the last number. `equal`: the same
-text once LaTeX's ways of writing are evened out, or expressions of the same value (`expressions`: exactly for rational
-numbers, to 1e-9 otherwise; variables at three points), or lists, tuples and sets of equal parts. No computer algebra is
-used, so that equal answers in forms beyond `expressions` (matrices, functions, sums with dots) count as different unless
-they are written alike.
+text once LaTeX's ways of writing are evened out, or lists, tuples and sets of equal parts, or what math-verify finds to be of
+the same value (`symbolic`: exactly where sympy can tell, decimal numbers to six places).
 """
 
 from __future__ import annotations
 
 import re
 
-from kleval.tasks.short import expressions
+from kleval.tasks.short import symbolic
 
 _SENTENCE = re.compile(r"answer is|answer:|答案[是为：:]", re.IGNORECASE)
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?")
@@ -96,7 +94,11 @@ def equal(given: str, right: str) -> bool:
     if max(len(given), len(right)) > _MAX_CHARS:
         return given.strip() == right.strip()
     # (0,100) is a pair if the other one is (0, 100).
-    return any(_equal(normalised(given, thousands), normalised(right, thousands)) for thousands in (True, False))
+    forms = [(normalised(given, thousands), normalised(right, thousands)) for thousands in (True, False)]
+    if any(_equal(*form) for form in forms):
+        return True
+    # As they are written too: what is evened out may have meant something to LaTeX (the rows of a matrix).
+    return all(forms[0]) and symbolic.same(given, right)
 
 
 def _equal(a: str, b: str) -> bool:
@@ -110,10 +112,7 @@ def _equal(a: str, b: str) -> bool:
             return False
         ordered = _kind(b) not in ("{}", "")
         return _in_order(parts_a, parts_b) if ordered else _in_any_order(parts_a, parts_b)
-    try:
-        return expressions.same(expressions.values(a), expressions.values(b))
-    except expressions.NotAnExpression:
-        return a.lower() == b.lower()
+    return a.lower() == b.lower() or symbolic.same(a, b)
 
 
 def _in_order(a: list[str], b: list[str]) -> bool:

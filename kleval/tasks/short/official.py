@@ -56,7 +56,7 @@ def hmmt25(edition: str, protocol: str | None, data_dir: Path | None) -> Task:
         Item(_text(where, row, "problem") + shapes.BOXED, "", (_text(where, row, "answer"),))
         for where, row in _rows(found[0].path)
     ]
-    deviations = ("answers are compared by kleval's own rules, not by MathArena's with sympy",)
+    deviations = ("answers are compared by kleval's reading of LaTeX and by math-verify, not by MathArena's own code",)
     return _task(name, "HMMT February 2025", shapes.TOURNAMENT, items, (), protocol, found, deviations)
 
 
@@ -75,7 +75,7 @@ def polymath_en(edition: str, protocol: str | None, data_dir: Path | None) -> Ta
     deviations = (
         "the metric is plain accuracy over all levels; the benchmark's own DW-ACC weighs low, medium, high and top 1, 2, 4"
         " and 8 and can be had from the metrics by level. The paper does not say which it prints",
-        "answers are compared by kleval's own rules, not with sympy",
+        "answers are compared by kleval's reading of LaTeX and by math-verify, not by the benchmark's own code",
     )
     return _task(name, "PolyMath in English", shapes.LEVELLED, _in_turn(levels), (), protocol, found, deviations)
 
@@ -166,7 +166,7 @@ def _task(
         Benchmark(name, title, builtin.SOURCES[name.partition("/")[2]], shape, tuple(items), tuple(shots)),
         None,
         edition="official",
-        protocol=check_protocol(name, protocol, (builtin.PROTOCOL,)),
+        protocol=check_protocol(name, protocol, (builtin.protocol_of(shape),)),
         revision=revision,
         digest=digest,
         deviations=deviations,

@@ -9,7 +9,9 @@ from kleval.tasks.short.question import Shape
 
 # MathArena's and PolyMath's own words.
 BOXED = "\n\nPlease reason step by step, and put your final answer within \\boxed{}."
+# To the byte as QwenLM/PolyMath has it (instruction.py), escaped brackets included.
 POLYMATH_NOTE = "\nNote: Please put the final answer in the $\\boxed\\{\\}$."
+PLAIN_POLYMATH_NOTE = "\nNote: Please put the final answer in the $\\boxed{}$."  # the builtin edition's
 SOLUTION_TOKENS = 32768  # as lm-eval's aime25
 CMATH_TOKENS = 512
 CRUXEVAL_TOKENS = 1024
