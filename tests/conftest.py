@@ -24,6 +24,16 @@ def fixtures_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def real_rows() -> Path:
+    """The folder named by KLEVAL_REAL_DATA, else `shared/data` beside the checkout: data sets as published."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("KLEVAL_REAL_DATA") or default)
+    if not folder.is_dir():
+        pytest.skip(f"no data sets at {folder}: set KLEVAL_REAL_DATA to the folder that holds them")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def kimi_linear() -> Any:
     """transformers' module of Kimi Linear, in plain torch; the test skips without transformers.
 

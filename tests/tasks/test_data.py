@@ -232,3 +232,13 @@ def test_the_fixture_files_are_recognised_for_what_they_are(fixtures_dir: Path) 
 def test_a_family_without_data_is_named() -> None:
     with pytest.raises(UsageError, match="ruler"):
         data.fetch("nothing")
+
+
+def test_verify_knows_other_forms_and_pointers(tmp_path: Path) -> None:
+    (tmp_path / "mbpp_plus").mkdir()
+    (tmp_path / "mbpp_plus" / "test.jsonl.gz").write_bytes(b"\x1f\x8bpacked")
+    (tmp_path / "humaneval_plus").mkdir()
+    (tmp_path / "humaneval_plus" / "test.parquet").write_text("version https://git-lfs.github.com/spec/v1\noid x\n")
+    found = {status.needed_for.partition(" ")[0]: status for status in data.verify("code", tmp_path)}
+    assert (found["mbpp_plus"].name, found["mbpp_plus"].good) == ("mbpp_plus/test.jsonl.gz", True)
+    assert (found["humaneval_plus"].state, found["humaneval_plus"].good) == ("pointer", False)

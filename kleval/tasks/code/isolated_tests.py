@@ -16,6 +16,7 @@ import secrets
 from dataclasses import replace
 
 from kleval import sandbox
+from kleval.sandbox import Limits
 from kleval.tasks.code import running
 from kleval.tasks.code.running import Verdict, usual_packages, why
 
@@ -152,14 +153,14 @@ main()
 """
 
 
-def verdict(program: str, tests: str, around: str, function: str = "") -> Verdict:
+def verdict(program: str, tests: str, around: str, function: str = "", limits: Limits = running.LIMITS) -> Verdict:
     """Whether `program` and `tests` run through in one process and, where they can be told apart, also in two.
 
     around: the benchmark's own text that defines the functions under test: its solution, or the head that it gives.
     function: the one under test, where that is known. Where the tests make objects of a class of the program's, the first
     run alone decides. SandboxFault when the sandbox failed.
     """
-    found = running.verdict(f"{program}\n{tests}")
+    found = running.verdict(f"{program}\n{tests}", limits)
     names = taken(around, tests, function)
     if not found.passed or not names:
         return found
@@ -170,7 +171,7 @@ def verdict(program: str, tests: str, around: str, function: str = "") -> Verdic
         stdin=json.dumps(order),
         files={"program.py": program},
         packages=usual_packages(),
-        limits=replace(running.LIMITS, seconds=2 * running.LIMITS.seconds),
+        limits=replace(limits, seconds=2 * limits.seconds),
     )
     if result.status == "ok" and result.stdout in (mark, unfit):
         return found

@@ -13,8 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kleval.sandbox import Limits
 from kleval.tasks import tables
-from kleval.tasks.code import files, isolated_tests, items
+from kleval.tasks.code import files, isolated_tests, items, running
 from kleval.tasks.code.task import LM_EVAL, OWN, Benchmark, CodeTask, Problem
 from kleval.tasks.registry import check_protocol
 from kleval.types import UsageError
@@ -22,6 +23,13 @@ from kleval.types import UsageError
 INSTRUCT = f"{LM_EVAL}-instruct"
 EVALPLUS = "evalplus-tests"
 _FENCED = re.compile(r"```(?:\w+)?\n?(.*?)\n?```", re.DOTALL)
+# EvalPlus: 4 GiB; for each input 4 s or four times the solution's own, for a problem 60 s in all, and a second to end.
+_EVALPLUS_LIMITS = Limits(seconds=61.0, memory_bytes=4 << 30)
+_EVALPLUS_DEVIATIONS = (
+    "programs run in kleval's sandbox, with 61 s and 4 GiB for all inputs of a problem; EvalPlus has 4 s or more for each, 60 s"
+    " in all and 4 GiB",
+    "what passed must also pass with its tests in a process of their own: EvalPlus counts programs that fake a pass there",
+)
 _DEVIATIONS = (
     "programs run in kleval's sandbox, with 5 s and 1 GiB, start of Python and numpy included; code_eval has 3 s in a running"
     " process, and no limit of memory",
@@ -47,12 +55,14 @@ def load(edition: str, protocol: str | None, data_dir: Path | None) -> CodeTask:
         metric_words="pass@1: answer + tests are executed",
         max_new_tokens=1024 if instruct else 256,
         stop=() if instruct else ("[DONE]",),
-        grade=partial(_grade, instruct),
+        grade=partial(_grade, instruct, _EVALPLUS_LIMITS if protocol == EVALPLUS else running.LIMITS),
         shots=0 if instruct else 3,
-        deviations=_DEVIATIONS,
+        deviations=_EVALPLUS_DEVIATIONS if protocol == EVALPLUS else _DEVIATIONS,
         defects=(
             "only the three assertions of the prompt (one with -instruct) are run, which is MBPP's measure and not EvalPlus's;"
             f" protocol {EVALPLUS} runs EvalPlus's",
+            "`test_imports` is not executed, as lm-eval does not: the assertions of problems 98, 124 and 137 use `math`, and fail"
+            " an answer that does not import it itself. Kept",
         )
         if protocol in (LM_EVAL, INSTRUCT)
         else (),
@@ -100,7 +110,7 @@ def fenced(answer: str) -> str:
     return found[0] if found else ""
 
 
-def _grade(instruct: bool, problem: Problem, answers: Sequence[str]) -> tuple[dict[str, float], Any]:
+def _grade(instruct: bool, limits: Limits, problem: Problem, answers: Sequence[str]) -> tuple[dict[str, float], Any]:
     written = fenced(answers[0]) if instruct else answers[0]
-    found = isolated_tests.verdict(written, problem.data["tests"], problem.data["code"])
+    found = isolated_tests.verdict(written, problem.data["tests"], problem.data["code"], limits=limits)
     return {"pass@1": float(found.passed)}, found.reason

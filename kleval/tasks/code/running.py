@@ -57,11 +57,11 @@ class Verdict:
     reason: str
 
 
-def verdict(program: str) -> Verdict:
-    """Whether `program` runs through within LIMITS. SandboxFault when the sandbox failed."""
+def verdict(program: str, limits: Limits = LIMITS) -> Verdict:
+    """Whether `program` runs through within the limits. SandboxFault when the sandbox failed."""
     mark = secrets.token_hex(16)
     result = sandbox.run(
-        _RUNNER, stdin=f"{mark}\n", files={"program.py": program}, packages=usual_packages(), limits=LIMITS
+        _RUNNER, stdin=f"{mark}\n", files={"program.py": program}, packages=usual_packages(), limits=limits
     )
     if result.status == "ok" and result.stdout.endswith(mark):
         return Verdict(True, "passed")

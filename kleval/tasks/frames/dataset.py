@@ -85,7 +85,7 @@ def find(data_dir: Path | None) -> Source:
         sha256 = data.file_sha256(inline)
         return Source(inline, True, None, f"unpinned {inline.name} sha256:{sha256[:16]}, documents inline", sha256)
     status = data.need(FAMILY, "test.tsv", "frames/oracle (official)", data_dir)
-    asked = _read_tsv(status.path, status.sha256)
+    asked = _read_questions(status.path, status.sha256)
     documents = datafile.existing(folder / "documents.jsonl")
     if documents is not None:
         found: set[str] = set(_listed(documents, data.file_sha256(documents)))
@@ -115,7 +115,7 @@ def read(source: Source) -> Iterator[Row]:
         return
     listed = _listed(source.documents, data.file_sha256(source.documents)) if source.documents else {}
     pages = {} if source.documents else _pages(source.path.parent)
-    for asked in _read_tsv(source.path, data.file_sha256(source.path)):
+    for asked in _read_questions(source.path, data.file_sha256(source.path)):
         keys = [_known(url, listed or pages) for url in asked.urls]
         if all(keys):
             documents = tuple(listed[key] if listed else _page(pages[key], key) for key in keys if key)
@@ -136,7 +136,7 @@ def _inline(index: int, where: str, row: dict[str, Any]) -> Row:
 
 
 @lru_cache(maxsize=2)
-def _read_tsv(path: Path, sha256: str) -> tuple[_Asked, ...]:
+def _read_questions(path: Path, sha256: str) -> tuple[_Asked, ...]:
     return tuple(_asked(index, where, row) for index, (where, row) in enumerate(tables.rows(path)))
 
 

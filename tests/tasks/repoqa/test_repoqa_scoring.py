@@ -122,3 +122,8 @@ def test_only_the_beginning_of_an_endless_answer_is_parsed() -> None:
 )
 def test_comments_go_in_every_language(language: str, code: str, kept: str) -> None:
     assert without_comments(code, language) == kept
+
+
+def test_code_that_does_not_parse_is_read_as_officially() -> None:
+    answer = "```python\n" + "\n".join("+" + line for line in CODE.split("\n")) + "\n```"
+    assert judge(answer, "add", CANDIDATES, "python").best == "add"
