@@ -66,12 +66,18 @@ class Loaded:
     @property
     def samples(self) -> pandas.DataFrame:
         """A line per answer: the columns of `frame` that answers have."""
-        return _table([_answer(store.name, row) for store in self.runs for row in store.rows()], (*COMMON, *ENDS, *ANSWER))
+        return _table(
+            [_answer(store.name, row) for store in self.runs for row in store.rows()], (*COMMON, *ENDS, *ANSWER)
+        )
 
     @property
     def scores(self) -> pandas.DataFrame:
         """The leaderboard: a line per model, task, length and metric, with the columns of leaderboard.csv."""
-        return _table(leaderboard.to_rows(self.runs), leaderboard.COLUMNS) if self.runs else _table([], leaderboard.COLUMNS)
+        return (
+            _table(leaderboard.to_rows(self.runs), leaderboard.COLUMNS)
+            if self.runs
+            else _table([], leaderboard.COLUMNS)
+        )
 
     @property
     def cost(self) -> pandas.DataFrame:
@@ -154,7 +160,10 @@ def _measurement(run: str, point: Point) -> dict[str, Any]:
         "estimate": point.estimate,
         "failure": failure.get("kind"),
         "failure_message": failure.get("message"),
-        **{name: getattr(point, name) for name in ("id", "kind", "model", "ctx", "protocol", "repeat", "batch", "finished")},
+        **{
+            name: getattr(point, name)
+            for name in ("id", "kind", "model", "ctx", "protocol", "repeat", "batch", "finished")
+        },
         **{name: point.settings.get(name) for name in ("backend", "dtype", "device")},
         **named,
     }

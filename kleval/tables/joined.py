@@ -31,11 +31,11 @@ ENGINES = ("torch", "transformers", "vllm")
 # kind of measurement -> column without protocol -> the value it shows
 QUANTITIES = {
     "prefill": {"prefill_seconds": "seconds"},
-    "decode": {"tpot_ms": "ms_per_token"},
+    "decode": {"tpot_ms": "step_ms_median"},
     "memory": {"state_bytes": "state_bytes"},
     "served": {"tpot_ms": "tpot_ms", "ttft_ms": "ttft_ms"},
 }
-_ORDER = ("tpot_ms_batch", "tpot_ms", "prefill_seconds", "ttft_ms", "state_bytes")
+_ORDER = ("tpot_ms_batch", "tpot_ms", "ms_per_token", "largest_batch", "prefill_seconds", "ttft_ms", "state_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +102,15 @@ def _quantities(profile: Profile, model: str, ctx: int) -> Iterator[tuple[str, t
     for measure in profile.measures:
         if measure.model != model or measure.ctx != ctx or measure.failed:
             continue
-        protocol = measure.protocol.replace("batch-1", "batch1").replace("concurrency-", "concurrency").replace("-", "_")
+        if measure.protocol == "largest-batch":  # the share of one of many sequences: no one's time per token
+            yield "ms_per_token_largest_batch", (measure.value, measure)
+            yield "largest_batch", (float(measure.batch), measure)
+            continue
+        protocol = measure.protocol.replace("-", "")
         for name, value_of in QUANTITIES.get(measure.kind, {}).items():
             value = measure.of(value_of)
             if value is not None:
                 yield name if measure.kind == "memory" else f"{name}_{protocol}", (value, measure)
-        if measure.protocol == "largest-batch":
-            yield "tpot_ms_largest_batch_size", (float(measure.batch), measure)
 
 
 def _other_shape(entrant: Entrant, profile: Profile) -> list[str]:

@@ -15,9 +15,9 @@ from typing import Any
 from kleval.files import write_text
 from kleval.store import RunStore
 from kleval.tables import formats
+from kleval.tables.cells import Cell
 from kleval.tables.costs import Profile, read_profile
 from kleval.tables.joined import columns, joined
-from kleval.tables.cells import Cell
 from kleval.tables.scores import Entrant, collect, expected_tasks
 
 COLUMNS = (
@@ -120,7 +120,18 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         limits = "" if row["ci_low"] is None else f"{row['ci_low']:.1f} – {row['ci_high']:.1f}"
         n = f"{row['n_scored']}/{row['n']}"
         failed = str(row["n_failed"]) if row["n"] else "skipped"
-        line = [row["model"], task, row["ctx"], row["metric"], value, limits, n, failed, row["edition"], row["protocol"]]
+        line = [
+            row["model"],
+            task,
+            row["ctx"],
+            row["metric"],
+            value,
+            limits,
+            n,
+            failed,
+            row["edition"],
+            row["protocol"],
+        ]
         if broken:
             whole = "" if row["value_completed"] is None else f"{row['value_completed']:.1f} (n {row['n_completed']})"
             line += [*("" if row["share_cut"] is None else f"{row[f'share_{name}']:.0f} %" for name in BROKEN), whole]

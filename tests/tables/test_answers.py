@@ -10,7 +10,20 @@ from hypothesis import strategies as st
 
 from kleval.tables.answers import MAX_PERIOD, MIN_LOOP, MIN_REPEATS, condition, looped
 
-WORDS = ("amber", "river", "stone", "cloud", "maple", "north", "lantern", "orchid", "pepper", "quartz", "velvet", "walnut")
+WORDS = (
+    "amber",
+    "river",
+    "stone",
+    "cloud",
+    "maple",
+    "north",
+    "lantern",
+    "orchid",
+    "pepper",
+    "quartz",
+    "velvet",
+    "walnut",
+)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +70,9 @@ def test_right_answers_are_no_loops(text: str) -> None:
     times=st.integers(MIN_REPEATS, 40),
     rest=st.integers(0, MAX_PERIOD - 1),
 )
-def test_any_short_unit_repeated_often_enough_is_a_loop_wherever_the_budget_ends_it(unit: str, times: int, rest: int) -> None:
+def test_any_short_unit_repeated_often_enough_is_a_loop_wherever_the_budget_ends_it(
+    unit: str, times: int, rest: int
+) -> None:
     text = unit * times + unit[:rest]
     # What is stripped of a last, cut unit may leave one less.
     assert looped(text) or len(text.strip()) < max(MIN_LOOP, MIN_REPEATS * len(unit))
@@ -66,7 +81,9 @@ def test_any_short_unit_repeated_often_enough_is_a_loop_wherever_the_budget_ends
 @given(before=st.text(alphabet="abcdefgh ", max_size=30), n=st.integers(40, 200))
 def test_a_loop_may_have_a_beginning_as_long_as_it_is_most_of_the_answer(before: str, n: int) -> None:
     assert looped(before + "!" * n)
-    assert not looped("!" * n + before.strip() + " and that was the end of it, said " + " ".join(WORDS) * (n // 20 + 1) + ".")
+    assert not looped(
+        "!" * n + before.strip() + " and that was the end of it, said " + " ".join(WORDS) * (n // 20 + 1) + "."
+    )
 
 
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 60))

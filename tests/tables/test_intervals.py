@@ -332,7 +332,8 @@ def test_likelihoods_are_no_texts_and_count_as_completed():
 
 def test_without_a_completed_answer_there_is_no_value_of_them():
     (cell,) = summarise([text(1.0, "right, but", "length")])
-    assert math.isnan(cell.value_completed) and cell.n_completed == 0
+    assert math.isnan(cell.value_completed)
+    assert cell.n_completed == 0
 
 
 def test_a_familys_completed_mean_is_over_the_tasks_that_have_one():
