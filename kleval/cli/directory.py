@@ -1,8 +1,11 @@
-"""Output directory of a command without --out: that of the very same command that stopped before its end, else a new one."""
+"""Where a command without --out writes: where the very same command stopped before its end, or a new place."""
 
 from __future__ import annotations
 
 import atexit
+import hashlib
+import os
+import tempfile
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -13,8 +16,7 @@ from kleval.types import UsageError
 def run_directory(command: str, root: Path = Path("runs"), prefix: str = "") -> Path:
     """The newest unfinished run of the very same command under root; a new directory named after the time else.
 
-    A new one is made at once, so that no other command of the same second takes it, and goes with the process if nothing
-    was written into it.
+    Nothing is made there; but no other command of the same second gets the same name while this process lives.
     """
     from kleval.store import RunStore
 
@@ -28,16 +30,26 @@ def run_directory(command: str, root: Path = Path("runs"), prefix: str = "") -> 
     name = f"{prefix}{datetime.now():%Y%m%d-%H%M%S}"
     path = root / name
     number = 2
-    root.mkdir(parents=True, exist_ok=True)
-    while True:
-        with suppress(FileExistsError):
-            path.mkdir()
-            atexit.register(_leave, path)
-            return path
+    while path.exists() or not _claimed(path):
         path = root / f"{name}-{number}"
         number += 1
+    return path
 
 
-def _leave(path: Path) -> None:
+def _claimed(path: Path) -> bool:
+    """Whether this process is the first that wants to write there."""
+    digest = hashlib.sha256(str(path.absolute()).encode("utf-8", "surrogateescape")).hexdigest()
+    claim = Path(tempfile.gettempdir()) / f"kleval-{digest[:32]}.claim"
+    try:
+        os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        return False
+    except OSError:
+        return True  # without a place for temporary files there is no claim
+    atexit.register(_release, claim)
+    return True
+
+
+def _release(claim: Path) -> None:
     with suppress(OSError):
-        path.rmdir()
+        claim.unlink()

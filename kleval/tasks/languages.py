@@ -42,7 +42,7 @@ _COMMENTS = {
     "python": ("(block (expression_statement (string) @found))", "(comment) @found"),
     "cpp": ("(comment) @found",),
     "java": _BLOCK_AND_LINE,
-    "typescript": ("(comment) @found",),
+    "typescript": ("(comment) @found", "(html_comment) @found"),
     "rust": _BLOCK_AND_LINE,
 }
 

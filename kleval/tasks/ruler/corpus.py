@@ -46,7 +46,7 @@ def read_corpus(dataset: str, file: Path) -> Corpus:
                 raise ValueError(f"question {i} lacks a text, an answer or a document")
         if not all(map(_is_text, made.documents)):
             raise ValueError("a document is no text")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (UsageError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"{file} does not have the shape of the official {dataset} file ({error!r})") from error
     return made
 

@@ -132,7 +132,7 @@ def _revision(status: data.Status) -> str:
 def _english_words(file: Path) -> list[str]:
     try:
         words = list(datafile.whole_json(file).values())
-    except (OSError, ValueError, AttributeError, RecursionError):
+    except (UsageError, AttributeError):
         words = []
     if not words or not all(isinstance(word, str) for word in words):
         raise UsageError(f"{file} does not have the shape of the official file, {{number: word}}")

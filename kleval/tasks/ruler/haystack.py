@@ -106,7 +106,7 @@ def read_essays(file: Path, punkt: Path) -> Essays:
         text = datafile.whole_json(file)["text"]
         if not isinstance(text, str) or not is_unicode(text) or not text.strip():
             raise ValueError("text must be a text")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (UsageError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f'{file} does not have the shape of the official file, {{"text": …}} ({error!r})') from error
     return Essays(text, punkt_splitter(punkt))
 

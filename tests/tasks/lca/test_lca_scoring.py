@@ -93,3 +93,7 @@ def test_any_answer_is_scored(text: str) -> None:
 def test_a_degenerate_answer_is_scored(answer: str) -> None:
     assert lib.api_recall(lib.extract_code(answer), ["f", "g"]) == 0
     assert commit.pair_scores(answer, "Rename this to that")["rouge1"] == 0
+
+
+def test_match_as_a_statement_is_no_call_as_officially() -> None:
+    assert lib.called_names("match(1)\nx = load(2)") == {"load"}

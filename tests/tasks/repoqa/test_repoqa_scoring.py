@@ -117,6 +117,7 @@ def test_only_the_beginning_of_an_endless_answer_is_parsed() -> None:
         ("cpp", "int f() { /* a */ return 1; } // b", "int f() {  return 1; } "),
         ("java", "class A { int f() { /* a */ return 1; } }", "class A { int f() {  return 1; } }"),
         ("typescript", "function f() { return 1; } // b", "function f() { return 1; } "),
+        ("typescript", "<!-- a\nfunction f() { return 1; }\n--> b", "\nfunction f() { return 1; }\n"),
         ("rust", "fn f() -> u8 { /* a */ 1 }", "fn f() -> u8 {  1 }"),
     ],
 )
