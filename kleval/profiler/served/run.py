@@ -9,7 +9,8 @@ from typing import Any
 
 import kleval
 from kleval.profiler import events as ev
-from kleval.profiler.plan import Plan, PlannedPoint, point_id
+from kleval.profiler.plan import Plan
+from kleval.profiler.points import PlannedPoint, point_id
 from kleval.profiler.result import ProfileResult, close, result, to_the_end
 from kleval.profiler.served.session import Session, Target
 from kleval.profiler.served.spec import ServedSpec, safe_url

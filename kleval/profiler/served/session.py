@@ -15,7 +15,8 @@ from itertools import groupby
 from typing import Any, Protocol
 
 from kleval.profiler import events as ev
-from kleval.profiler.plan import Plan, PlannedPoint
+from kleval.profiler.plan import Plan
+from kleval.profiler.points import PlannedPoint
 from kleval.profiler.served.prompts import generator
 from kleval.profiler.served.trace import Fault, Trace, judged, round_fault, round_values
 from kleval.store import Point, RunStore

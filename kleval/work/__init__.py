@@ -1,0 +1,10 @@
+"""The work loop: a command as a Job, and the one loop that every resumable command goes through.
+
+job.py says how a Job is written, loop.py does it, events.py is what is told meanwhile, result.py what it came to.
+"""
+
+from kleval.work.job import Job, Unit, Verdict
+from kleval.work.loop import Session, work
+from kleval.work.result import EXIT_CODES, Result
+
+__all__ = ["EXIT_CODES", "Job", "Result", "Session", "Unit", "Verdict", "work"]
