@@ -39,8 +39,7 @@ class Measuring:
     def group(self, group: Sequence[PlannedPoint]) -> Measured:
         """Each point with what it came to; a failure is an outcome. KeyboardInterrupt and UsageError are raised."""
         self._set_bound()
-        for planned, outcome in self._measure(group[0].kind, group[0].protocol, group):
-            yield planned, outcome
+        yield from self._measure(group[0].kind, group[0].protocol, group)
         self.bench.release()
 
     def _measure(self, kind: str, protocol: str, group: Sequence[PlannedPoint]) -> Measured:

@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kleval.store import Point, Row
 from kleval.work.result import Result
-
-if TYPE_CHECKING:
-    from kleval.work.job import Spec, Unit
+from kleval.work.unit import Spec, Unit
 
 
 @dataclass(frozen=True, slots=True)

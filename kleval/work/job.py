@@ -27,66 +27,44 @@ are points of a profile makes its records and its verdict by kleval.profiler.poi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from kleval.store import Point, Row, RunStore
-from kleval.types import Prompt
-
-if TYPE_CHECKING:
-    from kleval.work.loop import Session
-
-Record = Row | Point
+from kleval.store import Point, RunStore
+from kleval.work.events import Event
+from kleval.work.progress import Meter
+from kleval.work.unit import Done, Record, Spec, Unit
 
 
-class Spec(Protocol):
-    """A command as data. out: the run directory; None for a dry run. command: the line, for the record."""
+class Session(Protocol):
+    """One time that a command runs, as its job sees it. done: by id, the points that are there. skips: what was asked for and is not
+    done. left_out: units that there was no time for. stopped: why it ends early, else "". meter: corrected where more or less
+    is made than was planned."""
 
-    @property
-    def out(self) -> Path | None: ...
-    @property
-    def dry_run(self) -> bool: ...
-    @property
-    def command(self) -> str: ...
-    def check(self) -> None:
-        """UsageError for what cannot be done as asked."""
+    store: RunStore
+    units: tuple[Unit, ...]
+    meter: Meter
+    done: dict[str, Point]
+    skips: list[dict[str, Any]]
+    left_out: list[Unit]
+    stopped: str
 
-    def record(self) -> dict[str, Any]:
-        """Every field as a JSON value."""
+    def emit(self, event: Event) -> None: ...
+    def say(self, text: str) -> None:
+        """What takes a while."""
 
+    def progress(self, unit: Done, share: float = 0.0, more: str = "") -> None:
+        """Tell what is being worked on. share: how much of it is done. more: beside its label."""
 
-class Done(Protocol):
-    """What a record was made of. label: for people. weight: of the whole work, in any unit that is the same for all units of a job
-    (tokens, expected seconds). prompt: kept beside the record; None where there is none."""
+    def skip(self, record: Mapping[str, Any]) -> None:
+        """Something that was asked for is not done, for its `reason`."""
 
-    @property
-    def label(self) -> str: ...
-    @property
-    def weight(self) -> float: ...
-    @property
-    def prompt(self) -> Prompt | None: ...
+    def stop(self, why: str) -> None:
+        """End the command early, incomplete."""
 
-
-class Unit(Done, Protocol):
-    """id: of its record, for a unit of one. group: units that follow each other and have the same are worked on together.
-
-    n: records that it comes to, each of `weight`; n_done: how many of several are known to be there. optional: left out once the
-    time is over (a further repeat).
-    """
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def group(self) -> Hashable: ...
-    @property
-    def n(self) -> int: ...
-    @property
-    def n_done(self) -> int: ...
-    @property
-    def optional(self) -> bool: ...
+    def elapsed_seconds(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)

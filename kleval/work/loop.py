@@ -20,9 +20,10 @@ from kleval.store.manifest import Status, now
 from kleval.store.settings import check
 from kleval.types import UsageError
 from kleval.work import events as ev
-from kleval.work.job import Done, Job, Record, Unit, Verdict
+from kleval.work.job import Job, Verdict
 from kleval.work.progress import Meter
 from kleval.work.result import EXIT_CODES, Result
+from kleval.work.unit import Done, Record, Unit
 
 MANIFEST_EVERY_SECONDS = 15.0
 OnEvent = Callable[[ev.Event], None]
@@ -55,7 +56,7 @@ def work(job: Job, on_event: OnEvent = lambda event: None) -> Result:
                     session = None
                 else:
                     store = stack.enter_context(RunStore.create(spec.out, facts, job.amend))
-                    session = Session(job, units, store, on_event)
+                    session = Running(job, units, store, on_event)
             except BaseException as error:
                 ended = _cut(job, error, {})
                 on_event(ev.Finished(ended))
@@ -86,11 +87,8 @@ def head(job: Job, settings: Mapping[str, Any], units: Sequence[Unit]) -> dict[s
     }
 
 
-class Session:
-    """One time that a command runs. done: by id, the points that are there. skips: what was asked for and is not done.
-
-    left_out: units that there was no time for. stopped: why it ends early, else "".
-    """
+class Running:
+    """The Session that a job is given (kleval.work.job)."""
 
     def __init__(self, job: Job, units: Sequence[Unit], store: RunStore, on_event: OnEvent) -> None:
         self.job, self.units, self.store, self.emit = job, tuple(units), store, on_event
@@ -123,16 +121,13 @@ class Session:
         self.emit(ev.Phase(text))
 
     def progress(self, unit: Done, share: float = 0.0, more: str = "") -> None:
-        """Tell what is being worked on. share: how much of it is done. more: beside its label."""
         self.emit(self.meter.progress(unit.label + more, min(share, 1.0) * unit.weight))
 
     def skip(self, record: Mapping[str, Any]) -> None:
-        """Something that was asked for is not done, for its `reason`."""
         self.skips.append(dict(record))
         self.emit(ev.Skipped(record))
 
     def stop(self, why: str) -> None:
-        """End the command early, incomplete."""
         self.stopped = self.stopped or why
 
     def elapsed_seconds(self) -> float:

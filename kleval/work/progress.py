@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 from kleval.work.events import Progress
-
-if TYPE_CHECKING:
-    from kleval.work.job import Unit
+from kleval.work.unit import Unit
 
 KNOWN_SHARE = 1 / 50  # of the work from which on the pace says more than the expected seconds
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kleval.store.manifest import Status
-
-if TYPE_CHECKING:
-    from kleval.work.job import Unit
+from kleval.work.unit import Unit
 
 EXIT_CODES: dict[Status, int] = {"complete": 0, "incomplete": 3, "interrupted": 130}
 
