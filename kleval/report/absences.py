@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kleval.report.collect import Entrant
-from kleval.report.words import places
+from kleval.text import places
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ from kleval.report import absences, contrasts, embed, examples, figures, header,
 from kleval.report.collect import Entrant, collect, column_tasks
 from kleval.report.columns import COLUMNS, PAPER, column_rows
 from kleval.report.files import write_text
-from kleval.report.words import length, limits, plural, score
 from kleval.stats import BCA_MINIMUM, Cell
 from kleval.store import RunStore
+from kleval.text import format_length, limits, plural, score
 
 MAX_FAILURES = 20  # distinct messages on the page; the rows hold all
 
@@ -67,7 +67,7 @@ def render(entrants: Sequence[Entrant], shown: Sequence[examples.Example], left_
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.globals.update(coverage=_coverage, length=length, limits=limits, plural=plural, score=score)
+    env.globals.update(coverage=_coverage, length=format_length, limits=limits, plural=plural, score=score)
     heat = [(entrant, views.heat_rows(entrant, shape)) for entrant in entrants]
     editions = list(dict.fromkeys(cell.edition for e in entrants for cell in e.cells.values()))
     text: str = env.get_template("template.html.j2").render(

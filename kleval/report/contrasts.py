@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kleval.report import differences
 from kleval.report.collect import Entrant, conflicts, expected_tasks, members
 from kleval.report.views import Shape
-from kleval.report.words import places, plural, signed
+from kleval.text import places, plural, signed
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from kleval.report.collect import expected_tasks
-from kleval.report.words import length
 from kleval.stats import Cell
+from kleval.text import format_length
 
 FAMILY = "ruler"
 THRESHOLD = 85.6
@@ -30,8 +30,8 @@ def in_words(averages: Iterable[Cell]) -> str:
         return ""
     reached = effective_length(scores)
     rising, falling = weighted_averages(scores)
-    span = f"{length(min(scores))} to {length(max(scores))}"
-    there = length(reached) if reached is not None else f"below {length(min(scores))}"
+    span = f"{format_length(min(scores))} to {format_length(max(scores))}"
+    there = format_length(reached) if reached is not None else f"below {format_length(min(scores))}"
     return (
         f"effective length (average of at least {THRESHOLD} there and at every shorter length): {there}; "
         f"weighted averages over {span}: {rising:.1f} weighing long lengths more, {falling:.1f} short ones"
