@@ -10,8 +10,8 @@ from kleval import __version__
 from kleval.cli.console import emit, note
 from kleval.cli.profile_table import print_records, print_table
 from kleval.profiler import events as ev
-from kleval.profiler.kernel_summary import KernelRow, summarise_kernels
 from kleval.profiler.kernels import KernelResult, KernelSpec
+from kleval.tables.kernel_summary import KernelRow, summarise_kernels
 from kleval.text import format_length, format_lengths, number, percent, size, times
 
 

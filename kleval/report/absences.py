@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kleval.report.collect import Entrant
+from kleval.tables.scores import Entrant
 from kleval.text import places
 
 

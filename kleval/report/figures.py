@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kleval.report.collect import Entrant, expected_tasks
-from kleval.stats import Cell
+from kleval.tables.cells import Cell
+from kleval.tables.scores import Entrant, expected_tasks
 from kleval.text import format_length, limits, score
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

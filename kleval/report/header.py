@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kleval.report.collect import Entrant, Run, conflicts, expected_tasks
 from kleval.report.views import Shape
+from kleval.tables.scores import Entrant, Run, conflicts, expected_tasks
 from kleval.text import MINUS, digest, format_length, moment, plural, size
 
 Tone = Literal["bad", "warn", "info"]

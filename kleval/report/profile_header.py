@@ -7,8 +7,8 @@ from typing import Any
 
 from kleval import text as words
 from kleval.report.header import Fact, Notice, Tone
-from kleval.report.profile_data import Profile
 from kleval.report.profile_served import served_tiles
+from kleval.tables.costs import Profile
 from kleval.text import plural
 
 _MANIFEST_NOISE = "Noisy"

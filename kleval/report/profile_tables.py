@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kleval import text as words
-from kleval.report.profile_data import Measure, Profile
-from kleval.store.comparison import Ratio
+from kleval.tables.costs import Measure, Profile
+from kleval.tables.ratios import Ratio
 from kleval.text import MINUS
 
 

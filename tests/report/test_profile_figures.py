@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kleval.report import paper_curves
-from kleval.report.profile_data import read_profile
 from kleval.report.profile_figures import bound_figure, decode_figure, prefill_figure, ratio_figure
 from kleval.report.profile_lines import ticks
 from kleval.store import RunStore
+from kleval.tables.costs import read_profile
 from kleval.text import seconds_tick
 
 MakeProfile = Callable[..., RunStore]

@@ -11,8 +11,8 @@ from statistics import median
 
 import pytest
 
-from kleval.report.profile_csv import COLUMNS, write_profile_csv
 from kleval.store import Point, RunStore
+from kleval.tables.cost_rows import COLUMNS, write_profile_csv
 
 MakeProfile = Callable[..., RunStore]
 

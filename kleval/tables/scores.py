@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kleval.stats import FAMILY_METRIC, Cell, families, summarise
 from kleval.store import Row, RunStore
+from kleval.tables.cells import FAMILY_METRIC, Cell, families, summarise
 from kleval.types import UsageError
 
 # How many tasks an average has to cover to be called the family's. RULER: NVIDIA/RULER@c3f5e3b, scripts/synthetic.yaml;

@@ -18,7 +18,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kleval.stats import interval
+from kleval.tables.intervals import interval
 
 Scores = Mapping[str, float]  # sample key -> mean score of its repeats, in [0, 1]
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from kleval.stats import Cell, mover
+from kleval.tables.cells import Cell, mover
 
 COLUMNS: dict[str, str] = {
     "RULER": "ruler",

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from statistics import median
 from typing import Any
 
+from kleval.quantiles import spread
 from kleval.store import Point
-from kleval.store.comparison import spread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from kleval.quantiles import spread
 from kleval.store import Point, RunStore
-from kleval.store.comparison import Ratio, choose_baseline, ratios, spread
-from kleval.store.kernel_comparison import KernelRatio, kernel_ratios, kernel_shape
+from kleval.tables.ratios import KernelRatio, Ratio, choose_baseline, kernel_ratios, kernel_shape, ratios
 from kleval.types import UsageError
 
 METRIC = {

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kleval.report.differences import Difference, correlation, mcnemar, mean, paired
+from kleval.tables.differences import Difference, correlation, mcnemar, mean, paired
 
 bits = st.sampled_from([0.0, 1.0])
 pairs_of_bits = st.lists(st.tuples(bits, bits), min_size=1, max_size=20)

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from kleval.report.columns import COLUMNS, PAPER, column_rows
-from kleval.stats import Cell, families, summarise
+from kleval.tables.cells import Cell, families, summarise
+from kleval.tables.columns import COLUMNS, PAPER, column_rows
 
 TASKS = {
     "ruler/vt": 0.9,

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kleval.report.collect import Entrant, collect, expected_tasks
-from kleval.report.files import write_text
-from kleval.stats import Cell
+from kleval.files import write_text
 from kleval.store import RunStore
+from kleval.tables.cells import Cell
+from kleval.tables.scores import Entrant, collect, expected_tasks
 
 COLUMNS = (
     "model",

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from kleval.report.ruler_summary import effective_length, in_words, weighted_averages
-from kleval.stats import Cell, families, summarise
+from kleval.tables.cells import Cell, families, summarise
+from kleval.tables.ruler import effective_length, in_words, weighted_averages
 
 
 def test_lengths_and_averages_equal_those_of_the_readme_rule(fixtures_dir: Path) -> None:

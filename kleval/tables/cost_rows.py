@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kleval.report.files import write_text
-from kleval.report.leaderboard import cell_text
-from kleval.report.profile_data import UNITS, Measure, Profile, read_profile
+from kleval.files import write_text
 from kleval.store import RunStore
+from kleval.tables.costs import UNITS, Measure, Profile, read_profile
+from kleval.tables.leaderboard import cell_text
 
 MEASURED = (
     "warmup_seconds",

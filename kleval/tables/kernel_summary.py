@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from kleval.quantiles import spread
 from kleval.store import Point
-from kleval.store.comparison import spread
-from kleval.store.kernel_comparison import kernel_ratios, kernel_shape
+from kleval.tables.ratios import kernel_ratios, kernel_shape
 
 ORDER = ("kda", "gdn", "dplr", "softmax")
 

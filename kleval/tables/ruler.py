@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from kleval.report.collect import expected_tasks
-from kleval.stats import Cell
+from kleval.tables.cells import Cell
+from kleval.tables.scores import expected_tasks
 from kleval.text import format_length
 
 FAMILY = "ruler"

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from kleval.stats import BCA_MINIMUM, Cell, families, interval, mover, summarise, wilson
+from kleval.tables.cells import Cell, families, mover, summarise
+from kleval.tables.intervals import BCA_MINIMUM, interval, wilson
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ def exact_bca(values, alpha):
 
 def test_bca_agrees_with_the_bootstrap_over_all_resamples(monkeypatch):
     values = [0.05, 0.1, 0.2, 0.3, 0.35, 0.9]
-    monkeypatch.setattr("kleval.stats.BCA_MINIMUM", 2)
-    monkeypatch.setattr("kleval.stats.N_RESAMPLES", 100_000)
+    monkeypatch.setattr("kleval.tables.intervals.BCA_MINIMUM", 2)
+    monkeypatch.setattr("kleval.tables.intervals.N_RESAMPLES", 100_000)
     got = interval(values)
     assert got.method == "bca"
     assert got.low == pytest.approx(exact_bca(values, 0.025), abs=0.01)

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kleval.report import files
-from kleval.report.leaderboard import COLUMNS, cell_text, to_csv, to_markdown, to_rows, write_csv
-from kleval.stats import FAMILY_METRIC
+from kleval import files
 from kleval.store import RunStore
+from kleval.tables.cells import FAMILY_METRIC
+from kleval.tables.leaderboard import COLUMNS, cell_text, to_csv, to_markdown, to_rows, write_csv
 from kleval.types import UsageError
 
 MakeRun = Callable[..., RunStore]

@@ -7,8 +7,9 @@ import random
 
 import pytest
 
+from kleval.quantiles import spread
 from kleval.store import Point
-from kleval.store.comparison import choose_baseline, interval, ratios, spread
+from kleval.tables.ratios import choose_baseline, interval, ratios
 
 
 def prefill(model: str, repeat: int, seconds: float, flops: int = 1, **changes: object) -> Point:

@@ -9,8 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from kleval.quantiles import spread
 from kleval.store import Point
-from kleval.store.comparison import METRIC, Ratio, choose_baseline, ratios, spread
+from kleval.store.points import METRIC
+from kleval.tables.ratios import Ratio, choose_baseline, ratios
 
 ORDER = ("prefill", "decode", "memory", "machine")
 UNITS = {"prefill": "s", "decode": "ms/token", "memory": "bytes"}

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from kleval.report.collect import collect, conflicts
 from kleval.report.contrasts import diff_tables
 from kleval.report.views import Shape, average_rows, table_rows
 from kleval.store import RunStore
+from kleval.tables.scores import collect, conflicts
 
 MakeRun = Callable[..., RunStore]
 

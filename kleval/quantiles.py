@@ -19,3 +19,8 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 def median(values: Sequence[float]) -> float:
     return percentile(values, 0.5)
+
+
+def spread(values: Sequence[float]) -> float:
+    """(largest - smallest) / median; 0 for a single value."""
+    return (max(values) - min(values)) / median(values)
