@@ -6,7 +6,7 @@ checked row by row when they are read.
 
 from __future__ import annotations
 
-from kleval.tasks.short.subjects import SUBJECTS
+from kleval.tasks.mmlu_subjects import SUBJECTS
 
 _HUB = "https://huggingface.co/datasets"
 _HMMT = f"{_HUB}/MathArena/hmmt_feb_2025/resolve/6fdc4277120810ff75aa22d2d5489b91f7a262a1"

@@ -6,7 +6,7 @@ is a family of its own because its six files take gigabytes; which of them hold 
 
 from __future__ import annotations
 
-from kleval.tasks.short.files import File
+File = tuple[str, str, dict[str, str], int, str, str]
 
 # sha256 of files that are known -> their revision.
 KNOWN = {"8368b81047dc5014e4caf5a2f97604eff7644e0ecd7415e3ceeb184bbc2e0c96": "facebookresearch-cruxeval"}

@@ -8,7 +8,7 @@ from itertools import count, repeat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kleval.tasks.lca.filling import Filled, fill
+from kleval.tasks.fitting import Filled, fill
 from kleval.tokenization import load_tokenizer
 
 WORDS = load_tokenizer("words")

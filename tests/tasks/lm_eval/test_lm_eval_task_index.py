@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kleval.tasks.lm_eval import names
+from kleval.tasks.lm_eval import task_index
 from kleval.tasks.registry import expand
 from kleval.types import UsageError
 
@@ -15,7 +15,7 @@ pytest.importorskip("lm_eval")
 
 
 def folder_of(name: str) -> Path:
-    file = names.find(name).file
+    file = task_index.find(name).file
     assert file is not None
     return file.parent
 
@@ -28,7 +28,7 @@ def test_names_of_a_folder_are_those_that_lm_eval_finds(name: str) -> None:
     theirs = TaskManager(include_path=str(folder), include_defaults=False).task_index
     kinds = {"PY_TASK": "task"}
     for entry in theirs.values():
-        ours = names.find(entry.name)
+        ours = task_index.find(entry.name)
         assert ours.kind == kinds.get(entry.kind.name, entry.kind.name.lower())
         if ours.kind == "tag":
             assert entry.tags <= ours.tasks
@@ -51,17 +51,17 @@ def test_a_group_of_tags_of_tasks_is_the_tasks() -> None:
 
 
 def test_shots_of_a_group_are_those_of_its_tasks() -> None:
-    assert set(names.expand("lm_eval/gpqa_diamond_n_shot:5shot")) == {"lm_eval/gpqa_diamond_n_shot:5shot"}
-    assert all(task.endswith(":5shot") for task in names.expand("lm_eval/mmlu_stem:5shot"))
+    assert set(task_index.expand("lm_eval/gpqa_diamond_n_shot:5shot")) == {"lm_eval/gpqa_diamond_n_shot:5shot"}
+    assert all(task.endswith(":5shot") for task in task_index.expand("lm_eval/mmlu_stem:5shot"))
 
 
 def test_shots_that_a_group_sets_are_kept() -> None:
-    assert "lm_eval/tinyMMLU:0shot" in names.expand("lm_eval/tinyBenchmarks")
+    assert "lm_eval/tinyMMLU:0shot" in task_index.expand("lm_eval/tinyBenchmarks")
 
 
 def test_a_group_that_changes_its_tasks_otherwise_is_refused() -> None:
     with pytest.raises(UsageError, match="fewshot_split"):
-        names.expand("lm_eval/openllm")
+        task_index.expand("lm_eval/openllm")
 
 
 def test_a_builtin_edition_of_a_group_is_one_task() -> None:
@@ -85,16 +85,16 @@ def test_the_bare_prefix_says_what_to_write() -> None:
 
 
 def test_a_task_remembers_the_group_that_brought_it() -> None:
-    names.expand("lm_eval/bbh_zeroshot")
-    assert names.asked_as("lm_eval/bbh_zeroshot_navigate") == "lm_eval/bbh_zeroshot"
-    assert names.asked_as("lm_eval/hellaswag") == "lm_eval/hellaswag"
+    task_index.expand("lm_eval/bbh_zeroshot")
+    assert task_index.asked_as("lm_eval/bbh_zeroshot_navigate") == "lm_eval/bbh_zeroshot"
+    assert task_index.asked_as("lm_eval/hellaswag") == "lm_eval/hellaswag"
 
 
 def test_without_lm_eval_the_line_that_installs_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> str:
         raise metadata.PackageNotFoundError(name)
 
-    names.index.cache_clear()
+    task_index.index.cache_clear()
     monkeypatch.setattr(metadata, "version", missing)
     monkeypatch.setattr(util, "find_spec", lambda name: None)
     try:
@@ -102,4 +102,4 @@ def test_without_lm_eval_the_line_that_installs_it_is_said(monkeypatch: pytest.M
             expand(["lm_eval/hendrycks_math"], "official")
         assert expand(["lm_eval/gsm8k"], "official") == ["lm_eval/gsm8k"]  # it has a builtin edition
     finally:
-        names.index.cache_clear()
+        task_index.index.cache_clear()

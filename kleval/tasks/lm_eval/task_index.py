@@ -1,4 +1,4 @@
-"""Which tasks lm-eval has, and what `lm_eval/NAME` or `lm_eval/NAME:8shot` stands for.
+"""Index of lm-eval's tasks, groups and tags, and the tasks that `lm_eval/NAME` or `lm_eval/NAME:8shot` stands for.
 
 lm-eval's own TaskManager reads all of its 14,000 files as YAML, which takes ten seconds; what a name needs is in their
 first lines, and reading those alone takes under one. A name is a task, a group (which lists tasks, groups and tags) or a

@@ -1,6 +1,7 @@
-"""Do a program's tests hold when they run where the program cannot reach them? Asked of what ran through with its tests in one
-process (`running.verdict`, as the harnesses do it), where a program can read what is expected, take the tests' means away
-(`builtins.zip`) or give objects that equal everything.
+"""A second run of a program's tests, in a process that the program cannot reach.
+
+It is for programs that passed with their tests in one process (`running.verdict`, as the harnesses do it), where a program can
+read what is expected, take the tests' means away (`builtins.zip`) or give objects that equal everything.
 
 In one sandbox the program is defined in a process of its own and its functions are called from another one, which holds the
 tests. Arguments and results go through pipes as plain values; a result that is none arrives as an object that equals nothing.

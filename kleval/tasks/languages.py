@@ -1,4 +1,4 @@
-"""What tree-sitter reads in the five languages: where functions are, and what is a comment.
+"""Functions and comments in source code of five languages, read by tree-sitter.
 
 Source: evalplus/repoqa @ ae876de, repoqa/utility.py (FUNCTION_QUERY, COMMENT_QUERY). The official code needs
 tree_sitter <= 0.21.3 and tree_sitter_languages; here tree-sitter >= 0.25 and the wheels of the five grammars, which

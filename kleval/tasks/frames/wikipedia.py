@@ -1,4 +1,4 @@
-"""A saved Wikipedia page as plain text: the article's title, and its text without tables of contents, references and menus.
+"""Wikipedia's HTML as plain text: the article's title, and its text without tables of contents, references and menus.
 
 Of the page, what stands in `mw-content-text` where it has that, else in `body`. Every block is a line of its own.
 """

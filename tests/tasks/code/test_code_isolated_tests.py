@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kleval import sandbox
-from kleval.tasks.code import apart, cruxeval, running
+from kleval.tasks.code import cruxeval, isolated_tests, running
 
 pytestmark = pytest.mark.skipif(bool(sandbox.available()), reason=f"no isolation here: {sandbox.available()}")
 
@@ -48,7 +48,7 @@ def test_the_end_of_a_program_cannot_be_claimed(name: str) -> None:
 
 @pytest.mark.parametrize("name", LIARS)
 def test_what_passes_beside_its_tests_alone_does_not_pass(name: str) -> None:
-    found = apart.verdict(LIARS[name], TESTS, HEAD, "inc")
+    found = isolated_tests.verdict(LIARS[name], TESTS, HEAD, "inc")
     assert not found.passed
     assert "apart" in found.reason
 
@@ -59,7 +59,7 @@ def test_an_answer_that_is_no_plain_value_is_not_built(raw: bytes) -> None:
         "import os, struct, sys\ndef inc(x):\n    frame = sys._getframe(1)\n    if 'told' not in frame.f_locals:\n"
         f"        return x + 1\n    os.write(frame.f_locals['told'], struct.pack('<Q', {len(raw)}) + {raw!r})\n    os._exit(0)\n"
     )
-    assert not apart.verdict(code, "assert inc(1) == 2", HEAD).passed
+    assert not isolated_tests.verdict(code, "assert inc(1) == 2", HEAD).passed
 
 
 HONEST = (
@@ -79,7 +79,7 @@ HONEST = (
 
 @pytest.mark.parametrize(("program", "tests"), HONEST)
 def test_honest_programs_pass(program: str, tests: str) -> None:
-    found = apart.verdict(program, tests, program)
+    found = isolated_tests.verdict(program, tests, program)
     assert found.passed, found.reason
 
 
@@ -87,7 +87,7 @@ def test_arrays_are_values() -> None:
     pytest.importorskip("numpy")
     program = "import numpy as np\ndef f(x):\n    return np.array(x), np.float64(2)"
     tests = "import numpy as np\na, b = f([1, 2])\nnp.testing.assert_allclose(a, [1, 2])\nassert b == 2"
-    assert apart.verdict(program, tests, program).passed
+    assert isolated_tests.verdict(program, tests, program).passed
 
 
 ROW: dict[str, Any] = {"code": "def f(x):\n    return x + 1", "input": "1", "output": "2"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kleval.tasks.frames.pages import read_page
+from kleval.tasks.frames.wikipedia import read_page
 
 
 def test_the_article_is_left_of_a_page() -> None:

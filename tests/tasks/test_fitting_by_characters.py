@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kleval.tasks.lca.filling import Filled
-from kleval.tasks.mrcr import filling
+from kleval.tasks.fitting import Filled, fill_by_characters
 from kleval.tokenization import WordTokenizer
 
 FRAME = "a question of some eight words comes here"
@@ -27,7 +26,7 @@ def pieces(sizes: Sequence[int]) -> Iterator[str]:
 @settings(deadline=None, max_examples=60)
 @given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=8), room=st.integers(8, 3000))
 def test_what_is_made_fits_and_leaves_little_room(sizes: list[int], room: int) -> None:
-    made = filling.fill(build, pieces(sizes), WordTokenizer(), room)
+    made = fill_by_characters(build, pieces(sizes), WordTokenizer(), room)
     assert isinstance(made, Filled)
     assert made.tokens == WordTokenizer().count(str(made.prompt)) <= room
     assert room - made.tokens <= max(2 * max(sizes), 0.02 * room)
@@ -35,11 +34,11 @@ def test_what_is_made_fits_and_leaves_little_room(sizes: list[int], room: int) -
 
 
 def test_a_frame_that_does_not_fit_says_what_it_takes() -> None:
-    assert filling.fill(build, pieces([1]), WordTokenizer(), 7) == 8
+    assert fill_by_characters(build, pieces([1]), WordTokenizer(), 7) == 8
 
 
 def test_pieces_may_end() -> None:
-    made = filling.fill(build, iter(["one", "two"]), WordTokenizer(), 1000)
+    made = fill_by_characters(build, iter(["one", "two"]), WordTokenizer(), 1000)
     assert isinstance(made, Filled)
     assert (made.n_pieces, made.tokens) == (2, 10)
 
@@ -53,7 +52,7 @@ def test_a_long_prompt_is_counted_as_a_whole_a_few_times_only() -> None:
             return super().count(text)
 
     tokenizer = Counting()
-    made = filling.fill(build, pieces([50, 3, 17]), tokenizer, 200_000)
+    made = fill_by_characters(build, pieces([50, 3, 17]), tokenizer, 200_000)
     assert isinstance(made, Filled)
     assert made.tokens > 0.99 * 200_000
     assert tokenizer.counted < 2.5 * len(str(made.prompt))

@@ -1,4 +1,4 @@
-"""Tensors derived from parameters, made once for inference: concatenated projections, transposed taps, decay rates.
+"""Packed weights, made once from the parameters for inference: concatenated projections, transposed taps, decay rates.
 
 They are made again as soon as a parameter is another object, lies elsewhere or has been written to; from parameters that want a
 gradient nothing is kept. (Writing through `.data` leaves no trace that could be seen here; writing under `torch.no_grad()` does.)
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 T = TypeVar("T")
 
 
-class Derived(Generic[T]):
-    """make(): what is derived. names: the parameters of `module` and of modules below it that it is made of."""
+class Packed(Generic[T]):
+    """make(): what is packed. names: the parameters of `module` and of modules below it that it is made of."""
 
     __slots__ = ("_key", "_make", "_slots", "_value")
 
@@ -42,7 +42,7 @@ class Derived(Generic[T]):
         return self._value
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        """A copied or pickled module derives its own again."""
+        """A copied or pickled module packs its own again."""
         return type(None), ()
 
 

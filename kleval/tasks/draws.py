@@ -1,6 +1,6 @@
-"""The random states that one RULER sample, or a stream of them, draws from.
+"""Random states: those that one sample, or a stream of them, draws from.
 
-The official scripts seed Python's and numpy's global states once and draw everything from them, except that each
+RULER's official scripts seed Python's and numpy's global states once and draw everything from them, except that each
 shuffle gets a fresh state with the same seed. `Draws` holds private copies of the three.
 """
 
