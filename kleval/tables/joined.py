@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kleval.lengths import format_length
 from kleval.tables.costs import Measure, Profile
 from kleval.tables.scores import Entrant
+from kleval.text import format_length
 from kleval.types import UsageError
 
 # Of a config: what changes neither times nor bytes.
