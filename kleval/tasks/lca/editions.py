@@ -14,6 +14,7 @@ from kleval.tasks.lca import commits, dataset, invented, prompts
 from kleval.tasks.lca.filling import Filled, fill
 from kleval.tasks.ruler.builtin import budget_for
 from kleval.tasks.ruler.draws import own_draws
+from kleval.tokenization import count_given
 from kleval.types import ContextTooSmall, Prompt, Tokenizer, Unfit
 
 LIBRARY_BUDGET = 2048
@@ -78,7 +79,7 @@ def _official(
     tokenizer: Tokenizer,
     ctx: int,
 ) -> Question | Unfit:
-    tokens = tokenizer.count(tokenizer.render(prompt))
+    tokens = count_given(tokenizer, prompt)
     if tokens + budget > ctx:
         reason = f"{task_id} row {index} takes {tokens} tokens and {budget} for the answer, ctx is {ctx}"
         return Unfit(index, reason, tokens + budget)

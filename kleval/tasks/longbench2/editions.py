@@ -22,6 +22,7 @@ from kleval.tasks.mrcr.filling import fill
 from kleval.tasks.prose import SENTENCES_VERSION
 from kleval.tasks.ruler.builtin import budget_for
 from kleval.tasks.ruler.draws import own_draws
+from kleval.tokenization import count_given
 from kleval.types import ContextTooSmall, Prompt, Tokenizer, Unfit
 
 OFFICIAL_BUDGET = 128
@@ -54,7 +55,7 @@ def reference(letter: str) -> str:
 
 def _overhead(tokenizer: Tokenizer) -> int:
     """Tokens of the chat template around a message."""
-    return max(0, tokenizer.count(tokenizer.render(as_prompt(tokenizer, "x"))) - tokenizer.count("x"))
+    return max(0, count_given(tokenizer, as_prompt(tokenizer, "x")) - tokenizer.count("x"))
 
 
 def _second_call(
