@@ -1,8 +1,8 @@
 """Reasoning in an answer's text: `<think>…</think>answer`, told apart from the answer that is scored.
 
-A text is split only where it begins inside reasoning: its first word is an opening tag, or the chat template wrote one at the end of
-the prompt. A closing tag alone ends reasoning only where it cannot be known what the template wrote (a chat endpoint). Tags in the middle
-of an answer are part of it: conversations and code are quoted with them.
+A text is split only where it begins inside reasoning: its first word is an opening tag, or the chat template wrote one at the
+end of the prompt. A closing tag alone ends reasoning only where it cannot be known what the template wrote (a chat endpoint).
+Tags in the middle of an answer are part of it: conversations and code are quoted with them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ _TAIL_CHARACTERS = 64  # of a rendered prompt, that may hold the opening tag and
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """reasoning: without its tags. answer: what follows the last closing tag, without blanks before it. closed: whether there is one."""
+    """reasoning: without its tags. answer: what follows the last closing tag, without blanks before it.
+
+    closed: whether there is a closing tag.
+    """
 
     reasoning: str
     answer: str
