@@ -34,7 +34,8 @@ _BEYOND = re.compile(
 _LENGTH = re.compile(r"token|length|context|too (?:long|large)|_len\b|max_\w*len|长|超限|上下文", re.IGNORECASE)
 _NO_ROOM = re.compile(r"max_tokens must be at least 1, got (?:0|-\d+)", re.IGNORECASE)
 _LIMIT_OF_RATE = re.compile(
-    r"rate.?limit|per (?:second|minute|hour|day|month)|\b[tr]p[smd]\b|quota|too many requests|concurren|限流|频率", re.IGNORECASE
+    r"rate.?limit|per (?:second|minute|hour|day|month)|\b[tr]p[smd]\b|quota|too many requests|concurren|限流|频率",
+    re.IGNORECASE,
 )
 # Limits of single fields, of requests for more answer than a model gives, and of things that are not there.
 _OTHER_FIELD = re.compile(
