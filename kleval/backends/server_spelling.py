@@ -78,7 +78,7 @@ def _merged(tokens: Sequence[str]) -> list[str]:
     """Runs of readable tokens as one text each, holes between them left out."""
     parts = [""]
     for token in tokens:
-        pieces = ("\ufffd" if not token else token).split("\ufffd")
+        pieces = (token or "\ufffd").split("\ufffd")
         parts[-1] += pieces[0]
         parts += pieces[1:]
     return parts
