@@ -19,9 +19,9 @@ from kleval.harness import RunResult, RunSpec
 from kleval.harness import run as run_spec
 from kleval.harness.events import Event
 from kleval.lengths import parse_lengths
-from kleval.report.leaderboard import to_rows
 from kleval.store import Row, RunStore
 from kleval.suites import suite as find_suite
+from kleval.tables.leaderboard import to_rows
 from kleval.tasks.registry import expand, groups, loader
 from kleval.types import Backend, Task, UsageError
 

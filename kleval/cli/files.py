@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from kleval.report.files import is_special
+from kleval.files import is_special
 from kleval.types import UsageError
 
 

@@ -11,8 +11,8 @@ from kleval.cli.console import emit, note, size
 from kleval.cli.profile_table import number, print_records, print_table, share, times
 from kleval.lengths import format_length, format_lengths
 from kleval.profiler import events as ev
-from kleval.profiler.kernel_summary import KernelRow, summarise_kernels
 from kleval.profiler.kernels import KernelResult, KernelSpec
+from kleval.tables.kernel_summary import KernelRow, summarise_kernels
 
 
 class KernelWatch:

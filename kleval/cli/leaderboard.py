@@ -24,7 +24,7 @@ from kleval.cli.runs import scored_runs
 )
 def leaderboard(directories: tuple[Path, ...], out: Path | None, kind: str | None) -> None:
     """Write one row per model, task, length and metric of the runs in each DIR."""
-    from kleval.report.leaderboard import to_csv, to_markdown, to_rows, write_text
+    from kleval.tables.leaderboard import to_csv, to_markdown, to_rows, write_text
 
     rows = to_rows(scored_runs(directories))
     kind = kind or ("md" if out is not None and out.suffix == ".md" else "csv")

@@ -16,7 +16,7 @@ from kleval.types import UsageError
 if TYPE_CHECKING:
     from kleval.profiler import events as ev
     from kleval.profiler.served.spec import ServedSpec
-    from kleval.profiler.served.summary import ServedRow
+    from kleval.tables.served_summary import ServedRow
 
 F = TypeVar("F", bound=Callable[..., Any])
 OF_SERVERS = ("base_url", "api", "api_key_env", "concurrency", "request_timeout")

@@ -43,7 +43,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], kind: str,
 
 
 def print_profile(rows: Sequence[Any], kind: str) -> None:
-    """Summary rows (kleval.profiler.summary.SummaryRow) in one of FORMATS."""
+    """Summary rows (kleval.tables.summary.SummaryRow) in one of FORMATS."""
     if kind not in ("table", "md"):
         print_records([row.record() for row in rows], kind)
         return

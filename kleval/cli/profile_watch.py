@@ -61,13 +61,13 @@ class ProfileWatch:
         """The tables and files of a profile that has ended; of a dry run, nothing."""
         report, leaderboard = None, None
         if result.out is not None and not self._spec.dry_run and result.counts.get("measured"):
-            from kleval.profiler.summary import summarise
             from kleval.store import RunStore
+            from kleval.tables.summary import summarise
 
             store = RunStore.open(result.out)
             if not self._json and isinstance(self._spec, ServedSpec):
                 from kleval.cli.profile_served import print_served
-                from kleval.profiler.served.summary import summarise_served
+                from kleval.tables.served_summary import summarise_served
 
                 print_served(summarise_served(store.points()), self._format)
             elif not self._json:
@@ -242,8 +242,8 @@ class ProfileWatch:
 
 def write_files(store: Any) -> tuple[Path, Path]:
     """report.html and profile.csv of a profile's run directory."""
-    from kleval.report.profile_csv import write_profile_csv
     from kleval.report.profile_page import write_profile_report
+    from kleval.tables.cost_rows import write_profile_csv
 
     return write_profile_report(store, store.path / "report.html"), write_profile_csv(store, store.path / "profile.csv")
 

@@ -12,12 +12,12 @@ from kleval.cli.console import table
 from kleval.lengths import format_length
 
 if TYPE_CHECKING:
-    from kleval.stats import Cell
+    from kleval.tables.cells import Cell
 
 
 def print_scores(cells: Sequence[Cell], means: Sequence[Cell]) -> None:
     """Print one table per model and edition, and what follows from it. means: the families' cells, set below their tasks."""
-    from kleval.report.ruler_summary import in_words
+    from kleval.tables.ruler import in_words
 
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in [cell for cell in cells if cell.headline]:
@@ -35,7 +35,7 @@ def print_scores(cells: Sequence[Cell], means: Sequence[Cell]) -> None:
 
 
 def _print_columns(model: str, edition: str, cells: Sequence[Cell]) -> None:
-    from kleval.report.columns import COLUMNS, column_rows
+    from kleval.tables.columns import COLUMNS, column_rows
 
     rows = column_rows(cells)
     if not rows:
@@ -73,7 +73,7 @@ def _print_group(group: Sequence[Cell], below: Sequence[Cell], with_protocol: bo
 
 
 def _row(task: str, cells: Sequence[Cell], lengths: Sequence[int], same: bool) -> list[str]:
-    from kleval.stats import FAMILY_METRIC
+    from kleval.tables.cells import FAMILY_METRIC
 
     here = {cell.ctx: cell for cell in cells if cell.task == task}
     failed = sum(cell.n_failed for cell in here.values())
@@ -103,7 +103,7 @@ def _bounds(cell: Cell) -> str:
 
 def _covered(cell: Cell) -> str:
     """` (12/13)` for a column that is not over its whole family."""
-    from kleval.report.collect import column_tasks
+    from kleval.tables.scores import column_tasks
 
     n, expected = column_tasks(cell)
     return f" ({n}/{expected})" if n < expected else ""
@@ -111,8 +111,8 @@ def _covered(cell: Cell) -> str:
 
 def _coverage(cell: Cell) -> str:
     """What an average leaves out of its family; nothing for whole families and single tasks."""
-    from kleval.report.collect import expected_tasks
-    from kleval.stats import FAMILY_METRIC
+    from kleval.tables.cells import FAMILY_METRIC
+    from kleval.tables.scores import expected_tasks
 
     expected = expected_tasks(cell.task, cell) if cell.metric == FAMILY_METRIC else cell.n_tasks
     return f" ({cell.n_tasks} of {expected} tasks)" if cell.n_tasks < expected else ""

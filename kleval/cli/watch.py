@@ -187,8 +187,8 @@ def skipped_lines(skips: Sequence[Skip]) -> list[str]:
 
 
 def _print_table(out: Path, spec: RunSpec) -> None:
-    from kleval.stats import families, summarise
     from kleval.store import RunStore
+    from kleval.tables.cells import families, summarise
 
     store = RunStore.open(out)
     cells = summarise(store.rows(), store.manifest["skips"])
@@ -198,8 +198,8 @@ def _print_table(out: Path, spec: RunSpec) -> None:
 
 def _write_files(out: Path) -> tuple[Path, Path]:
     from kleval.report.build import write_report
-    from kleval.report.leaderboard import write_csv
     from kleval.store import RunStore
+    from kleval.tables.leaderboard import write_csv
 
     runs = [RunStore.open(out)]
     return write_report(runs, out / "report.html"), write_csv(runs, out / "leaderboard.csv")

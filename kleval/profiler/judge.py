@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kleval.quantiles import spread
 from kleval.store import Point
-from kleval.store.comparison import METRIC, spread
+from kleval.store.points import METRIC
 
 if TYPE_CHECKING:
     from kleval.models.config import ModelConfig

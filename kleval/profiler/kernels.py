@@ -18,8 +18,8 @@ from kleval.profiler.environment import fingerprint, resolve_device, resolve_dty
 from kleval.profiler.judge import NOISE_LIMIT
 from kleval.profiler.result import EXIT_CODES, end_session, to_the_end
 from kleval.profiler.workload import DTYPES
+from kleval.quantiles import spread
 from kleval.store import Point, RunStore
-from kleval.store.comparison import spread
 from kleval.store.manifest import Status, now
 from kleval.store.settings import check as check_settings
 from kleval.types import UsageError

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from kleval.profiler.quantiles import median, percentile
+from kleval.quantiles import median, percentile
 
 __all__ = ["Clock", "median", "percentile"]
 

@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kleval.files import write_text
 from kleval.report import absences, contrasts, embed, examples, figures, header, views
-from kleval.report.collect import Entrant, collect, column_tasks
-from kleval.report.columns import COLUMNS, PAPER, column_rows
-from kleval.report.files import write_text
 from kleval.report.words import length, limits, plural, score
-from kleval.stats import BCA_MINIMUM, Cell
 from kleval.store import RunStore
+from kleval.tables.cells import Cell
+from kleval.tables.columns import COLUMNS, PAPER, column_rows
+from kleval.tables.intervals import BCA_MINIMUM
+from kleval.tables.scores import Entrant, collect, column_tasks
 
 MAX_FAILURES = 20  # distinct messages on the page; the rows hold all
 

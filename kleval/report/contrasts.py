@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kleval.report import differences
-from kleval.report.collect import Entrant, conflicts, expected_tasks, members
 from kleval.report.views import Shape
 from kleval.report.words import places, plural, signed
+from kleval.tables import differences
+from kleval.tables.scores import Entrant, conflicts, expected_tasks, members
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from kleval.report.collect import Entrant, Run
 from kleval.store import Row, RunStore
+from kleval.tables.scores import Entrant, Run
 from kleval.types import UsageError
 
 Verdict = Literal["failed", "wrong", "partial", "right", "unscored"]

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kleval.report.collect import Entrant, expected_tasks
 from kleval.report.words import length, limits, score
-from kleval.stats import Cell
+from kleval.tables.cells import Cell
+from kleval.tables.scores import Entrant, expected_tasks
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross")

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kleval.report.collect import Entrant, Run, conflicts, expected_tasks
 from kleval.report.views import Shape
 from kleval.report.words import MINUS, digest, length, plural, size
+from kleval.tables.scores import Entrant, Run, conflicts, expected_tasks
 
 Tone = Literal["bad", "warn", "info"]
 STATUS_TONES: Mapping[str, Tone] = {"running": "warn", "incomplete": "bad", "interrupted": "bad"}

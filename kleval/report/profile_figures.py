@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from kleval.report import profile_words as words
 from kleval.report.figures import Look, looks_of
 from kleval.report.paper_curves import BY_QUANTITY, KERNEL_HEAD_DIM, KERNEL_HEADS, KERNELS, LABEL, PaperFigure
-from kleval.report.profile_data import OPERATORS, Measure, Profile
 from kleval.report.profile_lines import GREY, Figure, Line, draw, escaped
+from kleval.tables.costs import OPERATORS, Measure, Profile
 
 PUBLISHED_SIZE = "48b-a3b"
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from kleval.report import profile_words as words
 from kleval.report.header import Fact, Notice, Tone
-from kleval.report.profile_data import Profile
 from kleval.report.profile_served import served_tiles
 from kleval.report.words import plural
+from kleval.tables.costs import Profile
 
 _MANIFEST_NOISE = "Noisy"
 _WARNINGS = (_MANIFEST_NOISE, "Cached prompts")

@@ -14,7 +14,7 @@ from typing import Any
 
 from kleval.report import profile_words as words
 from kleval.report.figures import Look
-from kleval.report.profile_data import Ceiling
+from kleval.tables.costs import Ceiling
 
 GREY = "#8a929b"
 RANK = {"measured": 0, "estimate": 1, "allowed": 2, "paper": 3}

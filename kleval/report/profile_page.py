@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kleval.report import embed, profile_csv, profile_figures, profile_header, profile_tables
+from kleval.files import write_text
+from kleval.report import embed, profile_figures, profile_header, profile_tables
 from kleval.report import profile_words as words
-from kleval.report.files import write_text
-from kleval.report.profile_data import Profile, read_profile
 from kleval.report.profile_figures import looks
 from kleval.report.profile_lines import Entry, Figure
 from kleval.report.profile_served import QUANTITIES, served_figure, served_grid
 from kleval.report.profile_tables import Grid
 from kleval.report.words import plural
 from kleval.store import RunStore
+from kleval.tables import cost_rows
+from kleval.tables.costs import Profile, read_profile
 
 MAX_FAILURES = 40  # distinct messages on the page; the points hold all
 
@@ -72,7 +73,7 @@ def render(profile: Profile) -> str:
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    rows = profile_csv.records(profile)
+    rows = cost_rows.records(profile)
     lead_in, names = profile_header.title(profile)
     prefill, decode = _prefill(profile, rows), _decode(profile, rows)
     ratio, state = _ratios(profile, rows), _state_ratio(profile, rows)
@@ -109,14 +110,14 @@ def render(profile: Profile) -> str:
         checks=profile_tables.check_grid(profile),
         bars=profile_tables.state_bars(profile),
         memory=profile_tables.memory_grid(profile) if profile.of("memory") else None,
-        memory_csv=embed.data_uri(profile_csv.part(rows, "memory"), "text/csv"),
+        memory_csv=embed.data_uri(cost_rows.part(rows, "memory"), "text/csv"),
         ceilings=list(dict.fromkeys(ceiling.text for ceiling in profile.ceilings())),
         steps=profile_tables.step_grid(profile) if profile.of("kernel", "recurrent") else None,
-        steps_csv=embed.data_uri(profile_csv.part(rows, "kernel", ["recurrent"]), "text/csv"),
+        steps_csv=embed.data_uri(cost_rows.part(rows, "kernel", ["recurrent"]), "text/csv"),
         failures=failures(profile),
         max_failures=MAX_FAILURES,
         unmeasured=unmeasured(profile),
-        whole_csv=embed.data_uri(profile_csv.to_csv(rows, profile_csv.COLUMNS), "text/csv"),
+        whole_csv=embed.data_uri(cost_rows.to_csv(rows, cost_rows.COLUMNS), "text/csv"),
         style=Markup(embed.asset("page.css", "profile.css")),
         figure_data=Markup(embed.to_json(drawn)),
         scripts=[Markup(script) for script in scripts],
@@ -131,7 +132,7 @@ Rows = Sequence[dict[str, Any]]
 def _served(profile: Profile, rows: Rows) -> list[Panel]:
     if not profile.of("served"):
         return []
-    csv = profile_csv.part(rows, "served")
+    csv = cost_rows.part(rows, "served")
     panels = []
     for quantity, (name, _, text) in QUANTITIES.items():
         figure, grid = served_figure(profile, quantity), served_grid(profile, quantity)
@@ -146,7 +147,7 @@ def _prefill(profile: Profile, rows: Rows) -> list[Panel]:
     if "sampled" in profile.protocols("prefill"):
         text += " Hollow markers: sampled, an estimate from chunks timed along the prompt."
     figure, grid = profile_figures.prefill_figure(profile), profile_tables.prefill_grid(profile)
-    return _panels([Panel("prefill", "Prefill latency", text, (figure,), grid, profile_csv.part(rows, "prefill"))])
+    return _panels([Panel("prefill", "Prefill latency", text, (figure,), grid, cost_rows.part(rows, "prefill"))])
 
 
 def _decode(profile: Profile, rows: Rows) -> list[Panel]:
@@ -155,7 +156,7 @@ def _decode(profile: Profile, rows: Rows) -> list[Panel]:
         name, text = protocol_words(protocol)
         figure, grid = profile_figures.decode_figure(profile, protocol), profile_tables.decode_grid(profile, protocol)
         panels.append(
-            Panel(protocol, f"TPOT, {name}", text, (figure,), grid, profile_csv.part(rows, "decode", [protocol]))
+            Panel(protocol, f"TPOT, {name}", text, (figure,), grid, cost_rows.part(rows, "decode", [protocol]))
         )
     return _panels(panels)
 
@@ -188,7 +189,7 @@ def _ratios(profile: Profile, rows: Rows) -> list[Panel]:
         )
         figure = profile_figures.ratio_figure(profile, kind, protocol)
         grid = profile_tables.ratio_grid(profile, kind, protocol)
-        csv = profile_csv.part(rows, kind, [protocol])
+        csv = cost_rows.part(rows, kind, [protocol])
         panels.append(Panel(f"ratio-{kind}-{protocol}", name, text, (figure,), grid, csv))
     order = {"full": 0, "sampled": 1, "batch-1": 2}
     return _panels(sorted(panels, key=lambda p: order.get(p.id.split("-", 2)[2], 3)))
@@ -199,7 +200,7 @@ def _state_ratio(profile: Profile, rows: Rows) -> list[Panel]:
         return []
     text = "Bytes of one sequence's state: the baseline's over the model's. Dashed: what it tends to, by the layers that keep a cache."
     figure, grid = profile_figures.state_ratio_figure(profile), profile_tables.state_ratio_grid(profile)
-    return _panels([Panel("ratio-state", "State bytes", text, (figure,), grid, profile_csv.part(rows, "memory"))])
+    return _panels([Panel("ratio-state", "State bytes", text, (figure,), grid, cost_rows.part(rows, "memory"))])
 
 
 def _bounds(profile: Profile, rows: Rows) -> list[Panel]:
@@ -222,14 +223,14 @@ def _bounds(profile: Profile, rows: Rows) -> list[Panel]:
             figures = tuple(make(profile, kind, protocol) for make in both)
             names = ("measured, and bound (dotted)", "MFU" if kind == "prefill" else "MBU")
             grid = profile_tables.bound_grid(profile, kind, protocol)
-            csv = profile_csv.part(rows, kind, [protocol])
+            csv = cost_rows.part(rows, kind, [protocol])
             panels.append(Panel(f"bound-{kind}-{protocol}", name, text, figures, grid, csv, names))
     return _panels(panels)
 
 
 def _kernels(profile: Profile, rows: Rows) -> list[Panel]:
     panels = []
-    csv = profile_csv.part(rows, "kernel", ["chunk"])
+    csv = cost_rows.part(rows, "kernel", ["chunk"])
     for heads, dim in dict.fromkeys((m.heads, m.head_dim) for m in profile.of("kernel", "chunk")):
         figure, grid = (
             profile_figures.kernel_figure(profile, heads, dim),

@@ -11,10 +11,10 @@ from statistics import median
 from kleval.report import profile_words as words
 from kleval.report.figures import Look, looks_of
 from kleval.report.header import Fact
-from kleval.report.profile_data import Measure, Profile
 from kleval.report.profile_lines import Figure, Line, draw, escaped
 from kleval.report.profile_tables import EMPTY, Cell, Grid, Row
 from kleval.report.words import plural
+from kleval.tables.costs import Measure, Profile
 
 QUANTITIES = {
     "ttft": (

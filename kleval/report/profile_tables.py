@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kleval.report import profile_words as words
-from kleval.report.profile_data import Measure, Profile
 from kleval.report.words import MINUS
-from kleval.store.comparison import Ratio
+from kleval.tables.costs import Measure, Profile
+from kleval.tables.ratios import Ratio
 
 
 @dataclass(frozen=True, slots=True)

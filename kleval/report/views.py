@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kleval.report import ruler_summary
-from kleval.report.collect import Entrant, expected_tasks
 from kleval.report.words import length, limits, plural, score, short_task
-from kleval.stats import Cell
+from kleval.tables import ruler
+from kleval.tables.cells import Cell
+from kleval.tables.scores import Entrant, expected_tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def average_rows(entrants: Sequence[Entrant], family: str, ctxs: Sequence[int]) 
         if not cells:
             continue
         shown = tuple(_shown_average(cells.get(ctx), family) for ctx in ctxs)
-        rows.append(AverageRow(e, shown, ruler_summary.in_words(cells.values())))
+        rows.append(AverageRow(e, shown, ruler.in_words(cells.values())))
     return rows
 
 

@@ -23,6 +23,7 @@ Kind = Literal["prefill", "decode", "memory", "kernel", "machine", "served"]
 Number = int | float | None
 Count = Annotated[int, Field(ge=0)]
 FILE = "points.jsonl"
+METRIC = {"prefill": "seconds", "decode": "ms_per_token"}  # the value that a kind is compared by
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

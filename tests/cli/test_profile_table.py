@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from kleval.cli.profile_table import print_profile
-from kleval.profiler.summary import SummaryRow
+from kleval.tables.summary import SummaryRow
 
 ALONE = SummaryRow(
     kind="prefill", protocol="full", model="mla@nano", ctx=4096, batch=1, value=0.7, unit="s", repeats=2, spread=0.0

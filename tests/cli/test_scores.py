@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from kleval.cli.scores import print_scores
-from kleval.stats import Cell, families
+from kleval.tables.cells import Cell, families
 
 Capture = pytest.CaptureFixture[str]
 NAN = float("nan")

@@ -6,8 +6,8 @@ import pytest
 from harness_fakes import Choice, EchoBackend, OneCall, TwoStep, comparable, failing, go, rows
 
 from kleval.harness import Progress, Skipped, TaskFailed
-from kleval.stats import summarise
 from kleval.store import RunStore
+from kleval.tables.cells import summarise
 from kleval.types import Failure, Request, Score, Unfit, UsageError
 
 

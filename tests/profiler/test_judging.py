@@ -8,8 +8,8 @@ import pytest
 
 from kleval.models.sizes import preset
 from kleval.profiler.judge import caveats, checks, noise
-from kleval.profiler.summary import COLUMNS, summarise
 from kleval.store import Point
+from kleval.tables.summary import COLUMNS, summarise
 
 
 def prefill(model: str, repeat: int, seconds: float, protocol: str = "full", **changes: Any) -> Point:

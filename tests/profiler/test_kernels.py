@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from kleval.cli.main import call
 from kleval.profiler import events as ev
 from kleval.profiler import operators
-from kleval.profiler.kernel_summary import summarise_kernels
 from kleval.profiler.kernels import KernelSpec, plan_kernels, profile_kernels
 from kleval.store import Point, RunStore
-from kleval.store.kernel_comparison import kernel_ratios
+from kleval.tables.kernel_summary import summarise_kernels
+from kleval.tables.ratios import kernel_ratios
 from kleval.types import UsageError
 
 CPU = torch.device("cpu")

@@ -19,9 +19,9 @@ from kleval.profiler.served import ServedSpec
 from kleval.profiler.served.client import Stream
 from kleval.profiler.served.run import asked_settings, profile_served
 from kleval.profiler.served.server import read_hits
-from kleval.profiler.served.summary import summarise_served
 from kleval.profiler.served.trace import Fault, Trace, judged
 from kleval.store import Point, RunStore
+from kleval.tables.served_summary import summarise_served
 from kleval.types import UsageError
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from kleval.report.collect import collect
 from kleval.report.examples import ANSWER_CHARS, PER_CELL, PROMPT_CHARS, Example, Picker, clean
 from kleval.store import RunStore
+from kleval.tables.scores import collect
 
 MakeRun = Callable[..., RunStore]
 

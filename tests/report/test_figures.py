@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from kleval.report.collect import collect
 from kleval.report.figures import average_figure, looks, task_figure
 from kleval.store import RunStore
+from kleval.tables.scores import collect
 
 MakeRun = Callable[..., RunStore]
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from kleval.report import paper_curves
 from kleval.report import profile_words as words
-from kleval.report.profile_data import read_profile
 from kleval.report.profile_figures import bound_figure, decode_figure, prefill_figure, ratio_figure
 from kleval.store import RunStore
+from kleval.tables.costs import read_profile
 
 MakeProfile = Callable[..., RunStore]
 

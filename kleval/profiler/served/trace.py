@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kleval.profiler.quantiles import percentile
+from kleval.quantiles import percentile
 
 Number = int | float | None
 

@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from kleval.report.collect import Entrant, collect
+from kleval.files import write_text
 from kleval.report.export.shared import (
     Dataset,
     Export,
@@ -36,9 +36,10 @@ from kleval.report.export.shared import (
     title,
     write_lines,
 )
-from kleval.report.files import write_text
-from kleval.stats import CONFIDENCE, Cell
 from kleval.store import Row, RunStore
+from kleval.tables.cells import Cell
+from kleval.tables.intervals import CONFIDENCE
+from kleval.tables.scores import Entrant, collect
 from kleval.types import UsageError
 
 SCHEMA_VERSION = "0.3.0"

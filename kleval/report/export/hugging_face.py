@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kleval.report.collect import Entrant, collect
+from kleval.files import write_text
 from kleval.report.export.shared import (
     Dataset,
     Export,
@@ -24,9 +24,9 @@ from kleval.report.export.shared import (
     names_of,
     number,
 )
-from kleval.report.files import write_text
-from kleval.stats import Cell
 from kleval.store import RunStore
+from kleval.tables.cells import Cell
+from kleval.tables.scores import Entrant, collect
 from kleval.types import UsageError
 
 

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from kleval.report.collect import Entrant, collect, expected_tasks
+from kleval.files import write_text
 from kleval.report.export.lm_eval_samples import Facts, sha256
 from kleval.report.export.shared import (
     Dataset,
@@ -34,9 +34,9 @@ from kleval.report.export.shared import (
     title,
     write_lines,
 )
-from kleval.report.files import write_text
-from kleval.stats import Cell
 from kleval.store import RunStore
+from kleval.tables.cells import Cell
+from kleval.tables.scores import Entrant, collect, expected_tasks
 
 Place = tuple[str, int]
 

@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kleval.report.collect import Entrant
 from kleval.report.export.shared import answers, mean_of, prompt_text
 from kleval.store import Row
+from kleval.tables.scores import Entrant
 
 
 class Facts:

@@ -14,9 +14,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from kleval.report.collect import Entrant, Run, expected_tasks
-from kleval.stats import Cell
 from kleval.store import Row, RunStore
+from kleval.tables.cells import Cell
+from kleval.tables.scores import Entrant, Run, expected_tasks
 from kleval.types import UsageError
 
 # Where on the hub the data of an official edition are; of lm-eval's tasks the rows themselves name it.

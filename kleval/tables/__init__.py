@@ -1,0 +1,1 @@
+"""Tables: stored records become intervals, scores, costs, ratios and differences, and rows of them."""

@@ -1,0 +1,68 @@
+"""The eight columns of the paper's long-context table, from the cells of a run.
+
+arXiv 2510.26692, Table 5: models of 1.4T tokens at 128k, temperature 1.0. Which tasks, prompts and metrics are behind its
+columns is stated in part only, so its numbers stand beside a run's for orientation. A column is a family's average or,
+where the paper splits a family, a single task. A model's average is over the eight; there is none while one is missing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from kleval.tables.cells import Cell, mover
+
+COLUMNS: dict[str, str] = {
+    "RULER": "ruler",
+    "MRCR": "mrcr",
+    "HELMET-ICL": "helmet_icl",
+    "LongBench v2": "longbench2",
+    "FRAMES": "frames",
+    "RepoQA": "repoqa",
+    "LCA-Lib": "lca/lib",
+    "LCA-Commit": "lca/commit",
+}
+PAPER_CTX = 128 * 1024
+PAPER: dict[str, tuple[float, ...]] = {
+    "MLA": (81.3, 22.6, 88.0, 36.1, 60.5, 63.0, 32.8, 33.2),
+    "GDN-H": (80.5, 23.9, 85.5, 32.6, 58.7, 63.0, 34.7, 30.5),
+    "Kimi Linear (RoPE)": (78.8, 22.0, 88.0, 35.4, 59.9, 66.5, 31.3, 32.5),
+    "Kimi Linear": (84.3, 29.6, 90.0, 35.0, 58.8, 68.5, 37.1, 32.7),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnRow:
+    """One model at one ctx. cells: by column, None where there is no value. average: of the eight, None without all."""
+
+    ctx: int
+    cells: tuple[Cell | None, ...]
+    average: float | None
+    low: float = math.nan
+    high: float = math.nan
+
+
+def column_rows(cells: Iterable[Cell]) -> list[ColumnRow]:
+    """One row per ctx, from one model's headline cells and family averages in one edition; empty while only one column has
+    values."""
+    known = {(cell.task, cell.ctx): cell for cell in cells if cell.headline}
+    tasks: dict[str, set[str]] = {}
+    for task, _ in known:
+        tasks.setdefault(task.split("/", 1)[0], set()).add(task)
+    # A family of one task has no average: its task is the column.
+    names = [next(iter(tasks[name])) if len(tasks.get(name, ())) == 1 else name for name in COLUMNS.values()]
+    rows = []
+    for ctx in sorted({ctx for _, ctx in known}):
+        found = [known.get((name, ctx)) for name in names]
+        rows.append(_row(ctx, [None if cell is None or math.isnan(cell.value) else cell for cell in found]))
+    filled = [any(row.cells[i] is not None for row in rows) for i in range(len(COLUMNS))]
+    return rows if sum(filled) > 1 else []
+
+
+def _row(ctx: int, cells: Sequence[Cell | None]) -> ColumnRow:
+    present = [cell for cell in cells if cell is not None]
+    if len(present) < len(COLUMNS):
+        return ColumnRow(ctx, tuple(cells), None)
+    mean = mover(present)
+    return ColumnRow(ctx, tuple(cells), mean.mean, mean.low, mean.high)

@@ -1,0 +1,229 @@
+"""What the report and the leaderboard read: every model of every run, with its cells, averages and per-sample scores.
+
+An entrant is one model in one run, and one line in every figure. Runs are never pooled: the same model in two runs is
+two entrants, told apart by the run's name, and `conflicts` says in words why two entrants cannot be compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kleval.store import Row, RunStore
+from kleval.tables.cells import FAMILY_METRIC, Cell, families, summarise
+from kleval.types import UsageError
+
+# How many tasks an average has to cover to be called the family's. RULER: NVIDIA/RULER@c3f5e3b, scripts/synthetic.yaml;
+# MRCR: 2, 4 and 8 needles; HELMET-ICL: five data sets.
+FAMILY_TASKS = {"ruler": 13, "mrcr": 3, "helmet_icl": 5}
+
+Place = tuple[str, int]  # task or family, ctx
+Watch = Callable[[Row], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """One run directory's manifest, read without trusting that every field is there."""
+
+    id: str
+    store: RunStore
+    manifest: Mapping[str, Any]
+    status: str
+
+    def get(self, *path: str, default: Any = None) -> Any:
+        """The manifest's value at a path of keys; default where it ends early or holds null."""
+        value: Any = self.manifest
+        for key in path:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return default if value is None else value
+
+    def setting(self, name: str) -> Any:
+        """An option of the command: seed, temperature, repeats, limit, suite, ..."""
+        for place in (("generation", name), ("spec", name), ("settings", name), ("seeds", name)):
+            value = self.get(*place)
+            if value is not None:
+                return value
+        return None
+
+    @property
+    def groups(self) -> Mapping[str, Sequence[str]]:
+        """Names that stand for several of the run's tasks and have a mean over them."""
+        found: Mapping[str, Sequence[str]] = self.get("spec", "groups", default={})
+        return found
+
+    @property
+    def complete(self) -> bool:
+        return self.status == "complete"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entrant:
+    """One model in one run.
+
+    cells: headline metric by (task, ctx). others: cells of the further metrics. averages: by (family, ctx).
+    scores: per (task, ctx), sample key -> mean score of its repeats. A key is id and prompt hash: the same text was
+    asked. ids: per (task, ctx), the sample ids alone.
+    failures: (kind, message) -> places, one per failed answer. temperatures: what the requests were sampled at.
+    """
+
+    key: str
+    label: str
+    model: str
+    run: Run
+    cells: Mapping[Place, Cell]
+    others: tuple[Cell, ...]
+    averages: Mapping[Place, Cell]
+    scores: Mapping[Place, Mapping[str, float]]
+    ids: Mapping[Place, frozenset[str]]
+    failures: Mapping[tuple[str, str], tuple[Place, ...]]
+    temperatures: tuple[float, ...]
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """The manifest's entry of the model: backend, tokenizer, describe."""
+        return self.run.get("models", self.model, default={})
+
+    def described(self, name: str) -> Any:
+        """What the backend said about itself (dtype, device, weights digest, ...), None where it did not."""
+        described = self.about.get("describe")
+        return described.get(name) if isinstance(described, Mapping) else None
+
+    @property
+    def temperature(self) -> float | str | None:
+        """The one temperature of all requests, else all of them as text."""
+        if len(self.temperatures) > 1:
+            return " ".join(str(t) for t in self.temperatures)
+        return self.temperatures[0] if self.temperatures else self.run.setting("temperature")
+
+    def task(self, task: str) -> Mapping[str, Any]:
+        """The manifest's entry of a task: version, edition, protocol, data_revision, data_digest."""
+        return self.run.get("tasks", task, default={})
+
+
+@dataclass(slots=True)
+class _Tally:
+    values: dict[Place, dict[str, list[float]]] = field(default_factory=dict)
+    ids: dict[Place, set[str]] = field(default_factory=dict)
+    failures: dict[tuple[str, str], list[Place]] = field(default_factory=dict)
+    temperatures: set[float] = field(default_factory=set)
+
+    def add(self, row: Row) -> None:
+        place = (row.task, row.ctx)
+        self.ids.setdefault(place, set()).add(row.id)
+        self.temperatures |= {float(o["temperature"]) for o in row.outcomes if o.get("temperature") is not None}
+        if row.failure is not None:
+            what = (row.failure.get("kind", "unknown"), row.failure.get("message", ""))
+            self.failures.setdefault(what, []).append(place)
+        if row.failure is None and row.score is not None and not math.isnan(row.score):
+            values = self.values.setdefault(place, {})
+            values.setdefault(f"{row.id} {row.prompt_hash}", []).append(row.score)
+
+    def scores(self) -> dict[Place, dict[str, float]]:
+        return {
+            place: {key: math.fsum(repeats) / len(repeats) for key, repeats in by_key.items()}
+            for place, by_key in self.values.items()
+        }
+
+
+def collect(runs: Sequence[RunStore], watch: Callable[[Run], Watch] | None = None) -> list[Entrant]:
+    """Every model of the runs, in the runs' order and, within one, that of its models.
+
+    watch: called once per run, gives a function that is called with each of its rows as they are read, once.
+    UsageError when there is no run, or no run that holds an answer or a skip.
+    """
+    if not runs:
+        raise UsageError("no run given: name at least one run directory, see kleval ls runs")
+    found: list[tuple[Run, str, list[Cell], _Tally]] = []
+    names: dict[str, int] = {}
+    for store in runs:
+        names[store.name] = names.get(store.name, 0) + 1
+        ordinal = f" ({names[store.name]})" if names[store.name] > 1 else ""
+        run = Run(store.name + ordinal, store, store.manifest, store.status)
+        tallies: dict[str, _Tally] = {}
+        cells = summarise(_seen(store.rows(), tallies, watch(run) if watch else None), run.get("skips", default=[]))
+        order = {model: i for i, model in enumerate(run.get("models", default={}))}
+        for model in sorted({cell.model for cell in cells}, key=lambda m, o=order: (o.get(m, len(o)), m)):  # type: ignore[misc]
+            found.append((run, model, [c for c in cells if c.model == model], tallies.get(model, _Tally())))
+    if not found:
+        where = ", ".join(str(store.path) for store in runs)
+        raise UsageError(f"{where} has no answers yet: run its command again to continue it")
+    counts: dict[str, int] = {}
+    for _, model, _, _ in found:
+        counts[model] = counts.get(model, 0) + 1
+    mixed = len({cell.edition for _, _, cells, _ in found for cell in cells}) > 1
+    return [
+        Entrant(
+            key=f"m{i}",
+            label=(model if counts[model] == 1 else f"{model} · {run.id}") + (_editions(cells) if mixed else ""),
+            model=model,
+            run=run,
+            cells={(c.task, c.ctx): c for c in cells if c.headline},
+            others=tuple(c for c in cells if not c.headline),
+            averages={(c.task, c.ctx): c for c in families(cells, run.groups)},
+            scores=tally.scores(),
+            ids={place: frozenset(ids) for place, ids in tally.ids.items()},
+            failures={what: tuple(places) for what, places in tally.failures.items()},
+            temperatures=tuple(sorted(tally.temperatures)),
+        )
+        for i, (run, model, cells, tally) in enumerate(found)
+    ]
+
+
+def _editions(cells: Sequence[Cell]) -> str:
+    return f" ({', '.join(dict.fromkeys(cell.edition for cell in cells))})"
+
+
+def _seen(rows: Iterator[Row], tallies: dict[str, _Tally], watch: Watch | None) -> Iterator[Row]:
+    for row in rows:
+        tallies.setdefault(row.model, _Tally()).add(row)
+        if watch is not None:
+            watch(row)
+        yield row
+
+
+def members(name: str, entrant: Entrant, tasks: Sequence[str]) -> list[str]:
+    """Those of `tasks` that an average is over: of a group that the run names, else of a family."""
+    group = entrant.run.groups.get(name)
+    return [task for task in tasks if (task in group if group is not None else task.startswith(f"{name}/"))]
+
+
+def expected_tasks(family: str, average: Cell) -> int:
+    """How many tasks a family's average has to cover: the official number where there is one, else those of the run."""
+    return FAMILY_TASKS.get(family, average.n_tasks + len(average.missing))
+
+
+def column_tasks(cell: Cell) -> tuple[int, int]:
+    """How many tasks of its family a column's cell is over, an average or a single task, and how many there are."""
+    if cell.metric == FAMILY_METRIC:
+        return cell.n_tasks, expected_tasks(cell.task, cell)
+    return 1, FAMILY_TASKS.get(cell.task.split("/", 1)[0], 1)
+
+
+def conflicts(a: Entrant, b: Entrant) -> list[str]:
+    """Why scores of a and b are not comparable, one line per setting; empty when they are."""
+    if a.run is b.run:
+        return []
+    reasons: dict[str, list[str]] = {}
+    tasks = [task for task in a.run.get("tasks", default={}) if task in b.run.get("tasks", default={})]
+    for task in tasks:
+        for name in ("edition", "protocol", "version", "data_revision", "data_digest"):
+            one, other = a.task(task).get(name), b.task(task).get(name)
+            if one != other:
+                text = f"{name.replace('_', ' ')} {shorten(one)} against {shorten(other)}"
+                reasons.setdefault(text, []).append(task)
+    pairs = {name: (a.run.setting(name), b.run.setting(name)) for name in ("seed", "top_p", "repeats")}
+    pairs["temperature"] = (a.temperature, b.temperature)
+    for name, (one, other) in pairs.items():
+        if one != other:
+            reasons[f"{name.replace('_', ' ')} {shorten(one)} against {shorten(other)}"] = []
+    return [text if len(of) in (0, len(tasks)) else f"{text} ({', '.join(of)})" for text, of in reasons.items()]
+
+
+def shorten(value: Any) -> str:
+    """A setting for a sentence; a hash by its first 12 digits."""
+    if value is None or value == "":
+        return "(none)"
+    text = str(value)
+    return text[:12] if len(text) == 64 and all(c in "0123456789abcdef" for c in text) else text
