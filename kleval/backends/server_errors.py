@@ -1,4 +1,4 @@
-"""What servers say when they do not answer, in kleval's kinds of failure.
+"""Error messages of servers, translated into kleval's kinds of failure.
 
 What a prompt that is too long is called differs with every server, so a rule decides and no list of sentences: the sentences that
 the tests hold it to are those of vLLM 0.32, llama-cpp-python 0.3.36, llama.cpp's own server, SGLang, TGI, TabbyAPI, LM Studio,
