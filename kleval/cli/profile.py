@@ -13,11 +13,11 @@ import click
 from click.core import ParameterSource
 
 from kleval.cli import options
-from kleval.cli.console import size
 from kleval.cli.main import Suggesting
 from kleval.cli.profile_served import is_served, make_served_spec, served_options
 from kleval.cli.profile_table import FORMATS, print_records, print_table
-from kleval.lengths import format_length, parse_lengths
+from kleval.lengths import parse_lengths
+from kleval.text import format_length, size
 from kleval.types import UsageError
 
 DEFAULT_CTX = "64k"

@@ -12,14 +12,14 @@ from types import TracebackType
 from typing import Any
 
 from kleval import __version__
-from kleval.cli.console import duration, emit, note, size, table
-from kleval.cli.profile_table import number, print_profile
-from kleval.lengths import format_length, format_lengths
+from kleval.cli.console import emit, note, table
+from kleval.cli.profile_table import print_profile
 from kleval.profiler import events as ev
 from kleval.profiler.plan import Plan
 from kleval.profiler.result import ProfileResult
 from kleval.profiler.served.spec import ServedSpec
 from kleval.profiler.workload import ProfileSpec
+from kleval.text import duration, format_length, format_lengths, number, size
 
 PLAIN_EVERY_SECONDS = 5.0
 

@@ -28,6 +28,7 @@ from kleval.profiler.operators import (
 )
 from kleval.store import Point, RunStore
 from kleval.store.manifest import now
+from kleval.text import size
 
 TURN_SECONDS = {"cpu": 0.3, "cuda": 0.2}  # what the calls of one turn should take together
 MAX_CALLS = 200
@@ -128,7 +129,7 @@ class Session:
         need = operand_bytes(planned.ctx, planned.heads, self.spec.head_dim, self.dtype)
         room = int(OPERAND_SHARE * free_bytes(self.device))
         if need > room:
-            self._leave(planned, f"operands of {need / 2**30:.1f} GiB, {room / 2**30:.1f} GiB free")
+            self._leave(planned, f"operands of {size(need)}, {size(room)} free")
             return False
         expected, left = self._expected(planned), self.ends - time.monotonic()
         if expected > left:

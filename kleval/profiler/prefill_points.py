@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from kleval.backends.peak_memory import watch_peak
 from kleval.models.cache import HybridCache
 from kleval.profiler.bench import Bench, Outcome, Values, attempt
-from kleval.profiler.footprint import watch_peak
 from kleval.profiler.integrate import integrate, positions_for, sample_positions
 from kleval.profiler.measure import median
 from kleval.profiler.plan import Plan, PlannedPoint

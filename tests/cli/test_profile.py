@@ -14,7 +14,6 @@ import pytest
 
 from kleval.cli.main import call
 from kleval.cli.profile import parse_seconds, profile_lengths
-from kleval.cli.profile_table import number
 from kleval.store import RunStore
 from kleval.types import UsageError
 
@@ -117,14 +116,6 @@ def test_one_length_is_a_ladder_and_a_list_is_itself() -> None:
     assert profile_lengths("1048576") == (4096, 16384, 65536, 262144, 1048576)
     assert profile_lengths("4k,1m") == (4096, 1048576)
     assert profile_lengths("64k-64k*2") == (65536,)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(12345.6, "12,346"), (123.4, "123"), (12.34, "12.3"), (1.234, "1.23"), (0.01234, "0.0123"), (0, "0")],
-)
-def test_numbers_have_three_figures(value: float, text: str) -> None:
-    assert float(number(value).replace(",", "")) == float(text.replace(",", ""))
 
 
 def test_a_dry_run_prints_the_plan_with_seconds_and_bytes(capsys: pytest.CaptureFixture[str]) -> None:
