@@ -123,7 +123,7 @@ class Completion:
     text: the generated text, without prompt and answer prefix, cut before a stop string.
     logprob_sum: for `loglikelihood`, the natural-log probability of the continuation; greedy: whether it is the argmax.
     seconds: wall time of the call that produced it, divided among the requests it served together.
-    reasoning: what the model thought before, where it came apart from the text. notes: remarks on the answer for its row.
+    notes: remarks on the answer for its row.
     """
 
     text: str
@@ -134,7 +134,6 @@ class Completion:
     logprob_sum: float | None = None
     greedy: bool | None = None
     seconds: float = 0.0
-    reasoning: str = ""
     notes: tuple[str, ...] = ()
 
 

@@ -133,8 +133,8 @@ def likelihood(
     if failure is not None:
         return failure
     n_sent, counted = len(ids) + len(continuation), answer.count("prompt_tokens") or 0
-    begins = counted - n_sent  # a token that the server puts before a text
-    if begins not in ((0,) if expected.exact else (0, 1)):
+    begins = counted - n_sent  # a token that the server puts before a text, or one of the tokenizer's that it does not
+    if begins not in ((0,) if expected.exact else (-1, 0, 1)):
         return Failure("server", f"the server counted {counted} prompt tokens where {n_sent} were sent")
     assert answer.choice is not None
     scored = _prompt_logprobs(answer.choice, continuation, begins + len(ids)) or _echoed(

@@ -317,6 +317,8 @@ def outcome_record(request: Request, attempts: int, outcome: Outcome) -> dict[st
         "finish_reason": outcome.finish_reason,
         "seconds": outcome.seconds,
     }
+    if outcome.notes:
+        record["notes"] = list(outcome.notes)
     if outcome.logprob_sum is not None:
         record |= {"logprob_sum": outcome.logprob_sum, "greedy": outcome.greedy}
     return record
