@@ -97,6 +97,8 @@ def model_record(model: ModelFacts) -> dict[str, Any]:
             "name": model.tokenizer.name,
             "digest": model.tokenizer.digest,
             "chat_template_digest": model.tokenizer.chat_template_digest,
+            "begin_token": getattr(model.tokenizer, "begin", ""),
+            "begin_rule": getattr(model.tokenizer, "begin_rule", ""),
         },
         "describe": json.loads(json.dumps(dict(model.describe), default=str)),
     }
