@@ -64,7 +64,9 @@ def open_timed(spec: ServedSpec) -> Timed:
     backend = open_backend(engine.model, **engine.settings())
     if not hasattr(backend, "timed"):
         backend.close()
-        raise UsageError(f"--backend {engine.backend} cannot be timed: it has no method `timed` (kleval.types.Timed)")
+        raise UsageError(
+            f"--backend {engine.backend} cannot be timed: it has no method `timed(requests)`, see kleval.types.Timed"
+        )
     return cast("Timed", backend)
 
 
@@ -102,7 +104,7 @@ def describe(backend: Timed, engine: BackendSpec) -> tuple[dict[str, Any], dict[
 
         machine = fingerprint(resolve_device(engine.device))
         del machine["kernels"]  # of kleval's own operators, which the backend names if it uses them
-        environment = machine | environment
+        environment = machine | {"software": described.get("software", engine.backend)} | environment
     return described, environment
 
 
