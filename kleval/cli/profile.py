@@ -177,12 +177,12 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
         command=line,
     )
     spec.check()
-    from kleval.profiler.run import profile as measure
+    from kleval.profiler import profile as measure
 
     with ProfileWatch(spec, kind, as_json, quiet) as watch:
-        result = measure(spec, watch)
-        watch.finish(result)
-    return result.exit_code
+        measured = measure(spec, watch)
+        watch.finish(measured)
+    return measured.exit_code
 
 
 def profile_lengths(text: str) -> tuple[int, ...]:

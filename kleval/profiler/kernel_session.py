@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from kleval.profiler import events as ev
-from kleval.profiler.bench import Outcome, attempt
+from kleval.profiler.bench import attempt
 from kleval.profiler.bound import Bound, copy_bandwidth, matmul_rate
 from kleval.profiler.environment import free_bytes
 from kleval.profiler.kernels import KernelSpec, OnEvent, PlannedKernel
@@ -26,6 +26,7 @@ from kleval.profiler.operators import (
     prompt_call,
     step_call,
 )
+from kleval.profiler.points import Outcome
 from kleval.store import Point, RunStore
 from kleval.store.manifest import now
 from kleval.text import size

@@ -94,7 +94,7 @@ def test_help_and_memory_do_without_torch() -> None:
 def test_bad_input_is_one_line_and_leaves_nothing(
     words: str, said: str, one_line: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kleval.profiler.run.free_bytes", lambda device: 16 << 30)
+    monkeypatch.setattr("kleval.profiler.native_job.free_bytes", lambda device: 16 << 30)
     assert said in one_line(["profile", *words.split()])
     assert list(Path.cwd().iterdir()) == []
 
@@ -172,9 +172,9 @@ def test_json_lines_have_launch_points_and_done(capsys: pytest.CaptureFixture[st
 def test_interrupted_it_says_how_to_go_on_and_the_same_command_does(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kleval.profiler import session
+    from kleval.profiler import native
 
-    real = session.decode_steps
+    real = native.decode_steps
     calls: list[int] = []
 
     def interrupted(*args: object, **kwargs: object) -> object:
@@ -183,7 +183,7 @@ def test_interrupted_it_says_how_to_go_on_and_the_same_command_does(
             raise KeyboardInterrupt
         return real(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(session, "decode_steps", interrupted)
+    monkeypatch.setattr(native, "decode_steps", interrupted)
     assert call(SMALL) == 130
     said = capsys.readouterr().err
     assert "interrupted" in said

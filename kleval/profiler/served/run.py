@@ -12,7 +12,8 @@ import kleval
 from kleval.backends.registry import open_backend
 from kleval.backends.spec import BackendSpec
 from kleval.profiler import events as ev
-from kleval.profiler.plan import Plan, PlannedPoint, point_id
+from kleval.profiler.plan import Plan
+from kleval.profiler.points import PlannedPoint, point_id
 from kleval.profiler.result import ProfileResult, close, result, to_the_end
 from kleval.profiler.served.prompts import Prompts
 from kleval.profiler.served.session import Session

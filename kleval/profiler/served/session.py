@@ -14,7 +14,8 @@ from typing import Any
 
 from kleval.backends.timing import generator
 from kleval.profiler import events as ev
-from kleval.profiler.plan import Plan, PlannedPoint
+from kleval.profiler.plan import Plan
+from kleval.profiler.points import PlannedPoint
 from kleval.profiler.served.figures import Number, round_failure, round_values, ttft, why_not
 from kleval.profiler.served.prompts import Prompts
 from kleval.store import Point, RunStore
