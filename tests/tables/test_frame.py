@@ -93,3 +93,17 @@ def test_parquet_without_pyarrow_is_one_line_that_installs_it(make_run: Make, mo
     rows = leaderboard.to_rows([make_run()])
     with pytest.raises(UsageError, match=r"pip install 'kleval\[data\]'"):
         formats.to_parquet(rows, leaderboard.COLUMNS)
+
+
+def test_the_manuals_example_runs(make_run: Make, make_profile: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "python.md").read_text("utf-8")
+    (example,) = [text for text in page.split("```") if text.startswith("python\n") and "kleval.load(" in text]
+    models = ("kimi-linear@nano", "mla@nano")
+    place = make_run("demo/run", models=models, ctxs=(4096,), answer=lambda m, t, c, i: float(i > 0)).path.parent.parent
+    make_profile("demo/profile")
+    monkeypatch.chdir(place)
+    names: dict[str, Any] = {}
+    exec(example.removeprefix("python\n"), names)  # noqa: S102 - the manual's own
+    assert len(names["wrong"]) == 2 * 2
+    assert names["both"]["tpot_ms_batch1"].notna().all()
+    assert not names["cut"].to_numpy().any()
