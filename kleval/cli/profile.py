@@ -152,7 +152,7 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
     line = shlex.join(["kleval", *map(options.without_secrets, command.obj or [])])
     out = given["out"] or (None if given["dry_run"] else run_directory(line, prefix="profile-"))
     if served is not None:
-        from kleval.profiler.served.run import profile_served
+        from kleval.profiler.served.job import profile_served
 
         asked = make_served_spec(given, served, profile_lengths(given["ctx"]), out, line)
         with ProfileWatch(asked, kind, as_json, quiet) as watch:

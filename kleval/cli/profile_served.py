@@ -14,9 +14,9 @@ from kleval.text import format_length, format_lengths
 from kleval.types import UsageError
 
 if TYPE_CHECKING:
-    from kleval.profiler import events as ev
     from kleval.profiler.served.spec import ServedSpec
     from kleval.tables.served_summary import ServedRow
+    from kleval.work import events as ev
 
 F = TypeVar("F", bound=Callable[..., Any])
 OF_SERVERS = ("base_url", "api", "api_key_env", "concurrency", "request_timeout")
@@ -153,20 +153,17 @@ def parse_concurrency(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def first_lines(event: ev.Started) -> list[str]:
+def first_lines(spec: ServedSpec, event: ev.Started) -> list[str]:
     """What is measured, and where."""
-    from kleval.profiler.served.spec import ServedSpec
     from kleval.tables.served_summary import software_of
 
-    spec, settings = event.spec, event.settings
-    assert isinstance(spec, ServedSpec)
-    environment = event.environment
+    settings, environment = event.settings, event.environment
     where = settings.get("base_url") or f"--backend {settings['backend']} in this process"
     software = software_of(environment)
     prompts = settings["served.prompts"]
     together = ", ".join(map(str, spec.concurrencies))
     return [
-        f"  model     {event.models[0]} at {where} ({software})",
+        f"  model     {next(iter(event.models))} at {where} ({software})",
         f"  ctx       {format_lengths(spec.ctxs)}, prompts of random {'words, as ' if prompts != 'token ids' else ''}{prompts}",
         f"  requests  {together} together, {spec.decode_tokens} tokens each, {spec.repeats} rounds after one that is not counted",
     ]

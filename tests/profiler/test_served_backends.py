@@ -10,7 +10,7 @@ import pytest
 
 from kleval.backends.spec import BackendSpec
 from kleval.profiler.served import ServedSpec
-from kleval.profiler.served.run import profile_served
+from kleval.profiler.served.job import profile_served
 from kleval.store import RunStore
 from kleval.tokenization import load_tokenizer
 from kleval.types import Arrival, TimedRequest, Trace
