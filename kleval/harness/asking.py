@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kleval.harness.earlier import completion_of
+from kleval.text import format_length
 from kleval.tokenization import encode_pair
 from kleval.types import (
     Backend,
@@ -29,6 +30,7 @@ from kleval.types import (
     Tokenizer,
     UsageError,
 )
+from kleval.work.loop import describe
 
 MAX_STEPS = 64
 MAX_WAIT_SECONDS = 30.0
@@ -71,9 +73,18 @@ class Asked:
     open: int = 0
     begin_tokens: int = 0
     step_outcomes: dict[int, tuple[Request, int, Outcome]] = field(default_factory=dict)
+    model: str = ""
 
     @property
-    def weight_tokens(self) -> int:
+    def label(self) -> str:
+        return f"{self.model}, {self.task.id} at {format_length(self.sample.ctx)}"
+
+    @property
+    def prompt(self) -> Prompt:
+        return self.sample.prompt
+
+    @property
+    def weight(self) -> int:
         """What it counts for in the progress: prompt and generation budget."""
         return self.sample.prompt_tokens + self.sample.max_new_tokens
 
@@ -340,9 +351,3 @@ def encode(tokenizer: Tokenizer, prompt: Prompt, answer_prefix: str) -> tuple[in
 
 def count(tokenizer: Tokenizer, request: Request) -> int:
     return tokenizer.count(tokenizer.render(request.prompt, request.answer_prefix))
-
-
-def describe(error: BaseException) -> str:
-    """An exception as one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__

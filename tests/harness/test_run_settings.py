@@ -15,9 +15,10 @@ from harness_fakes import (
     spec,
 )
 
-from kleval.harness import RowDone, run
+from kleval.harness import run
 from kleval.store import RunStore
 from kleval.types import Request, UsageError
+from kleval.work.events import UnitDone
 
 
 @pytest.mark.parametrize(
@@ -77,8 +78,8 @@ def test_an_amended_run_asks_only_for_what_is_new_and_equals_one_that_asked_for_
     events = []
     result = go(tmp_path / "run", limit=5, ctxs=(32, 16), repeats=2, amend=True, events=events)
     assert result.status == "complete"
-    assert len([event for event in events if isinstance(event, RowDone)]) == 60 - 6
-    assert set(events[0].amended) == {
+    assert len([event for event in events if isinstance(event, UnitDone)]) == 60 - 6
+    assert set(events[1].amended) == {
         "tasks: fake/one,fake/two -> fake/one,fake/two,fake/choice",
         "ctx: 16 -> 16,32",
         "limit: 3 -> 5",
@@ -136,7 +137,7 @@ def test_what_makes_two_models_incomparable_is_said(tmp_path):
     run(spec(tmp_path / "run", models=("one", "two")), backends.__getitem__, loader(OneCall()), events.append)
     manifest = RunStore.open(tmp_path / "run").manifest
     assert manifest["comparison"]["same_samples"] is False
-    assert events[0].caveats == tuple(manifest["caveats"])
+    assert events[1].caveats == tuple(manifest["caveats"])
     tokenizers, dtype, device = manifest["caveats"]
     assert "fake@one (fake-words), fake@two (b)" in tokenizers
     assert "float32" in dtype
