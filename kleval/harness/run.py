@@ -169,6 +169,10 @@ class _Session:
             on_retry=lambda n, seconds, message: self.on_event(ev.Retrying(model.name, n, seconds, message)),
         )
         for window in self._windows(model, backend):
+            for asked in window:
+                sample = asked.sample
+                self.store.put_prompt(model.name, asked.task.id, sample.ctx, sample.prompt_hash, sample.prompt)
+            self.store.sync()
             for asked, end in finish(window, backend, judge, policy):
                 self._file(model, asked, end)
                 if self.stopped:

@@ -16,7 +16,7 @@ from kleval.profiler.integrate import positions_for, sample_positions
 from kleval.profiler.memory import largest_batch
 from kleval.profiler.prefill_levels import prefill_repeats
 from kleval.profiler.workload import DECODE_TOKENS, Batch, ProfileSpec, protocol_of, unique_lengths
-from kleval.store.points import Kind
+from kleval.store.records import Kind
 
 if TYPE_CHECKING:
     from kleval.models.config import ModelConfig

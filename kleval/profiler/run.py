@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import kleval
+from kleval.files import usage_errors
 from kleval.profiler import events as ev
 from kleval.profiler.building import WEIGHTS, build, check_memory, shared_weight_bytes
 from kleval.profiler.environment import FREE_SHARE, fingerprint, free_bytes, resolve_device, resolve_dtype
@@ -15,7 +16,6 @@ from kleval.profiler.plan import Plan, default_memory_budget, fed_tokens, make_p
 from kleval.profiler.result import ProfileResult, close, result, to_the_end
 from kleval.profiler.workload import ProfileSpec, unique_lengths
 from kleval.store import RunStore
-from kleval.store.files import usage_errors
 from kleval.store.manifest import Status, now
 from kleval.store.settings import check
 from kleval.types import UsageError

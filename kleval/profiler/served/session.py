@@ -20,7 +20,7 @@ from kleval.profiler.served.prompts import generator
 from kleval.profiler.served.trace import Fault, Trace, judged, round_fault, round_values
 from kleval.store import Point, RunStore
 from kleval.store.manifest import now
-from kleval.store.points import Number
+from kleval.store.records import Number
 
 WARMUP_TOKENS = 8
 LENGTH_TOLERANCE = (
