@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import inspect
 import json
 import statistics
 import sys
@@ -66,12 +67,13 @@ def open_transformers(folder: Path) -> Prefill:
     from transformers.cache_utils import DynamicCache
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    name = next(n for n in ("cache", "past_key_values") if n in inspect.signature(model.forward).parameters)
 
     def prefill(ids: Any, chunk: int) -> tuple[Any, Step]:
         cache = DynamicCache(config=model.config)
 
         def forward(part: Any) -> Any:
-            return model(part, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[0, -1]
+            return model(part, **{name: cache}, use_cache=True, logits_to_keep=1).logits[0, -1]
 
         for part in ids.split(chunk or ids.shape[1], 1):
             logits = forward(part)

@@ -78,6 +78,12 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
+def test_files_on_the_map_are_there() -> None:
+    named = re.findall(r"`((?:kleval|tests)/[\w./]+)`", (ROOT / "docs" / "architecture.md").read_text("utf-8"))
+    assert len(named) > 30
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_the_commands_of_the_manual_were_found() -> None:
     assert len(COMMANDS) > 20
     assert len(BLOCKS) > 5

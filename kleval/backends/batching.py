@@ -1,4 +1,4 @@
-"""How many requests an engine in this process takes together: those of similar length whose states fit into memory."""
+"""Batches of an engine in this process: requests of similar length whose states fit into memory."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_CACHES = ("past_key_values", "cache_params")  # what a forward takes and returns its state as; the second is Mamba's
+# What a forward takes and returns its state as: newer releases of transformers, older ones, Mamba in older ones.
+_CACHES = ("cache", "past_key_values", "cache_params")
 _TRIED_TOKENS = (48, 24, 24, 12, 12)  # of the texts that a model is tried with; rounding adds up over long ones
 # Of the largest logit; a wrong mask or a lost state is off by far more, another order of the same sums by far less.
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6, torch.bfloat16: 0.08, torch.float16: 0.02}
@@ -78,13 +79,12 @@ class HFModel:
     bytes_fixed: int = 0
     bytes_per_token: int = 0
     _takes: frozenset[str] = field(default_factory=frozenset)
-    _cache: str = "past_key_values"
+    _cache: str = _CACHES[0]
     _rounding: float | None = None
     _trials: list[_Trial] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._takes = frozenset(inspect.signature(self.model.forward).parameters)
-        self._cache = next((name for name in _CACHES if name in self._takes), _CACHES[0])
 
     @property
     def dtype(self) -> torch.dtype:
@@ -94,13 +94,15 @@ class HFModel:
     def forward(self, ids: Tensor, mask: Tensor, rows: Rows, keep: int) -> Tensor:
         """Feed ids [B, T], mask 0 where a token is padding. Returns the logits of the last `keep` positions [B, keep, V]."""
         rows.mask = torch.cat([rows.mask, mask], 1)
-        given: dict[str, Any] = {"attention_mask": rows.mask, self._cache: rows.cache, "use_cache": True}
+        given: dict[str, Any] = {"attention_mask": rows.mask, "use_cache": True}
+        if rows.cache is not None:
+            given[self._cache] = rows.cache
         if "position_ids" in self._takes:
             given["position_ids"] = (rows.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         if "logits_to_keep" in self._takes:
             given["logits_to_keep"] = keep
         out = self.model(input_ids=ids, **given)
-        rows.cache = getattr(out, self._cache, None)
+        rows.cache = _cache_in(out)
         return out.logits[:, -keep:]
 
     def fresh(self, n: int) -> Rows:
@@ -115,10 +117,10 @@ class HFModel:
         if not all(bool(logits.isfinite().all()) for logits in first.whole):
             return f"its logits are not finite in {str(self.dtype).removeprefix('torch.')}"
         if self._state(first.ids[:1]).cache is None:
-            return f"it returns no {self._cache}"
-        self._measure(first.ids)
-        if not self._holds(lambda t: (self._continued(t.ids), t.whole[:1])):
+            return f"it returns no {' or '.join(_CACHES)}"
+        if not any(self._goes_on_as(name) for name in self._names()):
             return "a step from its cache gives other logits than the whole text"
+        self._measure(first.ids)
         self.chunked = self._holds(lambda t: (self._in_chunks(t.ids[:1], 0), t.whole[:1]))
         self.batched = self._holds(lambda t: (self._leaving(t.ids), t.whole[1:]))
         self.padded = self.batched and self._holds(
@@ -129,6 +131,15 @@ class HFModel:
         )
         self._trials.clear()
         return ""
+
+    def _names(self) -> Sequence[str]:
+        """What the cache may be handed over as: as the forward names it; all that are known where it names none of them."""
+        return [name for name in _CACHES if name in self._takes][:1] or _CACHES
+
+    def _goes_on_as(self, name: str) -> bool:
+        """Whether a step from the cache is that of the whole text when the cache is handed over by this name."""
+        self._cache = name
+        return self._holds(lambda t: (self._continued(t.ids), t.whole[:1]))
 
     def _trial(self, at: int) -> _Trial:
         """Made when first asked for."""
@@ -205,9 +216,15 @@ class HFModel:
     def _measure(self, ids: Tensor) -> None:
         """Two lengths give what a row's state has whatever its length, and what it gains by token."""
         n = ids.shape[1]
-        few, many = (_bytes(self._state(ids[:1, :m]).cache) for m in (n // 2, n))
+        few, many = (sum(state_bytes(self._state(ids[:1, :m]).cache).values()) for m in (n // 2, n))
         self.bytes_per_token = max(0, (many - few) // (n - n // 2))
         self.bytes_fixed = max(0, many - self.bytes_per_token * n)
+
+
+def _cache_in(out: Any) -> Any:
+    """Read from what an answer holds: releases that renamed the state answer for its old names too, with a warning."""
+    held = dict(out.items()) if isinstance(out, Mapping) else vars(out)
+    return next((held[name] for name in _CACHES if held.get(name) is not None), None)
 
 
 def _apart(found: Tensor, expected: Tensor) -> float:
@@ -220,21 +237,37 @@ def _split(ids: Tensor) -> int:
     return ids.shape[1] * 5 // 12
 
 
-def _bytes(cache: Any) -> int:
-    """Of all tensors that a cache holds, wherever it holds them."""
-    found: dict[int, int] = {}
-    stack, seen = [cache], set()
+def state_bytes(cache: Any) -> dict[str, int]:
+    """Bytes of all tensors that a cache holds, wherever it holds them, by what their attributes' names tell: `kv` (keys and
+    values), `conv`, `recurrent`, else `other`."""
+    found: dict[int, tuple[str, int]] = {}
+    stack, seen = [("other", cache)], set()
     while stack:
-        one = stack.pop()
+        name, one = stack.pop()
         if id(one) in seen:
             continue
         seen.add(id(one))
         if isinstance(one, Tensor):
-            found[one.data_ptr()] = max(found.get(one.data_ptr(), 0), one.numel() * one.element_size())
+            nbytes = one.numel() * one.element_size()
+            found[one.data_ptr()] = max(found.get(one.data_ptr(), (name, 0)), (name, nbytes), key=lambda part: part[1])
         elif isinstance(one, dict):
-            stack += one.values()
+            stack += [(_component(key, name), value) for key, value in one.items()]
         elif isinstance(one, list | tuple):
-            stack += one
+            stack += [(name, value) for value in one]
         elif hasattr(one, "__dict__") and type(one).__module__.startswith("transformers"):
-            stack += vars(one).values()
-    return sum(found.values())
+            stack += [(_component(key, name), value) for key, value in vars(one).items()]
+    total: dict[str, int] = {}
+    for name, nbytes in found.values():
+        if nbytes:
+            total[name] = total.get(name, 0) + nbytes
+    return total
+
+
+def _component(attribute: Any, above: str) -> str:
+    """The part of a state that an attribute of a cache holds; what it stands in, where its name does not tell."""
+    text = str(attribute)
+    if "conv" in text:
+        return "conv"
+    if "recurrent" in text or "ssm" in text:
+        return "recurrent"
+    return "kv" if text.startswith(("key", "value")) else above

@@ -1,4 +1,4 @@
-"""What requests have in common at their beginnings, as a tree: planned here, prefilled by the backends.
+"""Shared prefixes of requests, as a tree: planned here, prefilled by the backends.
 
 Token sequences go into a radix tree (Morrison 1968; vLLM and SGLang keep one over their caches): an edge holds tokens that all
 sequences below it share, and is split where one of them leaves it. Every token of every sequence is looked at once, whole edges at a

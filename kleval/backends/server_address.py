@@ -1,4 +1,4 @@
-"""Where a server is, and what must never be written: keys, and credentials that stand in its address.
+"""Address of a server, and its secrets, which are never written: keys, and credentials in the address.
 
 What is printed, logged, stored or raised goes through `Server.hide`, and names the address without user, password and query.
 """

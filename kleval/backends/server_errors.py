@@ -1,4 +1,4 @@
-"""What servers say when they do not answer, in kleval's kinds of failure.
+"""Error messages of servers, translated into kleval's kinds of failure.
 
 The messages are those of vLLM 0.32 (two different ones for a prompt that is too long), llama-cpp-python 0.3.36 and llama.cpp's
 own server, SGLang, and what hosted services say; a status code decides where no message is known.

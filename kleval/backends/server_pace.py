@@ -1,4 +1,4 @@
-"""How many requests are in flight: more with every answer, half as many when the server says 429, and only then.
+"""Congestion control: one more request in flight with every answer, half as many when the server says 429, and only then.
 
 Starts at half of what is allowed. Until the first 429 an answer allows one more; after it, as many answers as are in flight do
 (additive increase, multiplicative decrease). Requests that were sent before the last halving do not halve again.

@@ -1,4 +1,4 @@
-"""How a vLLM engine is made from a BackendSpec: its environment, its arguments, what it turned out to be.
+"""Construction of a vLLM engine from a BackendSpec: environment, arguments, and the settings that it ended up with.
 
 vLLM reads its environment when it is imported, so it is set before: no usage statistics, its log on stderr (stdout is the
 result's) and errors alone. Variables that are set already stay. Without an accelerator the engine runs in this process

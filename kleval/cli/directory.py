@@ -1,4 +1,4 @@
-"""Where a command without --out writes: where the very same command stopped before its end, or a new place."""
+"""Output directory of a command without --out: that of the very same command that stopped before its end, else a new one."""
 
 from __future__ import annotations
 

@@ -19,10 +19,11 @@ from typing import Literal
 import click
 
 from kleval.cli import options
-from kleval.cli.console import emit, size
+from kleval.cli.console import emit
+from kleval.text import size
 
 REQUIRED = (
-    "filelock", "httpx2", "huggingface_hub", "jinja2", "nltk", "numpy", "plotly", "psutil", "pydantic", "rich",
+    "filelock", "httpx2", "huggingface_hub", "jinja2", "nltk", "numpy", "pandas", "plotly", "psutil", "pydantic", "rich",
     "sacrebleu", "safetensors", "scipy", "tiktoken", "tokenizers", "tree_sitter", "tree_sitter_cpp", "tree_sitter_java",
     "tree_sitter_python", "tree_sitter_rust", "tree_sitter_typescript", "wonderwords",
 )  # fmt: skip
@@ -92,7 +93,7 @@ def _python() -> Iterator[Check]:
 def _packages() -> Iterator[Check]:
     missing = [name for name in REQUIRED if importlib.util.find_spec(name) is None]
     if missing:
-        yield Check("packages", "broken", f"{', '.join(missing)} not installed: pip install -c constraints.txt -e .")
+        yield Check("packages", "broken", f"{', '.join(missing)} not installed: pip install -c locks/kleval.txt -e .")
     else:
         yield Check("packages", "ok", f"all {len(REQUIRED)} required packages")
 

@@ -162,3 +162,7 @@ def _click_message(error: click.ClickException) -> str:
 def _os_message(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}"
+
+
+if __name__ == "__main__":
+    main()

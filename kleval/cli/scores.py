@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kleval.cli.console import table
-from kleval.lengths import format_length
+from kleval.text import format_length
 
 if TYPE_CHECKING:
     from kleval.tables.cells import Cell

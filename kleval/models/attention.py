@@ -1,23 +1,27 @@
 """The MLA mixer: projections around the latent cache, with rotated or unrotated (NoPE) rope dims.
 
 Without a cache the training form; with one, for a single token per row on a device that has it the split kernel of `mla_triton`, else
-the absorbed or the expanded form of `mla`, whichever is less work.
+the absorbed or the expanded form of `mla`, whichever is less work. `latent_step` is the decode step on a CPU.
 
 Parameter names are the published ones (`self_attn.kv_a_proj_with_mqa.weight`, ...).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from kleval.models.cache import LatentState
+from kleval.models.cache import LatentState, State
 from kleval.models.config import ModelConfig
-from kleval.models.modules import RMSNorm, linear
+from kleval.models.modules import RMSNorm, linear, row_norm
 from kleval.ops import mla
 from kleval.ops.available import usable
 from kleval.ops.mla_training import causal_attention
 
+# [B, hidden], state, positions [B, 1] -> [B, hidden]
+Step = Callable[[Tensor, State, Tensor], Tensor]
 LATENT_EPS = 1e-6  # fixed in the published model code and in transformers, whatever rms_norm_eps is; vLLM takes rms_norm_eps here
 
 
@@ -68,3 +72,26 @@ class LatentAttention(nn.Module):
         full = mla.to_latent(q.to(state.dtype), kv_b, self.nope)[:, :, 0].transpose(0, 1)  # [B, H, rank + rope]
         latent = mla_triton.decode(full, table, state.lengths, self.rank, self.scale, extra=1)
         return mla.from_latent(latent.transpose(0, 1).unsqueeze(2).to(q.dtype), kv_b, self.nope)
+
+
+def latent_step(mixer: LatentAttention, norm: Callable[[Tensor], Tensor]) -> Step:
+    """The decode step on a CPU, one token per row: [B, hidden] plus the mixer of its norm; one product for all that reads the input."""
+    heads, rank, nope = mixer.heads, mixer.rank, mixer.nope
+    inputs = torch.cat([mixer.q_proj.weight, mixer.kv_a_proj_with_mqa.weight]).t()
+    sizes = (len(mixer.q_proj.weight), rank, mixer.rope)
+    latent_norm, output = row_norm(mixer.kv_a_layernorm), mixer.o_proj.weight.detach().t()
+    kv_b = mixer.kv_b_proj.weight.detach().view(heads, -1, rank)
+
+    def step(x: Tensor, state: State, positions: Tensor) -> Tensor:
+        assert isinstance(state, LatentState)
+        q, latent, rope = torch.mm(norm(x), inputs).split_with_sizes(sizes, 1)
+        q = q.view(len(x), 1, heads, -1)
+        if mixer.theta is not None:
+            rope = mla.apply_rope(rope.view(len(x), 1, 1, -1), positions, mixer.theta).view(len(x), -1)
+            q = torch.cat([q[..., :nope], mla.apply_rope(q[..., nope:], positions, mixer.theta)], -1)
+        counts = state.counts(1)
+        state.write(torch.cat([latent_norm(latent), rope], 1).unsqueeze(1))
+        o = mla.cached_attention(q, state.rows(), counts, kv_b, nope, mixer.scale)
+        return torch.addmm(x, o.reshape(len(x), -1), output)
+
+    return step

@@ -81,6 +81,9 @@ class RecurrentState:
             self.recurrent, self.conv = recurrent, conv
 
 
+State = LatentState | RecurrentState
+
+
 class HybridCache:
     """States of all layers for `batch` sequences.
 
@@ -114,7 +117,7 @@ class HybridCache:
 
     def _assemble(self, recurrent: Sequence[RecurrentState]) -> None:
         states, latent = iter(recurrent), iter(range(self._latents.layers))
-        self.layers: list[LatentState | RecurrentState] = [
+        self.layers: list[State] = [
             LatentState(self._latents, next(latent)) if mixer == "mla" else next(states)
             for mixer in self.config.layer_mixers
         ]

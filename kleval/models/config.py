@@ -1,4 +1,4 @@
-"""What a model is: one frozen record for the four architectures at any size.
+"""Configuration of a model: one frozen record for the four architectures at any size.
 
 Field names are those of the published `config.json` (Hugging Face `moonshotai/Kimi-Linear-48B-A3B-Instruct`) where it has one.
 `layer_mixers` replaces its 1-based `kda_layers` and `full_attn_layers`; `embedding_multiplier` is an addition (1 there). The published
@@ -12,8 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
-from kleval.models import costs
-from kleval.models.costs import StateBytes
+from kleval.models.costs import Costs
 from kleval.types import UsageError
 
 Architecture = Literal["kimi-linear", "kimi-linear-rope", "gdn-h", "mla"]
@@ -37,7 +36,7 @@ FIXED: Mapping[str, Any] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class ModelConfig:
+class ModelConfig(Costs):
     """layer_mixers: the mixer of each layer. num_experts 0: every layer is dense (`intermediate_size`).
 
     kda_*: KDA and GDN alike; kda_head_dim is also the rank of the two low-rank gates. mla_use_nope False: the rope dims are
@@ -83,10 +82,6 @@ class ModelConfig:
             )
 
     @property
-    def num_hidden_layers(self) -> int:
-        return len(self.layer_mixers)
-
-    @property
     def kda_layers(self) -> tuple[int, ...]:
         """Layers with KDA or GDN, counted from 1 as published."""
         return tuple(i for i, mixer in enumerate(self.layer_mixers, 1) if mixer != "mla")
@@ -95,9 +90,6 @@ class ModelConfig:
     def full_attn_layers(self) -> tuple[int, ...]:
         """Layers with MLA, counted from 1 as published."""
         return tuple(i for i, mixer in enumerate(self.layer_mixers, 1) if mixer == "mla")
-
-    def is_moe(self, layer: int) -> bool:
-        return self.num_experts > 0 and layer >= self.first_k_dense_replace
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
@@ -131,44 +123,3 @@ class ModelConfig:
             "head_dim": self.hidden_size // self.num_attention_heads,
             **FIXED,
         }
-
-    def parameters(self) -> int:
-        return sum(costs.parameters(self).values())
-
-    def parameters_by_component(self) -> dict[str, int]:
-        return costs.parameters(self)
-
-    def active_parameters(self) -> int:
-        """Those that one token passes through, embedding lookup not counted."""
-        return sum(costs.parameters(self, active=True).values())
-
-    def active_parameters_by_component(self) -> dict[str, int]:
-        return costs.parameters(self, active=True)
-
-    def weight_bytes(self, dtype: str = "bfloat16") -> int:
-        return costs.weight_bytes(self, dtype)
-
-    def state_bytes(self, ctx: int, batch: int = 1, dtype: str = "bfloat16") -> StateBytes:
-        """Of `batch` sequences of ctx tokens each."""
-        return costs.state_bytes(self, ctx, batch, dtype)
-
-    def prefill_flops(self, ctx: int, start: int = 0) -> int:
-        """Of tokens start ... ctx - 1, given those before, and one row of logits."""
-        return sum(costs.prefill_flops(self, ctx, start).values())
-
-    def prefill_flops_by_component(self, ctx: int, start: int = 0) -> dict[str, int]:
-        return costs.prefill_flops(self, ctx, start)
-
-    def decode_flops(self, ctx: int, batch: int = 1) -> int:
-        """Of one step with ctx tokens behind it."""
-        return sum(costs.decode_flops(self, ctx, batch).values())
-
-    def decode_flops_by_component(self, ctx: int, batch: int = 1) -> dict[str, int]:
-        return costs.decode_flops(self, ctx, batch)
-
-    def decode_bytes(self, ctx: int, batch: int = 1, dtype: str = "bfloat16") -> int:
-        """Read and written by one step with ctx tokens behind it, at least."""
-        return sum(costs.decode_bytes(self, ctx, batch, dtype).values())
-
-    def decode_bytes_by_component(self, ctx: int, batch: int = 1, dtype: str = "bfloat16") -> dict[str, int]:
-        return costs.decode_bytes(self, ctx, batch, dtype)

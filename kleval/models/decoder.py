@@ -1,4 +1,4 @@
-"""The decoder shared by the four architectures: embeddings, blocks, final norm, head.
+"""Decoder shared by the four architectures: embeddings, blocks, final norm, head.
 
 `hidden` runs tokens through the blocks, with or without a cache; `logits` is apart, so that training computes it on answer
 positions only and prefill on the last one.
@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kleval.models.attention import Step
 from kleval.models.cache import HybridCache
 from kleval.models.config import ModelConfig
 from kleval.models.layers import Block
 from kleval.models.modules import RMSNorm
-from kleval.models.single import SingleToken, Step
 
 
 class _Body(nn.Module):
@@ -37,7 +37,6 @@ class Decoder(nn.Module):
         self.model = _Body(config)
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self._single: SingleToken | None = None
 
     def hidden(self, ids: Tensor, cache: HybridCache | None = None, lengths: Tensor | None = None) -> Tensor:
         """ids [B, T] -> [B, T, hidden] after the final norm.
@@ -48,9 +47,9 @@ class Decoder(nn.Module):
         """
         batch, tokens = ids.shape
         if cache is not None and tokens == 1 and lengths is None and ids.device.type == "cpu":
-            blocks = self._single_token()
+            blocks = [block.steps() for block in self.model.layers if isinstance(block, Block)]
             if None not in blocks:
-                return self._one_each(ids, cache, blocks)
+                return self._one_token_each(ids, cache, blocks)
         steps = torch.arange(tokens, device=ids.device)
         valid = None if lengths is None else steps < lengths[:, None]
         if cache is None:
@@ -69,14 +68,8 @@ class Decoder(nn.Module):
         logits = F.linear(hidden, head.weight)
         return logits if logits.dtype == torch.float64 else logits.float()
 
-    def _single_token(self) -> list[tuple[Step, Step] | None]:
-        """The decode steps of all blocks; None where a block's weights want gradients."""
-        if self._single is None:
-            self._single = SingleToken(block for block in self.model.layers if isinstance(block, Block))
-        return self._single.ready()
-
     @torch.no_grad()
-    def _one_each(self, ids: Tensor, cache: HybridCache, blocks: Sequence[tuple[Step, Step] | None]) -> Tensor:
+    def _one_token_each(self, ids: Tensor, cache: HybridCache, blocks: Sequence[tuple[Step, Step] | None]) -> Tensor:
         """`hidden` of one token per row on a CPU, ids [B, 1]."""
         cache.begin(1)
         x = self.model.embed_tokens(ids[:, 0])

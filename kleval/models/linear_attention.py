@@ -4,26 +4,29 @@ Parameter names are the published ones of KDA, as vLLM reads them. GDN has no pu
 (hidden -> H) in place of the two f matrices, `A_log` and `dt_bias` of shape [H].
 
 Everything that reads the layer's input is one matrix product in inference (`Inputs`); in training the same matrices stay apart.
-One token per row, the decode step, has its own form: in place on the state, with as few operations as there are, because each
-costs its call; on CUDA the kernels of `ops.kda_triton` where there are any.
+One token per row, the decode step, has its own forms: on a CPU in place on the state, with as few operations as there are, because
+each costs its call (`linear_step`); on CUDA the kernels of `ops.kda_triton` and `ops.linear_triton` where there are any
+(`kernel_step`, and `linear_prefill` for a prompt, with few passes over memory).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kleval.models.cache import RecurrentState
+from kleval.models.attention import Step
+from kleval.models.cache import RecurrentState, State
 from kleval.models.config import ModelConfig
-from kleval.models.derived import Derived
 from kleval.models.modules import RMSNorm, linear
+from kleval.models.packed_weights import Packed
 from kleval.ops.available import usable
 from kleval.ops.gdn import chunk_gdn, step_gdn
 from kleval.ops.kda import chunk_kda, step_kda
-from kleval.ops.norm import gated_rms_norm, l2_norm
+from kleval.ops.norm import L2_EPS, gated_rms_norm, l2_norm
 from kleval.ops.short_conv import short_conv
 
 
@@ -60,13 +63,11 @@ class LinearAttention(nn.Module):
         self.g_a_proj, self.g_b_proj = linear(hidden, dim), linear(dim, inner)
         self.o_norm = RMSNorm(dim, config.rms_norm_eps)
         self.o_proj = linear(inner, hidden)
-        self._inputs: Derived[Inputs] | None = None
+        self._inputs: Packed[Inputs] | None = None
 
     def forward(self, x: Tensor, state: RecurrentState | None, valid: Tensor | None, lengths: Tensor | None) -> Tensor:
         """x [B, T, hidden] -> [B, T, hidden]; valid [B, T] marks real tokens, lengths [B] counts them; state is advanced."""
         if state is not None and x.shape[1] > 1 and not torch.is_grad_enabled() and usable("step", x.device):
-            from kleval.models.fused import linear_prefill
-
             fused = linear_prefill(self, x, state, valid, lengths)
             if fused is not None:
                 return fused
@@ -123,7 +124,7 @@ class LinearAttention(nn.Module):
         if self._inputs is None:
             first = ["f_proj"] if self.per_head else ["f_a_proj"]
             names = ["q_proj", "k_proj", "v_proj", *first, "g_a_proj", "b_proj", "q_conv1d", "k_conv1d", "v_conv1d"]
-            self._inputs = Derived(self, [*(f"{n}.weight" for n in names), "A_log", "dt_bias"], self._make_inputs)
+            self._inputs = Packed(self, [*(f"{n}.weight" for n in names), "A_log", "dt_bias"], self._make_inputs)
         return self._inputs.get()
 
     def _make_inputs(self) -> Inputs:
@@ -143,3 +144,152 @@ class LinearAttention(nn.Module):
     @staticmethod
     def _wide(x: Tensor) -> torch.dtype:
         return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def linear_prefill(
+    layer: LinearAttention, x: Tensor, state: RecurrentState, valid: Tensor | None, lengths: Tensor | None
+) -> Tensor | None:
+    """`LinearAttention.forward` for several tokens, without gradient: what is between products and delta rule in two kernels.
+
+    None where the parameters want a gradient: then nothing has happened.
+    """
+    from kleval.ops import linear_triton
+
+    inputs = layer.inputs()
+    if inputs is None:
+        return None
+    batch, tokens, _ = x.shape
+    qkv, f, low, b = F.linear(x, inputs.weight).split_with_sizes(inputs.sizes, -1)
+    q, k, v = linear_triton.prepare(qkv, inputs.taps.squeeze(1), state.conv, layer.heads)
+    g, beta = layer._decay(f, inputs), torch.sigmoid(b.to(state.recurrent.dtype))
+    if valid is not None:
+        g = g.masked_fill(~valid.view(batch, tokens, *[1] * (g.dim() - 2)), 0.0)
+        beta = beta.masked_fill(~valid.unsqueeze(-1), 0.0)
+    o, final = (chunk_gdn if layer.per_head else chunk_kda)(q, k, v, g, beta, state.recurrent)
+    state.set(final, _tail_after(qkv, state.conv, lengths))
+    gate = F.linear(low, layer.g_b_proj.weight).flatten(0, 1)
+    y = linear_triton.gated_norm_step(o.flatten(0, 1).contiguous(), layer.o_norm.weight, gate, layer.eps)
+    return F.linear(y, layer.o_proj.weight).view(batch, tokens, -1)
+
+
+def _tail_after(x: Tensor, tail: Tensor, lengths: Tensor | None) -> Tensor:
+    """The last W - 1 inputs after x [B, T, D] with tail [B, D, W - 1] before it; lengths [B]: tokens of x that are real."""
+    width, tokens = tail.shape[-1], x.shape[1]
+    before = tail.transpose(1, 2).to(x.dtype)
+    if lengths is None:
+        last = x[:, -width:] if tokens >= width else torch.cat([before, x], 1)[:, -width:]
+        return last.transpose(1, 2)
+    at = lengths[:, None] + torch.arange(
+        -width, 0, device=x.device
+    )  # [B, W - 1] positions in x, negative ones in the tail
+    channels = x.shape[2]
+
+    def pick(source: Tensor, index: Tensor) -> Tensor:
+        return source.gather(1, index.clamp(0, source.shape[1] - 1)[..., None].expand(-1, -1, channels))
+
+    return torch.where((at < 0)[..., None], pick(before, at + width), pick(x, at)).transpose(1, 2)
+
+
+def kernel_step(layer: LinearAttention, x: Tensor, state: RecurrentState) -> Tensor:
+    """The decode step through the Triton kernels of `ops`: x [B, hidden] -> [B, hidden]; the state is updated in place."""
+    from kleval.ops import kda_triton, linear_triton
+
+    inputs = layer.inputs()
+    if inputs is None or not state.recurrent.is_contiguous():
+        y: Tensor = layer(x.unsqueeze(1), state, None, None).squeeze(1)
+        return y.contiguous()
+    qkv, f, low, b = F.linear(x, inputs.weight).split_with_sizes(inputs.sizes, -1)
+    q, k, v = linear_triton.conv_step(qkv, inputs.taps.squeeze(1), state.conv).chunk(3, dim=-1)
+    if not layer.per_head:
+        f = F.linear(f, layer.f_b_proj.weight)
+    rates, bias = layer.A_log.view(-1), layer.dt_bias
+    o = kda_triton.raw_step(q, k, v, f, b, rates, bias, state.recurrent, per_channel=not layer.per_head)
+    gate = F.linear(low, layer.g_b_proj.weight)
+    return F.linear(linear_triton.gated_norm_step(o, layer.o_norm.weight, gate, layer.eps), layer.o_proj.weight)
+
+
+def linear_step(mixer: LinearAttention, norm: Callable[[Tensor], Tensor]) -> Step:
+    """The decode step on a CPU, one token per row: [B, hidden] plus the mixer of its norm.
+
+    What is spared: views and module calls, products of the same input (one matrix for all projections), copies (the state is updated
+    in place), the addition to the residual stream (made by the last product).
+    """
+    weights = _linear_weights(mixer)
+
+    def step(x: Tensor, state: State, positions: Tensor) -> Tensor:
+        assert isinstance(state, RecurrentState)
+        return _linear_step(weights, x, norm(x), state)
+
+    return step
+
+
+@dataclass(frozen=True, slots=True)
+class _LinearWeights:
+    """Matrices transposed, inputs first. inputs: q, k and v; f; g_a; b, as `LinearAttention` concatenates them."""
+
+    heads: int
+    dim: int
+    inputs: Tensor
+    sizes: tuple[int, int, int, int]
+    taps: Tensor  # [W, 3 H D]
+    forget: Tensor | None  # f_b
+    bias: Tensor
+    rate: Tensor
+    gate: Tensor  # g_b
+    norm: Tensor  # o_norm
+    eps: Tensor  # of queries' and keys' norm
+    output_eps: Tensor
+    output: Tensor
+
+
+def _linear_weights(mixer: LinearAttention) -> _LinearWeights:
+    inputs = mixer.inputs()
+    assert inputs is not None
+    return _LinearWeights(
+        mixer.heads,
+        mixer.dim,
+        inputs.weight.t(),
+        inputs.sizes,
+        inputs.taps.squeeze(1).t(),
+        None if mixer.per_head else mixer.f_b_proj.weight.detach().t(),
+        inputs.bias,
+        inputs.rate.view(-1, 1),
+        mixer.g_b_proj.weight.detach().t(),
+        mixer.o_norm.weight.detach(),
+        inputs.bias.new_full((), L2_EPS),
+        inputs.bias.new_full((), mixer.eps * mixer.dim),
+        mixer.o_proj.weight.detach().t(),
+    )
+
+
+def _linear_step(w: _LinearWeights, x: Tensor, normed: Tensor, state: RecurrentState) -> Tensor:
+    """x [B, hidden] plus the mixer's output; the state's tensors are updated in place or replaced."""
+    batch, heads, dim = len(x), w.heads, w.dim
+    pairs = batch * heads
+    qkv, f, low, b = torch.mm(normed, w.inputs).split_with_sizes(w.sizes, 1)
+    window = torch.cat([state.conv.transpose(1, 2), qkv.unsqueeze(1)], 1)  # [B, W, 3 H D]
+    state.conv = window[:, 1:].clone().transpose(1, 2)
+    qkv = F.silu((window * w.taps).sum(1), inplace=True)
+    if w.forget is not None:
+        f = torch.mm(f, w.forget)
+    gate = torch.mm(low, w.gate)
+    recurrent = state.recurrent
+    if recurrent.dtype != x.dtype:
+        qkv, b, gate = qkv.to(recurrent.dtype), b.to(recurrent.dtype), gate.to(recurrent.dtype)
+    if recurrent.is_inference() and not torch.is_inference_mode_enabled():
+        recurrent = state.recurrent = recurrent.clone()  # it may not be written to out here
+    s = recurrent.view(pairs, dim, dim)
+    qkv = qkv.view(batch, 3, heads, dim).transpose(0, 1).reshape(3, pairs, 1, dim)
+    size = torch.linalg.vector_norm(qkv[:2], dim=3, keepdim=True)
+    inverse_q, inverse_k = torch.addcmul(w.eps, size, size).rsqrt_().unbind()
+    q, k, v = qkv.unbind()
+    k = k * inverse_k
+    s.mul_(F.softplus(w.bias + f).view(batch, heads, -1).mul_(w.rate).exp_().view(pairs, -1, 1))
+    error = (v - torch.bmm(k, s)).mul_(torch.sigmoid(b).view(pairs, 1, 1))
+    s.baddbmm_(k.transpose(1, 2), error)
+    # The queries' scale dim^-1/2 is left out: under the norm that follows it comes to dim times the epsilon.
+    o = torch.bmm(q, s).mul_(inverse_q)
+    size = torch.linalg.vector_norm(o, dim=2, keepdim=True)
+    o.mul_(torch.addcmul(w.output_eps, size, size, value=1.0 / dim).rsqrt_()).mul_(w.norm)
+    o = o.view(batch, -1).mul_(gate.sigmoid_())
+    return torch.addmm(x, o if o.dtype == x.dtype else o.to(x.dtype), w.output)

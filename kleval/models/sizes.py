@@ -1,4 +1,4 @@
-"""The sizes that have a name, and the four architectures at each.
+"""Named sizes of a model, and the four architectures at each.
 
 `48b-a3b` is the published shape (moonshotai/Kimi-Linear-48B-A3B-*, config.json at revision e1df551a): 27 layers, MLA in the last and
 in every fourth. `1b` and `0.1b` are kleval's, with its proportions: the same heads (128; 128 + 64 for MLA's queries), 3:1, a dense

@@ -1,4 +1,4 @@
-"""Which device kernels are used, and why one is not.
+"""Choice between device kernels and torch forms, with the reason where a kernel is not used.
 
 Every operator has a torch form that runs anywhere; a device kernel takes its place where three things hold: the tensors are on a
 CUDA device, the packages it needs are there, and it has not been disabled. `check.check_kernels` disables what it finds wrong.

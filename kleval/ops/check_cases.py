@@ -1,4 +1,4 @@
-"""What each device kernel is asked, and the answer in float64 by the plain forms; see `check`.
+"""Test cases of each device kernel, with the answer in float64 by the plain forms; see `check`.
 
 Every case yields (label, tolerance, (what the kernel gave, what it should be)). Tolerances are relative: bfloat16 rounds to 2^-9 and a
 chunk's products are rounded between its stages, 2e-2; float32 kernels 1e-4. A miscompiled kernel is off by far more than either.

@@ -26,6 +26,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from kleval.ops.delta_chunks import double_decays, halves, pair_products, rows_and_columns
+from kleval.ops.delta_rule_inference import chunk_inference
+
 DEFAULT_CHUNK_TOKENS = 32
 
 
@@ -71,8 +74,6 @@ def chunk_delta_rule(
     with torch.autocast(q.device.type, enabled=False):
         state = _state(q, v, initial_state)
         if chunk > 1 and not _needs_gradient(q, k, v, g, beta, state):
-            from kleval.ops.delta_rule_inference import chunk_inference
-
             q, k, v, g, beta = (x.to(dtype) for x in (q, k, v, g, beta))
             o, final = chunk_inference(q, k, v, g, beta, state, chunk)
             return o.to(out_dtype), final
@@ -115,7 +116,7 @@ class _ChunkDeltaRule(torch.autograd.Function):
         n, _, _, width = q.shape
         q = q * width**-0.5
         prefix, suffix, qk, kk, inverse = (
-            x.unflatten(0, q.shape[:2]) for x in _pairs(*(x.flatten(0, 1) for x in (q, k, g, beta)))
+            x.unflatten(0, q.shape[:2]) for x in pair_products(*(x.flatten(0, 1) for x in (q, k, g, beta)))
         )
         k_in, k_out, q_in = prefix * k, suffix * k, prefix * q
         total = prefix[:, :, -1, :, None]  # [n, N, K or 1, 1]
@@ -192,28 +193,6 @@ def _narrow(x: Tensor, width: int) -> Tensor:
     return x if x.shape[-1] == width else x.sum(-1, keepdim=True)
 
 
-def _pairs(q: Tensor, k: Tensor, g: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Everything inside a chunk, by doubling. q, k [m, C, K], g [m, C, K or 1], beta [m, C, 1].
-
-    Returns prefix P, suffix X (as g), Tril(q_i D_ij k_j), StrictTril(k_i D_ij k_j) and the inverse T, [m, C, C] each.
-    """
-    m, chunk, _ = q.shape
-    prefix, suffix = g.exp(), torch.ones_like(g)
-    qk = (q * k).sum(-1).view(m * chunk, 1, 1)
-    kk, inverse = torch.zeros_like(qk), torch.ones_like(qk)
-    size = 1
-    while size < chunk:
-        right, left = _rows_and_columns(q, k, prefix, suffix, size)
-        product = torch.bmm(right, left.transpose(-1, -2))  # [pairs, 2 s, s]
-        qk_cross, kk_cross = product[:, :size], product[:, size:]
-        below = kk_cross * _halves(beta, size)[1]
-        inverse_cross = -below if size == 1 else -(inverse[1::2] @ (below @ inverse[::2]))
-        qk, kk, inverse = _grow(qk, qk_cross), _grow(kk, kk_cross), _grow(inverse, inverse_cross)
-        _double(prefix, suffix, size)
-        size *= 2
-    return prefix, suffix, qk, kk, inverse
-
-
 def _pairs_backward(
     q: Tensor,
     k: Tensor,
@@ -237,26 +216,26 @@ def _pairs_backward(
     levels = []
     size = 1
     while size < chunk:
-        right, left = _rows_and_columns(q, k, prefix, suffix, size)
+        right, left = rows_and_columns(q, k, prefix, suffix, size)
         d_product = torch.cat([_cross(d_qk, size), _cross(d_kk, size)], 1)  # [pairs, 2 s, s]
         if size == 1:  # outer products: a batch of matrix products this small is several times slower
             d_right, d_left = d_product * left, (d_product * right).sum(1, keepdim=True)
         else:
             d_right, d_left = torch.bmm(d_product, left), torch.bmm(d_product.transpose(-1, -2), right)
-        decay_left, decay_right = _halves(suffix, size)[0], _halves(prefix, size)[1]
-        _halves(d_q, size)[1].addcmul_(decay_right, d_right[:, :size])
-        d_k_left, d_k_right = _halves(d_k, size)
+        decay_left, decay_right = halves(suffix, size)[0], halves(prefix, size)[1]
+        halves(d_q, size)[1].addcmul_(decay_right, d_right[:, :size])
+        d_k_left, d_k_right = halves(d_k, size)
         d_k_right.addcmul_(decay_right, d_right[:, size:])
         d_k_left.addcmul_(decay_left, d_left)
         d_right *= right
         d_left *= left
         levels.append((_narrow(d_right[:, :size] + d_right[:, size:], width), _narrow(d_left, width)))
-        _double(prefix, suffix, size)
+        double_decays(prefix, suffix, size)
         size *= 2
     for of_right, of_left in reversed(levels):
         size //= 2
-        prefix_left, prefix_right = _halves(log_prefix, size)
-        suffix_left, _ = _halves(log_suffix, size)
+        prefix_left, prefix_right = halves(log_prefix, size)
+        suffix_left, _ = halves(log_suffix, size)
         prefix_left[:, -1] += prefix_right.sum(1)
         prefix_right[:, -1] += suffix_left.sum(1)
         prefix_right += of_right
@@ -264,41 +243,8 @@ def _pairs_backward(
     return log_prefix
 
 
-def _halves(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Views of the left and right blocks of s tokens, [m * C / 2 s, s, D] each."""
-    blocks = x.view(-1, 2, size, x.shape[-1])
-    return blocks[:, 0], blocks[:, 1]
-
-
-def _rows_and_columns(q: Tensor, k: Tensor, prefix: Tensor, suffix: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Queries over keys of the right blocks times P, [pairs, 2 s, K]; keys of the left blocks times X, [pairs, s, K]."""
-    k_left, k_right = _halves(k, size)
-    decay = _halves(prefix, size)[1]
-    right = q.new_empty(len(k_left), 2 * size, k.shape[-1])
-    torch.mul(_halves(q, size)[1], decay, out=right[:, :size])
-    torch.mul(k_right, decay, out=right[:, size:])
-    return right, k_left * _halves(suffix, size)[0]
-
-
-def _double(prefix: Tensor, suffix: Tensor, size: int) -> None:
-    """Extend P and X in place from blocks of s tokens to blocks of 2 s."""
-    prefix_left, prefix_right = _halves(prefix, size)
-    _halves(suffix, size)[0].mul_(prefix_right[:, -1:])
-    prefix_right.mul_(prefix_left[:, -1:])
-
-
-def _grow(blocks: Tensor, cross: Tensor) -> Tensor:
-    """Block diagonals [2 p, s, s] and what lies below them [p, s, s] -> lower triangular [p, 2 s, 2 s]."""
-    size = cross.shape[-1]
-    grown = blocks.new_zeros(len(cross), 2 * size, 2 * size)
-    grown[:, :size, :size] = blocks[::2]
-    grown[:, size:, size:] = blocks[1::2]
-    grown[:, size:, :size] = cross
-    return grown
-
-
 def _cross(x: Tensor, size: int) -> Tensor:
-    """The blocks that `_grow` wrote below the diagonal at this size: [m, C, C] -> [m * C / 2 s, s, s]."""
+    """The blocks that `grow` wrote below the diagonal at this size: [m, C, C] -> [m * C / 2 s, s, s]."""
     m, chunk, _ = x.shape
     pairs = chunk // (2 * size)
     blocks = x.view(m, pairs, 2 * size, pairs, 2 * size).diagonal(dim1=1, dim2=3)[:, size:, :size]  # [m, s, s, pairs]

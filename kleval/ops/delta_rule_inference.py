@@ -19,7 +19,7 @@ import math
 import torch
 from torch import Tensor
 
-from kleval.ops.delta_rule import _pairs
+from kleval.ops.delta_chunks import pair_products
 
 # The smallest normal float32 is e^-87: above this floor a product of decays and its reciprocal are both finite and exact.
 _FLOOR = math.exp(-80)
@@ -110,7 +110,7 @@ def _within(q: Tensor, k: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor, Te
     if not bool(fast.all()):
         slow = (~fast).nonzero().squeeze(-1)
         q, k, g = (x.reshape(m, chunk, -1)[slow] for x in (q, k, g))
-        prefix, suffix, qk, kk, _ = _pairs(q, k, g, torch.zeros_like(k[..., :1]))
+        prefix, suffix, qk, kk, _ = pair_products(q, k, g, torch.zeros_like(k[..., :1]))
         scores[slow] = torch.cat([kk, qk], 1)
         into[slow] = torch.cat([k * prefix, q * prefix], 1)
         out_of[slow] = k * suffix

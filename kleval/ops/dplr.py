@@ -27,7 +27,8 @@ import torch
 from torch import Tensor
 
 from kleval.ops.available import usable
-from kleval.ops.delta_rule import DEFAULT_CHUNK_TOKENS, _double, _grow, _halves, _state, compute_dtype
+from kleval.ops.delta_chunks import double_decays, grow, halves
+from kleval.ops.delta_rule import DEFAULT_CHUNK_TOKENS, _state, compute_dtype
 from kleval.ops.delta_rule_inference import _FLOOR, _PIECE_VALUES, _to_chunks, lower_inverse
 
 FLA_CHUNK_TOKENS = 16
@@ -176,7 +177,7 @@ def _within(q: Tensor, k: Tensor, a: Tensor, b: Tensor, g: Tensor) -> tuple[Tens
 
 
 def _pairs(q: Tensor, k: Tensor, a: Tensor, b: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As `delta_rule._pairs`: nothing divided, for gates of any size. All operands [m, C, K].
+    """As `delta_chunks.pair_products`: nothing divided, for gates of any size. All operands [m, C, K].
 
     Returns P, E, X [m, C, K], and b over q against k beside a [m, 2 C, 2 C], each of its four quarters lower triangular.
     """
@@ -186,18 +187,18 @@ def _pairs(q: Tensor, k: Tensor, a: Tensor, b: Tensor, g: Tensor) -> tuple[Tenso
     bk, ba = torch.zeros_like(qk), torch.zeros_like(qk)
     size = 1
     while size < chunk:
-        decay_left = _halves(suffix, size)[0]
+        decay_left = halves(suffix, size)[0]
         right = q.new_empty(m * chunk // (2 * size), 2 * size, width)
         left = torch.empty_like(right)
-        torch.mul(_halves(b, size)[1], _halves(before, size)[1], out=right[:, :size])
-        torch.mul(_halves(q, size)[1], _halves(prefix, size)[1], out=right[:, size:])
-        torch.mul(_halves(k, size)[0], decay_left, out=left[:, :size])
-        torch.mul(_halves(a, size)[0], decay_left, out=left[:, size:])
+        torch.mul(halves(b, size)[1], halves(before, size)[1], out=right[:, :size])
+        torch.mul(halves(q, size)[1], halves(prefix, size)[1], out=right[:, size:])
+        torch.mul(halves(k, size)[0], decay_left, out=left[:, :size])
+        torch.mul(halves(a, size)[0], decay_left, out=left[:, size:])
         product = torch.bmm(right, left.transpose(-1, -2))
-        bk, ba = _grow(bk, product[:, :size, :size]), _grow(ba, product[:, :size, size:])
-        qk, qa = _grow(qk, product[:, size:, :size]), _grow(qa, product[:, size:, size:])
-        _halves(before, size)[1].mul_(_halves(prefix, size)[0][:, -1:])
-        _double(prefix, suffix, size)
+        bk, ba = grow(bk, product[:, :size, :size]), grow(ba, product[:, :size, size:])
+        qk, qa = grow(qk, product[:, size:, :size]), grow(qa, product[:, size:, size:])
+        halves(before, size)[1].mul_(halves(prefix, size)[0][:, -1:])
+        double_decays(prefix, suffix, size)
         size *= 2
     against = torch.cat([torch.cat([bk, ba], 2), torch.cat([qk, qa], 2)], 1)
     return prefix, before, suffix, against

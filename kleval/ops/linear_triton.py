@@ -1,5 +1,6 @@
-"""What surrounds the delta rule in a KDA or GDN layer, in Triton: the short convolution (of one token with its tail shifted in place,
-or of a prompt with the norm of queries and keys), the gated head norm, and the norm with its residual sum.
+"""Triton kernels around the delta rule of a KDA or GDN layer: short convolution, gated head norm, norm with its residual sum.
+
+The convolution is that of one token with its tail shifted in place, or of a prompt with the norm of queries and keys.
 
 Each reads and writes every value once; the torch forms, a few operations each, walk over them several times and take a launch for
 each. Computed in float32 (float64 for float64); what the torch forms round to the activations' dtype in between is not rounded.

@@ -1,4 +1,4 @@
-"""What the machine could do: the bandwidth of a plain copy and the rate of a plain matrix product, measured once per run.
+"""Bounds of the machine: the bandwidth of a plain copy and the rate of a plain matrix product, measured once per run.
 
 They bound every measurement from below: a decode step cannot take less than its bytes over the bandwidth, a prefill not less than
 its operations over the rate. MBU and MFU are those bounds over the measured time. Both are best of several, because a bound is

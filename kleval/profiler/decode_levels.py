@@ -1,4 +1,4 @@
-"""How many decode steps and repeats a depth gets, so that all of them together keep to their time."""
+"""Decode steps and repeats for each depth, so that all of them together keep to their time budget."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which lengths are run in full, which are sampled, and how often, so that prefill keeps to its time.
+"""Choice of the lengths that are run in full or sampled, and how often, so that prefill keeps to its time budget.
 
 In mode `auto`, in this order:
 

@@ -1,4 +1,4 @@
-"""How long things will take, so that a plan can keep to its time budget: a few quick measurements per model, or the closed form.
+"""Estimates of durations, by which a plan keeps to its time budget: a few quick measurements per model, or the closed form.
 
 Everything is linear: a chunk at position p costs a + b p, a decode step at depth D with B rows costs c + B (r + s D), filling a
 cache costs f per row and token. `measured` finds the six numbers from two chunks, three steps and one fill per model;

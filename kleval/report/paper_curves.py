@@ -1,4 +1,4 @@
-"""What the Kimi Linear paper plots of speed (arXiv 2510.26692), for the eye to compare with: not measured here.
+"""Speed curves of the Kimi Linear paper (arXiv 2510.26692), to compare with by eye: not measured here.
 
 Fig. 1b, 2 and 7: coordinates recovered from the vector paths of the figures in the report's PDF
 (MoonshotAI/Kimi-Linear:tech_report.pdf at 858dba5), good to about 0.5 %; the ratios that the paper prints beside them are 2.3 and

@@ -1,4 +1,4 @@
-"""The Linux calls that Python has no function for, through the C library; OSError, naming the call, where one fails."""
+"""Linux system calls that Python has no function for, through the C library; OSError, naming the call, where one fails."""
 
 from __future__ import annotations
 

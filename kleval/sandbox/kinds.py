@@ -1,4 +1,4 @@
-"""What a sandboxed program may use, and what became of it."""
+"""Limits of a sandboxed program and the result of running it."""
 
 from __future__ import annotations
 

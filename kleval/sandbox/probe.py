@@ -1,4 +1,4 @@
-"""Whether this machine isolates: a sandbox is built once per process and a program inside looks at every layer."""
+"""Probe of the isolation that this machine gives: one sandbox per process, in which a program checks every layer."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kleval.sandbox import seccomp
 from kleval.sandbox.kinds import Limits, SandboxFault
+from kleval.sandbox.runner import run_unchecked
 from kleval.types import UsageError
 
 _LOOK = """
@@ -65,8 +66,6 @@ def available() -> str:
     me = os.getpid()
     if not Path(f"/proc/{me}/task/{me}/children").exists():
         return "the kernel does not list a process's children in /proc, which the memory limit needs"
-    from kleval.sandbox.runner import run_unchecked
-
     marked = Path(__file__).resolve()
     limits = Limits(seconds=20, processes=3)
     try:

@@ -1,4 +1,4 @@
-"""`run`: hand a program to a keeper process, read what it prints up to the limit, and say how it ended."""
+"""One program in a sandbox: a keeper process runs it, its output is read up to the limit, the result says how it ended."""
 
 from __future__ import annotations
 
@@ -32,26 +32,6 @@ _ENVIRONMENT = {
 _BOOT = "import sys; sys.path.append({root!r}); from kleval.sandbox.jail import main; main()"
 
 
-def run(
-    code: str,
-    *,
-    stdin: str = "",
-    files: Mapping[str, str] | None = None,
-    packages: Sequence[str] = (),
-    limits: Limits | None = None,
-) -> Result:
-    """Run `code` as a program (`__main__`) and say what became of it. Any number may run at once, from any thread.
-
-    files: name -> text, put into the working directory. packages: names of installed packages that it may import, read-only
-    (`numpy`); nothing else of site-packages is there. Standard input is `stdin`, then its end.
-    UsageError where this machine cannot isolate; SandboxFault when the sandbox failed, which says nothing about the program.
-    """
-    from kleval.sandbox.probe import require
-
-    require()
-    return run_unchecked(code, stdin=stdin, files=files, packages=packages, limits=limits)
-
-
 def run_unchecked(
     code: str,
     *,
@@ -60,7 +40,7 @@ def run_unchecked(
     packages: Sequence[str] = (),
     limits: Limits | None = None,
 ) -> Result:
-    """`run` before it is known whether this machine can: for the probe."""
+    """`run` of `checked`, before it is known whether this machine isolates: for the probe."""
     from kleval.sandbox import view
 
     limits = limits or Limits()

@@ -1,4 +1,4 @@
-"""The system calls that a sandboxed program has no use for, as a seccomp filter in classic BPF.
+"""Seccomp filter, in classic BPF, of the system calls that a sandboxed program has no use for.
 
 Refused with EPERM, so that Python raises an exception: everything that reaches the network, other processes' memory, the
 mount table, namespaces, kernel keys, tracing, and memory that no limit counts (System V shared memory, memfd, longer queues of

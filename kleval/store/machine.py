@@ -1,4 +1,4 @@
-"""What a run directory says of the machine and of the code that wrote it."""
+"""Machine and code version that wrote a run directory."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ Unit = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Number = int | float | None
 Kind = Literal["prefill", "decode", "memory", "kernel", "machine", "served"]
+METRIC = {"prefill": "seconds", "decode": "ms_per_token"}  # the value that a kind of point is compared by
 Key = tuple[str, str, int]  # of a row: model, sample id, repeat
 
 

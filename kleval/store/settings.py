@@ -1,4 +1,4 @@
-"""Whether a command may continue a stored run: the settings that change results, compared.
+"""Comparison of a command with a stored run: it may continue the run unless a setting that changes results differs.
 
 Settings are one flat mapping from a readable name to a JSON value. Five of them may grow, and only when the user says
 so (amend): `models`, `tasks` and `ctx`, lists whose order means nothing, and the numbers `limit` and `repeats`. Growing

@@ -1,4 +1,4 @@
-"""The files that official editions read, by family: where each comes from and what it must be.
+"""Official data files by family: address, accepted hashes, size, licence.
 
 Files are pinned by sha256 wherever a hash is known; where none is, `known` is empty and their readers check what they hold.
 """
@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kleval.tasks.code import downloads as code_files
-from kleval.tasks.short import files as short_files
+from kleval.tasks import assets_code, assets_short
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,9 +253,9 @@ ASSETS: dict[str, tuple[Asset, ...]] = {
             "nlu (no hash known; rows are checked when read)",
         ),
     ),
-    "short": tuple(Asset(*fields) for fields in short_files.FILES),
-    "code": tuple(Asset(*fields) for fields in code_files.CODE),
-    "livecodebench": tuple(Asset(*fields) for fields in code_files.LIVECODEBENCH),
+    "short": tuple(Asset(*fields) for fields in assets_short.FILES),
+    "code": tuple(Asset(*fields) for fields in assets_code.CODE),
+    "livecodebench": tuple(Asset(*fields) for fields in assets_code.LIVECODEBENCH),
     # For lm_eval/…, in the authors' shape.
     "gsm8k": tuple(
         Asset(

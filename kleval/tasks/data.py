@@ -1,4 +1,4 @@
-"""How the files that official editions read (`assets`) get here, and whether they are what they must be.
+"""Data files of official editions (`assets`): download, verification by hash, location.
 
 `fetch` downloads what is missing into the data directory (see `download`). Files brought along by the user are taken as
 they are and named "unrecognised", with their hash, where they are not one of the known ones.
@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from kleval.tasks import download
+from kleval.tasks import download, registry
 from kleval.tasks.assets import ASSETS, Asset
 from kleval.tasks.download import Progress
 from kleval.types import UsageError
@@ -70,7 +70,7 @@ def assets(family: str) -> tuple[Asset, ...]:
         near = difflib.get_close_matches(family, ASSETS, n=1)
         raise UsageError(
             f"there is nothing to fetch for {family!r}: {f'did you mean {near[0]}? ' if near else ''}families with data are"
-            f" {', '.join(ASSETS)}, lm_eval/NAME"
+            f" {', '.join((*ASSETS, *(f'{prefix}NAME' for prefix in registry.PROVIDERS)))}"
         )
     return ASSETS[family]
 
@@ -79,12 +79,10 @@ _FAMILY_OF_ITS_OWN = {"code/livecodebench_v6": "livecodebench"}
 
 
 def family_of(name: str) -> str:
-    """The family of a task, whose files its tasks share; a family and lm_eval/NAME stand for themselves.
+    """The family of a task, whose files its tasks share; a family and a provided task (lm_eval/NAME) stand for themselves.
 
     UsageError with the nearest names for a task that there is not.
     """
-    from kleval.tasks import registry
-
     family, slash, _ = name.partition("/")
     if not slash or family not in ASSETS:
         return name
@@ -94,10 +92,8 @@ def family_of(name: str) -> str:
 
 def verify(family: str, data_dir: Path | None = None) -> list[Status]:
     """Every file of the family, or of a task's family, hashed. lm_eval/NAME: of a task or group of lm-eval's."""
-    if family.startswith("lm_eval/"):
-        from kleval.tasks.lm_eval import fetch as lm_eval_data
-
-        return lm_eval_data.verify(family, data_dir)
+    if (provided := registry.provider(family)) is not None:
+        return provided.verify(family, data_dir)
     family = family_of(family)
     folder = data_folder(family, data_dir)
     return [status_of(asset, file, known, folder) for asset in assets(family) for file, known in asset.files().items()]
@@ -138,10 +134,8 @@ def fetch(family: str, data_dir: Path | None = None, progress: Progress | None =
     UsageError, once all were tried, for what cannot be downloaded, stops halfway or is not what is pinned; files that
     are there and good are left alone. lm_eval/NAME: what a task or group of lm-eval's reads.
     """
-    if family.startswith("lm_eval/"):
-        from kleval.tasks.lm_eval import fetch as lm_eval_data
-
-        return lm_eval_data.fetch(family, data_dir, progress)
+    if (provided := registry.provider(family)) is not None:
+        return provided.fetch(family, data_dir, progress)
     family = family_of(family)
     folder = data_folder(family, data_dir)
     problems = []

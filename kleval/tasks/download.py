@@ -1,4 +1,4 @@
-"""One pinned file from its address into a folder, whatever happens on the way.
+"""Download of one pinned file into a folder: resumed, checked by hash, complete or not there.
 
 Into `NAME.part`, continued with a Range request when a part is there, checked against its sha256, then moved over
 `NAME` in one step: a file whose content is not what is pinned never takes the place of another.

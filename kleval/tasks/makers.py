@@ -1,4 +1,4 @@
-"""Samples made by other processes while the model answers: a task at a length is one job, which fills the sample cache.
+"""Worker processes that make samples while the model answers: a task at a length is one job, which fills the sample cache.
 
 Processes are started afresh (spawn), so that threads of the model's process do not matter. A job whose tokenizer or task
 cannot be carried over, or whose process dies, is made here instead: the samples are the same.

@@ -1,4 +1,4 @@
-"""Every benchmark of the Kimi Linear paper (arXiv 2510.26692, Tables 3, 4, 5, 8 and 9), and the task that asks it.
+"""Benchmarks of the Kimi Linear paper (arXiv 2510.26692, Tables 3, 4, 5, 8 and 9), and the task that asks each.
 
 Per row: what kleval asks it with (task ids, shots, metric), how the paper sampled it, the scores it prints, and what
 differs; or why there is no task. Scores are in per cent. Tables 3 to 5 are of models after 1.4T tokens, none of which was

@@ -1,8 +1,9 @@
-"""Which tasks there are, and how a name becomes a task object.
+"""Registry of tasks: their ids, and the task object of an id.
 
 TASKS maps a task id to `module:attribute`; the attribute is called with (edition, protocol or None, data_dir or None).
-Other packages add theirs as entry points of the group `kleval.tasks`, named `family/task`. Ids that begin with `lm_eval/`
-are names of lm-eval's tasks (see kleval.tasks.lm_eval). Nothing is imported before it is asked for.
+Other packages add theirs as entry points of the group `kleval.tasks`, named `family/task`. PROVIDERS maps the beginning of an id
+to the module that knows the tasks with that beginning, which are too many to be listed here. Nothing is imported before it is
+asked for.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import cast
+from typing import Any, Protocol, cast
 
 from kleval.types import Task, UsageError
 
@@ -21,8 +22,28 @@ class UnknownProtocol(UsageError):
     """A task has no protocol of that name."""
 
 
+class Provider(Protocol):
+    """Tasks that are looked up by name and not listed. HINT: what to do for one who names the provider alone."""
+
+    HINT: str
+
+    def expand(self, name: str, edition: str) -> list[str]:
+        """Ids of the tasks that a name stands for: itself, or a group's. UsageError with the nearest names."""
+        ...
+
+    def load(self, task_id: str, edition: str, protocol: str | None, data_dir: Path | None) -> Task: ...
+
+    def verify(self, name: str, data_dir: Path | None) -> list[Any]:
+        """A `kleval.tasks.data.Status` for every file that a task or group reads."""
+        ...
+
+    def fetch(self, name: str, data_dir: Path | None, progress: Any) -> list[Any]:
+        """The same, after getting what is missing. progress: a `kleval.tasks.download.Progress`, or None."""
+        ...
+
+
 EDITIONS = ("builtin", "official")
-LM_EVAL = "lm_eval/"  # what begins the ids of lm-eval's tasks, which are looked up there and not listed here
+PROVIDERS = {"lm_eval/": "kleval.tasks.lm_eval.provider"}  # how ids begin -> module with the members of Provider
 
 TASKS: dict[str, str] = {
     "ruler/niah_single_1": "kleval.tasks.ruler.task:niah_single_1",
@@ -71,6 +92,12 @@ def all_tasks() -> dict[str, str]:
     return {**found, **TASKS}
 
 
+def provider(name: str) -> Provider | None:
+    """The provider of a task id or group, by how it begins; None for what is listed in TASKS."""
+    module = next((module for prefix, module in PROVIDERS.items() if name.startswith(prefix)), None)
+    return None if module is None else cast(Provider, import_module(module))
+
+
 def families() -> dict[str, list[str]]:
     """Family -> its task ids, in registry order."""
     grouped: dict[str, list[str]] = {}
@@ -82,12 +109,12 @@ def families() -> dict[str, list[str]]:
 def expand(names: Sequence[str], edition: str = "builtin") -> list[str]:
     """Task ids for names of tasks and families, order kept, duplicates dropped. UsageError with the nearest names.
 
-    edition: the one they are for: a group of lm-eval's is one task in the builtin edition, and many in the official one.
+    edition: the one they are for: a provider's group may be one task in the builtin edition, and many in the official one.
     """
     found: dict[str, None] = {}
     for name in names:
-        if name.startswith(LM_EVAL):
-            found.update(dict.fromkeys(_expand_lm_eval(name, edition)))
+        if (provided := provider(name)) is not None:
+            found.update(dict.fromkeys(provided.expand(name, edition)))
             continue
         ids = [name] if name in all_tasks() else families().get(name)
         if ids is None:
@@ -97,8 +124,8 @@ def expand(names: Sequence[str], edition: str = "builtin") -> list[str]:
 
 
 def groups(names: Sequence[str], edition: str = "builtin") -> dict[str, tuple[str, ...]]:
-    """Those of the names that are groups of lm-eval's, and so have a mean, with their tasks."""
-    found = {name: tuple(expand([name], edition)) for name in names if name.startswith(LM_EVAL)}
+    """Those of the names that are groups of a provider's, and so have a mean, with their tasks."""
+    found = {name: tuple(expand([name], edition)) for name in names if provider(name) is not None}
     return {name: tasks for name, tasks in found.items() if tasks != (name,)}
 
 
@@ -121,10 +148,8 @@ def make_task(
     """As `load_task`, but what the official edition reads need not be here where a task's card can be shown without."""
     if edition not in EDITIONS:
         raise UsageError(f"unknown edition {edition!r}: {_did_you_mean(edition, EDITIONS)}")
-    if task_id.startswith(LM_EVAL):
-        from kleval.tasks.lm_eval.task import load as load_lm_eval
-
-        return load_lm_eval(task_id, edition, protocol, data_dir)
+    if (provided := provider(task_id)) is not None:
+        return provided.load(task_id, edition, protocol, data_dir)
     target = all_tasks().get(task_id)
     if target is None:
         if task_id in families():
@@ -166,18 +191,9 @@ def check_protocol(task_id: str, protocol: str | None, known: Sequence[str]) -> 
     return protocol
 
 
-def _expand_lm_eval(name: str, edition: str) -> list[str]:
-    from kleval.tasks.lm_eval import names
-    from kleval.tasks.short import builtin
-
-    if builtin.has(name) and (edition == "builtin" or not names.installed()):
-        return [name]
-    return names.expand(name)
-
-
 def _nearest(name: str) -> str:
-    if name == LM_EVAL.rstrip("/"):
-        return "name one of lm-eval's tasks, as lm_eval/gsm8k; `lm-eval ls tasks` lists them"
+    if (provided := provider(f"{name}/")) is not None:
+        return provided.HINT
     # Short names count too: "niah_single_1" for "ruler/niah_single_1".
     short = {task_id.partition("/")[2]: task_id for task_id in all_tasks()}
     near = [short.get(n, n) for n in difflib.get_close_matches(name, [*families(), *all_tasks(), *short], n=3)]

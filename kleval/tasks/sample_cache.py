@@ -1,4 +1,4 @@
-"""Samples on the disk: what was made once for a length is not made again for a second model or a second run.
+"""Sample cache on the disk: samples made once for a length are read, not made again, for a second model or a second run.
 
 One gzip file of JSON lines per (task, edition, protocol, data, tokenizer, ctx, seed), named by the sha256 over all of
 these and over the source of the generators, so that a change of any cannot bring back old samples, and by how many

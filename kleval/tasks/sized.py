@@ -1,4 +1,4 @@
-"""What the tasks share whose editions make questions, each sized to ctx: a task of its own adds prompts and scores."""
+"""Base of the tasks whose editions make questions, each sized to ctx: a task adds prompts and scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tokenizers of model folders share: `tokenizer_config.json`, special tokens, chat template."""
+"""Common part of the tokenizers of model folders: `tokenizer_config.json`, special tokens, chat template."""
 
 from __future__ import annotations
 

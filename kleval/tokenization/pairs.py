@@ -1,4 +1,4 @@
-"""A prompt and what follows it, as tokens that meet where the two texts do."""
+"""Token pairs of a prompt and its continuation, which meet where the two texts do."""
 
 from __future__ import annotations
 

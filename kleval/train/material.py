@@ -1,4 +1,4 @@
-"""What training samples are made of, by construction disjoint from what any evaluation sample is made of.
+"""Material of training samples, by construction disjoint from the material of any evaluation sample.
 
 | part | training | evaluation (official and builtin) |
 | --- | --- | --- |

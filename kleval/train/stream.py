@@ -27,7 +27,7 @@ import numpy as np
 from kleval.tasks import articles, prose
 from kleval.tasks.ruler.cwe import numbered
 from kleval.tokenization import HFTokenizer
-from kleval.train import frames, material
+from kleval.train import material, templates
 from kleval.types import UsageError
 
 IGNORED = -100
@@ -143,7 +143,7 @@ class Stream:
         n = rng.randrange(2, max(3, min(24, length // (2 * per_pair))))
         keys = [self.words.key(rng) if rng.random() < 0.5 else self.words.word(rng) for _ in range(n)]
         values = [material.number(rng) for _ in keys]
-        facts = [frames.needle("numbers", k, v) for k, v in zip(keys, values, strict=True)]
+        facts = [templates.needle("numbers", k, v) for k, v in zip(keys, values, strict=True)]
         asked = rng.sample(range(n), n)
         tail: list[Segment] = []
         for i in asked:
@@ -168,9 +168,9 @@ class Stream:
         facts = [(key, make_value(rng)) for key in keys for _ in range(n_values)]
         rng.shuffle(facts)
         answers = [value for key, value in facts if key in asked]
-        needles = [frames.needle(kind, key, value) for key, value in facts]
-        frame = frames.question(kind, asked, len(answers))
-        return self._ask(rng, length, frame, needles, f" {frames.listed(answers)}.", keep=asked if crowd else ())
+        needles = [templates.needle(kind, key, value) for key, value in facts]
+        frame = templates.question(kind, asked, len(answers))
+        return self._ask(rng, length, frame, needles, f" {templates.listed(answers)}.", keep=asked if crowd else ())
 
     def _ask(
         self,
@@ -213,7 +213,7 @@ class Stream:
         names = [material.variable(rng) for _ in range(rng.choice((2, 3, 4, 5)))]
         value = material.assigned(rng)
         lines = [f"VAR {names[0]} = {value}", *(f"VAR {b} = VAR {a} " for a, b in pairwise(names))]
-        return self._ask(rng, length, frames.track(value, len(names)), lines, " " + " ".join(names))
+        return self._ask(rng, length, templates.track(value, len(names)), lines, " " + " ".join(names))
 
     def _common(self, rng: random.Random, length: int) -> list[Segment]:
         """A numbered list, longer ones after a solved example, as in RULER; as many common words as the length allows."""
@@ -224,7 +224,7 @@ class Stream:
         return [(example, False), *self._list(rng, length - len(example))]
 
     def _list(self, rng: random.Random, length: int) -> list[Segment]:
-        head, tail, prefix = (self._encode(part) for part in frames.common())
+        head, tail, prefix = (self._encode(part) for part in templates.common())
         room = length - len(head) - len(tail) - len(prefix)
         n_common = min(10, max(1, room // 40))
         words = list(dict.fromkeys(self.words.word(rng) for _ in range(n_common)))
@@ -240,7 +240,7 @@ class Stream:
 
     def _count(self, rng: random.Random, length: int) -> list[Segment]:
         words = ["...", *(material.coded_word(rng) for _ in range(rng.randrange(6, 14)))]
-        head, tail, prefix = (self._encode(part) for part in frames.count())
+        head, tail, prefix = (self._encode(part) for part in templates.count())
         encoded = {w: self._encode(" " + w) for w in words}
         room = length - len(head) - len(tail) - len(prefix) - 32
         drawn: list[str] = []
@@ -254,7 +254,7 @@ class Stream:
 
     def _article(self, rng: random.Random, length: int) -> list[Segment]:
         question = rng.choice(self.questions)
-        head, tail, prefix = (self._encode(part) for part in frames.article(question.question))
+        head, tail, prefix = (self._encode(part) for part in templates.article(question.question))
         answer = self._answer(" " + question.answers[0])
         documents = [self.corpus[g] for g in question.gold]
         room = length - len(head) - len(tail) - len(prefix) - len(answer[0]) - sum(len(d) + 6 for d in documents)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kleval.tasks import articles, prose
-from kleval.train import frames
+from kleval.train import templates
 
 VOCAB_SIZE = 1024
 EOS = "<|eos|>"
@@ -25,7 +25,7 @@ def corpus() -> Iterator[str]:
     yield from prose.essay(TRAINING_WORDS, seed="tokenizer", split="train").split("\n\n")
     for article in articles.corpus(300, "tokenizer", "train"):
         yield article.text
-    yield from frames.instructions() * 60
+    yield from templates.instructions() * 60
 
 
 def train_tokenizer(folder: Path) -> Path:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hf_tiny import KINDS, opened, transformers
+import torch
+from hf_tiny import KINDS, ask, opened, prompts, scores, transformers
 
 from kleval.backends.hf import open_hf
+from kleval.backends.hf_model import HFModel
 from kleval.backends.registry import open_backend
 from kleval.backends.spec import BackendSpec
-from kleval.types import UsageError
+from kleval.types import Completion, UsageError
+
+NAMES = {"cache", "past_key_values", "cache_params"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -24,6 +31,39 @@ def test_what_a_model_bears_is_found_out(hf_folder: Any, kind: str) -> None:
         kind not in ("mistral", "mamba")
     )  # whose window is full; who has states alone
     assert (adapter.bytes_fixed > 0) == (kind != "llama")  # a full window is as fixed as a state
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_is_opened_and_asked_without_a_warning_of_what_will_go(hf_folder: Any, kind: str) -> None:
+    folder = hf_folder(kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("default", ResourceWarning)  # other tests' files, whenever the collector runs
+        outcomes = ask(opened(folder), [*prompts(12, 30), *scores((20, 3))])
+    assert all(isinstance(outcome, Completion) for outcome in outcomes)
+
+
+@pytest.mark.parametrize("name", ["cache", "past_key_values", "cache_params"])
+def test_a_model_that_names_no_cache_is_asked_how_it_takes_it(hf_folder: Any, name: str) -> None:
+    """Its forward takes what comes; only by one of the names does the cache go on."""
+    model = opened(hf_folder("llama"))._adapter.model
+    takes = next(n for n in ("cache", "past_key_values") if n in inspect.signature(model.forward).parameters)
+
+    def forward(**given: Any) -> SimpleNamespace:
+        given = {key: value for key, value in given.items() if key not in NAMES - {name}}
+        out = model(**{takes if key == name else key: value for key, value in given.items()})
+        return SimpleNamespace(logits=out.logits, **{name: dict(out.items())[takes]})
+
+    class Own(torch.nn.Module):
+        def parameters(self, recurse: bool = True) -> Any:
+            return model.parameters(recurse)
+
+        def forward(self, **given: Any) -> SimpleNamespace:
+            return forward(**given)
+
+    adapter = HFModel(Own(), torch.device("cpu"), 257)
+    assert adapter.find_out() == ""
+    assert (adapter.chunked, adapter.batched, adapter.copied) == (True, True, True)
 
 
 @pytest.mark.parametrize("kind", ["kimi_linear", "mamba"])

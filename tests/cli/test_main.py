@@ -42,6 +42,13 @@ def test_help_imports_nothing_heavy() -> None:
     assert "kleval run --model kimi-linear --suite long" in done.stdout
 
 
+@pytest.mark.parametrize("module", ["kleval", "kleval.cli.main"])
+def test_modules_that_are_run_are_the_command(module: str) -> None:
+    done = subprocess.run([sys.executable, "-m", module, "rnu"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "kleval: unknown command 'kleval rnu': did you mean 'run'?\n"
+
+
 @pytest.mark.parametrize("name", list(entry.COMMANDS))
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.call([name, "--help"]) == 0

@@ -14,8 +14,7 @@ from torch import Tensor
 from kleval.models.cache import HybridCache, RecurrentState
 from kleval.models.config import ModelConfig
 from kleval.models.decoder import Decoder
-from kleval.models.fused import linear_prefill
-from kleval.models.linear_attention import LinearAttention
+from kleval.models.linear_attention import LinearAttention, linear_prefill
 from kleval.models.sizes import preset
 from kleval.models.stepper import Stepper
 from kleval.ops import available
@@ -83,7 +82,7 @@ def errors(config: ModelConfig, dtype: torch.dtype, rows: int = 3) -> dict[str, 
 
 
 def prefill_errors(config: ModelConfig) -> dict[str, float]:
-    """Chunks of unequal lengths through `fused.linear_prefill`, against the layers' own form; chunks shorter than the tail too."""
+    """Chunks of unequal lengths through `linear_prefill`, against the layers' own form; chunks shorter than the tail too."""
     decoder = Decoder(config)
     decoder.init_weights(2)
     decoder = decoder.double().eval().requires_grad_(False)

@@ -6,6 +6,7 @@ biases all matter. rms_norm_eps is far from 1e-6, so that an epsilon in the wron
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -146,10 +147,11 @@ def test_prefill_in_chunks_and_decoding_after_it_are_theirs(
 
 def test_their_own_decoding_is_ours(theirs: Any, ours: Decoder, ids: Tensor) -> None:
     """They decode by another kernel than they prefill with."""
+    name = next(n for n in ("cache", "past_key_values") if n in inspect.signature(theirs.forward).parameters)
     cache, steps = None, []
     for part in ids[:, :40].split([31] + [1] * 9, 1):
-        out = theirs(part, past_key_values=cache, use_cache=True)
-        cache = out.past_key_values
+        out = theirs(part, **{name: cache}, use_cache=True)
+        cache = out[name]
         steps.append(out.logits)
     close(in_chunks(ours, ids[:, :40], [31] + [1] * 9), torch.cat(steps, 1))
 

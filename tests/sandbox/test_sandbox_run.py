@@ -102,7 +102,7 @@ def test_a_kernel_that_refuses_is_told_with_what_to_do(monkeypatch: pytest.Monke
     def fault(*args: object, **options: object) -> None:
         raise SandboxFault("the sandbox failed: unshare: Operation not permitted")
 
-    monkeypatch.setattr(runner, "run_unchecked", fault)
+    monkeypatch.setattr(probe, "run_unchecked", fault)
     with pytest.raises(UsageError, match=r"Operation not permitted.*user namespaces"):
         sandbox.require()
 

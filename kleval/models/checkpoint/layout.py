@@ -1,4 +1,4 @@
-"""What transformers can hold of a decoder, and the config.json that says it.
+"""Layout of a model folder for transformers: the config.json of a decoder, and the weights that differ in it.
 
 transformers' Kimi Linear is KDA and NoPE MLA, with a head of its own (it ties nothing). Tied embeddings are written twice, and
 a factor on the embeddings is multiplied into them, which changes no logit. RoPE and GDN it has no words for.

@@ -1,4 +1,4 @@
-"""Where the data of the code tasks lie: under the data directory, in any format that tables reads."""
+"""Data files of the code tasks: under the data directory, in any format that `tables` reads."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kleval.tasks import data, tables
-from kleval.tasks.code import downloads
+from kleval.tasks import assets_code, data, tables
 from kleval.types import UsageError
 
 _FORMATS = (".jsonl", ".parquet", ".json")
@@ -53,7 +52,7 @@ def read(paths: Sequence[Path], make: Callable[[str, dict[str, Any]], Any]) -> t
     digest = sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
     if not made:
         raise UsageError(f"{paths[0]} has no problem for this task")
-    return made, downloads.KNOWN.get(digest, f"unpinned sha256:{digest[:16]}"), digest
+    return made, assets_code.KNOWN.get(digest, f"unpinned sha256:{digest[:16]}"), digest
 
 
 def own_digest(*parts: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kleval.tasks import tables
-from kleval.tasks.code import apart, files, items
+from kleval.tasks.code import files, isolated_tests, items
 from kleval.tasks.code.task import LM_EVAL, OWN, Benchmark, CodeTask, Problem, user
 from kleval.tasks.registry import check_protocol
 
@@ -78,5 +78,5 @@ def _grade(instruct: bool, problem: Problem, answers: Sequence[str]) -> tuple[di
     written = answers[0].partition("```")[0] if instruct else answers[0]
     data = problem.data
     head = f"{data['prompt']}\n    pass\n"
-    found = apart.verdict(f"{data['prompt']}{written}", data["tests"], head, data["function"])
+    found = isolated_tests.verdict(f"{data['prompt']}{written}", data["tests"], head, data["function"])
     return {"pass@1": float(found.passed)}, found.reason

@@ -1,4 +1,4 @@
-"""LiveCodeBench's tests: what a program writes for an input, or a function returns for arguments, against what is expected.
+"""LiveCodeBench's tests: a program's output for an input, or a function's result for arguments, compared with the expected one.
 
 Outputs are compared here, outside the sandbox, and expected outputs never enter it: a program can only pass by giving them.
 Lines are stripped and compared as texts, else number by number as decimals (official `grade_stdio`); returned values as

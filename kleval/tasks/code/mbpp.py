@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kleval.tasks import tables
-from kleval.tasks.code import apart, files, items
+from kleval.tasks.code import files, isolated_tests, items
 from kleval.tasks.code.task import LM_EVAL, OWN, Benchmark, CodeTask, Problem
 from kleval.tasks.registry import check_protocol
 from kleval.types import UsageError
@@ -102,5 +102,5 @@ def fenced(answer: str) -> str:
 
 def _grade(instruct: bool, problem: Problem, answers: Sequence[str]) -> tuple[dict[str, float], Any]:
     written = fenced(answers[0]) if instruct else answers[0]
-    found = apart.verdict(written, problem.data["tests"], problem.data["code"])
+    found = isolated_tests.verdict(written, problem.data["tests"], problem.data["code"])
     return {"pass@1": float(found.passed)}, found.reason

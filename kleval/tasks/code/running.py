@@ -1,4 +1,4 @@
-"""Does a program with its assertions run through? The question behind HumanEval+, MBPP+ and CRUXEval.
+"""Verdict on a program with its assertions, run in the sandbox: the score of HumanEval+, MBPP+ and CRUXEval.
 
 As Hugging Face's `code_eval` (MIT, which lm-eval uses) asks it: the text is executed in an empty namespace, so that a block
 under `__name__ == "__main__"` does not run, what it prints is thrown away, standard input cannot be read, and it passes when

@@ -1,4 +1,4 @@
-"""One code benchmark as a task: ask, once or several times, then run what was written and count what passed."""
+"""Task of one code benchmark: ask, once or several times, then run the programs that were written and count those that passed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kleval.sandbox import SandboxFault
-from kleval.tasks.ruler.builtin import budget_for
+from kleval.tasks.fitting import budget_for
 from kleval.types import Completion, Failure, Prompt, Request, Sample, Score, Tokenizer, Unfit, UsageError
 
 VERSION = "1"

@@ -31,8 +31,8 @@ from typing import Any
 from urllib.parse import unquote
 
 from kleval.tasks import data, tables
-from kleval.tasks.frames.pages import read_page
 from kleval.tasks.frames.prompts import Document
+from kleval.tasks.frames.wikipedia import read_page
 from kleval.types import UsageError
 
 FAMILY = "frames"

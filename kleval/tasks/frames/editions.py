@@ -1,4 +1,4 @@
-"""Where the questions come from, each sized to ctx.
+"""Sources of FRAMES questions, official and builtin, each sized to ctx.
 
 Official: a question with its articles, whole or not at all. Builtin: a question with the articles that answer it, among
 others of the same corpus as far as ctx goes, in random order; one corpus per ctx and seed.
@@ -15,11 +15,10 @@ from typing import Any
 from kleval.tasks import lexicon
 from kleval.tasks.articles import ARTICLES_VERSION, Article, corpus
 from kleval.tasks.base import as_prompt
+from kleval.tasks.draws import own_draws
+from kleval.tasks.fitting import Filled, budget_for, fill
 from kleval.tasks.frames import dataset, hops
 from kleval.tasks.frames.prompts import answer_sentence, context, question_prompt
-from kleval.tasks.lca.filling import Filled, fill
-from kleval.tasks.ruler.builtin import budget_for
-from kleval.tasks.ruler.draws import own_draws
 from kleval.types import ContextTooSmall, Prompt, Tokenizer, Unfit
 
 OFFICIAL_BUDGET = 1024

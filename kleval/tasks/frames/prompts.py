@@ -1,4 +1,4 @@
-"""What the model is asked (modelscope/evalscope @ fde259d, frames_adapter.py), and what the judge (the paper's autorater)."""
+"""Prompts of FRAMES: the model's (modelscope/evalscope @ fde259d, frames_adapter.py) and the judge's (the paper's autorater)."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""How an answer is scored: by exact match without a judge (modelscope/evalscope @ fde259d), or by what a judge decided."""
+"""Scoring of FRAMES: exact match without a judge (modelscope/evalscope @ fde259d), or a judge's decision."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from kleval.tasks.helmet_icl.scoring import normalize_answer
+from kleval.tasks.answers import normalize_answer
 
 _MARK = "the answer is"
 # The pattern of the request itself, "TRUE" or "FALSE", is no decision.

@@ -1,4 +1,4 @@
-"""Which examples an item is shown and which numbers its labels get: HELMET's `load_icl`, random state for random state.
+"""Random choice of an item's examples and of its labels' numbers: HELMET's `load_icl`, random state for random state.
 
 princeton-nlp/HELMET @ 4526dfb, `data.py:load_icl`. Per test item a seed from the sha256 of its text; with it a state that
 draws the examples, balanced over labels, and another that shuffles the numbers. `Dataset.shuffle` and `train_test_split`

@@ -1,4 +1,4 @@
-"""Where the questions come from, each sized to ctx.
+"""Sources of HELMET-ICL questions, official and builtin, each sized to ctx.
 
 Official: the test items in HELMET's order, each with the examples and label numbers of its own random states, and cut as
 HELMET cuts where that is too long for ctx. Builtin: examples up to ctx, at least one of each label; where ctx is short
@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from kleval.tasks import lexicon
+from kleval.tasks.draws import own_draws
+from kleval.tasks.fitting import Filled, budget_for, fill
 from kleval.tasks.helmet_icl import dataset, intents
 from kleval.tasks.helmet_icl.drawing import (
     ANSWER_PREFIX,
@@ -29,9 +31,6 @@ from kleval.tasks.helmet_icl.drawing import (
 )
 from kleval.tasks.helmet_icl.shots import LENGTHS, shots_at
 from kleval.tasks.helmet_icl.truncation import head
-from kleval.tasks.lca.filling import Filled, fill
-from kleval.tasks.ruler.builtin import budget_for
-from kleval.tasks.ruler.draws import own_draws
 from kleval.types import ContextTooSmall, Prompt, Tokenizer, Unfit
 
 OFFICIAL_BUDGET = 20

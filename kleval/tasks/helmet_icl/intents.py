@@ -1,4 +1,4 @@
-"""Invented intents, and what people say who have them: kleval's own data for the tasks.
+"""Invented intents and utterances: kleval's own data for the tasks.
 
 An intent is something to be done with one kind of thing (`borrow` a ladder), and is said in several ways, with adjectives,
 times, places and names that mean nothing for it. Of `trec_coarse`'s shape an intent is what is to be done alone, whatever

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-import string
 from collections import Counter
 
+from kleval.tasks.answers import normalize_answer
 from kleval.tasks.helmet_icl.drawing import ANSWER_PREFIX
 
 _AFTER_PREFIX = re.compile(r"label:(.*)(?:\n|$)", re.IGNORECASE)
 _FIRST_LINE = re.compile(r"^(.*)(?:\n|$)")
 _REPEATED_PREFIX = re.compile(r"^label:", re.IGNORECASE)
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def parse_output(output: str) -> str:
@@ -21,11 +19,6 @@ def parse_output(output: str) -> str:
     if found is None:
         return ""
     return _REPEATED_PREFIX.sub("", found[1].strip()).strip()
-
-
-def normalize_answer(text: str) -> str:
-    """Lower case without ASCII punctuation and articles, single blanks."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def score_answer(completion: str, gold: str, prefixed: bool = True) -> tuple[dict[str, float], str]:

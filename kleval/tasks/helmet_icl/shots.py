@@ -1,4 +1,4 @@
-"""How many examples are shown at a length (HELMET @ 4526dfb, configs/icl.yaml, icl_short.yaml).
+"""Number of examples at a length (HELMET @ 4526dfb, configs/icl.yaml, icl_short.yaml).
 
 The table has six lengths. Rule of kleval for all others: between two of them in proportion to the length (linear, rounded
 down), below the first and above the last as many per token as there, at least one.

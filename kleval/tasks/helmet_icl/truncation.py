@@ -1,4 +1,4 @@
-"""HELMET's cut: what is too long loses tokens from the end of the context (HELMET @ 4526dfb, `model_utils.py:tokenize`).
+"""Truncation as in HELMET: a context that is too long loses tokens from its end (HELMET @ 4526dfb, `model_utils.py:tokenize`).
 
 The official code takes the character where the k-th last token of the context begins. So does this, by decoding the tokens
 before it; where a tokenizer cannot give a text back as it was, by the longest beginning that has so many tokens. Two

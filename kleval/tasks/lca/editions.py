@@ -1,4 +1,4 @@
-"""Where the questions of the two tasks come from, each sized to ctx."""
+"""Sources of Long Code Arena questions, official and builtin, each sized to ctx."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import Any
 
 from kleval.tasks import lexicon
 from kleval.tasks.base import as_prompt
+from kleval.tasks.draws import own_draws
+from kleval.tasks.fitting import Filled, budget_for, fill
 from kleval.tasks.lca import commits, dataset, invented, prompts
-from kleval.tasks.lca.filling import Filled, fill
-from kleval.tasks.ruler.builtin import budget_for
-from kleval.tasks.ruler.draws import own_draws
 from kleval.types import ContextTooSmall, Prompt, Tokenizer, Unfit
 
 LIBRARY_BUDGET = 2048

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from kleval.tasks.repoqa.languages import captures, parse
+from kleval.tasks.languages import captures, parse
 
 _CALLS = """
 (call function: (identifier) @found)

@@ -1,4 +1,4 @@
-"""Between lm-eval's documents and kleval's requests: what a document asks for, and what an answer is to lm-eval."""
+"""Translation of lm-eval's documents into kleval's requests, and of answers back into lm-eval's results."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from kleval.tasks import data
 from kleval.tasks.assets import Asset
 from kleval.tasks.data import Status
 from kleval.tasks.download import Progress
-from kleval.tasks.lm_eval import files, loading, names
+from kleval.tasks.lm_eval import files, loading, task_index
 from kleval.types import UsageError
 
 AUTHORS = {"openai/gsm8k": "gsm8k", "SaylorTwift/bbh": "bbh", "lukaemon/bbh": "bbh"}  # data set -> family of ASSETS
@@ -66,8 +66,8 @@ class HuggingFaceHub:
 def wanted(task_id: str) -> list[Wanted]:
     """What the tasks of a name read, each configuration of a data set once."""
     found: dict[tuple[str, str | None, str | None], tuple[set[str], list[str]]] = {}
-    for leaf in names.expand(task_id):
-        name, _ = names.parse(leaf)
+    for leaf in task_index.expand(task_id):
+        name, _ = task_index.parse(leaf)
         config = loading.raw_config(name)
         needed = loading.needs(name, config)
         revision = (config.get("dataset_kwargs") or {}).get("revision")
@@ -174,7 +174,7 @@ def _asked(what: str, ask: Callable[[], Any]) -> Any:
     try:
         return ask()
     except ImportError as error:
-        raise UsageError(f"fetching data from the hub needs {error.name}: {names.INSTALL}") from error
+        raise UsageError(f"fetching data from the hub needs {error.name}: {task_index.INSTALL}") from error
     except Exception as error:  # of the hub's client, its HTTP library, pyarrow, …: all of them end this fetch alike
         line = " ".join(str(error).split())[:300]
         if isinstance(error, ValueError) and line.startswith(("Unknown split", "Bad split")):

@@ -1,4 +1,4 @@
-"""Where the data of lm-eval's tasks lie on this machine.
+"""Data files of lm-eval's tasks on this machine.
 
 A task names a data set of the hub (openai/gsm8k) and often a configuration of it (main). Its folder here is called like the
 set (gsm8k, or openai__gsm8k) and lies in the data directory, or in `lm_eval/` there, where `kleval data fetch lm_eval/NAME`

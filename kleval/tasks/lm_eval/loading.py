@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from kleval.tasks.data import MissingData
-from kleval.tasks.lm_eval import files, names
+from kleval.tasks.lm_eval import files, task_index
 from kleval.tasks.registry import TASKS
 from kleval.types import UsageError
 
@@ -56,9 +56,9 @@ def load(name: str, shots: int | None, data_dir: Path | None, fetched_by: str) -
 
     UsageError: unknown, not for text, runs code, brings its own way of loading; MissingData: its files are not here.
     """
-    entry = names.find(name)
+    entry = task_index.find(name)
     if entry.kind != "task":
-        first = ", ".join(names.expand(names.PREFIX + name)[:3])
+        first = ", ".join(task_index.expand(task_index.PREFIX + name)[:3])
         raise UsageError(f"lm_eval/{name} is a {entry.kind} of tasks: name one of them ({first}, …)")
     assert entry.file is not None
     _check_extras(name)
@@ -87,7 +87,7 @@ def load(name: str, shots: int | None, data_dir: Path | None, fetched_by: str) -
 
 def raw_config(name: str) -> dict[str, Any]:
     """The task's YAML with everything it includes; functions as text. UsageError for an unknown name or a group."""
-    entry = names.find(name)
+    entry = task_index.find(name)
     assert entry.file is not None
     found = _manager(entry.file.parent).task_index[name].cfg
     return dict(found or {})
@@ -235,7 +235,7 @@ def _needs_package(name: str, error: ImportError) -> str:
     missing = error.name or getattr(error.__cause__, "name", None) or ""
     package = missing.partition(".")[0]
     if package == "datasets":
-        return f"tasks named lm_eval/… need {package}: {names.INSTALL}"
+        return f"tasks named lm_eval/… need {package}: {task_index.INSTALL}"
     line = f"pip install 'lm-eval[{_EXTRAS[package]}]'" if package in _EXTRAS else f"pip install {package}"
     return (
         f"lm-eval's {name} needs {package}: {line}" if package else f"lm-eval's {name} cannot be loaded: {_line(error)}"
@@ -243,7 +243,7 @@ def _needs_package(name: str, error: ImportError) -> str:
 
 
 def _check_extras(name: str) -> None:
-    names.version()
+    task_index.version()
     try:
         import lm_eval.tasks  # noqa: F401
     except ImportError as error:

@@ -18,19 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kleval.tasks.lm_eval import asking, loading, names
+from kleval.tasks.lm_eval import asking, loading, task_index
 from kleval.tasks.lm_eval.asking import Ask
 from kleval.tasks.registry import check_protocol
-from kleval.types import Completion, Request, Sample, Score, Task, Tokenizer, Unfit, UsageError
-
-
-def load(task_id: str, edition: str, protocol: str | None, data_dir: Path | None) -> Task:
-    """The task of that id. The builtin edition needs no lm-eval; see kleval.tasks.short."""
-    if edition == "builtin":
-        from kleval.tasks.short import builtin
-
-        return builtin.load(task_id, protocol)
-    return LmEvalTask(task_id, protocol, data_dir)
+from kleval.types import Completion, Request, Sample, Score, Tokenizer, Unfit, UsageError
 
 
 @dataclass(slots=True)
@@ -43,14 +34,14 @@ class _Built:
 
 class LmEvalTask:
     def __init__(self, task_id: str, protocol: str | None, data_dir: Path | None) -> None:
-        name, shots = names.parse(task_id)
-        installed = names.version()
+        name, shots = task_index.parse(task_id)
+        installed = task_index.version()
         self.id = task_id
         self.edition = "official"
         plain = f"lm-eval-{installed}-plain"
         self.protocol = check_protocol(task_id, protocol, (f"lm-eval-{installed}", plain))
         self._plain = self.protocol == plain
-        loaded = loading.load(name, shots, data_dir, names.asked_as(task_id).partition(":")[0])
+        loaded = loading.load(name, shots, data_dir, task_index.asked_as(task_id).partition(":")[0])
         self._name, self._task, self._config = name, loaded.task, loaded.config
         self.version = str(loaded.task.VERSION)
         self.data_revision, self.data_digest = loaded.revision, loaded.digest
@@ -97,7 +88,7 @@ class LmEvalTask:
             "edition": self.edition,
             "protocol": self.protocol,
             "description": self.description,
-            "source": f"lm-eval {names.version()}, task {self._name}",
+            "source": f"lm-eval {task_index.version()}, task {self._name}",
             "data": " ".join(str(p) for p in (config.dataset_path, config.dataset_name) if p),
             "data_revision": self.data_revision,
             "data_digest": self.data_digest,

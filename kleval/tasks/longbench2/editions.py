@@ -1,4 +1,4 @@
-"""Where LongBench v2's questions come from, each sized to ctx.
+"""Sources of LongBench v2 questions, official and builtin, each sized to ctx.
 
 Official: the rows in the file's order. A prompt that is too long loses its middle, as the official script has it: up to a
 ctx of 131,072 (its server's max_model_len) at most 120,000 tokens are kept, with a longer ctx what that leaves. A row whose
@@ -16,12 +16,11 @@ from typing import Any
 
 from kleval.tasks import lexicon
 from kleval.tasks.base import as_prompt
+from kleval.tasks.draws import own_draws
+from kleval.tasks.fitting import budget_for, fill_by_characters
 from kleval.tasks.longbench2 import dataset, exams, prompts
 from kleval.tasks.longbench2.scoring import LETTERS
-from kleval.tasks.mrcr.filling import fill
 from kleval.tasks.prose import SENTENCES_VERSION
-from kleval.tasks.ruler.builtin import budget_for
-from kleval.tasks.ruler.draws import own_draws
 from kleval.types import ContextTooSmall, Prompt, Tokenizer, Unfit
 
 OFFICIAL_BUDGET = 128
@@ -151,10 +150,10 @@ class Builtin:
             return as_prompt(tokenizer, prompts.filled(template, made.document(fillers), asked, made.choices))
 
         fillers = made.material.fillers
-        filled = fill(build, fillers, tokenizer, int(SHARES[length] * ctx) - budget)
+        filled = fill_by_characters(build, fillers, tokenizer, int(SHARES[length] * ctx) - budget)
         if isinstance(filled, int):
             # A quarter of a short ctx does not hold the question: it gets what it takes and little more.
-            filled = fill(build, fillers, tokenizer, min(filled, ctx - budget))
+            filled = fill_by_characters(build, fillers, tokenizer, min(filled, ctx - budget))
         if isinstance(filled, int):
             raise self._too_small(ctx, filled + budget)
         meta = {

@@ -1,4 +1,4 @@
-"""Which letter an answer chooses, and the official table of a run.
+"""Extraction of the letter that an answer chooses, and the official table of a run.
 
 Source: THUDM/LongBench @ 2e00731, extract_answer of pred.py and result.py. The form in brackets wins over an earlier bare
 letter; a word that begins with A, B, C or D counts as that letter; nothing but these two forms is understood.

@@ -1,4 +1,4 @@
-"""Where MRCR's questions come from, each sized to ctx.
+"""Sources of MRCR questions, official and builtin, each sized to ctx.
 
 Official: the rows as they are. There is no official generation budget: 2,000 tokens (HELM's; the longest answer has 3,889
 characters), and more for an answer that takes more in the model's tokens. Builtin: conversations filled up to ctx; the
@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from kleval.tasks import lexicon
+from kleval.tasks.draws import own_draws
+from kleval.tasks.fitting import budget_for, fill_by_characters
 from kleval.tasks.mrcr import bins, conversations, dataset
-from kleval.tasks.mrcr.filling import fill
 from kleval.tasks.prose import SENTENCES_VERSION, essay
-from kleval.tasks.ruler.builtin import budget_for
-from kleval.tasks.ruler.draws import own_draws
 from kleval.types import ContextTooSmall, Message, Tokenizer, Unfit
 
 OFFICIAL_BUDGET = 2000
@@ -124,7 +123,7 @@ class Builtin:
     ) -> Question:
         made = self._conversation(ctx, seed, index, text_chars)
         budget = max(budget, budget_for(tokenizer.count(made.reference)))
-        filled = fill(made.messages, made.fillers, tokenizer, ctx - budget)
+        filled = fill_by_characters(made.messages, made.fillers, tokenizer, ctx - budget)
         if isinstance(filled, int):
             minimum = filled + budget
             raise ContextTooSmall(f"{self._key[0]} (builtin) does not fit into ctx {ctx}: it needs {minimum}", minimum)

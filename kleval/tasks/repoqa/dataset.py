@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from kleval.tasks import data
+from kleval.tasks.languages import LANGUAGES
 from kleval.tasks.repoqa.context import dependency_order
-from kleval.tasks.repoqa.languages import LANGUAGES
 from kleval.tasks.repoqa.scoring import Candidate
 from kleval.tasks.tables import is_unicode
 from kleval.types import UsageError

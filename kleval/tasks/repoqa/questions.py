@@ -1,4 +1,4 @@
-"""The questions of an edition, each sized to ctx.
+"""Sources of RepoQA questions, official and builtin, each sized to ctx.
 
 Official: the needles in the data's order, needle i of n wanted at (i + 0.5) / n of the context. Builtin: functions of
 the standard library in a shuffled order of their own per seed, among its files in an order of their own per sample; the
@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kleval.tasks.base import as_prompt
+from kleval.tasks.draws import own_draws
+from kleval.tasks.fitting import budget_for
+from kleval.tasks.languages import COMMENT_PREFIX
 from kleval.tasks.repoqa import context, dataset, stdlib
 from kleval.tasks.repoqa.context import Context
-from kleval.tasks.repoqa.languages import COMMENT_PREFIX
 from kleval.tasks.repoqa.scoring import Candidate
-from kleval.tasks.ruler.builtin import budget_for
-from kleval.tasks.ruler.draws import own_draws
 from kleval.types import ContextTooSmall, Prompt, Tokenizer, Unfit
 
 INSTRUCTION = (

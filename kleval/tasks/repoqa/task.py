@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from kleval.tasks.base import OneCall
+from kleval.tasks.languages import LANGUAGES
 from kleval.tasks.registry import check_protocol
 from kleval.tasks.repoqa import scoring
-from kleval.tasks.repoqa.languages import LANGUAGES
 from kleval.tasks.repoqa.questions import OFFICIAL_BUDGET, Builtin, Edition, Official, Question, prompt_text
 from kleval.tasks.sized import SizedTask
 from kleval.types import Completion, Sample, Score

@@ -1,4 +1,4 @@
-"""RULER's questions made one by one: no downloads, no shared random state, ends by construction.
+"""Builtin questions of RULER, made one by one: no downloads, no shared random state, ends by construction.
 
 Each sample draws from a state of its own (sha256 over task, version, edition, ctx, seed and index), shuffles included,
 so that answers lie at other places in other samples. Its size is the largest that fits: the question at a size is a
@@ -15,7 +15,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from kleval.tasks.ruler.draws import own_draws
+from kleval.tasks.draws import own_draws
+from kleval.tasks.fitting import budget_for
 from kleval.tasks.ruler.official import DoesNotFit, Drafter, Fitted, Measure
 from kleval.tasks.ruler.spec import Draft
 
@@ -55,11 +56,6 @@ class Guess:
     size: int
     per_unit: float
     budget: int
-
-
-def budget_for(reference_tokens: int) -> int:
-    """Generation budget for a longest reference of that many tokens."""
-    return math.ceil(reference_tokens * 1.5) + 16
 
 
 def probe(source: Source, measure: Measure, count: Callable[[str], int], ctx: int) -> Guess:

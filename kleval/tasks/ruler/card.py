@@ -1,4 +1,4 @@
-"""What RULER's protocol cards say besides the task itself: hash of the prompt, limits, defects of the official code.
+"""Protocol cards of RULER: hash of the prompt, limits, defects of the official code.
 
 Source: NVIDIA/RULER @ c3f5e3b and its issues; every defect was seen in its code or in what it makes.
 """

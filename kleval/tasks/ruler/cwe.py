@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from kleval.tasks.ruler.draws import Draws
+from kleval.tasks.draws import Draws
 from kleval.tasks.ruler.spec import Draft
 from kleval.tasks.ruler.words import all_words
 

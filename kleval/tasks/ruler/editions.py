@@ -1,4 +1,4 @@
-"""Where the questions of a task come from: `Official` and `Builtin` streams of samples for one task.
+"""Sources of RULER questions: `Official` and `Builtin` streams of samples for one task.
 
 Official reads pinned files and follows the official order. Builtin makes everything itself; what differs from the
 official generator is listed in `deviations`, task by task.
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from kleval.tasks import assets, data
+from kleval.tasks.draws import own_draws
 from kleval.tasks.ruler import builtin, corpus, cwe, fwe, haystack, lm_eval, official, vt
 from kleval.tasks.ruler.builtin import Guess, Source
-from kleval.tasks.ruler.draws import own_draws
 from kleval.tasks.ruler.niah import Niah
 from kleval.tasks.ruler.official import DoesNotFit, Drafter, Fitted, Measure
 from kleval.tasks.ruler.qa import DocumentQa

@@ -11,7 +11,7 @@ import string
 from dataclasses import dataclass
 from itertools import chain, repeat
 
-from kleval.tasks.ruler.draws import Draws
+from kleval.tasks.draws import Draws
 from kleval.tasks.ruler.spec import Draft
 
 TEMPLATE = (

@@ -1,4 +1,4 @@
-"""Prose in which needles are hidden, by size.
+"""Haystacks: prose in which needles are hidden, by size.
 
 `Essays` is the official haystack: Paul Graham's essays, cut after `size` words (repeated beyond the end), split into
 sentences by nltk's punkt. A cut text has the same sentences as a longer one except near the cut, so only the tail is

@@ -22,9 +22,9 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from kleval.tasks.draws import Draws
 from kleval.tasks.ruler import cwe, fwe, niah, qa, vt
 from kleval.tasks.ruler.corpus import Corpus
-from kleval.tasks.ruler.draws import Draws
 from kleval.tasks.ruler.haystack import Essays
 from kleval.tasks.ruler.official import ATTEMPTS, DoesNotFit
 from kleval.tasks.ruler.spec import NOISE, Draft, Needles, Spec

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kleval.tasks.ruler.draws import Draws
+from kleval.tasks.draws import Draws
 from kleval.tasks.ruler.haystack import SentenceSource
 from kleval.tasks.ruler.spec import NOISE, Draft, Needles
 from kleval.tasks.ruler.words import pairs

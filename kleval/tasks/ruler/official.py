@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
+from kleval.tasks.draws import Draws
 from kleval.tasks.ruler import fwe, vt
 from kleval.tasks.ruler.cwe import CommonWords
-from kleval.tasks.ruler.draws import Draws
 from kleval.tasks.ruler.niah import Niah
 from kleval.tasks.ruler.qa import DocumentQa
 from kleval.tasks.ruler.spec import Draft

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kleval.tasks.draws import Draws, own_draws
 from kleval.tasks.ruler.corpus import Corpus, Question
-from kleval.tasks.ruler.draws import Draws, own_draws
 from kleval.tasks.ruler.spec import Draft
 from kleval.types import UsageError
 

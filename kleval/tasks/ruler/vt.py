@@ -10,7 +10,7 @@ import string
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from kleval.tasks.ruler.draws import Draws
+from kleval.tasks.draws import Draws
 from kleval.tasks.ruler.spec import NOISE, Draft
 
 TEMPLATE = (

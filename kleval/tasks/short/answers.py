@@ -1,5 +1,5 @@
-"""How answers are read and compared, benchmark by benchmark: answer and references -> metrics, named as lm-eval
-names them, and what was extracted.
+"""Reading and comparison of answers, benchmark by benchmark: answer and references -> metrics, named as in lm-eval, and the
+extracted answer.
 
 The rules of lm-eval 0.4.13's tasks where there are such (regular expressions, what is ignored in a comparison), of
 XiaoMi/cmath @ 06577be for CMATH. An empty answer is wrong everywhere.

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import cache
 
 from kleval.tasks.registry import check_protocol
-from kleval.tasks.short import names, shapes
+from kleval.tasks.short import shapes, task_ids
 from kleval.tasks.short.items import chinese, choices, exams, reasoning, sums
 from kleval.tasks.short.question import Benchmark
 from kleval.tasks.short.task import ShortTask
@@ -37,7 +37,7 @@ def load(task_id: str, protocol: str | None = None) -> Task:
 
     UsageError for a name without one, naming --edition official, and for more shots than there are items to show.
     """
-    parsed = names.parse(task_id)
+    parsed = task_ids.parse(task_id)
     if parsed is None or parsed[0] not in _BENCHMARKS:
         raise UsageError(f"{task_id} has no builtin edition: add --edition official{_nearest(task_id)}")
     name, shots = parsed
@@ -56,7 +56,7 @@ def load(task_id: str, protocol: str | None = None) -> Task:
 
 def has(task_id: str) -> bool:
     """Whether there is a builtin edition of it, shots aside."""
-    parsed = names.parse(task_id)
+    parsed = task_ids.parse(task_id)
     return parsed is not None and parsed[0] in _BENCHMARKS
 
 

@@ -1,4 +1,4 @@
-"""Reading a final answer out of a solution, and whether two mathematical answers are the same.
+"""Mathematical answers: extraction of the final one from a solution, and equality of two.
 
 `final`: the last \\boxed{…}, else what follows the last "answer is" or "Answer:", else the last number. `equal`: the same
 text once LaTeX's ways of writing are evened out, or expressions of the same value (`expressions`: exactly for rational

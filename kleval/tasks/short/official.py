@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from kleval.tasks import data, tables
+from kleval.tasks.mmlu_subjects import SUBJECTS
 from kleval.tasks.registry import check_protocol
 from kleval.tasks.short import builtin, shapes
 from kleval.tasks.short.items.reasoning import program_text
 from kleval.tasks.short.items.sums import LEVELS
 from kleval.tasks.short.question import Benchmark, Item, Shape, lettered
-from kleval.tasks.short.subjects import SUBJECTS
 from kleval.tasks.short.task import ShortTask
 from kleval.types import Task, UsageError
 

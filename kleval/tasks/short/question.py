@@ -1,4 +1,4 @@
-"""What a short benchmark is made of: items, the shape in which they are asked, and how an answer is read."""
+"""Parts of a short benchmark: items, the shape in which they are asked, and the reading of an answer."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kleval.tasks.base import as_prompt
-from kleval.tasks.ruler.builtin import budget_for
+from kleval.tasks.fitting import budget_for
 from kleval.tasks.short.question import Benchmark, Item
 from kleval.tokenization import encode_pair
 from kleval.types import Completion, Failure, Prompt, Request, Sample, Score, Tokenizer, Unfit, UsageError

@@ -17,11 +17,11 @@ import pytest
 from kleval.harness import RunSpec, run
 from kleval.store import RunStore
 from kleval.tasks.articles import ARTICLES_VERSION, corpus
+from kleval.tasks.draws import own_draws
 from kleval.tasks.frames import hops
 from kleval.tasks.frames.prompts import answer_sentence
 from kleval.tasks.frames.task import EXACT_MATCH, JUDGE, FramesTask
 from kleval.tasks.registry import expand, load_task
-from kleval.tasks.ruler.draws import own_draws
 from kleval.tokenization import load_tokenizer
 from kleval.types import (
     Completion,

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kleval.tasks.helmet_icl.scoring import normalize_answer, parse_output, score_answer
+from kleval.tasks.answers import normalize_answer
+from kleval.tasks.helmet_icl.scoring import parse_output, score_answer
 
 SHARED = ("exact_match", "substring_exact_match", "f1")
 

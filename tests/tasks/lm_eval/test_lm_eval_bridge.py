@@ -10,7 +10,7 @@ import pytest
 
 from kleval.backends.registry import open_backend
 from kleval.harness.asking import Asked, Policy, finish
-from kleval.tasks.lm_eval.names import find
+from kleval.tasks.lm_eval.task_index import find
 from kleval.tasks.registry import load_task
 from kleval.types import Failure, Sample, Tokenizer, UsageError
 

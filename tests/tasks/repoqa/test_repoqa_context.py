@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kleval.tasks.languages import COMMENT_PREFIX
 from kleval.tasks.repoqa import context
-from kleval.tasks.repoqa.languages import COMMENT_PREFIX
 from kleval.tasks.repoqa.questions import prompt_text
 
 COUNTS: dict[str, Callable[[str], int]] = {

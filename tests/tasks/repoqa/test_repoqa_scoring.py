@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kleval.tasks.languages import LANGUAGES, PARSED_BYTES, first_function, without_comments
 from kleval.tasks.repoqa import scoring
-from kleval.tasks.repoqa.languages import LANGUAGES, PARSED_BYTES, first_function, without_comments
 from kleval.tasks.repoqa.scoring import Candidate, judge
 
 CODE = "def add(a, b):\n    # sums\n    return a + b"

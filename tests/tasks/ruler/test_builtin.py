@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kleval.tasks.draws import Draws
+from kleval.tasks.fitting import budget_for
 from kleval.tasks.registry import load_task
 from kleval.tasks.ruler import vt
-from kleval.tasks.ruler.builtin import Guess, budget_for, fit
-from kleval.tasks.ruler.draws import Draws
+from kleval.tasks.ruler.builtin import Guess, fit
 from kleval.tasks.ruler.official import DoesNotFit
 from kleval.tasks.ruler.spec import NOISE, SPECS, Draft
 from kleval.types import Completion, ContextTooSmall, Sample, Score, Tokenizer
