@@ -145,6 +145,10 @@ class RunJob(Job):
         )
         for window in self._windows(model, backend, cells, session):
             try:
+                for asked in window:
+                    sample = asked.sample
+                    session.store.put_prompt(model.name, asked.task.id, sample.ctx, sample.prompt_hash, sample.prompt)
+                session.store.sync()
                 for asked, end in finish(window, backend, self._judge, policy):
                     row = make_row(model.name, asked, end)
                     if row.failure is not None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from kleval.store import Point
 from kleval.store.manifest import now
-from kleval.store.points import Kind
+from kleval.store.records import Kind
 from kleval.work import Session, Verdict
 
 Values = dict[str, float | int | None]

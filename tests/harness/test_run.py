@@ -253,18 +253,18 @@ def test_a_dry_run_plans_and_writes_nothing(tmp_path):
 
 
 def test_a_full_disk_ends_the_run_with_one_line_and_continues_later(tmp_path, monkeypatch):
-    from kleval.store import files
+    from kleval import files
 
-    real, free = files.append_line, [4]
+    real, free = files.write_all, [4]
 
-    def full(path, line):
-        if free[0] == 0:
-            with files.usage_errors(path):
+    def full(fd, data):
+        if data.startswith(b'{"id"'):  # a row; prompts and the manifest still fit
+            if free[0] == 0:
                 raise OSError(28, "No space left on device")
-        free[0] -= 1
-        real(path, line)
+            free[0] -= 1
+        real(fd, data)
 
-    monkeypatch.setattr(files, "append_line", full)
+    monkeypatch.setattr(files, "write_all", full)
     events = []
     with pytest.raises(UsageError, match=r"disk full at .*run the same command again") as error:
         go(tmp_path / "run", events=events)

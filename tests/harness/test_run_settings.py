@@ -1,4 +1,5 @@
 import dataclasses
+import gzip
 
 import pytest
 from harness_fakes import (
@@ -125,7 +126,12 @@ def test_several_models_are_asked_the_same(tmp_path):
     assert store.manifest["caveats"] == []
     assert opened == ["two", "one", "two"]
     assert [b.closed for b in backends.values()] == [1, 2]
-    assert len(list((tmp_path / "run").glob("prompts/*/*"))) == 10
+    files = list((tmp_path / "run").glob("prompts/*"))
+    assert len(files) == 2  # one per length, shared by the models
+    prompts = b"".join(gzip.decompress(file.read_bytes()) for file in files)
+    assert sorted(prompts.replace(b"w42", b" w42").split()) == sorted(
+        word for batch in backends["one"].batches for r in batch for word in r.prompt.encode().split()
+    )
 
 
 def test_what_makes_two_models_incomparable_is_said(tmp_path):
