@@ -3,13 +3,13 @@
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "evaluate", "load_backend"]
+__all__ = ["__version__", "evaluate", "load", "load_backend"]
 
 
 def __getattr__(name: str) -> Any:
-    """`kleval.evaluate` and `kleval.load_backend`, imported when they are asked for: the package itself imports nothing."""
-    if name not in ("evaluate", "load_backend"):
+    """`kleval.evaluate`, `kleval.load` and `kleval.load_backend`, imported when they are asked for: the package imports nothing."""
+    if name not in __all__:
         raise AttributeError(f"module 'kleval' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module("kleval.api"), name)
+    return getattr(import_module("kleval.tables.frame" if name == "load" else "kleval.api"), name)

@@ -1,4 +1,4 @@
-"""Context lengths as people write them, and back.
+"""Context lengths as people write them; `kleval.text.format_length` spells them back.
 
     4k               4096          1m             1048576       128k        131072       6000      6000
     1k,2k,4k         a list        4k-1m*2        doubling from 4k up to 1m
@@ -12,10 +12,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from kleval.text import K, M, format_length
 from kleval.types import UsageError
 
-K = 1024
-M = 1024 * 1024
 MAX_LENGTHS = 256
 MAX_LENGTH = 16 * M  # beyond what any model takes; a slip of the keyboard would never end
 
@@ -47,19 +46,6 @@ def parse_lengths(text: str) -> tuple[int, ...]:
     if not lengths:
         raise UsageError("no context length given: write for example --ctx 1k,2k,4k")
     return tuple(lengths)
-
-
-def format_length(tokens: int) -> str:
-    """The shortest spelling that parse_length reads back as the same number."""
-    if tokens % M == 0:
-        return f"{tokens // M}m"
-    if tokens % K == 0:
-        return f"{tokens // K}k"
-    return str(tokens)
-
-
-def format_lengths(lengths: tuple[int, ...]) -> str:
-    return ",".join(format_length(length) for length in lengths)
 
 
 def _expand(part: str) -> Iterator[int]:

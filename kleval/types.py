@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 Message = Mapping[str, str]  # {"role": ..., "content": ...}
 Prompt = str | tuple[Message, ...]
@@ -28,6 +28,10 @@ FailureKind = Literal[
     "judge",
     "out_of_memory",
     "internal",
+    # Of requests that are timed: an answer that ended early, that came all at once, a prompt of another length than asked.
+    "fewer_tokens",
+    "not_streamed",
+    "prompt_length",
 ]
 
 
@@ -143,6 +147,42 @@ class Failure:
 Outcome = Completion | Failure
 
 
+class TimedRequest(NamedTuple):
+    """A request that is timed: its answer has max_new_tokens tokens, whatever would end it before. submit_seconds: when it is
+    submitted, from the begin of the round."""
+
+    request: Request
+    submit_seconds: float = 0.0
+
+
+class Arrival(NamedTuple):
+    """Content that reached the caller at once. seconds: of the round's clock. tokens: how many, None where that is not told."""
+
+    seconds: float
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One timed request as its caller saw it. What is not known is None.
+
+    submitted: when it was due, seconds of the clock of the arrivals. arrivals: in order. output_tokens, prompt_tokens,
+    cached_tokens: as the engine counts them, never text tokenised again; where a server tells of cached tokens only how many
+    all requests of a round had, they are shared out evenly. state_bytes: by component, of this sequence when its last token
+    was made, measured. peak_bytes: most memory held while its round was under way (of the device; of the process on a CPU).
+    failure: then the times count for nothing.
+    """
+
+    submitted: float
+    arrivals: tuple[Arrival, ...] = ()
+    output_tokens: int | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    state_bytes: Mapping[str, int] | None = None
+    peak_bytes: int | None = None
+    failure: Failure | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """Metric name -> value in [0, 1] (shown x 100), plus what was read out of the answer. NaN is "not scored"."""
@@ -228,6 +268,23 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Timed(Backend, Protocol):
+    """A backend whose requests can be timed, as `kleval profile` does: `timed` is all that it takes.
+
+    Two more methods may be there. `describe_timed() -> dict` says what shapes the times, JSON values (`prompts`: `token ids`,
+    `text` or `chat`, the first where it does not say; `ignore_eos`; `server` for one behind an address), and under
+    `environment` what may differ from session to session (versions). `vocabulary() -> Sequence[int]`: ids that random prompts
+    are made of; without it they are those of random words in the backend's tokenizer.
+    """
+
+    def timed(self, requests: Sequence[TimedRequest]) -> Sequence[Trace]:
+        """Submit each at its time and return when all are over: one trace per request, in order.
+
+        A request that fails has a trace with its Failure; timed itself raises only on a fault of the backend as a whole.
+        """
+        ...
 
 
 def prompt_hash(prompt: Prompt, answer_prefix: str) -> str:

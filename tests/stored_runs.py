@@ -38,8 +38,11 @@ def write_run(
     skips: Sequence[dict[str, Any]] = (),
     errors: Sequence[dict[str, Any]] = (),
     repeats: int = 1,
+    backend: str = "native",
+    describe: Callable[[str], Mapping[str, Any]] = lambda model: {},
+    finish: str = "eos",
 ) -> RunStore:
-    """A finished run. answer(model, task, ctx, index) decides each row."""
+    """A finished run. answer(model, task, ctx, index) decides each row, describe(model) what the backend says besides."""
     about = {
         "version": "1",
         "metric": "string_match_all",
@@ -68,9 +71,9 @@ def write_run(
         "models": {
             name: {
                 "name": name,
-                "backend": "native",
+                "backend": backend,
                 "tokenizer": {"name": name, "digest": "a" * 64, "chat_template_digest": ""},
-                "describe": {"dtype": "float32", "device": "cpu", "weights_digest": "b" * 64},
+                "describe": {"dtype": "float32", "device": "cpu", "weights_digest": "b" * 64, **describe(name)},
             }
             for name in models
         },
@@ -102,6 +105,7 @@ def write_run(
                                     asked,
                                     of_task[task],
                                     text(model, task, ctx, index),
+                                    finish,
                                 ),
                                 asked,
                             )
@@ -118,6 +122,7 @@ def make_row(
     asked: str,
     about: dict[str, str],
     text: str,
+    finish: str,
 ) -> Row:
     failure = answer if isinstance(answer, dict) else None
     score = None if isinstance(answer, dict) else float(answer)
@@ -129,7 +134,7 @@ def make_row(
             "text": text,
             "prompt_tokens": ctx - 32,
             "output_tokens": 12,
-            "finish_reason": "eos",
+            "finish_reason": finish,
             "seconds": 0.5,
         }
     return Row(

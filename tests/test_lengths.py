@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kleval.lengths import MAX_LENGTHS, format_length, format_lengths, parse_length, parse_lengths
+from kleval.lengths import MAX_LENGTHS, parse_length, parse_lengths
+from kleval.text import format_length, format_lengths
 from kleval.types import UsageError
 
 lengths = st.integers(min_value=1, max_value=1 << 24)

@@ -1,4 +1,4 @@
-"""One request on its way through the native backend: what it still needs, which token comes next, when it is done.
+"""One request on its way through an engine in this process: what it still needs, which token comes next, when it is done.
 
 Nothing here sees a batch: a row's tokens depend on its own logits and its own random state alone.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ from kleval.tokenization import encode_pair
 from kleval.types import Completion, Failure, FinishReason, Outcome, Request, Tokenizer
 
 NOT_FINITE = Failure("internal", "the model's logits are not finite")
+TOO_LATE = Failure("timeout", "no complete answer within the time of a request (--request-timeout)")
 
 
 @dataclass(slots=True)
@@ -24,7 +26,8 @@ class Job:
     """position: in the caller's list. inputs: tokens of the prefill.
 
     first: the index in inputs from which on logits are wanted: one position to generate from, or one per token of
-    `continuation`.
+    `continuation`. arrivals: when each new token was known (time.perf_counter); deadline: when the request is given up, by that
+    clock. state_bytes: of its row at its end, by component, where it is asked for.
     """
 
     position: int
@@ -36,6 +39,9 @@ class Job:
     logprob_sum: float = 0.0
     greedy: bool = True
     rng: random.Random = field(default_factory=random.Random)
+    arrivals: list[float] = field(default_factory=list)
+    deadline: float = math.inf
+    state_bytes: dict[str, int] | None = None
 
     @property
     def inputs(self) -> tuple[int, ...]:
@@ -52,7 +58,7 @@ class Job:
 
     def restart(self) -> None:
         """Forget what was generated; the next attempt gives the same."""
-        self.new_ids, self.logprob_sum, self.greedy = [], 0.0, True
+        self.new_ids, self.arrivals, self.logprob_sum, self.greedy = [], [], 0.0, True
         self.rng = random.Random(self.request.seed)
 
 
@@ -129,6 +135,10 @@ def advance(
             continue
         if not job.continuation:
             job.new_ids.append(next_token(job, logits[row], best[row]))
+            job.arrivals.append(now := time.perf_counter())
+            if now > job.deadline:
+                done.append((job, TOO_LATE))
+                continue
             reason = finish_reason(job, tokenizer, ends)
         if reason is None:
             kept.append(row)

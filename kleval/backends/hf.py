@@ -18,18 +18,20 @@ from typing import Any
 import torch
 
 from kleval.backends.devices import device_name, find_device, find_dtype
+from kleval.backends.engine_timing import time_jobs
 from kleval.backends.generation import Job, make_job
 from kleval.backends.hf_model import HFModel
 from kleval.backends.hf_serving import Serving
 from kleval.backends.native_parts import plan_parts
 from kleval.backends.registry import need
-from kleval.backends.spec import BackendSpec
+from kleval.backends.spec import BackendSpec, whole_number
+from kleval.backends.timing import ordinary_ids
 from kleval.models.checkpoint.config_json import eos_ids, read_json
 from kleval.models.checkpoint.files import digest, stored_tensors, weight_files
 from kleval.models.checkpoint.hub import fetch, is_hub_id
 from kleval.models.registry import MODELS, resolve
 from kleval.tokenization import ModelTokenizer, read_tokenizer
-from kleval.types import Failure, Outcome, Request, UsageError
+from kleval.types import Failure, Outcome, Request, TimedRequest, Trace, UsageError
 
 PREFILL_TOKENS = {"cpu": 512, "cuda": 8192}
 MAX_ROWS = {"cpu": 16, "cuda": 64}
@@ -40,6 +42,7 @@ _HELD_SHARE = 0.4  # of a model's numbers that its files hold at least: embeddin
 def open_hf(spec: BackendSpec) -> HFBackend:
     """A backend for a folder or hub id that transformers can load. UsageError for what does not exist or cannot be used."""
     transformers = need("transformers", "hf", "--backend hf")
+    own = spec.own_arguments("hf", prefill_tokens=whole_number)
     device = find_device(spec.device)
     find_dtype(spec.dtype)
     folder, name, revision = _folder(spec)
@@ -52,12 +55,20 @@ def open_hf(spec: BackendSpec) -> HFBackend:
         raise UsageError(f"{name} cannot be asked token by token ({wrong}): --backend vllm or a server may run it")
     ends = eos_ids(folder) or ((tokenizer.eos_id,) if tokenizer.eos_id is not None else ())
     return HFBackend(
-        adapter, tokenizer, name, digest(weights), frozenset(ends), spec, transformers.__version__, revision
+        adapter,
+        tokenizer,
+        name,
+        digest(weights),
+        frozenset(ends),
+        spec,
+        transformers.__version__,
+        revision,
+        own.get("prefill_tokens"),
     )
 
 
 class HFBackend:
-    """kleval.types.Backend on an HFModel. ends: token ids that end an answer."""
+    """kleval.types.Timed on an HFModel. ends: token ids that end an answer."""
 
     name = "hf"
 
@@ -115,22 +126,45 @@ class HFBackend:
     def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
         jobs: list[Job] = []
         for position, request in enumerate(requests):
-            limit = self.max_ctx or _UNBOUNDED
-            job = make_job(position, request, self.tokenizer, self._adapter.vocab_size, limit)
+            job = self._job(position, request)
             if isinstance(job, Failure):
                 yield position, job
             else:
                 jobs.append(job)
         self.stats["prompt_tokens"] += sum(len(job.inputs) for job in jobs)
-        chunk = self._prefill_tokens if self._adapter.chunked else _UNBOUNDED
-        budget = self._spec.memory_budget
-        serving = Serving(self._adapter, self.tokenizer, self._ends, chunk, self._max_batch, budget)
+        serving = self._serving(self._ends)
         share = self._spec.share_prefixes and self._adapter.copied
         try:
             for job, outcome in serving.run(plan_parts(jobs, share)):
                 yield job.position, outcome
         finally:
             self.stats["prefilled_tokens"] += serving.prefilled_tokens
+
+    def _job(self, position: int, request: Request) -> Job | Failure:
+        return make_job(position, request, self.tokenizer, self._adapter.vocab_size, self.max_ctx or _UNBOUNDED)
+
+    def _serving(self, ends: frozenset[int], weighs: bool = False) -> Serving:
+        chunk = self._prefill_tokens if self._adapter.chunked else _UNBOUNDED
+        return Serving(
+            self._adapter, self.tokenizer, ends, chunk, self._max_batch, self._spec.memory_budget, weighs=weighs
+        )
+
+    def timed(self, requests: Sequence[TimedRequest]) -> list[Trace]:
+        """In batches, without sharing prefixes. Bytes of state are those of the model's own cache."""
+
+        def serve(jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
+            return self._serving(frozenset(), weighs=True).run(plan_parts(jobs, False))
+
+        return time_jobs(requests, self._job, serve, self._adapter.device, self._spec.request_timeout)
+
+    def describe_timed(self) -> dict[str, Any]:
+        told = self.describe()
+        names = ("weights_sha256", "dtype", "attention", "prefill_chunk", "batches", "padded_batches", "max_batch")
+        known = {"backend": "hf", "software": "transformers", "prompts": "token ids", "ignore_eos": True}
+        return known | {name: told[name] for name in names} | {"environment": {"transformers": self._version}}
+
+    def vocabulary(self) -> range:
+        return ordinary_ids(self._adapter.vocab_size)
 
 
 def _folder(spec: BackendSpec) -> tuple[Path, str, str | None]:

@@ -216,7 +216,7 @@ class HFModel:
     def _measure(self, ids: Tensor) -> None:
         """Two lengths give what a row's state has whatever its length, and what it gains by token."""
         n = ids.shape[1]
-        few, many = (_bytes(self._state(ids[:1, :m]).cache) for m in (n // 2, n))
+        few, many = (sum(state_bytes(self._state(ids[:1, :m]).cache).values()) for m in (n // 2, n))
         self.bytes_per_token = max(0, (many - few) // (n - n // 2))
         self.bytes_fixed = max(0, many - self.bytes_per_token * n)
 
@@ -237,21 +237,37 @@ def _split(ids: Tensor) -> int:
     return ids.shape[1] * 5 // 12
 
 
-def _bytes(cache: Any) -> int:
-    """Of all tensors that a cache holds, wherever it holds them."""
-    found: dict[int, int] = {}
-    stack, seen = [cache], set()
+def state_bytes(cache: Any) -> dict[str, int]:
+    """Bytes of all tensors that a cache holds, wherever it holds them, by what their attributes' names tell: `kv` (keys and
+    values), `conv`, `recurrent`, else `other`."""
+    found: dict[int, tuple[str, int]] = {}
+    stack, seen = [("other", cache)], set()
     while stack:
-        one = stack.pop()
+        name, one = stack.pop()
         if id(one) in seen:
             continue
         seen.add(id(one))
         if isinstance(one, Tensor):
-            found[one.data_ptr()] = max(found.get(one.data_ptr(), 0), one.numel() * one.element_size())
+            nbytes = one.numel() * one.element_size()
+            found[one.data_ptr()] = max(found.get(one.data_ptr(), (name, 0)), (name, nbytes), key=lambda part: part[1])
         elif isinstance(one, dict):
-            stack += one.values()
+            stack += [(_component(key, name), value) for key, value in one.items()]
         elif isinstance(one, list | tuple):
-            stack += one
+            stack += [(name, value) for value in one]
         elif hasattr(one, "__dict__") and type(one).__module__.startswith("transformers"):
-            stack += vars(one).values()
-    return sum(found.values())
+            stack += [(_component(key, name), value) for key, value in vars(one).items()]
+    total: dict[str, int] = {}
+    for name, nbytes in found.values():
+        if nbytes:
+            total[name] = total.get(name, 0) + nbytes
+    return total
+
+
+def _component(attribute: Any, above: str) -> str:
+    """The part of a state that an attribute of a cache holds; what it stands in, where its name does not tell."""
+    text = str(attribute)
+    if "conv" in text:
+        return "conv"
+    if "recurrent" in text or "ssm" in text:
+        return "recurrent"
+    return "kv" if text.startswith(("key", "value")) else above

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kleval.backends.batching import free_bytes, is_out_of_memory, together
 from kleval.backends.generation import Job, advance, score_continuation
-from kleval.backends.hf_model import HFModel, Rows
+from kleval.backends.hf_model import HFModel, Rows, state_bytes
 from kleval.backends.native_parts import Part, own_part
 from kleval.tokenization import ModelTokenizer
 from kleval.types import Failure, Outcome
@@ -29,7 +29,7 @@ _LOGITS = 128  # positions whose logits are made double at a time
 class Serving:
     """One call. chunk: tokens of a prefill. limit: most rows of a batch. budget: bytes, None: of what is free.
 
-    prefilled_tokens: counted on the way.
+    prefilled_tokens: counted on the way. weighs: whether each job is told the bytes of its row's state when it ends.
     """
 
     adapter: HFModel
@@ -39,6 +39,7 @@ class Serving:
     limit: int
     budget: int | None
     prefilled_tokens: int = 0
+    weighs: bool = False
     # Logits for requests that have no part of their own, by position.
     _last: dict[int, Tensor] = field(default_factory=dict)
     _late: list[Job] = field(default_factory=list)
@@ -160,6 +161,10 @@ class Serving:
             last = torch.stack([self._last[job.position] for job in active])
         while True:
             kept, done = advance(active, last, self.tokenizer, self.ends, time.perf_counter() - started)
+            if self.weighs and done:
+                state = state_bytes(rows.cache)
+                for job, _ in done:
+                    job.state_bytes = {name: nbytes // rows.n for name, nbytes in state.items()}
             yield from done
             if not kept:
                 return

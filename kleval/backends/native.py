@@ -22,18 +22,20 @@ from typing import Any
 import torch
 
 from kleval.backends.devices import device_name, find_device, find_dtype
+from kleval.backends.engine_timing import time_jobs
 from kleval.backends.generation import Job, make_job
 from kleval.backends.native_memory import Memory
 from kleval.backends.native_parts import plan_parts
 from kleval.backends.native_serving import Serving
-from kleval.backends.spec import BackendSpec
+from kleval.backends.spec import BackendSpec, whole_number
+from kleval.backends.timing import ordinary_ids
 from kleval.models.config import ModelConfig
 from kleval.models.decoder import Decoder
 from kleval.models.registry import config_of, load, resolve, weights_digest
 from kleval.models.stepper import why_not_recorded
 from kleval.ops.available import kernels_in_use
 from kleval.tokenization import ModelTokenizer
-from kleval.types import Failure, Outcome, Request
+from kleval.types import Failure, Outcome, Request, TimedRequest, Trace
 
 # On a GPU a chunk must fill the experts (16384 x 8 / 256 = 512 rows each) and the KDA kernel keeps 130 KiB per token of it: 2.0 GiB.
 PREFILL_TOKENS = {"cpu": 1024, "cuda": 16384}
@@ -43,6 +45,7 @@ MAX_ROWS = {"cpu": 16, "cuda": 64}
 def open_native(spec: BackendSpec) -> NativeBackend:
     """A backend for a model name or folder. dtype auto: as the weights are stored. UsageError for what does not exist."""
     model = resolve(spec.model)
+    own = spec.own_arguments("native", prefill_tokens=whole_number)
     place = find_device(spec.device)
     dtype = find_dtype(spec.dtype)
     if place.type == "cuda":
@@ -55,12 +58,15 @@ def open_native(spec: BackendSpec) -> NativeBackend:
         weights_digest(model),
         spec.batch,
         spec.memory_budget,
+        own.get("prefill_tokens"),
         share_prefixes=spec.share_prefixes,
+        request_timeout=spec.request_timeout,
     )
 
 
 class NativeBackend:
-    """kleval.types.Backend on a Decoder. batch: most requests at a time; memory_budget: bytes; None: what fits."""
+    """kleval.types.Timed on a Decoder. batch: most requests at a time; memory_budget: bytes; None: what fits. request_timeout:
+    seconds that a timed request may take."""
 
     name = "native"
 
@@ -74,6 +80,7 @@ class NativeBackend:
         memory_budget: int | None = None,
         prefill_tokens: int | None = None,
         share_prefixes: bool = True,
+        request_timeout: float = 600.0,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
@@ -83,6 +90,7 @@ class NativeBackend:
         weight = decoder.model.embed_tokens.weight
         self._device, self._dtype = weight.device, weight.dtype
         self._digest, self._memory_budget, self._share_prefixes = digest, memory_budget, share_prefixes
+        self._request_timeout = request_timeout
         self._max_batch = batch or MAX_ROWS[self._device.type]
         self._prefill_tokens = prefill_tokens or PREFILL_TOKENS[self._device.type]
         eos_id = tokenizer.eos_id if tokenizer.eos_id is not None else self.config.eos_token_id
@@ -115,19 +123,42 @@ class NativeBackend:
     def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
         jobs: list[Job] = []
         for position, request in enumerate(requests):
-            job = make_job(position, request, self.tokenizer, self.config.vocab_size, self.max_ctx or 0)
+            job = self._job(position, request)
             if isinstance(job, Failure):
                 yield position, job
             else:
                 jobs.append(job)
         self.stats["prompt_tokens"] += sum(len(job.inputs) for job in jobs)
-        memory = Memory(self.config, self._device, self._dtype, self._prefill_tokens, self._memory_budget)
-        serving = Serving(self._decoder, self.tokenizer, self._ends, memory, self._max_batch)
+        serving = self._serving(self._ends)
         try:
             for job, outcome in serving.run(plan_parts(jobs, self._share_prefixes)):
                 yield job.position, outcome
         finally:
             self.stats["prefilled_tokens"] += serving.prefilled_tokens
+
+    def _job(self, position: int, request: Request) -> Job | Failure:
+        return make_job(position, request, self.tokenizer, self.config.vocab_size, self.max_ctx or 0)
+
+    def _serving(self, ends: frozenset[int], weighs: bool = False) -> Serving:
+        memory = Memory(self.config, self._device, self._dtype, self._prefill_tokens, self._memory_budget)
+        return Serving(self._decoder, self.tokenizer, ends, memory, self._max_batch, weighs=weighs)
+
+    def timed(self, requests: Sequence[TimedRequest]) -> list[Trace]:
+        """In batches, without sharing prefixes. Bytes of state are those of the tensors that hold tokens."""
+
+        def serve(jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
+            return self._serving(frozenset(), weighs=True).run(plan_parts(jobs, False))
+
+        return time_jobs(requests, self._job, serve, self._device, self._request_timeout)
+
+    def describe_timed(self) -> dict[str, Any]:
+        told = self.describe()
+        names = ("weights_sha256", "dtype", "prefill_chunk", "decode", "max_batch")
+        known = {"backend": "native", "software": "kleval", "prompts": "token ids", "ignore_eos": True}
+        return known | {name: told[name] for name in names} | {"environment": {"kernels": told["kernels"]}}
+
+    def vocabulary(self) -> range:
+        return ordinary_ids(self.config.vocab_size)
 
 
 def _check_kernels(device: torch.device, config: ModelConfig) -> None:

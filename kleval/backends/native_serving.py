@@ -44,7 +44,8 @@ class _Frame:
 
 @dataclass(slots=True)
 class Serving:
-    """One call. limit: most rows of a batch. prefilled_tokens: counted on the way."""
+    """One call. limit: most rows of a batch. prefilled_tokens: counted on the way. weighs: whether each job is told the bytes of
+    its row's state when it ends."""
 
     decoder: Decoder
     tokenizer: Tokenizer
@@ -52,6 +53,7 @@ class Serving:
     memory: Memory
     limit: int
     prefilled_tokens: int = 0
+    weighs: bool = False
     _alone: list[Job] = field(default_factory=list)
 
     def run(self, parts: Sequence[Part]) -> Iterator[tuple[Job, Outcome]]:
@@ -178,6 +180,11 @@ class Serving:
         stepper: Stepper | None = None
         while True:
             kept, done = advance(active, logits, self.tokenizer, self.ends, time.perf_counter() - started)
+            if self.weighs and done and cache is not None:
+                used = cache.used_by_component()
+                state = {"latent": used.latent, "recurrent": used.recurrent, "conv": used.conv}
+                for job, _ in done:
+                    job.state_bytes = {name: nbytes // len(active) for name, nbytes in state.items()}
             yield from done
             if not kept or cache is None:
                 return

@@ -4,7 +4,7 @@ Prompts go as token ids where the server takes them, so that it sees what every 
 chat endpoint. Which it is was tried when the backend was opened, and is in `describe`. Token counts are the server's own (usage), never
 text counted again. What servers do without saying so is noticed: another model's answer, a prompt that was cut, an answer that was
 clamped, half a stream. The parts: server_address (secrets), server_opening (probing), server_tokenizer, server_wire (requests and
-streams), server_answers (what counts as an answer), server_errors, server_pace (429), server_asking (the loop).
+streams), server_answers (what counts as an answer), server_errors, server_pace (429), server_asking (the loop), server_timing.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from kleval.backends.server_answers import Expected, generated, likelihood, tole
 from kleval.backends.server_asking import Asker, in_background
 from kleval.backends.server_opening import Served, choose_dialect, look
 from kleval.backends.server_pace import Pace
+from kleval.backends.server_timing import ServerTiming
 from kleval.backends.server_tokenizer import RemoteTokenizer, compare, counts_only, find_tokenizer
 from kleval.backends.server_wire import (
     CONTINUES_ANSWERS,
@@ -30,7 +31,7 @@ from kleval.backends.server_wire import (
 )
 from kleval.backends.spec import BackendSpec
 from kleval.tokenization import ModelTokenizer, encode_pair
-from kleval.types import Failure, Outcome, Request, Tokenizer, UsageError
+from kleval.types import Failure, Outcome, Request, TimedRequest, Tokenizer, Trace, UsageError
 
 
 def open_openai(spec: BackendSpec) -> OpenAIBackend:
@@ -40,6 +41,7 @@ def open_openai(spec: BackendSpec) -> OpenAIBackend:
     """
     if spec.base_url is None:
         raise UsageError("--backend openai needs the server's address: add --base-url, like http://localhost:8000/v1")
+    spec.own_arguments("openai")
     server, served = look(parse_address(spec.base_url, spec.api_key_env), spec.model)
     names = [spec.model, *([served.root] if served.root else [])]
     tokenizer = find_tokenizer(spec.tokenizer, names, server, spec.model, spec.api == "chat")
@@ -70,7 +72,7 @@ class _Job:
 
 
 class OpenAIBackend:
-    """kleval.types.Backend on one model of a server."""
+    """kleval.types.Timed on one model of a server."""
 
     name = "openai"
 
@@ -90,7 +92,8 @@ class OpenAIBackend:
         self.stats: dict[str, int] = {"prompt_tokens": 0, "output_tokens": 0, "rate_limited": 0}
         self._server, self._served, self._dialect = server, served, dialect
         self._facts = facts or {}
-        self._timeout = spec.timeout
+        self._spec = spec
+        self._timer: ServerTiming | None = None
         self._pace = Pace(spec.concurrency)
         self._asker = Asker(server, self._pace, spec.request_timeout)
         self._tolerated = tolerated_share(tokenizer)
@@ -108,7 +111,27 @@ class OpenAIBackend:
         }
 
     def close(self) -> None:
-        """Nothing is held between calls of `run`."""
+        """Nothing is held between calls of `run`; of `timed` connections are."""
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None
+
+    def timed(self, requests: Sequence[TimedRequest]) -> list[Trace]:
+        """UsageError when the key is refused, or the server streams nothing that can be counted."""
+        return self._timing().timed(requests)
+
+    def describe_timed(self) -> dict[str, Any]:
+        return self._timing().describe()
+
+    def vocabulary(self) -> Sequence[int]:
+        """Empty where prompts are sent as text."""
+        return self._timing().pool or ()
+
+    def _timing(self) -> ServerTiming:
+        """How the server is timed is found out with a few short answers, when it is first asked for."""
+        if self._timer is None:
+            self._timer = ServerTiming(self._server, self._served, self._spec)
+        return self._timer
 
     def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
         jobs: list[_Job] = []
@@ -122,7 +145,7 @@ class OpenAIBackend:
                 positions.append(position)
         if not jobs:
             return
-        for number, outcome in in_background(jobs, self._answer, self._asker, self._timeout):
+        for number, outcome in in_background(jobs, self._answer, self._asker, self._spec.timeout):
             self.stats["rate_limited"] = self._pace.n_refused
             yield positions[number], outcome
 

@@ -51,8 +51,6 @@ def open_backend(model: str, backend: str = "auto", **settings: Any) -> Backend:
         raise UsageError(f"unknown backend {backend!r}: {hint}")
     if spec.base_url is not None and name != "openai" and name in BACKENDS:
         raise UsageError(f"--base-url is for --backend openai, not {name}")
-    if (spec.engine_args or spec.tp != 1) and name != "vllm" and name in BACKENDS:
-        raise UsageError(f"--engine-arg and --tp are for --backend vllm, not {name}")
     module, _, attribute = target.partition(":")
     opener = cast("Callable[[BackendSpec], Backend]", getattr(import_module(module), attribute))
     return opener(spec)

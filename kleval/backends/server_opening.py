@@ -17,7 +17,16 @@ from typing import Any
 from kleval.backends.server_address import Server
 from kleval.backends.server_errors import MalformedAnswer, read_error, refused_key, retry_after, unreachable
 from kleval.backends.server_tokenizer import Reply, client_for, fetch
-from kleval.backends.server_wire import Answer, Dialect, Prompts, Software, encode_body, read_object, stream_options
+from kleval.backends.server_wire import (
+    Answer,
+    Dialect,
+    EventReader,
+    Prompts,
+    Software,
+    encode_body,
+    read_object,
+    stream_options,
+)
 from kleval.types import UsageError
 
 LOOK_SECONDS = 15.0
@@ -200,10 +209,7 @@ def _pieces(raw: bytes, stream: bool) -> Iterator[dict[str, Any]]:
     if not stream:
         yield read_object(raw, "the answer")
         return
-    for line in raw.split(b"\n"):
-        data = line.strip(b"\r ").removeprefix(b"data:").strip(b" ")
-        if line.startswith(b"data:") and data != b"[DONE]":
-            yield read_object(data, "an event of the stream")
+    yield from EventReader().feed(raw + b"\n")
 
 
 def _post(client: Any, server: Server, path: str, content: bytes, seconds: float) -> tuple[int, bytes]:

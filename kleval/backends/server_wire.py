@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -102,27 +102,48 @@ def encode_body(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode("ascii")
 
 
-async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
-    """The JSON objects of an event stream, up to its [DONE] or its end. MalformedAnswer for what is not JSON.
+class EventReader:
+    """An event stream read piece by piece, wherever it is cut. ended: its [DONE] has come; what follows is not read.
 
     Lines end at newlines alone: other separators, like U+2028 and U+0085, may stand unescaped in an answer's text.
     """
-    pending: list[bytes] = []  # put together once its line has ended: adding piece to piece takes quadratic time
-    async for chunk in chunks:
-        pending.append(chunk)
-        if b"\n" not in chunk:
-            continue
-        *lines, rest = b"".join(pending).split(b"\n")
-        pending = [rest]
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._pending: list[bytes] = []  # joined once its line has ended: adding piece to piece takes quadratic time
+
+    def feed(self, piece: bytes) -> Iterator[dict[str, Any]]:
+        """The JSON objects that this piece completes. MalformedAnswer for what is not JSON."""
+        if self.ended:
+            return
+        self._pending.append(piece)
+        if b"\n" not in piece:
+            return
+        *lines, rest = b"".join(self._pending).split(b"\n")
+        self._pending = [rest]
         for line in lines:
             event = _event(line)
             if event == "done":
-                await _drain(chunks)
+                self.ended = True
                 return
             if isinstance(event, dict):
                 yield event
-    event = _event(b"".join(pending))
-    if isinstance(event, dict):
+
+    def finish(self) -> Iterator[dict[str, Any]]:
+        """What a last line without its newline holds."""
+        return self.feed(b"\n")
+
+
+async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
+    """The JSON objects of an event stream, up to its [DONE] or its end. MalformedAnswer for what is not JSON."""
+    reader = EventReader()
+    async for chunk in chunks:
+        for event in reader.feed(chunk):
+            yield event
+        if reader.ended:
+            await _drain(chunks)
+            return
+    for event in reader.finish():
         yield event
 
 

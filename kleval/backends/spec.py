@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -53,6 +53,22 @@ class BackendSpec:
         """engine_args as they may be written down."""
         return {k: "***" if SECRET_NAME.fullmatch(k) else str(v) for k, v in self.engine_args.items()}
 
+    def own_arguments(self, backend: str, **known: Callable[[str], Any]) -> dict[str, Any]:
+        """engine_args of a backend that knows these, each read by its function. UsageError for others, and for --tp."""
+        if self.tp != 1:
+            raise UsageError(f"--tp is for --backend vllm, not {backend}")
+        found = {}
+        for given, text in self.engine_args.items():
+            name = given.strip().lstrip("-").replace("-", "_")
+            if name not in known:
+                takes = f"it takes {', '.join(known)}" if known else "it takes none"
+                raise UsageError(f"--engine-arg {given}: --backend {backend} has no such argument, {takes}")
+            try:
+                found[name] = known[name](text)
+            except ValueError as error:
+                raise UsageError(f"--engine-arg {given}: {text!r} is no value for it") from error
+        return found
+
     def __post_init__(self) -> None:
         """UsageError for values that no engine takes."""
         for name in ("model", "backend", "device", "dtype", "api_key_env"):
@@ -70,3 +86,10 @@ class BackendSpec:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int | float) and value > 0):
                 raise UsageError(f"--{name.replace('_', '-')} is a positive time in seconds, not {value!r}")
+
+
+def whole_number(text: str) -> int:
+    """ValueError for anything but a number from 1."""
+    if int(text) < 1:
+        raise ValueError(text)
+    return int(text)

@@ -20,12 +20,14 @@ import itertools
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kleval.backends.generation import Job, completion, finish_reason, make_job
 from kleval.backends.spec import BackendSpec
+from kleval.backends.timing import ordinary_ids
+from kleval.backends.vllm_errors import failure_of, is_dead, line
 from kleval.backends.vllm_setup import (
     Place,
     cache_for_cpu,
@@ -37,13 +39,11 @@ from kleval.backends.vllm_setup import (
     settings,
     wake_when_dead,
 )
+from kleval.backends.vllm_timing import time_requests
 from kleval.models.checkpoint.config_json import eos_ids
 from kleval.models.checkpoint.files import digest, weight_files
 from kleval.tokenization import ModelTokenizer, has_tokenizer, load_tokenizer, read_tokenizer
-from kleval.types import Failure, Outcome, Request, Tokenizer, UsageError
-
-_TOO_LONG = ("maximum model length", "maximum context length", "max_model_len", "exceeds this limit")
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+from kleval.types import Failure, Outcome, Request, TimedRequest, Tokenizer, Trace, UsageError
 
 
 def open_vllm(spec: BackendSpec) -> VllmBackend:
@@ -57,11 +57,10 @@ def open_vllm(spec: BackendSpec) -> VllmBackend:
     arguments = engine_arguments(spec, place, known_arguments())
     if current_platform.device_type == "cpu":
         arguments |= cache_for_cpu(arguments)
-    weights = digest(weight_files(place.folder)) if place.revision is None else f"revision {place.revision}"
     try:
         llm = vllm.LLM(**arguments)
     except Exception as error:  # an engine that cannot be made raises nearly anything, its own log says where
-        raise UsageError(f"vLLM {vllm.__version__} cannot load {spec.model}: {_line(error)}") from error
+        raise UsageError(f"vLLM {vllm.__version__} cannot load {spec.model}: {line(error)}") from error
     own = tokenizer.eos_id if isinstance(tokenizer, ModelTokenizer) else None
     ends = eos_ids(place.folder) or (() if own is None else (own,))
     facts = {
@@ -69,9 +68,12 @@ def open_vllm(spec: BackendSpec) -> VllmBackend:
         "device": current_platform.device_type,
         "engine_args": spec.shown_engine_args(),
         "own_process": os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING", "1") != "0",
-        "weights_sha256": weights,
     }
-    return VllmBackend(llm, tokenizer, place.name, frozenset(ends), facts)
+
+    def weights() -> str:
+        return digest(weight_files(place.folder)) if place.revision is None else f"revision {place.revision}"
+
+    return VllmBackend(llm, tokenizer, place.name, frozenset(ends), facts, weights, spec.request_timeout)
 
 
 @dataclass(slots=True)
@@ -87,12 +89,20 @@ class _Queue:
 
 
 class VllmBackend:
-    """kleval.types.Backend on a vllm.LLM. ends: ids that end an answer. facts: what describe() tells besides the settings."""
+    """kleval.types.Timed on a vllm.LLM. ends: ids that end an answer. facts: what describe() tells besides the settings, and
+    weights: their digest, made when it is asked for. request_timeout: seconds that a timed request may take."""
 
     name = "vllm"
 
     def __init__(
-        self, llm: Any, tokenizer: Tokenizer, model: str, ends: frozenset[int], facts: dict[str, Any] | None = None
+        self,
+        llm: Any,
+        tokenizer: Tokenizer,
+        model: str,
+        ends: frozenset[int],
+        facts: dict[str, Any] | None = None,
+        weights: Callable[[], str] = lambda: "",
+        request_timeout: float = 600.0,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
@@ -105,7 +115,7 @@ class VllmBackend:
         self._ends = frozenset(i for i in ends if 0 <= i < self._vocab_size)  # vLLM refuses requests that name others
         # The engine schedules among what it has been given; more than it runs at a time keeps it busy.
         self._window = 2 * config.scheduler_config.max_num_seqs
-        self._facts = facts or {}
+        self._facts, self._weights, self._request_timeout = facts or {}, weights, request_timeout
         self._numbers = itertools.count()
         self._dead: Failure | None = None
         wake_when_dead(llm)
@@ -115,6 +125,7 @@ class VllmBackend:
 
         return {
             **self._facts,
+            "weights_sha256": self._weights(),
             "torch": torch.__version__,
             "tokenizer_sha256": self.tokenizer.digest,
             **settings(self._llm),
@@ -127,6 +138,19 @@ class VllmBackend:
             self._engine.engine_core.shutdown()
         self._llm = self._engine = None
         gc.collect()
+
+    def timed(self, requests: Sequence[TimedRequest]) -> list[Trace]:
+        jobs = [self._job(position, one.request) for position, one in enumerate(requests)]
+        return time_requests(self._engine, requests, jobs, self._request_timeout)
+
+    def describe_timed(self) -> dict[str, Any]:
+        engine = settings(self._llm)
+        engine.pop("memory_budget_bytes", None)  # what is free differs from one start to the next
+        known = {"backend": "vllm", "software": "vllm", "prompts": "token ids", "ignore_eos": True}
+        return known | engine | {"environment": {"vllm": self._facts.get("vllm")}}
+
+    def vocabulary(self) -> range:
+        return ordinary_ids(self._vocab_size)
 
     def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
         queue = _Queue()
@@ -180,7 +204,7 @@ class VllmBackend:
         jobs, failure = list(queue.running.values()), failure_of(error)
         self._abort(queue.running)
         queue.running.clear()
-        if _is_dead(error) or not self._forget_prefixes():
+        if is_dead(error) or not self._forget_prefixes():
             self._dead = failure
         if len(jobs) > 1 and self._dead is None:
             for job in reversed(jobs):
@@ -288,29 +312,6 @@ def _scored(job: Job, logprobs: Sequence[Any], answer: Any, tokenizer: Tokenizer
     job.logprob_sum = float(sum(entry.logprob for entry in chosen) + answer.logprobs[0][last].logprob)
     job.greedy = all(entry.rank == 1 for entry in chosen) and answer.token_ids[0] == last
     return completion(job, "length", tokenizer)
-
-
-def failure_of(error: BaseException) -> Failure:
-    """vLLM's exceptions in kleval's kinds. By class name: they are not ValueErrors, and their module has moved."""
-    if _is_dead(error):
-        return Failure("server", "vLLM's engine ended, killed or out of memory: run again to ask what is left")
-    text, names = str(error).lower(), {c.__name__ for c in type(error).__mro__}
-    if any(words in text for words in _NO_MEMORY):
-        return Failure("out_of_memory", _line(error))
-    if names & {"VLLMClientError", "ValueError"}:
-        return Failure("context_overflow" if any(words in text for words in _TOO_LONG) else "bad_request", _line(error))
-    if "RetryableRequestError" in names:
-        return Failure("server", _line(error), retryable=True)
-    return Failure("internal", _line(error))
-
-
-def _is_dead(error: BaseException) -> bool:
-    return type(error).__name__ == "EngineDeadError"
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:600]}" if text else type(error).__name__
 
 
 def _tokenizer(spec: BackendSpec, place: Place) -> Tokenizer:

@@ -34,24 +34,5 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]], file: TextIO | N
         click.echo("  ".join(parts).rstrip(), file=file or sys.stdout)
 
 
-def duration(seconds: float) -> str:
-    """`8s`, `4m05s`, `2h07m`."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-
-
-def size(count: float) -> str:
-    """Bytes as people read them: `512 B`, `3.4 MiB`."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if count < 1024 or unit == "TiB":
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    raise AssertionError("unreachable")
-
-
 def _numeric(text: str) -> bool:
-    return text in ("", "-") or text[0].isdigit()
+    return text in ("", "-", "–") or text[0].isdigit()

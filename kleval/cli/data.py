@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from kleval.cli import options
-from kleval.cli.console import emit, note, size, table
+from kleval.cli.console import emit, note, table
 from kleval.cli.main import INCOMPLETE, OK, Suggesting
+from kleval.text import size
 
 if TYPE_CHECKING:
     from kleval.tasks.data import Status

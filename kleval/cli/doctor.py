@@ -19,7 +19,8 @@ from typing import Literal
 import click
 
 from kleval.cli import options
-from kleval.cli.console import emit, size
+from kleval.cli.console import emit
+from kleval.text import size
 
 REQUIRED = (
     "filelock", "httpx2", "huggingface_hub", "jinja2", "nltk", "numpy", "pandas", "plotly", "psutil", "pydantic", "rich",

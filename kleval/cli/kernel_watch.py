@@ -7,12 +7,12 @@ from types import TracebackType
 from typing import Any
 
 from kleval import __version__
-from kleval.cli.console import emit, note, size
-from kleval.cli.profile_table import number, print_records, print_table, share, times
-from kleval.lengths import format_length, format_lengths
+from kleval.cli.console import emit, note
+from kleval.cli.profile_table import print_records, print_table
 from kleval.profiler import events as ev
 from kleval.profiler.kernels import KernelResult, KernelSpec
 from kleval.tables.kernel_summary import KernelRow, summarise_kernels
+from kleval.text import format_length, format_lengths, number, percent, size, times
 
 
 class KernelWatch:
@@ -161,10 +161,10 @@ def _chunk(row: KernelRow) -> list[str]:
         *lead,
         number(1e3 * row.seconds),
         number(_scaled(row.seconds_p90, 1e3)),
-        share(row.spread),
+        percent(row.spread),
         number(_scaled(row.tokens_per_second, 1e-6)),
         number(_scaled(row.flops_per_second, 1e-9)),
-        share(row.utilisation),
+        percent(row.utilisation),
         times(row.over_kda),
     ]
 
@@ -173,7 +173,7 @@ def _step(row: KernelRow) -> list[str]:
     if row.seconds is None:
         return [str(row.heads), row.operator, "failed", *[""] * 3]
     shown = [number(1e6 * row.seconds), number(_scaled(row.seconds_p90, 1e6))]
-    return [str(row.heads), row.operator, *shown, share(row.spread), share(row.utilisation)]
+    return [str(row.heads), row.operator, *shown, percent(row.spread), percent(row.utilisation)]
 
 
 def _compared(row: KernelRow) -> list[str]:

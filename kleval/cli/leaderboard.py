@@ -1,4 +1,4 @@
-"""`kleval leaderboard DIR…`: one row per model, task, length and metric, as CSV or a markdown table."""
+"""`kleval leaderboard DIR…`: one row per model, task, length and metric, in any of four formats, with what the length costs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 import click
 
 from kleval.cli import options
-from kleval.cli.runs import scored_runs
+from kleval.cli.files import replacing
+from kleval.cli.runs import is_profile, open_runs, scored_runs
+from kleval.types import UsageError
 
 
-@click.command(short_help="Scores of stored runs as CSV or markdown.")
+@click.command(short_help="Scores of stored runs as CSV, markdown, JSON or Parquet, with what they cost.")
 @click.argument("directories", nargs=-1, required=True, metavar="DIR…", type=click.Path(path_type=Path))
 @options.option(
     "--out",
@@ -20,15 +22,30 @@ from kleval.cli.runs import scored_runs
     help="Write here.  [default: stdout]",
 )
 @options.option(
-    "--format", "kind", type=click.Choice(["csv", "md"]), help="csv or md.  [default: by --out's ending, else csv]"
+    "--format",
+    "kind",
+    type=click.Choice(["csv", "md", "json", "parquet"]),
+    help="csv, md, json or parquet.  [default: by --out's ending, else csv]",
 )
 def leaderboard(directories: tuple[Path, ...], out: Path | None, kind: str | None) -> None:
-    """Write one row per model, task, length and metric of the runs in each DIR."""
-    from kleval.tables.leaderboard import to_csv, to_markdown, to_rows, write_text
+    """Write one row per model, task, length and metric of the runs in each DIR. Where a DIR is a profile, what it measured of the
+    same model at the same length stands in the row; cost_of says whose cost it is."""
+    from kleval.files import write_text
+    from kleval.tables import formats
+    from kleval.tables.leaderboard import columns_of, to_csv, to_markdown, to_rows
 
-    rows = to_rows(scored_runs(directories))
-    kind = kind or ("md" if out is not None and out.suffix == ".md" else "csv")
-    text = to_markdown(rows) if kind == "md" else to_csv(rows)
+    named = open_runs([directory for directory in directories if (directory / "run.json").is_file()])
+    rows = to_rows(scored_runs(directories), [store for store in named if is_profile(store)])
+    kind = kind or (formats.ENDINGS.get(out.suffix, "csv") if out is not None else "csv")
+    if kind == "parquet":
+        if out is None:
+            raise UsageError("Parquet is no text: give a file with --out FILE")
+        data = formats.to_parquet(rows, columns_of(rows))
+        with replacing(out) as file:
+            file.buffer.write(data)
+        click.echo(out)
+        return
+    text = {"md": to_markdown, "csv": to_csv, "json": lambda rows: formats.to_json(rows, columns_of(rows))}[kind](rows)
     if out is None:
         click.echo(text, nl=False)
     else:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kleval.cli.console import size, table
+from kleval.cli.console import table
+from kleval.text import count, rate, size
 
 if TYPE_CHECKING:
     from kleval.models.config import ModelConfig
@@ -107,7 +108,7 @@ def show_card(spec: ModelSpec, config: ModelConfig) -> None:
                 ctx,
                 size(state.latent),
                 size(state.recurrent + state.conv),
-                operations(config.prefill_flops(ctx)),
+                rate(config.prefill_flops(ctx), "FLOP"),
                 size(moved),
             )
         )
@@ -129,19 +130,3 @@ def _mlp(config: ModelConfig) -> str:
         experts = f"{config.num_experts} experts of {config.moe_intermediate_size}, top-{config.num_experts_per_token}"
         parts.append(f"{sparse} with {experts} and {config.num_shared_experts} shared")
     return ", ".join(parts)
-
-
-def count(number: int) -> str:
-    """`49.12 B`, `329.2 M`, `917 k`."""
-    for unit, power, digits in (("B", 10**9, 2), ("M", 10**6, 1), ("k", 10**3, 0)):
-        if number >= power:
-            return f"{number / power:.{digits}f} {unit}"
-    return str(number)
-
-
-def operations(flops: int) -> str:
-    """`21.9 TFLOP`."""
-    for unit, power in (("PFLOP", 10**15), ("TFLOP", 10**12), ("GFLOP", 10**9)):
-        if flops >= power:
-            return f"{flops / power:.1f} {unit}"
-    return f"{flops / 10**6:.1f} MFLOP"

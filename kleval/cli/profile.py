@@ -13,11 +13,11 @@ import click
 from click.core import ParameterSource
 
 from kleval.cli import options
-from kleval.cli.console import size
 from kleval.cli.main import Suggesting
 from kleval.cli.profile_served import is_served, make_served_spec, served_options
 from kleval.cli.profile_table import FORMATS, print_records, print_table
-from kleval.lengths import format_length, parse_lengths
+from kleval.lengths import parse_lengths
+from kleval.text import format_length, size
 from kleval.types import UsageError
 
 DEFAULT_CTX = "64k"
@@ -177,12 +177,12 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
         command=line,
     )
     spec.check()
-    from kleval.profiler.run import profile as measure
+    from kleval.profiler import profile as measure
 
     with ProfileWatch(spec, kind, as_json, quiet) as watch:
-        result = measure(spec, watch)
-        watch.finish(result)
-    return result.exit_code
+        measured = measure(spec, watch)
+        watch.finish(measured)
+    return measured.exit_code
 
 
 def profile_lengths(text: str) -> tuple[int, ...]:

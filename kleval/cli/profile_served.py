@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from kleval.cli import options
-from kleval.lengths import format_length, format_lengths
+from kleval.text import format_length, format_lengths
 from kleval.types import UsageError
 
 if TYPE_CHECKING:
@@ -144,7 +144,8 @@ def first_lines(event: ev.Started) -> list[str]:
 
 def print_served(rows: Sequence[ServedRow], kind: str) -> None:
     """One table of a served profile, in one of FORMATS."""
-    from kleval.cli.profile_table import number, print_records, print_table, share
+    from kleval.cli.profile_table import print_records, print_table
+    from kleval.text import number, percent
 
     if kind not in ("table", "md"):
         print_records([row.record() for row in rows], kind)
@@ -157,7 +158,7 @@ def print_served(rows: Sequence[ServedRow], kind: str) -> None:
         line = [format_length(row.ctx), "" if row.prompt_tokens is None else f"{row.prompt_tokens:,.0f}"]
         line += [str(row.concurrency), number(row.ttft_ms), number(row.tpot_ms), number(row.itl_ms_median)]
         line += [number(row.itl_ms_p90), number(row.itl_ms_p99), number(row.e2e_ms)]
-        line += [number(row.output_tokens_per_second), share(row.spread)]
+        line += [number(row.output_tokens_per_second), percent(row.spread)]
         line += ["not told" if row.cached_tokens is None else f"{row.cached_tokens:,}", failed]
         cells.append(line)
     print_table(header, cells, kind, "Served model: medians over rounds; p50, p90, p99 of the times between tokens, ms")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
-from kleval.cli.console import size, table
-from kleval.lengths import format_length
+from kleval.cli.console import table
+from kleval.text import format_length, number, percent, size, times
 
 FORMATS = ("table", "md", "csv", "json", "jsonl")
 
@@ -85,9 +84,9 @@ def _prefill(row: Any) -> list[str]:
         row.model,
         protocol,
         number(row.value),
-        share(row.spread),
+        percent(row.spread),
         number(row.tokens_per_second),
-        share(row.utilisation),
+        percent(row.utilisation),
         ratio(row),
         times(row.ratio_ideal),
         check,
@@ -106,8 +105,8 @@ def _decode(row: Any) -> list[str]:
         number(row.step_ms_p90),
         number(row.value),
         number(row.tokens_per_second),
-        share(row.spread),
-        share(row.utilisation),
+        percent(row.spread),
+        percent(row.utilisation),
         ratio(row),
         times(row.ratio_ideal),
     ]
@@ -130,25 +129,8 @@ def _memory(row: Any) -> list[str]:
 
 
 def ratio(row: Any) -> str:
-    """`2.88x (2.80-2.96)`, the interval only where there is one."""
+    """`2.88× (2.80–2.96)`, the interval only where there is one."""
     if row.ratio is None:
         return ""
-    interval = "" if row.ratio_low is None else f" ({row.ratio_low:.2f}-{row.ratio_high:.2f})"
-    return f"{row.ratio:.2f}x{interval}"
-
-
-def times(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}x"
-
-
-def share(value: float | None) -> str:
-    return "" if value is None else f"{value:.0%}"
-
-
-def number(value: float | None) -> str:
-    """Three figures: 0.0123, 1.23, 123, 12,300."""
-    if value is None:
-        return ""
-    if value == 0 or value >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.{max(2 - math.floor(math.log10(value)), 0)}f}"
+    interval = "" if row.ratio_low is None else f" ({row.ratio_low:.2f}–{row.ratio_high:.2f})"
+    return times(row.ratio) + interval

@@ -12,14 +12,17 @@ from types import TracebackType
 from typing import Any
 
 from kleval import __version__
-from kleval.cli.console import duration, emit, note, size, table
-from kleval.cli.profile_table import number, print_profile
-from kleval.lengths import format_length, format_lengths
-from kleval.profiler import events as ev
+from kleval.cli.console import emit, note, table
+from kleval.cli.profile_table import print_profile
+from kleval.profiler import events as old
 from kleval.profiler.plan import Plan
 from kleval.profiler.result import ProfileResult
 from kleval.profiler.served.spec import ServedSpec
 from kleval.profiler.workload import ProfileSpec
+from kleval.store import Point
+from kleval.text import duration, format_length, format_lengths, number, size
+from kleval.work import Result
+from kleval.work import events as ev
 
 PLAIN_EVERY_SECONDS = 5.0
 
@@ -33,6 +36,7 @@ class ProfileWatch:
         self._row: Any = None
         self._drawn = time.monotonic()
         self._launched = self._done = False
+        self._planned = Plan((), 0, 0)
 
     def __enter__(self) -> ProfileWatch:
         return self
@@ -42,22 +46,26 @@ class ProfileWatch:
         if error is not None and self._launched and not self._done and self._json:
             emit("done", status="error", message=" ".join(str(error).split()), out=_text(self._spec.out))
 
-    def __call__(self, event: ev.Event) -> None:
+    def __call__(self, event: ev.Event | old.Event) -> None:
         match event:
-            case ev.Started():
+            case ev.Started() | old.Started():
                 self._start(event)
-            case ev.Phase():
+            case ev.Phase() | old.Phase():
                 self._say(f"  {event.text}")
             case ev.Planned():
-                self._plan(event)
-            case ev.PointDone():
-                self._point(event)
-            case ev.Progress():
+                self._plan(Plan.from_record(event.facts["plan"]), event.n_done, event.repaired)
+            case old.Planned():
+                self._plan(event.plan, event.n_done, event.repaired)
+            case ev.UnitDone(record=Point() as point) | old.PointDone(point=point):
+                self._point(point)
+            case ev.Progress() | old.Progress():
                 self._progress(event)
-            case ev.Finished():
+            case ev.Finished() | old.Finished():
                 self._stop()
+            case _:
+                pass
 
-    def finish(self, result: ProfileResult) -> None:
+    def finish(self, result: ProfileResult | Result) -> None:
         """The tables and files of a profile that has ended; of a dry run, nothing."""
         report, leaderboard = None, None
         if result.out is not None and not self._spec.dry_run and result.counts.get("measured"):
@@ -88,8 +96,8 @@ class ProfileWatch:
             )
         self._say_where(result, report, leaderboard)
 
-    def _start(self, event: ev.Started) -> None:
-        spec, environment = event.spec, event.environment
+    def _start(self, event: ev.Started | old.Started) -> None:
+        spec, environment = self._spec, event.environment
         self._launched = True
         if self._json:
             emit(
@@ -108,6 +116,7 @@ class ProfileWatch:
         if isinstance(spec, ServedSpec):
             from kleval.cli.profile_served import first_lines
 
+            assert isinstance(event, old.Started)
             for line in first_lines(event):
                 self._say(line)
         else:
@@ -115,7 +124,7 @@ class ProfileWatch:
         if spec.out is not None:
             self._say(f"  out       {spec.out}{' (continued)' if event.continued else ''}")
 
-    def _say_native(self, spec: ProfileSpec, event: ev.Started) -> None:
+    def _say_native(self, spec: ProfileSpec, event: ev.Started | old.Started) -> None:
         environment = event.environment
         where = environment["gpu"] or f"{environment['cpu']}, {environment['threads']} threads"
         self._say(f"  models    {', '.join(event.models)} (random weights)")
@@ -123,9 +132,9 @@ class ProfileWatch:
         self._say(f"  decode    batch {', '.join(map(str, spec.batches))}; prefill {spec.prefill}")
         self._say(f"  machine   {where}; dtype {event.settings['dtype']}, torch {environment['torch']}")
 
-    def _plan(self, event: ev.Planned) -> None:
-        plan = event.plan
-        for path in event.repaired:
+    def _plan(self, plan: Plan, n_done: int, repaired: tuple[Path, ...]) -> None:
+        self._planned = plan
+        for path in repaired:
             self._say(f"  repaired  {path}: a line cut short by a kill was removed")
         for text in plan.notes:
             self._say(f"  note      {text}")
@@ -135,11 +144,11 @@ class ProfileWatch:
         if self._spec.dry_run:
             self._print_plan(plan)
             return
-        before = f" ({event.n_done} are there already)" if event.n_done else ""
+        before = f" ({n_done} are there already)" if n_done else ""
         if isinstance(self._spec, ServedSpec):
-            self._say(f"  work      {len(plan.points) - event.n_done} rounds{before}")
+            self._say(f"  work      {len(plan.points) - n_done} rounds{before}")
         else:
-            self._say_work(plan, event.n_done, before)
+            self._say_work(plan, n_done, before)
         if not self._quiet and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn
@@ -184,22 +193,22 @@ class ProfileWatch:
         header = ("point", "batch", "expected s", "state")
         table(header, [(p.id, p.batch, number(p.seconds), size(p.state_bytes)) for p in plan.points])
 
-    def _point(self, event: ev.PointDone) -> None:
-        point = event.point
+    def _point(self, point: Point) -> None:
         if self._json:
             emit("point", id=point.id, values=point.values, closed_form=point.closed_form, failure=point.failure)
         if point.failure is not None:
             self._say(f"{point.id} failed: {point.failure['message']}")
 
-    def _progress(self, at: ev.Progress) -> None:
+    def _progress(self, at: ev.Progress | old.Progress) -> None:
         if self._quiet:
             return
         left = "" if at.eta_seconds is None or at.n_done == at.n_total else f", {duration(at.eta_seconds)} to go"
         line = f"{at.n_done}/{at.n_total} points{left}"
         if self._bar is not None:
-            self._bar.update(
-                self._row, total=at.seconds_total, completed=at.seconds_done, label=at.label, line=line, refresh=True
+            done, total = (
+                (at.work_done, at.work_total) if isinstance(at, ev.Progress) else (at.seconds_done, at.seconds_total)
             )
+            self._bar.update(self._row, total=total, completed=done, label=at.label, line=line, refresh=True)
         elif at.n_done == at.n_total or time.monotonic() - self._drawn >= PLAIN_EVERY_SECONDS:
             self._drawn = time.monotonic()
             note(f"{line}  ({at.label})")
@@ -217,13 +226,13 @@ class ProfileWatch:
             self._bar.stop()
             self._bar = None
 
-    def _say_where(self, result: ProfileResult, report: Path | None, leaderboard: Path | None) -> None:
+    def _say_where(self, result: ProfileResult | Result, report: Path | None, leaderboard: Path | None) -> None:
         if isinstance(self._spec, ServedSpec) and self._spec.dry_run:
-            note(f"dry run: nothing was measured; {len(result.plan.points)} rounds")
+            note(f"dry run: nothing was measured; {len(self._planned.points)} rounds")
             return
         if self._spec.dry_run:
             note(
-                f"dry run: nothing was measured; {len(result.plan.points)} points, about {duration(result.plan.seconds)}"
+                f"dry run: nothing was measured; {len(self._planned.points)} points, about {duration(self._planned.seconds)}"
             )
             return
         if result.out is not None and result.counts:
@@ -232,7 +241,8 @@ class ProfileWatch:
             for caveat in RunStore.open(result.out).manifest["caveats"]:
                 note(f"note      {caveat}")
         if result.status != "complete":
-            note(f"{result.status}: {result.message}" if result.message else result.status)
+            told = not result.message or result.message.startswith(result.status)
+            note((result.message or result.status) if told else f"{result.status}: {result.message}")
             given = any(part == "--out" or part.startswith("--out=") for part in self._spec.command.split())
             note(f"continue  {self._spec.command}{'' if given else f' --out {self._spec.out}'}")
         for name, path in (("rows", result.out), ("report", report), ("table", leaderboard)):

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from kleval.cli.console import duration, note
-from kleval.lengths import format_length
+from kleval.cli.console import note
+from kleval.text import duration, format_length
 
 if TYPE_CHECKING:
     from kleval.harness.events import Progress

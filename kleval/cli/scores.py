@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from kleval.cli.console import table
-from kleval.lengths import format_length
+from kleval.text import format_length
 
 if TYPE_CHECKING:
     from kleval.tables.cells import Cell
+
+MOST_TASKS = 4  # named in a line
 
 
 def print_scores(cells: Sequence[Cell], means: Sequence[Cell]) -> None:
@@ -68,8 +70,34 @@ def _print_group(group: Sequence[Cell], below: Sequence[Cell], with_protocol: bo
     table([header[i] for i in keep], [[row[i] for i in keep] for row in rows])
     if all(row[len(lengths) + 1] == "0" for row in rows):
         click.echo("no failures")
+    for line in broken_lines(group, below):
+        click.echo(line)
     if any(_bounds(cell) for cell in [*group, *below]):
         click.echo("{low, high}: the score with every failure wrong, and with every failure right")
+
+
+def broken_lines(group: Sequence[Cell], below: Sequence[Cell]) -> list[str]:
+    """Per length with any, how many answers were cut, empty or looping, and the score over the others."""
+    lines = []
+    for ctx in sorted({cell.ctx for cell in group}):
+        here = [cell for cell in group if cell.ctx == ctx]
+        texts = sum(cell.n_texts for cell in here)
+        names = {"n_cut": "cut by the budget", "n_empty": "empty", "n_looped": "looping to the end"}
+        counts = {what: sum(getattr(cell, name) for cell in here) for name, what in names.items()}
+        said = [f"{n} {what} ({n / texts:.0%})" for what, n in counts.items() if n]
+        if not said:
+            continue
+        # Averages where there are any, else the few tasks that lose answers by it.
+        shown = [cell for cell in below if cell.ctx == ctx and cell.broken] or [c for c in here if c.broken][
+            :MOST_TASKS
+        ]
+        whole = ", ".join(
+            f"{cell.task} {'-' if math.isnan(cell.value_completed) else f'{100 * cell.value_completed:.1f}'} "
+            f"(n={cell.n_completed})"
+            for cell in shown
+        )
+        lines.append(f"{format_length(ctx)}: of {texts} answers {', '.join(said)}; over completed answers: {whole}")
+    return lines
 
 
 def _row(task: str, cells: Sequence[Cell], lengths: Sequence[int], same: bool) -> list[str]:

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from kleval.cli import options
-from kleval.cli.console import duration, note
+from kleval.cli.console import note
 from kleval.cli.main import Suggesting
+from kleval.text import duration
 from kleval.types import UsageError
 
 

@@ -15,7 +15,7 @@ from kleval.cli.console import emit, note
 from kleval.cli.progress import ProgressView
 from kleval.cli.scores import print_scores
 from kleval.harness import events as ev
-from kleval.lengths import format_length, format_lengths
+from kleval.text import format_length, format_lengths
 
 if TYPE_CHECKING:
     from kleval.harness.plan import Plan, Skip

@@ -4,7 +4,7 @@
 configuration alone. Measuring, recording and showing are apart: nothing here prints.
 """
 
-from kleval.profiler.run import ProfileResult, profile
+from kleval.profiler.native_job import profile
 from kleval.profiler.workload import ProfileSpec
 
-__all__ = ["ProfileResult", "ProfileSpec", "profile"]
+__all__ = ["ProfileSpec", "profile"]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
@@ -13,11 +12,11 @@ from kleval.models.config import ModelConfig
 from kleval.models.decoder import Decoder
 from kleval.profiler.bound import Bound
 from kleval.profiler.environment import free_bytes
+from kleval.profiler.points import Outcome
 from kleval.profiler.prefill import new_cache
 from kleval.profiler.rates import Rates
 from kleval.types import UsageError
 
-Values = dict[str, float | int | None]
 TOGETHER_SHARE = 0.6  # of free memory that the caches of several models may take to be kept side by side
 
 
@@ -51,18 +50,6 @@ class Bench:
         """Give the allocator's unused memory back to the device, so that what comes next finds what is free."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """values, closed_form: of the point. batch: where it differs from the plan's. failure: why there are no values."""
-
-    values: Values
-    closed_form: Values = field(default_factory=dict)
-    estimate: bool = False
-    batch: int = 0
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    failure: Mapping[str, str] | None = None
 
 
 def attempt(work: Callable[[], Outcome]) -> Outcome:

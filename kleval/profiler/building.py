@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from kleval.text import size
 from kleval.types import UsageError
 
 if TYPE_CHECKING:
@@ -38,9 +39,9 @@ def shared_weight_bytes(configs: Mapping[str, ModelConfig], dtype: str) -> int:
     """Bytes of the weights of all models, what they share counted once."""
     import math
 
-    size = 4 if dtype == "float32" else 2
+    width = 4 if dtype == "float32" else 2
     distinct = {shape for config in configs.values() for shape in shapes(config)}
-    return sum(math.prod(dims) * (4 if name.endswith(FLOAT32) else size) for name, dims in distinct)
+    return sum(math.prod(dims) * (4 if name.endswith(FLOAT32) else width) for name, dims in distinct)
 
 
 def check_memory(
@@ -51,7 +52,7 @@ def check_memory(
     names = ", ".join(configs)
     if weights > free:
         raise UsageError(
-            f"{names} in {dtype} need {_gib(weights)} of weights, {where} has {_gib(free)} free: choose a smaller size, fewer "
+            f"{names} in {dtype} need {size(weights)} of weights, {where} has {size(free)} free: choose a smaller size, fewer "
             "models or a smaller --dtype (kleval profile memory answers without building them)"
         )
     name, state = max(
@@ -59,13 +60,13 @@ def check_memory(
     )
     if weights + state > free:
         raise UsageError(
-            f"one sequence of {longest} tokens needs {_gib(state)} of state in {name}, besides {_gib(weights)} of weights; "
-            f"{where} has {_gib(free)} free: choose a shorter --ctx or fewer --decode-tokens"
+            f"one sequence of {longest} tokens needs {size(state)} of state in {name}, besides {size(weights)} of weights; "
+            f"{where} has {size(free)} free: choose a shorter --ctx or fewer --decode-tokens"
         )
     if budget is not None and weights + budget > free:
         raise UsageError(
-            f"--memory-budget {_gib(budget)} and {_gib(weights)} of weights are more than the {_gib(free)} free on {where}: "
-            f"choose at most {_gib(free - weights)}"
+            f"--memory-budget {size(budget)} and {size(weights)} of weights are more than the {size(free)} free on {where}: "
+            f"choose at most {size(free - weights)}"
         )
 
 
@@ -97,7 +98,3 @@ def build(
         pool |= {(key, tuple(p.shape)): p.data for key, p in decoder.named_parameters()}
         models[name] = decoder
     return models
-
-
-def _gib(nbytes: float) -> str:
-    return f"{nbytes / 2**30:.1f} GiB" if nbytes >= 0.1 * 2**30 else f"{nbytes / 2**20:.1f} MiB"

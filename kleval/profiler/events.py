@@ -14,7 +14,6 @@ from typing import Any
 from kleval.profiler.plan import Plan
 from kleval.profiler.result import ProfileResult
 from kleval.profiler.served.spec import ServedSpec
-from kleval.profiler.workload import ProfileSpec
 from kleval.store import Point
 
 
@@ -22,7 +21,7 @@ from kleval.store import Point
 class Started:
     """models: the names that are printed. repaired: files whose last line was cut short by a kill and has been removed."""
 
-    spec: ProfileSpec | ServedSpec
+    spec: ServedSpec
     models: tuple[str, ...]
     environment: Mapping[str, Any]
     settings: Mapping[str, Any]

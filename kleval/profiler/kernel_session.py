@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from kleval.profiler import events as ev
-from kleval.profiler.bench import Outcome, attempt
+from kleval.profiler.bench import attempt
 from kleval.profiler.bound import Bound, copy_bandwidth, matmul_rate
 from kleval.profiler.environment import free_bytes
 from kleval.profiler.kernels import KernelSpec, OnEvent, PlannedKernel
@@ -26,8 +26,10 @@ from kleval.profiler.operators import (
     prompt_call,
     step_call,
 )
+from kleval.profiler.points import Outcome
 from kleval.store import Point, RunStore
 from kleval.store.manifest import now
+from kleval.text import size
 
 TURN_SECONDS = {"cpu": 0.3, "cuda": 0.2}  # what the calls of one turn should take together
 MAX_CALLS = 200
@@ -128,7 +130,7 @@ class Session:
         need = operand_bytes(planned.ctx, planned.heads, self.spec.head_dim, self.dtype)
         room = int(OPERAND_SHARE * free_bytes(self.device))
         if need > room:
-            self._leave(planned, f"operands of {need / 2**30:.1f} GiB, {room / 2**30:.1f} GiB free")
+            self._leave(planned, f"operands of {size(need)}, {size(room)} free")
             return False
         expected, left = self._expected(planned), self.ends - time.monotonic()
         if expected > left:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kleval.profiler.decode_levels import DROPPED_STEPS, Level, choose_levels
 from kleval.profiler.integrate import positions_for, sample_positions
 from kleval.profiler.memory import largest_batch
+from kleval.profiler.points import PlannedPoint, machine_point, point_id
 from kleval.profiler.prefill_levels import prefill_repeats
 from kleval.profiler.workload import DECODE_TOKENS, Batch, ProfileSpec, protocol_of, unique_lengths
 from kleval.store.points import Kind
@@ -27,23 +28,6 @@ SETUP_SHARE = 0.1  # of the time budget, for building, warming up and the report
 MAX_ROWS = {"cpu": 32, "cuda": 1024}  # of a largest batch; a CPU's time per step grows with the rows
 MIN_BUDGET_BYTES = 1 << 28
 FREE_SHARE = {"cpu": 0.5, "cuda": 0.9}  # of free memory that a largest batch may take by default
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedPoint:
-    """One point to come. seconds: expected, filling included. state_bytes: of the states it holds."""
-
-    id: str
-    kind: Kind
-    model: str
-    ctx: int
-    batch: int
-    protocol: str
-    repeat: int
-    seconds: float = 0.0
-    state_bytes: int = 0
-    steps: int = 0
-    dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +57,6 @@ class Plan:
             unmeasured=tuple(record["unmeasured"]),
             notes=tuple(record["notes"]),
         )
-
-
-def point_id(kind: str, protocol: str, model: str, ctx: int, batch: int, repeat: int) -> str:
-    if kind == "machine":
-        return f"machine/{protocol}"
-    rows = "max" if protocol == "largest-batch" else batch  # what fits may turn out smaller than planned
-    return f"{kind}/{protocol}/{model}/{ctx}/b{rows}/r{repeat}"
 
 
 def default_memory_budget(
@@ -115,7 +92,7 @@ def make_plan(
     spent = sum(point.seconds for point in decode)
     left = spec.time_budget * (1 - SETUP_SHARE) - spent
     prefill = _prefill(spec, ctxs, configs, rates, dtype, chunk, left)
-    machine = [_machine(protocol) for protocol in ("copy", "matmul")]
+    machine = [machine_point(protocol) for protocol in ("copy", "matmul")]
     points = (*machine, *_in_order([*prefill, *decode]))
     plan = Plan(points, chunk, memory_budget, tuple(unmeasured))
     notes = []
@@ -127,10 +104,6 @@ def make_plan(
     if any(point.protocol == "sampled" for point in points):
         notes.append("sampled prefill is an estimate; lengths that were also run in full say how good it is")
     return Plan(points, chunk, memory_budget, tuple(unmeasured), tuple(notes))
-
-
-def _machine(protocol: str) -> PlannedPoint:
-    return PlannedPoint(point_id("machine", protocol, "", 0, 0, 0), "machine", "", 0, 0, protocol, 0, 0.5)
 
 
 def _decode(

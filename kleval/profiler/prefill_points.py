@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from kleval.backends.peak_memory import watch_peak
 from kleval.models.cache import HybridCache
-from kleval.profiler.bench import Bench, Outcome, Values, attempt
-from kleval.profiler.footprint import watch_peak
+from kleval.profiler.bench import Bench, attempt
 from kleval.profiler.integrate import integrate, positions_for, sample_positions
 from kleval.profiler.measure import median
-from kleval.profiler.plan import Plan, PlannedPoint
+from kleval.profiler.points import Outcome, PlannedPoint, Values
 from kleval.profiler.prefill import chunk_seconds, full_seconds, head_seconds, random_ids
 
 CHUNK_SECONDS = 0.3  # a sampled chunk is run again until it has taken about this long ...
@@ -21,9 +21,11 @@ Measured = Iterator[tuple[PlannedPoint, Outcome]]
 class PrefillPoints:
     """on_tick: told how far a point is, a share of 1, now and then and also inside timed regions."""
 
-    def __init__(self, bench: Bench, plan: Plan, on_tick: Callable[[PlannedPoint, float], None]) -> None:
+    def __init__(
+        self, bench: Bench, planned: Sequence[PlannedPoint], on_tick: Callable[[PlannedPoint, float], None]
+    ) -> None:
         self._bench, self._tick = bench, on_tick
-        lengths = sorted({p.ctx for p in plan.points if p.protocol == "sampled"})
+        lengths = sorted({p.ctx for p in planned if p.protocol == "sampled"})
         self._positions = sample_positions(lengths, bench.chunk) if lengths else ()
         self._times: dict[tuple[str, int], dict[int, float]] = {}  # model, repeat -> position -> seconds
         self._peaks: dict[str, int] = {}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kleval.report.words import places
 from kleval.tables.scores import Entrant
+from kleval.text import places
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,12 @@ from typing import Any
 
 from kleval.files import write_text
 from kleval.report import absences, contrasts, embed, examples, figures, header, views
-from kleval.report.words import length, limits, plural, score
 from kleval.store import RunStore
 from kleval.tables.cells import Cell
 from kleval.tables.columns import COLUMNS, PAPER, column_rows
 from kleval.tables.intervals import BCA_MINIMUM
 from kleval.tables.scores import Entrant, collect, column_tasks
+from kleval.text import format_length, limits, plural, score
 
 MAX_FAILURES = 20  # distinct messages on the page; the rows hold all
 
@@ -68,7 +68,7 @@ def render(entrants: Sequence[Entrant], shown: Sequence[examples.Example], left_
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.globals.update(coverage=_coverage, length=length, limits=limits, plural=plural, score=score)
+    env.globals.update(coverage=_coverage, length=format_length, limits=limits, plural=plural, score=score)
     heat = [(entrant, views.heat_rows(entrant, shape)) for entrant in entrants]
     editions = list(dict.fromkeys(cell.edition for e in entrants for cell in e.cells.values()))
     text: str = env.get_template("template.html.j2").render(

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kleval.report.views import Shape
-from kleval.report.words import places, plural, signed
 from kleval.tables import differences
 from kleval.tables.scores import Entrant, conflicts, expected_tasks, members
+from kleval.text import places, plural, signed
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kleval.report.words import length, limits, score
 from kleval.tables.cells import Cell
 from kleval.tables.scores import Entrant, expected_tasks
+from kleval.text import format_length, limits, score
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross")
@@ -134,7 +134,7 @@ def _figure(
                 "range": [(low - pad) * math.log10(2), (high + pad) * math.log10(2)],
                 "tickmode": "array",
                 "tickvals": list(ctxs),
-                "ticktext": [length(ctx) for ctx in ctxs],
+                "ticktext": [format_length(ctx) for ctx in ctxs],
                 "showgrid": False,
                 "zeroline": False,
                 "fixedrange": True,
@@ -210,7 +210,7 @@ def _line(
 def _hover(entrant: Entrant, cell: Cell, family: str) -> str:
     """plotly reads a few tags in hover texts: names are escaped."""
     lines = [
-        f"<b>{html.escape(entrant.label)}</b> at {length(cell.ctx)}",
+        f"<b>{html.escape(entrant.label)}</b> at {format_length(cell.ctx)}",
         f"{score(cell.value)}  (95 %: {limits(cell.ci_low, cell.ci_high)})",
     ]
     if family:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kleval.report.views import Shape
-from kleval.report.words import MINUS, digest, length, plural, size
 from kleval.tables.scores import Entrant, Run, conflicts, expected_tasks
+from kleval.text import MINUS, digest, format_length, moment, plural, size
 
 Tone = Literal["bad", "warn", "info"]
 STATUS_TONES: Mapping[str, Tone] = {"running": "warn", "incomplete": "bad", "interrupted": "bad"}
@@ -70,7 +70,7 @@ def tiles(entrants: Sequence[Entrant], shape: Shape) -> list[Fact]:
     asked = sum(c.n_total for e in entrants for c in e.cells.values())
     failed = sum(c.n_failed for e in entrants for c in e.cells.values())
     return [
-        Fact("Lengths", ", ".join(length(ctx) for ctx in shape.ctxs)),
+        Fact("Lengths", ", ".join(format_length(ctx) for ctx in shape.ctxs)),
         Fact("Tasks", f"{len(shape.tasks)}" + (f" · suite {suites}" if suites != "–" else "")),
         Fact("Samples per task and length", limits + ("" if repeats in ("1", "–") else f" × {repeats} repeats")),
         Fact("Answers", f"{asked:,}" + (f", {failed:,} failed" if failed else ", none failed")),
@@ -144,7 +144,7 @@ def _partial_averages(entrants: Sequence[Entrant], shape: Shape) -> str:
             for e in entrants:
                 cell = e.averages.get((family, ctx))
                 if cell is not None and cell.n_tasks < expected_tasks(family, cell):
-                    text = f"{family} at {length(ctx)} covers {cell.n_tasks} of {expected_tasks(family, cell)} tasks"
+                    text = f"{family} at {format_length(ctx)} covers {cell.n_tasks} of {expected_tasks(family, cell)} tasks"
                     found.setdefault(text, []).append(e.label)
     everyone = len(entrants)
     return "; ".join(t if len(who) == everyone else f"{t} ({', '.join(who)})" for t, who in found.items())
@@ -187,8 +187,8 @@ def _run_facts(run: Run, entrants: Sequence[Entrant]) -> list[Fact]:
     cores = f", {machine['cores']} cores" if machine.get("cores") else ""
     memory = f", {size(machine['memory_bytes'])}" if machine.get("memory_bytes") else ""
     facts = [
-        Fact("Started", _time(run.get("started"))),
-        Fact("Finished", _time(run.get("finished"))),
+        Fact("Started", moment(run.get("started"))),
+        Fact("Finished", moment(run.get("finished"))),
         Fact("Status", run.status),
         Fact("Answers", _counts(run.get("counts", default={}))),
         Fact("Seed", str(run.setting("seed")), mark="main"),
@@ -206,7 +206,7 @@ def _run_facts(run: Run, entrants: Sequence[Entrant]) -> list[Fact]:
     if len(run.get("sessions", default=[])) > 1:
         facts.append(Fact("Sessions", f"{len(run.get('sessions'))} (the run was continued)"))
     for amendment in run.get("amendments", default=[]):
-        facts.append(Fact("Amended", f"{_time(amendment.get('at'))}: {', '.join(amendment.get('changes', []))}"))
+        facts.append(Fact("Amended", f"{moment(amendment.get('at'))}: {', '.join(amendment.get('changes', []))}"))
     if run.setting("command"):
         facts.append(Fact("Command", str(run.setting("command"))))
     return facts
@@ -243,12 +243,6 @@ def _counts(counts: Mapping[str, Any]) -> str:
     order = ("planned", "answered", "scored", "unscored", "failed", "skipped")
     parts = [f"{counts[name]:,} {name}" for name in order if counts.get(name)]
     return ", ".join(parts) or "–"
-
-
-def _time(value: Any) -> str:
-    """An ISO 8601 time to the minute."""
-    text = str(value or "")
-    return f"{text[:10]} {text[11:16]} UTC" if len(text) >= 16 else text or "–"
 
 
 def _joined(values: Iterable[Any]) -> str:

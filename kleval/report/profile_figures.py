@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from kleval.report import profile_words as words
+from kleval import text as words
 from kleval.report.figures import Look, looks_of
 from kleval.report.paper_curves import BY_QUANTITY, KERNEL_HEAD_DIM, KERNEL_HEADS, KERNELS, LABEL, PaperFigure
 from kleval.report.profile_lines import GREY, Figure, Line, draw, escaped
@@ -50,7 +50,7 @@ def ratio_figure(profile: Profile, kind: str, protocol: str) -> Figure:
             what = "operations" if kind == "prefill" else "bytes"
             lines.append(_allowed(model, ideal, look[model], f"{what} alone allow", words.times))
             texts = [
-                f"<b>{escaped(model)}</b> at {words.tokens(r.ctx)}<br>{words.times(r.value)}"
+                f"<b>{escaped(model)}</b> at {words.format_length(r.ctx)}<br>{words.times(r.value)}"
                 + ("" if r.n < 2 else f"  (95 %: {words.times(r.low)} – {words.times(r.high)})")
                 + ("<br>estimate" if r.estimate else "")
                 for r in found
@@ -73,7 +73,8 @@ def state_ratio_figure(profile: Profile) -> Figure:
     for model in (m for m in profile.models if m != profile.baseline):
         found = [r for r in profile.state_ratios() if r.model == model]
         texts = [
-            f"<b>{escaped(model)}</b> at {words.tokens(r.ctx)}<br>{words.times(r.value)} fewer bytes" for r in found
+            f"<b>{escaped(model)}</b> at {words.format_length(r.ctx)}<br>{words.times(r.value)} fewer bytes"
+            for r in found
         ]
         lines.append(Line(model, model, [r.ctx for r in found], [r.value for r in found], texts, look[model]))
     return draw(lines, profile.ctxs("memory"), words.times_tick, ceilings=profile.ceilings(), even=True)
@@ -98,7 +99,10 @@ def utilisation_figure(profile: Profile, kind: str, protocol: str) -> Figure:
     found = profile.of(kind, protocol)
     for model in dict.fromkeys(m.model for m in found):
         known = [(m.ctx, value) for m in found if m.model == model and (value := m.of(name))]
-        texts = [f"<b>{escaped(model)}</b> at {words.tokens(c)}<br>{name.upper()} {words.percent(v)}" for c, v in known]
+        texts = [
+            f"<b>{escaped(model)}</b> at {words.format_length(c)}<br>{name.upper()} {words.percent(v)}"
+            for c, v in known
+        ]
         style = "estimate" if protocol == "sampled" else "measured"
         lines.append(Line(model, model, [c for c, _ in known], [v for _, v in known], texts, look[model], style))
     return draw(lines, [m.ctx for m in found], words.percent_tick)
@@ -125,7 +129,7 @@ def kernel_ratio_figure(profile: Profile) -> Figure:
     for (heads, head_dim), (name, mine) in zip(shapes, look.items(), strict=True):
         found = [r for r in profile.kernel_ratios if (r.heads, r.head_dim) == (heads, head_dim)]
         texts = [
-            f"<b>{name}</b>, {words.tokens(r.ctx)} tokens<br>{words.times(r.value)}"
+            f"<b>{name}</b>, {words.format_length(r.ctx)} tokens<br>{words.times(r.value)}"
             + ("" if r.n < 2 else f"  (95 %: {words.times(r.low)} – {words.times(r.high)})")
             for r in found
         ]
@@ -163,7 +167,7 @@ def _measure_lines(profile: Profile, found: Sequence[Measure], style: str, facto
 
 
 def _hover(m: Measure, factor: float) -> str:
-    lines = [f"<b>{escaped(m.model)}</b> at {words.tokens(m.ctx)}", words.seconds(m.value * factor)]
+    lines = [f"<b>{escaped(m.model)}</b> at {words.format_length(m.ctx)}", words.seconds(m.value * factor)]
     if m.repeats > 1:
         lines[-1] += f"  ({words.seconds(m.low * factor)} – {words.seconds(m.high * factor)}, {m.repeats} repeats)"
     if m.kind == "decode":
@@ -176,7 +180,7 @@ def _hover(m: Measure, factor: float) -> str:
 def _allowed(
     model: str, pairs: Sequence[tuple[int, float]], look: Look, what: str, text: Callable[[float], str]
 ) -> Line:
-    texts = [f"<b>{escaped(model)}</b> at {words.tokens(c)}<br>{what}: {text(v)}" for c, v in pairs]
+    texts = [f"<b>{escaped(model)}</b> at {words.format_length(c)}<br>{what}: {text(v)}" for c, v in pairs]
     return Line(
         model,
         what if model == "operations" else model,
@@ -222,7 +226,7 @@ def _grey_lines(
     for name, curve in curves.items():
         inside = {ctx: value * factor for ctx, value in curve.items() if low <= ctx <= high}
         texts = [
-            f"<b>{escaped(name)}</b> at {words.tokens(c)}: {text(v)}<br>{figure.figure}, {LABEL}<br>{figure.note}"
+            f"<b>{escaped(name)}</b> at {words.format_length(c)}: {text(v)}<br>{figure.figure}, {LABEL}<br>{figure.note}"
             for c, v in inside.items()
         ]
         plain = look.get(name, Look(GREY, "circle", "dash"))

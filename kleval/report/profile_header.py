@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kleval.report import profile_words as words
+from kleval import text as words
 from kleval.report.header import Fact, Notice, Tone
 from kleval.report.profile_served import served_tiles
-from kleval.report.words import plural
 from kleval.tables.costs import Profile
+from kleval.text import plural
 
 _MANIFEST_NOISE = "Noisy"
 _WARNINGS = (_MANIFEST_NOISE, "Cached prompts")
@@ -32,7 +32,7 @@ def tiles(profile: Profile) -> list[Fact]:
     settings = next((p.settings for p in counted), {})
     ctxs = sorted({m.ctx for m in profile.measures if m.kind != "kernel"} or set(profile.ctxs("kernel")) - {1})
     found = [
-        Fact("Lengths, tokens", ", ".join(words.tokens(ctx) for ctx in ctxs)),
+        Fact("Lengths, tokens", ", ".join(words.format_length(ctx) for ctx in ctxs)),
         Fact("Machine", str(environment.get("gpu") or environment.get("cpu") or words.DASH)),
         Fact("Device and dtype", f"{settings.get('device', words.DASH)}, {settings.get('dtype', words.DASH)}"),
         Fact("Copy bandwidth", words.rate(profile.machine("copy", "bytes_per_second"), "B/s")),
@@ -100,7 +100,7 @@ def _noise(profile: Profile) -> list[Notice]:
     worst = loud[0]
     text = (
         f"{len(loud)} of {plural(repeated, 'repeated measurement')} spread by more than {profile.noise_limit:.0%} of their median, "
-        f"the worst by {worst.spread:.0%} ({worst.kind} {worst.protocol} of {worst.model} at {words.tokens(worst.ctx)}). "
+        f"the worst by {worst.spread:.0%} ({worst.kind} {worst.protocol} of {worst.model} at {words.format_length(worst.ctx)}). "
         "Differences of that order mean nothing here."
     )
     return [Notice("warn", "The machine was noisy", text)]
@@ -126,9 +126,9 @@ def model_facts(profile: Profile) -> list[tuple[str, list[Fact]]]:
         facts = [Fact("Weights", str(about.get("weights") or "random"))]
         facts += [Fact(_name(name), str(about[name])) for name in ("server", "software", "dtype") if about.get(name)]
         if about.get("parameters"):
-            facts.append(Fact("Parameters", words.rate(about["parameters"], "").strip()))
+            facts.append(Fact("Parameters", words.count(about["parameters"])))
         if about.get("active_parameters"):
-            facts.append(Fact("Active", words.rate(about["active_parameters"], "").strip()))
+            facts.append(Fact("Active", words.count(about["active_parameters"])))
         if mixers:
             counts = ", ".join(f"{mixers.count(kind)} {kind.upper()}" for kind in dict.fromkeys(mixers))
             facts.append(Fact("Layers", f"{len(mixers)}: {counts}"))
@@ -141,8 +141,8 @@ def model_facts(profile: Profile) -> list[tuple[str, list[Fact]]]:
 def run_facts(profile: Profile) -> list[Fact]:
     """Time, settings and command of the run."""
     facts = [
-        Fact("Started", _time(profile.get("started"))),
-        Fact("Finished", _time(profile.get("finished"))),
+        Fact("Started", words.moment(profile.get("started"))),
+        Fact("Finished", words.moment(profile.get("finished"))),
         Fact("Status", profile.status),
         Fact(
             "Counts", ", ".join(f"{n:,} {name}" for name, n in profile.get("counts", default={}).items()) or words.DASH
@@ -150,7 +150,7 @@ def run_facts(profile: Profile) -> list[Fact]:
     ]
     facts += [Fact(_name(name), _value(value)) for name, value in profile.get("settings", default={}).items()]
     if profile.get("plan", "memory_budget"):
-        facts.append(Fact("Budget of a largest batch", words.size(profile.get("plan", "memory_budget"))))
+        facts.append(Fact("Budget of a largest batch", words.size(profile.get("plan", "memory_budget"), precise=True)))
     command = profile.get("spec", "command")
     return [*facts, Fact("Command", str(command))] if command else facts
 
@@ -162,7 +162,7 @@ def environment_facts(environment: Mapping[str, Any]) -> list[Fact]:
         if isinstance(value, Mapping):
             facts += [Fact(f"{_name(name)}: {key}", str(v)) for key, v in value.items()]
         elif value is not None:
-            facts.append(Fact(_name(name), words.size(value) if name.endswith("_bytes") else str(value)))
+            facts.append(Fact(_name(name), words.size(value, precise=True) if name.endswith("_bytes") else str(value)))
     return facts
 
 
@@ -175,8 +175,3 @@ def _value(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(str(item) for item in value)
     return words.DASH if value is None else str(value)
-
-
-def _time(value: Any) -> str:
-    text = str(value or "")
-    return f"{text[:10]} {text[11:16]} UTC" if len(text) >= 16 else text or words.DASH

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kleval.report import profile_words as words
+from kleval import text as words
 from kleval.report.figures import Look
 from kleval.tables.costs import Ceiling
 
@@ -78,7 +78,7 @@ def draw(
     if high / low < LEAST_SPAN:  # else an axis of a few percent has one tick, or none
         middle = math.sqrt(low * high)
         low, high = middle / math.sqrt(LEAST_SPAN), middle * math.sqrt(LEAST_SPAN)
-    places, labels = words.ticks(low, high, tick)
+    places, labels = ticks(low, high, tick)
     left, right = math.log10(lengths[0]), math.log10(lengths[-1])
     room = 0.04 * max(right - left, 0.3)
     widest = max((len(label) for label in labels), default=3)
@@ -94,7 +94,7 @@ def draw(
             "range": [left - room, right + room],
             "tickmode": "array",
             "tickvals": lengths,
-            "ticktext": [words.tokens(ctx) for ctx in lengths],
+            "ticktext": [words.format_length(ctx) for ctx in lengths],
             "showgrid": False,
             "zeroline": False,
             "fixedrange": True,
@@ -204,3 +204,14 @@ def _trace(line: Line, size: int) -> dict[str, Any]:
 def escaped(name: str) -> str:
     """plotly reads a few tags in names and hover texts."""
     return html.escape(name)
+
+
+def ticks(low: float, high: float, text: Callable[[float], str]) -> tuple[list[float], list[str]]:
+    """Places and labels of a logarithmic axis: the fewer per power of ten, the more of these it spans."""
+    span = math.log10(high / low)
+    choices = ((0.95, (1, 1.5, 2, 3, 4, 6, 8)), (1.6, (1, 2, 3, 5)), (2.4, (1, 2, 5)), (3.6, (1, 3)))
+    steps: Sequence[float] = next((steps for most, steps in choices if span < most), (1,))
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    places = [step * 10.0**power for power in powers for step in steps]
+    inside = [place for place in places if low * 0.999 <= place <= high * 1.001]
+    return inside, [text(place) for place in inside]

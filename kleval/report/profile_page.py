@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kleval import text as words
 from kleval.files import write_text
 from kleval.report import embed, profile_figures, profile_header, profile_tables
-from kleval.report import profile_words as words
 from kleval.report.profile_figures import looks
 from kleval.report.profile_lines import Entry, Figure
 from kleval.report.profile_served import QUANTITIES, served_figure, served_grid
 from kleval.report.profile_tables import Grid
-from kleval.report.words import plural
 from kleval.store import RunStore
 from kleval.tables import cost_rows
 from kleval.tables.costs import Profile, read_profile
+from kleval.text import plural
 
 MAX_FAILURES = 40  # distinct messages on the page; the points hold all
 
@@ -269,7 +269,7 @@ def failures(profile: Profile) -> list[Failed]:
         key = (what, reason.get("kind", "unknown"), reason.get("message", ""))
         found.setdefault(key, []).append(point.ctx)
     rows = [
-        Failed(*key, ", ".join(words.tokens(ctx) for ctx in sorted(set(ctxs))), len(ctxs))
+        Failed(*key, ", ".join(words.format_length(ctx) for ctx in sorted(set(ctxs))), len(ctxs))
         for key, ctxs in found.items()
     ]
     return sorted(rows, key=lambda row: (-row.n, row.what, row.message))
@@ -281,5 +281,5 @@ def unmeasured(profile: Profile) -> list[tuple[str, str, str]]:
     for one in profile.get("unmeasured", default=[]):
         heads = f", {one['heads']} heads" if one.get("heads") else ""
         what = f"{one.get('model') or one.get('operator')} · {one.get('protocol')}{heads}"
-        found.append((what, words.tokens(int(one.get("ctx") or 0)), str(one.get("reason") or "")))
+        found.append((what, words.format_length(int(one.get("ctx") or 0)), str(one.get("reason") or "")))
     return found

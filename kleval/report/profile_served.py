@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from statistics import median
 
-from kleval.report import profile_words as words
+from kleval import text as words
 from kleval.report.figures import Look, looks_of
 from kleval.report.header import Fact
 from kleval.report.profile_lines import Figure, Line, draw, escaped
 from kleval.report.profile_tables import EMPTY, Cell, Grid, Row
-from kleval.report.words import plural
 from kleval.tables.costs import Measure, Profile
+from kleval.text import plural
 
 QUANTITIES = {
     "ttft": (
@@ -48,7 +48,7 @@ def served_figure(profile: Profile, quantity: str) -> Figure:
         found = [m for m in profile.of("served", protocol) if m.of(name)]
         values = [[factor * float(p.values.get(name) or 0) for p in m.good] for m in found]
         texts = [
-            f"<b>{escaped(together(protocol))}</b> at {words.tokens(m.ctx)}<br>{text(median(v))}"
+            f"<b>{escaped(together(protocol))}</b> at {words.format_length(m.ctx)}<br>{text(median(v))}"
             + (f"<br>{text(min(v))} to {text(max(v))}" if len(v) > 1 else "")
             for m, v in zip(found, values, strict=True)
         ]
@@ -64,7 +64,7 @@ def served_figure(profile: Profile, quantity: str) -> Figure:
                 high=[max(v) for v in values],
             )
         )
-    return draw(lines, profile.ctxs("served"), _rate_tick if rate else words.seconds_tick)
+    return draw(lines, profile.ctxs("served"), words.rate_tick if rate else words.seconds_tick)
 
 
 def served_grid(profile: Profile, quantity: str) -> Grid:
@@ -76,7 +76,7 @@ def served_grid(profile: Profile, quantity: str) -> Grid:
         by_ctx = {m.ctx: m for m in profile.of("served", protocol)}
         cells = tuple(_cell(profile, by_ctx[ctx], show) if ctx in by_ctx else EMPTY for ctx in ctxs)
         rows.append(Row(together(protocol), cells))
-    return Grid("Requests", tuple(words.tokens(ctx) for ctx in ctxs), tuple(rows))
+    return Grid("Requests", tuple(words.format_length(ctx) for ctx in ctxs), tuple(rows))
 
 
 def served_tiles(profile: Profile) -> list[Fact]:
@@ -89,7 +89,7 @@ def served_tiles(profile: Profile) -> list[Fact]:
     where = settings.get("server") or environment.get("gpu") or environment.get("cpu")
     software = environment.get("server_software") or f"vLLM {environment.get('vllm', '')}".strip()
     return [
-        Fact("Prompts, tokens", ", ".join(words.tokens(ctx) for ctx in profile.ctxs("served"))),
+        Fact("Prompts, tokens", ", ".join(words.format_length(ctx) for ctx in profile.ctxs("served"))),
         Fact("Served by", str(software)),
         Fact("Where", str(where or words.DASH)),
         Fact("Requests together", ", ".join(p.removeprefix("concurrency-") for p in profile.protocols("served"))),
@@ -156,7 +156,3 @@ def _ms(value: float | None) -> str:
 
 def _rate(value: float | None) -> str:
     return words.rate(value, "tok/s")
-
-
-def _rate_tick(value: float) -> str:
-    return f"{float(f'{value:.3g}'):,g}"

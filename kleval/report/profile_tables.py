@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from kleval.report import profile_words as words
-from kleval.report.words import MINUS
+from kleval import text as words
 from kleval.tables.costs import Measure, Profile
 from kleval.tables.ratios import Ratio
+from kleval.text import MINUS
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +197,11 @@ def state_bars(profile: Profile) -> list[tuple[str, list[Bar]]]:
                 bars.append(Bar(m.model, words.DASH, (), f"failed: {m.failure}"))
                 continue
             parts = [(name, m.of(f"{name}_bytes") or 0.0) for name in ("latent", "recurrent", "conv")]
-            shares = tuple((name, 100 * value / largest, words.size(value)) for name, value in parts if value)
-            bars.append(Bar(m.model, words.size(m.value), shares))
-        found.append((words.tokens(ctx), bars))
+            shares = tuple(
+                (name, 100 * value / largest, words.size(value, precise=True)) for name, value in parts if value
+            )
+            bars.append(Bar(m.model, words.size(m.value, precise=True), shares))
+        found.append((words.format_length(ctx), bars))
     return found
 
 
@@ -208,7 +210,7 @@ def _models(found: Sequence[Measure]) -> list[str]:
 
 
 def _grid(corner: str, ctxs: Sequence[int], rows: Sequence[Row]) -> Grid:
-    return Grid(corner, tuple(words.tokens(ctx) for ctx in ctxs), tuple(rows))
+    return Grid(corner, tuple(words.format_length(ctx) for ctx in ctxs), tuple(rows))
 
 
 def _row(found: Sequence[Measure], ctxs: Sequence[int], show: Show, note: str = "") -> Row:
@@ -259,17 +261,17 @@ def _ratio(r: Ratio | None) -> Cell:
 
 def _memory(m: Measure) -> Cell:
     closed = m.closed("state_bytes")
-    equal = "= closed form" if closed == m.value else f"closed form {words.size(closed)}"
-    subs = [equal, f"alloc. {words.size(m.of('allocated_bytes'))}"]
+    equal = "= closed form" if closed == m.value else f"closed form {words.size(closed, precise=True)}"
+    subs = [equal, f"alloc. {words.size(m.of('allocated_bytes'), precise=True)}"]
     kinds = (
         ("workspace", "workspace_bytes"),
         ("peak", "peak_bytes"),
         ("reserved", "reserved_bytes"),
         ("RSS", "rss_bytes"),
     )
-    seen = [f"{name} {words.size(value)}" for name, key in kinds if (value := m.of(key)) is not None]
-    title = "; ".join([f"weights {words.size(m.of('weights_bytes'))}", *seen])
-    return Cell(words.size(m.value), tuple(subs), "" if closed == m.value else "failed", title)
+    seen = [f"{name} {words.size(value, precise=True)}" for name, key in kinds if (value := m.of(key)) is not None]
+    title = "; ".join([f"weights {words.size(m.of('weights_bytes'), precise=True)}", *seen])
+    return Cell(words.size(m.value, precise=True), tuple(subs), "" if closed == m.value else "failed", title)
 
 
 def _bound(m: Measure) -> Cell:

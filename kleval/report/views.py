@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kleval.report.words import length, limits, plural, score, short_task
 from kleval.tables import ruler
 from kleval.tables.cells import Cell
 from kleval.tables.scores import Entrant, expected_tasks
+from kleval.text import format_length, limits, plural, score, short_task
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ def _table_row(entrant: Entrant, cell: Cell, family: str = "") -> TableRow:
         task=cell.task,
         metric=cell.metric,
         ctx=cell.ctx,
-        length=length(cell.ctx),
+        length=format_length(cell.ctx),
         value=score(cell.value),
         sort_value=-1.0 if missing else cell.value,
         limits=limits(cell.ci_low, cell.ci_high),

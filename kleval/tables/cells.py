@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from kleval.tables.answers import condition
 from kleval.tables.intervals import Interval, interval
 
 NO_MEAN = {"lca", "lm_eval", "short", "code"}
@@ -45,6 +46,10 @@ class RowLike(Protocol):
     def metrics(self) -> Mapping[str, float | None]: ...
     @property
     def failure(self) -> Mapping[str, Any] | None: ...
+    @property
+    def outcomes(self) -> Sequence[Mapping[str, Any]]: ...
+    @property
+    def references(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,8 @@ class Cell:
     n_samples: distinct samples among the scored ones, the n of the interval.
     headline: whether this is the task's main metric.
     n_tasks: 1, or for a family's mean the tasks it averages; missing: tasks of the family without a value at this ctx.
+    n_texts: answers that are texts (failed ones among them); n_cut, n_empty, n_looped of them are broken (`tables.answers`),
+    perhaps in several ways. value_completed: the mean over answers with a value that are not broken, n_completed of them.
     """
 
     model: str
@@ -78,6 +85,16 @@ class Cell:
     headline: bool = True
     n_tasks: int = 1
     missing: tuple[str, ...] = ()
+    n_texts: int = 0
+    n_cut: int = 0
+    n_empty: int = 0
+    n_looped: int = 0
+    n_completed: int = 0
+    value_completed: float = math.nan
+
+    @property
+    def broken(self) -> bool:
+        return bool(self.n_cut or self.n_empty or self.n_looped)
 
 
 GroupKey = tuple[str, str, int, str, str]  # model, task, ctx, edition, protocol
@@ -88,9 +105,14 @@ class _Group:
     headline: str
     answers: dict[str, list[Mapping[str, float]]]  # sample id -> one entry per repeat; empty for no score
     metrics: set[str]
+    broken: set[tuple[str, int]] = field(default_factory=set)  # (sample id, place among its repeats)
     n_total: int = 0
     n_failed: int = 0
     n_skipped: int = 0
+    n_texts: int = 0
+    n_cut: int = 0
+    n_empty: int = 0
+    n_looped: int = 0
 
 
 def summarise(rows: Iterable[RowLike], skips: Iterable[Mapping[str, Any]] = (), seed: int = 0) -> list[Cell]:
@@ -105,7 +127,15 @@ def summarise(rows: Iterable[RowLike], skips: Iterable[Mapping[str, Any]] = (), 
         group = groups.setdefault(key, _Group(row.metric, {}, {row.metric}))
         values = {} if row.failure is not None else _values(row)
         group.metrics.update(values)
-        group.answers.setdefault(row.id, []).append(values)
+        repeats = group.answers.setdefault(row.id, [])
+        found = condition(row.outcomes, row.references)
+        if found.broken:
+            group.broken.add((row.id, len(repeats)))
+        group.n_texts += found.asked
+        group.n_cut += found.cut
+        group.n_empty += found.empty
+        group.n_looped += found.looped
+        repeats.append(values)
         group.n_total += 1
         group.n_failed += row.failure is not None
     for skip in skips:
@@ -132,11 +162,16 @@ def _cell(key: GroupKey, group: _Group, metric: str, seed: int) -> Cell:
     means: list[float] = []
     lows: list[float] = []
     highs: list[float] = []
-    n_scored = 0
-    for repeats in group.answers.values():
+    n_scored = n_completed = 0
+    completed: list[float] = []
+    for sample, repeats in group.answers.items():
         values = [answer[metric] for answer in repeats if metric in answer]
         if values:
             means.append(math.fsum(values) / len(values))
+        whole = [a[metric] for i, a in enumerate(repeats) if metric in a and (sample, i) not in group.broken]
+        if whole:
+            completed.append(math.fsum(whole) / len(whole))
+        n_completed += len(whole)
         n_scored += len(values)
         missing = len(repeats) - len(values)
         lows.append(math.fsum(values) / len(repeats))
@@ -161,6 +196,12 @@ def _cell(key: GroupKey, group: _Group, metric: str, seed: int) -> Cell:
         bound_high=_mean(highs),
         n_samples=len(means),
         headline=metric == group.headline,
+        n_texts=group.n_texts,
+        n_cut=group.n_cut,
+        n_empty=group.n_empty,
+        n_looped=group.n_looped,
+        n_completed=n_completed,
+        value_completed=_mean(completed),
     )
 
 
@@ -199,6 +240,7 @@ def _family_cell(
 ) -> Cell:
     present = [cell for cell in group if not math.isnan(cell.value)]
     asked = [cell for cell in group if cell.n_total]
+    whole = [cell for cell in group if cell.n_completed]
     protocols = {cell.protocol for cell in group}
     ci = mover(present, [cell.n_samples for cell in present] if by_size else None)
     return Cell(
@@ -221,6 +263,14 @@ def _family_cell(
         n_samples=sum(cell.n_samples for cell in present),
         n_tasks=len(present),
         missing=tuple(sorted(tasks - {cell.task for cell in present})),
+        n_texts=sum(cell.n_texts for cell in group),
+        n_cut=sum(cell.n_cut for cell in group),
+        n_empty=sum(cell.n_empty for cell in group),
+        n_looped=sum(cell.n_looped for cell in group),
+        n_completed=sum(cell.n_completed for cell in group),
+        value_completed=_weighted(
+            [cell.value_completed for cell in whole], [cell.n_completed if by_size else 1 for cell in whole]
+        ),
     )
 
 

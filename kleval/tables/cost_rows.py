@@ -7,8 +7,6 @@ column. Text that a spreadsheet would take for a formula is kept from being one;
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any
 from kleval.files import write_text
 from kleval.store import RunStore
 from kleval.tables.costs import UNITS, Measure, Profile, read_profile
-from kleval.tables.leaderboard import cell_text
+from kleval.tables.formats import to_csv
 
 MEASURED = (
     "warmup_seconds",
@@ -120,15 +118,6 @@ COLUMNS = (
 def write_profile_csv(store: RunStore, path: Path) -> Path:
     """Write the CSV to path, all of it or nothing. UsageError when there is nothing to write or it cannot be written."""
     return write_text(path, to_csv(records(read_profile(store)), COLUMNS))
-
-
-def to_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """A header and a line per row, `\\n` line ends."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([cell_text(row.get(name)) for name in columns] for row in rows)
-    return buffer.getvalue()
 
 
 def part(rows: Sequence[Mapping[str, Any]], kind: str, protocols: Sequence[str] = ()) -> str:

@@ -114,6 +114,7 @@ class Profile:
     """A run's points as the page shows them. models: as the run names them, kernels not among them."""
 
     name: str
+    path: str
     manifest: Mapping[str, Any]
     status: str
     points: tuple[Point, ...]
@@ -210,6 +211,7 @@ def read_profile(store: RunStore) -> Profile:
     baseline = choose_baseline(models) if models else ""
     return Profile(
         name=store.name,
+        path=str(store.path),
         manifest=manifest,
         status=store.status,
         points=points,

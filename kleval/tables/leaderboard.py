@@ -7,8 +7,6 @@ that a spreadsheet would take for a formula is kept from being one.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +14,10 @@ from typing import Any
 
 from kleval.files import write_text
 from kleval.store import RunStore
+from kleval.tables import formats
 from kleval.tables.cells import Cell
+from kleval.tables.costs import Profile, read_profile
+from kleval.tables.joined import columns, joined
 from kleval.tables.scores import Entrant, collect, expected_tasks
 
 COLUMNS = (
@@ -52,27 +53,43 @@ COLUMNS = (
     "run_id",
     "run_status",
     "date",
+    "n_texts",
+    "n_cut",
+    "n_empty",
+    "n_looped",
+    "share_cut",
+    "share_empty",
+    "share_looped",
+    "value_completed",
+    "n_completed",
 )
 MARKDOWN_COLUMNS = ("model", "task", "ctx", "metric", "value", "95 % interval", "n", "failed", "edition", "protocol")
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+BROKEN = ("cut", "empty", "looped")
 
 
-def to_rows(runs: Sequence[RunStore]) -> list[dict[str, Any]]:
-    """One dict per cell with the keys of COLUMNS, numbers as numbers, None for what is not there.
+def to_rows(runs: Sequence[RunStore], profiles: Sequence[RunStore] = ()) -> list[dict[str, Any]]:
+    """One dict per cell with the keys of COLUMNS, numbers as numbers, None for what is not there; with profiles also `cost_of` and
+    the columns of what the row's length costs its model (`kleval.tables.joined`).
 
     Ordered as the runs and their models are, families' averages before their tasks, then by task, metric and ctx.
     UsageError when there is nothing to show.
     """
-    return entrant_rows(collect(runs))
+    return entrant_rows(collect(runs), [read_profile(store) for store in profiles])
 
 
-def entrant_rows(entrants: Sequence[Entrant]) -> list[dict[str, Any]]:
+def entrant_rows(entrants: Sequence[Entrant], profiles: Sequence[Profile] = ()) -> list[dict[str, Any]]:
     """The rows of entrants that are collected already; see to_rows."""
     rows = []
+    costs = joined(entrants, profiles) if profiles else {}
+    names = columns(costs)
     for entrant in entrants:
         cells = [*entrant.averages.values(), *entrant.cells.values(), *entrant.others]
         for cell in sorted(cells, key=lambda c: (c.task, not c.headline, c.metric, c.ctx, c.edition, c.protocol)):
-            rows.append(_row(entrant, cell, average=(cell.task, cell.ctx) in entrant.averages))
+            row = _row(entrant, cell, average=(cell.task, cell.ctx) in entrant.averages)
+            if costs:
+                cost = costs[entrant.key, cell.ctx]
+                row |= {"cost_of": cost.of, **{name: cost.values.get(name) for name in names}}
+            rows.append(row)
     return rows
 
 
@@ -82,17 +99,20 @@ def write_csv(runs: Sequence[RunStore], path: Path) -> Path:
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of to_rows as CSV: a header, a line per row, `\\n` line ends."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([cell_text(row.get(name)) for name in COLUMNS] for row in rows)
-    return buffer.getvalue()
+    """Rows of to_rows as CSV."""
+    return formats.to_csv(rows, columns_of(rows))
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """COLUMNS, then what costs add."""
+    return list(dict.fromkeys([*COLUMNS, *(rows[0] if rows else ())]))
 
 
 def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows of to_rows as a markdown table of the columns that a reader compares by."""
-    lines = [MARKDOWN_COLUMNS, tuple("---:" if name in ("ctx", "value", "n") else "---" for name in MARKDOWN_COLUMNS)]
+    broken = any(row[f"share_{name}"] for row in rows for name in BROKEN)
+    costs = columns_of(rows)[len(COLUMNS) :]
+    lines = []
     for row in rows:
         partial = row["n_tasks"] is not None and row["n_tasks"] < row["n_tasks_expected"]
         task = f"{row['task']} ({row['n_tasks']} of {row['n_tasks_expected']} tasks)" if partial else row["task"]
@@ -100,20 +120,25 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         limits = "" if row["ci_low"] is None else f"{row['ci_low']:.1f} – {row['ci_high']:.1f}"
         n = f"{row['n_scored']}/{row['n']}"
         failed = str(row["n_failed"]) if row["n"] else "skipped"
-        lines.append(
-            (row["model"], task, row["ctx"], row["metric"], value, limits, n, failed, row["edition"], row["protocol"])
-        )
-    return "".join("| " + " | ".join(_markdown_cell(cell) for cell in line) + " |\n" for line in lines)
-
-
-def cell_text(value: Any) -> str:
-    """A CSV cell: empty for None, numbers as they are, text that a spreadsheet would run as a formula after a quote."""
-    if value is None:
-        return ""
-    if isinstance(value, (int, float)):
-        return str(value)
-    text = str(value)
-    return "'" + text if text.startswith(_FORMULA_STARTS) else text
+        line = [
+            row["model"],
+            task,
+            row["ctx"],
+            row["metric"],
+            value,
+            limits,
+            n,
+            failed,
+            row["edition"],
+            row["protocol"],
+        ]
+        if broken:
+            whole = "" if row["value_completed"] is None else f"{row['value_completed']:.1f} (n {row['n_completed']})"
+            line += [*("" if row["share_cut"] is None else f"{row[f'share_{name}']:.0f} %" for name in BROKEN), whole]
+        line += [f"{row[name]:.4g}" if isinstance(row[name], float) else row[name] for name in costs]
+        lines.append(line)
+    names = [*MARKDOWN_COLUMNS, *((*BROKEN, "value of completed") if broken else ()), *costs]
+    return formats.to_markdown(names, lines, right=("ctx", "value", "n", *BROKEN, *costs[1:]))
 
 
 def _row(entrant: Entrant, cell: Cell, average: bool) -> dict[str, Any]:
@@ -154,7 +179,19 @@ def _row(entrant: Entrant, cell: Cell, average: bool) -> dict[str, Any]:
         "run_id": run.id,
         "run_status": run.status,
         "date": str(run.get("started", default=""))[:10],
+        "n_texts": cell.n_texts,
+        "n_cut": cell.n_cut,
+        "n_empty": cell.n_empty,
+        "n_looped": cell.n_looped,
+        **{f"share_{name}": _share(getattr(cell, f"n_{name}"), cell.n_texts) for name in BROKEN},
+        "value_completed": percent(cell.value_completed),
+        "n_completed": cell.n_completed,
     }
+
+
+def _share(n: int, of: int) -> float | None:
+    """In percent, None of nothing."""
+    return percent(n / of) if of else None
 
 
 def percent(value: float | None) -> float | None:
@@ -166,11 +203,3 @@ def _common(members: Sequence[Mapping[str, Any]], name: str) -> Any:
     """The value that all tasks of a family share, else `mixed`."""
     values = list(dict.fromkeys(member.get(name) for member in members))
     return values[0] if len(values) == 1 else "mixed" if values else None
-
-
-def _markdown_cell(value: Any) -> str:
-    return (
-        ""
-        if value is None
-        else str(value).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("\r", " ")
-    )

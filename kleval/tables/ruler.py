@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from kleval.lengths import format_length
 from kleval.tables.cells import Cell
 from kleval.tables.scores import expected_tasks
+from kleval.text import format_length
 
 FAMILY = "ruler"
 THRESHOLD = 85.6

@@ -41,8 +41,9 @@ def test_an_unknown_model_is_a_usage_error() -> None:
         ("timeout", float("nan"), "--timeout is a positive time"),
         ("base_url", 3, "base_url is an address"),
         ("dtype", None, "dtype is a text"),
-        ("engine_args", {"a": "b"}, "--engine-arg and --tp are for --backend vllm, not native"),
-        ("tp", 2, "--engine-arg and --tp are for --backend vllm, not native"),
+        ("engine_args", {"a": "b"}, "--engine-arg a: --backend native has no such argument, it takes prefill_tokens"),
+        ("engine_args", {"prefill-tokens": "0"}, "--engine-arg prefill-tokens: '0' is no value"),
+        ("tp", 2, "--tp is for --backend vllm, not native"),
         ("temprature", 1, "no backend takes temprature"),
     ],
 )

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from kleval.cli.console import duration, emit, size, table
+from kleval.cli.console import emit, table
 
 
 def test_a_table_is_aligned_and_never_cut(capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,13 +27,3 @@ def test_a_record_is_one_json_line(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert out.count("\n") == 1
     assert json.loads(out) == {"record": "done", "text": "zwei\nZeilen"}
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0s"), (59.6, "1m00s"), (245, "4m05s"), (7620, "2h07m")])
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
-
-
-@pytest.mark.parametrize(("count", "text"), [(512, "512 B"), (3.4 * 2**20, "3.4 MiB"), (2**50, "1024.0 TiB")])
-def test_sizes(count: float, text: str) -> None:
-    assert size(count) == text

@@ -14,7 +14,6 @@ import pytest
 
 from kleval.cli.main import call
 from kleval.cli.profile import parse_seconds, profile_lengths
-from kleval.cli.profile_table import number
 from kleval.store import RunStore
 from kleval.types import UsageError
 
@@ -95,7 +94,7 @@ def test_help_and_memory_do_without_torch() -> None:
 def test_bad_input_is_one_line_and_leaves_nothing(
     words: str, said: str, one_line: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kleval.profiler.run.free_bytes", lambda device: 16 << 30)
+    monkeypatch.setattr("kleval.profiler.native_job.free_bytes", lambda device: 16 << 30)
     assert said in one_line(["profile", *words.split()])
     assert list(Path.cwd().iterdir()) == []
 
@@ -117,14 +116,6 @@ def test_one_length_is_a_ladder_and_a_list_is_itself() -> None:
     assert profile_lengths("1048576") == (4096, 16384, 65536, 262144, 1048576)
     assert profile_lengths("4k,1m") == (4096, 1048576)
     assert profile_lengths("64k-64k*2") == (65536,)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(12345.6, "12,346"), (123.4, "123"), (12.34, "12.3"), (1.234, "1.23"), (0.01234, "0.0123"), (0, "0")],
-)
-def test_numbers_have_three_figures(value: float, text: str) -> None:
-    assert float(number(value).replace(",", "")) == float(text.replace(",", ""))
 
 
 def test_a_dry_run_prints_the_plan_with_seconds_and_bytes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,9 +172,9 @@ def test_json_lines_have_launch_points_and_done(capsys: pytest.CaptureFixture[st
 def test_interrupted_it_says_how_to_go_on_and_the_same_command_does(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kleval.profiler import session
+    from kleval.profiler import native
 
-    real = session.decode_steps
+    real = native.decode_steps
     calls: list[int] = []
 
     def interrupted(*args: object, **kwargs: object) -> object:
@@ -192,7 +183,7 @@ def test_interrupted_it_says_how_to_go_on_and_the_same_command_does(
             raise KeyboardInterrupt
         return real(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(session, "decode_steps", interrupted)
+    monkeypatch.setattr(native, "decode_steps", interrupted)
     assert call(SMALL) == 130
     said = capsys.readouterr().err
     assert "interrupted" in said

@@ -84,3 +84,16 @@ def test_models_and_editions_have_tables_of_their_own(capsys: Capture) -> None:
 def test_a_column_of_one_task_is_not_taken_for_its_family(capsys: Capture) -> None:
     lines = shown(capsys, replace(CELL, task="mrcr/2needle"), replace(CELL, task="lca/lib"))
     assert lines[-1].split() == ["1k", "-", "50.0", "(1/3)", "-", "-", "-", "-", "50.0", "-", "-"]
+
+
+def test_cut_empty_and_looping_answers_are_told_beside_no_failures(capsys: Capture) -> None:
+    broken = replace(CELL, n_texts=6, n_cut=3, n_looped=1, n_completed=2, value_completed=1.0)
+    lines = shown(capsys, broken, replace(CELL, ctx=2048, n_texts=6))
+    at = lines.index("no failures")
+    said = "of 6 answers 3 cut by the budget (50%), 1 looping to the end (17%); over completed answers: ruler/vt 100.0 (n=2)"
+    assert lines[at + 1 :] == [f"1k: {said}"]
+
+
+def test_no_completed_answer_is_no_number(capsys: Capture) -> None:
+    lines = shown(capsys, replace(CELL, n_texts=6, n_empty=6))
+    assert lines[-1] == "1k: of 6 answers 6 empty (100%); over completed answers: ruler/vt - (n=0)"

@@ -9,15 +9,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kleval.backends import peak_memory
 from kleval.models.config import ARCHITECTURES
 from kleval.models.decoder import Decoder
 from kleval.models.random import random_decoder
 from kleval.models.sizes import preset
-from kleval.profiler import footprint
 from kleval.profiler.bench import attempt
 from kleval.profiler.bound import Bound, copy_bandwidth, matmul_rate
 from kleval.profiler.building import build, shapes, shared_weight_bytes
 from kleval.profiler.decode import decode_steps
+from kleval.profiler.footprint import state_footprint
 from kleval.profiler.prefill import chunk_seconds, full_seconds, head_seconds, new_cache, random_ids
 from kleval.profiler.rates import from_bound, measured
 from kleval.types import UsageError
@@ -83,7 +84,7 @@ def test_too_few_ids_are_an_error() -> None:
 @settings(max_examples=12, deadline=None)
 def test_used_bytes_are_the_closed_form_exactly(architecture: str, ctx: int) -> None:
     decoder = small(architecture)
-    values = footprint.state_footprint(decoder, ctx, random_ids(decoder, 1, 1, 0), 0)
+    values = state_footprint(decoder, ctx, random_ids(decoder, 1, 1, 0), 0)
     closed = decoder.config.state_bytes(ctx, 1, "float32")
     assert (values["latent_bytes"], values["recurrent_bytes"], values["conv_bytes"], values["state_bytes"]) == (
         closed.latent,
@@ -97,20 +98,20 @@ def test_used_bytes_are_the_closed_form_exactly(architecture: str, ctx: int) -> 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells a process its memory peak")
 def test_a_peak_on_a_cpu_is_seen() -> None:
-    if not footprint.reset_high_water():
+    if not peak_memory.reset_high_water():
         pytest.skip("this process may not reset its memory peak")
     size = 64 << 20
-    peak = footprint.watch_peak(CPU, lambda: torch.ones(size // 4).sum())
+    peak = peak_memory.watch_peak(CPU, lambda: torch.ones(size // 4).sum())
     assert peak.extra_bytes is not None
     assert 0.9 * size <= peak.extra_bytes <= 1.5 * size
     assert peak.peak_bytes is None
 
 
 def test_where_a_peak_cannot_be_seen_it_is_not_made_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(footprint, "_CLEAR_REFS", tmp_path / "no" / "file")
-    assert footprint.watch_peak(CPU, lambda: None).extra_bytes is None
-    monkeypatch.setattr(footprint, "_STATUS", tmp_path / "none")
-    assert footprint.resident_bytes() is None
+    monkeypatch.setattr(peak_memory, "_CLEAR_REFS", tmp_path / "no" / "file")
+    assert peak_memory.watch_peak(CPU, lambda: None).extra_bytes is None
+    monkeypatch.setattr(peak_memory, "_STATUS", tmp_path / "none")
+    assert peak_memory.resident_bytes() is None
 
 
 def test_bounds_are_rates_of_what_was_done() -> None:

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from kleval.profiler import ProfileResult, ProfileSpec, profile
-from kleval.profiler import events as ev
-from kleval.profiler import session as session_module
+from kleval.profiler import ProfileSpec, native, profile
 from kleval.store import Point, RunStore
 from kleval.types import UsageError
+from kleval.work import Result, loop
+from kleval.work import events as ev
 
 
 def points_of(spec: ProfileSpec) -> dict[str, Point]:
@@ -27,8 +27,8 @@ def stop_after(n: int) -> Callable[[ev.Event], None]:
     seen: list[str] = []
 
     def listen(event: ev.Event) -> None:
-        if isinstance(event, ev.PointDone):
-            seen.append(event.point.id)
+        if isinstance(event, ev.UnitDone):
+            seen.append(event.record.id)
             if len(seen) == n:
                 raise KeyboardInterrupt
 
@@ -36,16 +36,16 @@ def stop_after(n: int) -> Callable[[ev.Event], None]:
 
 
 @pytest.fixture
-def finished(small: ProfileSpec) -> tuple[ProfileSpec, ProfileResult, list[ev.Event]]:
+def finished(small: ProfileSpec) -> tuple[ProfileSpec, Result, list[ev.Event]]:
     events: list[ev.Event] = []
     return small, profile(small, events.append), events
 
 
-def test_every_planned_point_is_stored(finished: tuple[ProfileSpec, ProfileResult, list[ev.Event]]) -> None:
+def test_every_planned_point_is_stored(finished: tuple[ProfileSpec, Result, list[ev.Event]]) -> None:
     spec, result, events = finished
     assert (result.status, result.exit_code, result.message) == ("complete", 0, "")
     points = points_of(spec)
-    assert set(points) == {planned.id for planned in result.plan.points}
+    assert set(points) == {planned.id for planned in result.units}
     assert {(p.kind, p.protocol) for p in points.values()} == {
         ("machine", "copy"),
         ("machine", "matmul"),
@@ -57,7 +57,7 @@ def test_every_planned_point_is_stored(finished: tuple[ProfileSpec, ProfileResul
     }
     assert isinstance(events[0], ev.Started)
     assert isinstance(events[-1], ev.Finished)
-    assert sum(isinstance(event, ev.PointDone) for event in events) == len(points)
+    assert sum(isinstance(event, ev.UnitDone) for event in events) == len(points)
 
     for point in points.values():
         assert point.environment["threads"] == 1
@@ -100,8 +100,8 @@ def test_models_take_turns_within_every_group(small: ProfileSpec) -> None:
     order: list[tuple[str, str, int, int]] = []
 
     def listen(event: ev.Event) -> None:
-        if isinstance(event, ev.PointDone) and event.point.kind in ("decode", "prefill"):
-            order.append((event.point.protocol, event.point.model, event.point.ctx, event.point.repeat))
+        if isinstance(event, ev.UnitDone) and event.record.kind in ("decode", "prefill"):
+            order.append((event.record.protocol, event.record.model, event.record.ctx, event.record.repeat))
 
     profile(dataclasses.replace(small, ctxs=(128,), prefill="full"), listen)
     assert order
@@ -118,11 +118,11 @@ def test_interrupted_and_run_again_it_continues(small: ProfileSpec) -> None:
     assert RunStore.open(small.out).status == "interrupted"  # type: ignore[arg-type]
 
     measured: list[str] = []
-    result = profile(small, lambda event: measured.append(event.point.id) if isinstance(event, ev.PointDone) else None)
+    result = profile(small, lambda event: measured.append(event.record.id) if isinstance(event, ev.UnitDone) else None)
     assert result.status == "complete"
     assert not set(measured) & set(kept)
     after = points_of(small)
-    assert set(after) == {planned.id for planned in stopped.plan.points}
+    assert set(after) == {planned.id for planned in stopped.units}
     assert all(after[id] == point for id, point in kept.items())
     assert len(RunStore.open(small.out).manifest["sessions"]) == 2  # type: ignore[arg-type]
 
@@ -150,34 +150,34 @@ def test_another_machine_does_not_continue_a_profile(small: ProfileSpec, monkeyp
 
 
 def test_what_failed_is_kept_apart_and_measured_again(small: ProfileSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = session_module.state_footprint
+    real = native.state_footprint
 
     def broken(*args: Any) -> Any:
         raise RuntimeError("no such\nluck")
 
     spec = dataclasses.replace(small, ctxs=(128,))
-    monkeypatch.setattr(session_module, "state_footprint", broken)
+    monkeypatch.setattr(native, "state_footprint", broken)
     result = profile(spec)
     assert (result.status, result.exit_code) == ("incomplete", 3)
     assert result.counts["failed"] == 2
     failed = [point for point in points_of(spec).values() if point.failed]
     assert {point.kind for point in failed} == {"memory"}
     assert failed[0].failure == {"kind": "internal", "message": "RuntimeError: no such luck"}
-    monkeypatch.setattr(session_module, "state_footprint", real)
+    monkeypatch.setattr(native, "state_footprint", real)
     assert profile(spec).status == "complete"
 
 
 def test_a_largest_batch_that_cannot_be_allocated_is_made_smaller(
     small: ProfileSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = session_module.Bench.filled
+    real = native.Bench.filled
 
     def tight(self: Any, model: str, depth: int, batch: int = 1, more: int = 0) -> Any:
         if batch > 2:
             raise MemoryError("allocate memory")
         return real(self, model, depth, batch, more)
 
-    monkeypatch.setattr(session_module.Bench, "filled", tight)
+    monkeypatch.setattr(native.Bench, "filled", tight)
     spec = dataclasses.replace(small, ctxs=(128,), models=("mla",), prefill="full", memory_budget=1 << 20)
     assert profile(spec).status == "complete"
     largest = [p for p in points_of(spec).values() if p.protocol == "largest-batch"]
@@ -191,18 +191,18 @@ def test_a_dry_run_writes_nothing(small: ProfileSpec, tmp_path: Path) -> None:
     spec = dataclasses.replace(small, out=None, dry_run=True)
     result = profile(spec, lambda event: planned.append(event) if isinstance(event, ev.Planned) else None)
     assert list(tmp_path.iterdir()) == []
-    assert planned[0].plan == result.plan
-    assert all(point.seconds > 0 for point in result.plan.points)
+    assert planned[0].units == result.units
+    assert all(point.weight > 0 for point in result.units)
 
 
 def test_a_large_model_is_planned_without_being_built(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("built")
 
-    monkeypatch.setattr("kleval.profiler.run.build", refuse)
-    monkeypatch.setattr("kleval.profiler.run.free_bytes", lambda device: 1 << 40)
+    monkeypatch.setattr("kleval.profiler.native_job.build", refuse)
+    monkeypatch.setattr("kleval.profiler.native_job.free_bytes", lambda device: 1 << 40)
     spec = ProfileSpec(models=("kimi-linear@48b-a3b",), ctxs=(65536,), device="cpu", dry_run=True)
-    assert profile(spec).plan.seconds > 0
+    assert sum(unit.weight for unit in profile(spec).units) > 0
 
 
 def test_a_model_that_does_not_fit_is_refused_before_anything_is_allocated(
@@ -211,8 +211,8 @@ def test_a_model_that_does_not_fit_is_refused_before_anything_is_allocated(
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("built")
 
-    monkeypatch.setattr("kleval.profiler.run.build", refuse)
-    monkeypatch.setattr("kleval.profiler.run.free_bytes", lambda device: 8 << 30)
+    monkeypatch.setattr("kleval.profiler.native_job.build", refuse)
+    monkeypatch.setattr("kleval.profiler.native_job.free_bytes", lambda device: 8 << 30)
     out = tmp_path / "run"
     with pytest.raises(UsageError, match="of weights") as error:
         profile(ProfileSpec(models=("kimi-linear@48b-a3b",), ctxs=(1024,), device="cpu", out=out))
@@ -236,30 +236,32 @@ def test_when_the_time_is_spent_repeats_are_left_out_but_nothing_else(
     small: ProfileSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = dataclasses.replace(small, repeats=None, ctxs=(128,), time_budget=600.0)
-    monkeypatch.setattr(session_module.Session, "elapsed_seconds", lambda self: 1e9)
+    monkeypatch.setattr(loop.Running, "elapsed_seconds", lambda self: 1e9)
     result = profile(spec)
     assert result.status == "complete"
     assert result.counts["left_out"] > 0
     assert result.counts["missing"] == 0
     points = points_of(spec)
     assert {point.repeat for point in points.values()} == {0}
-    assert {p.id for p in result.plan.points if p.repeat == 0} == set(points)
+    assert {p.id for p in result.units if p.repeat == 0} == set(points)
     manifest = RunStore.open(spec.out).manifest  # type: ignore[arg-type]
     assert any("left out" in text for text in manifest["caveats"])
     monkeypatch.undo()
     assert profile(spec).counts["left_out"] == 0
-    assert set(points_of(spec)) == {planned.id for planned in result.plan.points}
+    assert set(points_of(spec)) == {planned.id for planned in result.units}
 
 
 def test_a_chunk_is_no_longer_than_the_longest_prompt(small: ProfileSpec) -> None:
-    result = profile(dataclasses.replace(small, chunk_tokens=1 << 40, dry_run=True, out=None))
-    assert result.plan.chunk_tokens == max(small.ctxs)
+    planned: list[ev.Planned] = []
+    spec = dataclasses.replace(small, chunk_tokens=1 << 40, dry_run=True, out=None)
+    profile(spec, lambda event: planned.append(event) if isinstance(event, ev.Planned) else None)
+    assert planned[0].facts["plan"]["chunk_tokens"] == max(small.ctxs)
 
 
 def test_tokens_to_decode_that_do_not_fit_are_refused_before_anything_is_allocated(
     small: ProfileSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kleval.profiler.run.build", None)
+    monkeypatch.setattr("kleval.profiler.native_job.build", None)
     with pytest.raises(UsageError, match="of state in mla@nano"):
         profile(dataclasses.replace(small, decode_tokens=10**11))
     assert small.out is not None
@@ -272,7 +274,7 @@ def test_a_directory_that_cannot_be_made_is_told_before_models_are_built(
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise OSError(13, "Permission denied")
 
-    monkeypatch.setattr("kleval.profiler.run.build", None)
+    monkeypatch.setattr("kleval.profiler.native_job.build", None)
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(UsageError, match="cannot use"):
         profile(small)

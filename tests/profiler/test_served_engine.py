@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
+from kleval.backends import vllm, vllm_timing
 from kleval.backends.spec import BackendSpec
+from kleval.backends.vllm import VllmBackend
 from kleval.profiler.served import ServedSpec
-from kleval.profiler.served.engine import EngineTarget
 from kleval.profiler.served.run import profile_served
 from kleval.store import RunStore
+from kleval.tokenization import load_tokenizer
+from kleval.types import Request, TimedRequest, Trace
 
 
 @dataclass
@@ -35,7 +38,11 @@ class Engine:
     @property
     def vllm_config(self) -> Any:
         config = SimpleNamespace(max_model_len=self.max_model_len, get_vocab_size=lambda: self.vocab_size)
-        return SimpleNamespace(model_config=config)
+        return SimpleNamespace(model_config=config, scheduler_config=SimpleNamespace(max_num_seqs=8))
+
+    @property
+    def engine_core(self) -> Any:
+        return self
 
     def add_request(self, name: str, prompt: list[int], n_out: int) -> None:
         if len(prompt) > self.max_model_len:
@@ -68,18 +75,23 @@ class Engine:
             self.open.pop(name, None)
 
 
-class Target(EngineTarget):
+@pytest.fixture(autouse=True)
+def _plain_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fake takes a prompt and a number where vLLM takes objects of its own."""
-
-    def _params(self, n_out: int) -> Any:
-        return n_out
-
-    def _input(self, prompt: list[int]) -> Any:
-        return prompt
+    monkeypatch.setattr(vllm_timing, "_input", lambda job: list(job.prompt))
+    monkeypatch.setattr(vllm_timing, "_params", lambda job: job.request.max_new_tokens)
+    monkeypatch.setattr(vllm, "settings", lambda llm: {"dtype": "float32"})
 
 
-def target(engine: Engine, seconds: float = 60.0) -> Target:
-    return Target(SimpleNamespace(llm_engine=engine), "fake", seconds, {"dtype": "float32"}, {"cpu": "a processor"})
+def target(engine: Engine, seconds: float = 60.0) -> VllmBackend:
+    llm = SimpleNamespace(llm_engine=engine)
+    return VllmBackend(llm, load_tokenizer("words"), "fake", frozenset(), request_timeout=seconds)
+
+
+def ask(engine: VllmBackend, *prompts: list[int], at: tuple[float, ...] = ()) -> list[Trace]:
+    """5 tokens of each; at: when they are submitted."""
+    asked = [Request("generate", "", max_new_tokens=5, token_ids=tuple(prompt)) for prompt in prompts]
+    return engine.timed([TimedRequest(*one) for one in zip(asked, at or [0.0] * len(asked), strict=True)])
 
 
 def spec(folder: Path, **given: Any) -> ServedSpec:
@@ -89,18 +101,27 @@ def spec(folder: Path, **given: Any) -> ServedSpec:
 
 def test_tokens_are_counted_as_the_engine_hands_them_out_at_the_step_that_made_them() -> None:
     engine = Engine(tokens_per_step=2)
-    first, second = target(engine).ask([[1, 2, 3], [4, 5]], 5)
-    assert (first.n_out, first.prompt_tokens, first.cached_tokens) == (5, 3, 0)
-    assert (second.n_out, second.prompt_tokens) == (5, 2)
-    assert len(first.arrivals) == 3  # 2 + 2 + 1
-    assert first.submitted <= first.arrivals[0] <= first.arrivals[-1]
+    first, second = ask(target(engine), [1, 2, 3], [4, 5])
+    assert (first.output_tokens, first.prompt_tokens, first.cached_tokens) == (5, 3, 0)
+    assert (second.output_tokens, second.prompt_tokens) == (5, 2)
+    assert [arrival.tokens for arrival in first.arrivals] == [2, 2, 1]
+    assert first.submitted <= first.arrivals[0].seconds <= first.arrivals[-1].seconds
     assert first.arrivals == second.arrivals
-    assert first.fault is None
+    assert first.failure is None
+
+
+def test_requests_are_added_when_they_are_due() -> None:
+    engine = Engine()
+    late, early = ask(target(engine), [1], [2, 3], at=(0.05, 0.0))
+    assert engine.prompts == [[2, 3], [1]]
+    assert late.submitted == pytest.approx(early.submitted + 0.05)
+    assert late.arrivals[0].seconds >= late.submitted
+    assert len(late.arrivals) == len(early.arrivals) == 5
 
 
 def test_a_profile_of_an_engine_needs_no_server(tmp_path: Path) -> None:
     engine = Engine()
-    result = profile_served(spec(tmp_path, concurrencies=(1, 3)), open_target=lambda asked: target(engine))
+    result = profile_served(spec(tmp_path, concurrencies=(1, 3)), backend=target(engine))
     assert result.status == "complete"
     store = RunStore.open(tmp_path / "run")
     points = list(store.points())
@@ -119,28 +140,28 @@ def test_a_step_that_raises_fails_its_round_and_no_other(tmp_path: Path) -> None
         if step == 9:  # 6 steps warm up; the third of the first round
             raise RuntimeError("CUDA out of memory")
 
-    result = profile_served(spec(tmp_path), open_target=lambda asked: target(Engine(fails=fail)))
+    result = profile_served(spec(tmp_path), backend=target(Engine(fails=fail)))
     assert result.counts == {"planned": 2, "measured": 1, "failed": 1, "missing": 0}
     assert "out of memory" in result.message
 
 
 def test_a_request_that_is_refused_fails_alone() -> None:
-    good, bad = target(Engine()).ask([[1] * 10, [1] * 600], 5)
-    assert good.fault is None
-    assert bad.fault is not None
-    assert bad.fault.kind == "context_overflow"
+    good, bad = ask(target(Engine()), [1] * 10, [1] * 600)
+    assert good.failure is None
+    assert bad.failure is not None
+    assert bad.failure.kind == "context_overflow"
 
 
 def test_what_takes_too_long_is_aborted() -> None:
     engine = Engine()
-    (trace,) = target(engine, seconds=0.0).ask([[1, 2]], 5)
-    assert trace.fault is not None
-    assert trace.fault.kind == "timeout"
+    (trace,) = ask(target(engine, seconds=0.0), [1, 2])
+    assert trace.failure is not None
+    assert trace.failure.kind == "timeout"
     assert engine.open == {}
 
 
 def test_fewer_tokens_than_asked_is_a_failure(tmp_path: Path) -> None:
-    result = profile_served(spec(tmp_path), open_target=lambda asked: target(Engine(most=4)))
+    result = profile_served(spec(tmp_path), backend=target(Engine(most=4)))
     assert result.exit_code == 3
     failures = [p.failure for p in RunStore.open(tmp_path / "run").points()]
     assert [f and f["kind"] for f in failures] == ["fewer_tokens"] * 2
@@ -148,8 +169,5 @@ def test_fewer_tokens_than_asked_is_a_failure(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("size", "low"), [(300, 0), (1000, 256)])
 def test_ids_are_of_the_vocabulary(size: int, low: int) -> None:
-    from kleval.profiler.served.prompts import generator
-
-    ids = target(Engine(vocab_size=size)).prompt(5000, generator(1))
-    assert low <= min(ids)
-    assert max(ids) < size
+    ids = target(Engine(vocab_size=size)).vocabulary()
+    assert (min(ids), max(ids)) == (low, size - 1)

@@ -12,17 +12,18 @@ from typing import Any
 import pytest
 
 from kleval.backends import server_wire
+from kleval.backends.server_address import Server
+from kleval.backends.server_opening import Served
+from kleval.backends.server_timing import _Client, _Received, read_hits
 from kleval.backends.spec import BackendSpec
 from kleval.profiler import events as ev
 from kleval.profiler.result import ProfileResult
 from kleval.profiler.served import ServedSpec
-from kleval.profiler.served.client import Stream
+from kleval.profiler.served.figures import why_not
 from kleval.profiler.served.run import asked_settings, profile_served
-from kleval.profiler.served.server import read_hits
-from kleval.profiler.served.trace import Fault, Trace, judged
 from kleval.store import Point, RunStore
 from kleval.tables.served_summary import summarise_served
-from kleval.types import UsageError
+from kleval.types import Arrival, Failure, Trace, UsageError
 
 
 @pytest.fixture
@@ -99,7 +100,8 @@ def test_several_tokens_in_a_chunk_are_counted_by_usage_and_said(spec: ServedSpe
     for point in points(result):
         values = point.values
         assert (values["output_tokens"], values["tokens_per_arrival"]) == (6, 3)  # 2 arrivals; one is no measurement
-        assert values["e2e_ms"] == pytest.approx(values["ttft_ms"] + 5 * values["tpot_ms"])
+        assert values["e2e_ms"] == pytest.approx(values["ttft_ms"] + 3 * values["tpot_ms"])  # 3 tokens came first
+        assert not point.estimate
     assert "Several tokens arrive together" in caveats(result)
 
 
@@ -167,16 +169,19 @@ def test_content_is_text_reasoning_ids_or_a_count_that_grows_and_pieces_may_be_c
         {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 4}},
     ]
     raw = [f"data: {json.dumps(event)}\r\n\r\n".encode() for event in events]
-    whole = Stream()
-    for seconds, piece in enumerate([*raw, b": a comment\n\n", b"data: [DONE]\n\n"]):
-        whole.feed(float(seconds), piece)
-    assert whole.arrivals == [1, 2, 3, 5]
-    assert whole.ended
-    assert whole.answer.count("completion_tokens") == 4
-    cut = Stream()
-    cut.feed(0.0, raw[1][:20])
-    cut.feed(1.0, raw[1][20:] + raw[2] + raw[3][:10])
-    assert cut.arrivals == [1.0]
+    whole = read(list(enumerate([*raw, b": a comment\n\n", b"data: [DONE]\n\n"])))
+    assert whole.arrivals == ((1, None), (2, 1), (3, 3), (5, None))
+    assert (whole.failure, whole.output_tokens) == (None, 4)
+    cut = read([(0.0, raw[1][:20]), (1.0, raw[1][20:] + raw[2] + raw[3][:10])])
+    assert cut.arrivals == ((1.0, None),)
+    assert cut.failure is not None
+    assert "ended in the middle" in cut.failure.message
+    assert read([(0.0, raw[2] + raw[3]), (1.0, raw[-1])]).arrivals == ((0.0, 4),)
+
+
+def read(pieces: list[tuple[float, bytes]]) -> Trace:
+    client = _Client(Server("http://127.0.0.1:9/v1"), Served("tiny"), 1.0)
+    return client._read(_Received(0.0, 200, pieces, None))
 
 
 def test_cached_tokens_of_usage_are_shown_and_warned_of(spec: ServedSpec, manner: Any) -> None:
@@ -229,9 +234,9 @@ def test_a_stream_without_end_is_cut_off(spec: ServedSpec, manner: Any, monkeypa
 
 
 def test_more_tokens_counted_than_asked_are_no_measurement() -> None:
-    trace = Trace(0.0, (1.0, 2.0, 3.0), n_out=100, prompt_tokens=8)
-    assert judged(trace, 6).fault == Fault("server", "the server counts 100 tokens where 6 were asked")
-    assert judged(replace(trace, n_out=7), 6).fault is None
+    trace = Trace(0.0, (Arrival(1.0), Arrival(2.0)), output_tokens=100, prompt_tokens=8)
+    assert why_not(trace, 6, 8) == Failure("server", "the server counts 100 tokens where 6 were asked")
+    assert why_not(replace(trace, output_tokens=7), 6, 8) is None
 
 
 def test_no_secret_of_an_engine_argument_is_in_the_settings(tmp_path: Path) -> None:

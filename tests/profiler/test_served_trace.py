@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kleval.profiler.served.prompts import generator, random_tokens, random_words
-from kleval.profiler.served.trace import Fault, Trace, judged, round_fault, round_values
+from kleval.backends.timing import generator, random_tokens, random_words
+from kleval.profiler.served.figures import e2e, gaps, round_failure, round_values, tpot, ttft, why_not
+from kleval.types import Arrival, Failure, Trace
 
-ONE = Trace(10.0, (10.5, 10.6, 10.8, 10.9), n_out=4, prompt_tokens=100)
+
+def trace(submitted: float, *arrivals: float, tokens: int | None = None, **given: Any) -> Trace:
+    """tokens: of each arrival."""
+    found = tuple(Arrival(seconds, tokens) for seconds in arrivals)
+    return Trace(submitted, found, **{"output_tokens": len(arrivals), "prompt_tokens": 5, **given})
+
+
+ONE = trace(10.0, 10.5, 10.6, 10.8, 10.9, prompt_tokens=100)
 
 
 def test_times_are_those_of_the_definition() -> None:
-    assert ONE.ttft == pytest.approx(0.5)
-    assert ONE.tpot == pytest.approx(0.4 / 3)
-    assert ONE.e2e == pytest.approx(0.9)
-    assert ONE.gaps == pytest.approx([0.1, 0.2, 0.1])
+    assert ttft(ONE) == pytest.approx(0.5)
+    assert tpot(ONE) == (pytest.approx(0.4 / 3), False)
+    assert e2e(ONE) == pytest.approx(0.9)
+    assert gaps(ONE) == pytest.approx([0.1, 0.2, 0.1])
 
 
 def test_a_round_pools_gaps_and_takes_medians_over_requests() -> None:
-    other = Trace(10.0, (11.0, 11.5), n_out=2, prompt_tokens=120)
-    values = round_values([ONE, other])
+    other = trace(10.0, 11.0, 11.5, prompt_tokens=120)
+    values, estimate = round_values([ONE, other])
+    assert not estimate
     assert values["ttft_ms"] == pytest.approx(750)
     assert values["ttft_ms_max"] == pytest.approx(1000)
     assert values["itl_ms_median"] == pytest.approx(150)
@@ -31,43 +42,58 @@ def test_a_round_pools_gaps_and_takes_medians_over_requests() -> None:
     assert (values["requests"], values["prompt_tokens"], values["output_tokens"]) == (2, 110, 6)
 
 
-def test_tokens_that_arrive_together_are_counted_as_the_server_counts() -> None:
-    values = round_values([Trace(0.0, (1.0, 2.0, 3.0), n_out=9, prompt_tokens=5)])
-    assert values["tpot_ms"] == pytest.approx(2000 / 8)
-    assert values["tokens_per_arrival"] == pytest.approx(3)
+@pytest.mark.parametrize(
+    ("tokens", "n_out", "expected", "estimate"),
+    [(3, 9, 2000 / 6, False), (None, 9, 2000 / 8, True), (1, 3, 2000 / 2, False), (None, 3, 2000 / 2, False)],
+)
+def test_tokens_of_the_first_arrival_took_no_time_that_was_seen(
+    tokens: int | None, n_out: int, expected: float, estimate: bool
+) -> None:
+    values, estimated = round_values([trace(0.0, 1.0, 2.0, 3.0, tokens=tokens, output_tokens=n_out)])
+    assert values["tpot_ms"] == pytest.approx(expected)
+    assert values["tokens_per_arrival"] == pytest.approx(n_out / 3)
+    assert estimated is estimate
 
 
 def test_cached_tokens_are_absent_unless_every_request_tells_them() -> None:
-    told = Trace(0.0, (1.0, 2.0), n_out=2, prompt_tokens=5, cached_tokens=3)
-    assert round_values([told, told])["cached_tokens"] == 6
-    assert "cached_tokens" not in round_values([told, Trace(0.0, (1.0, 2.0), n_out=2, prompt_tokens=5)])
+    told = trace(0.0, 1.0, 2.0, cached_tokens=3)
+    assert round_values([told, told])[0]["cached_tokens"] == 6
+    assert "cached_tokens" not in round_values([told, trace(0.0, 1.0, 2.0)])[0]
+
+
+def test_state_bytes_are_of_one_sequence_and_absent_where_one_does_not_tell() -> None:
+    small, large = ({"kv": 10, "conv": 2}, {"kv": 30, "conv": 2})
+    values, _ = round_values([trace(0.0, 1.0, 2.0, state_bytes=s, peak_bytes=p) for s, p in ((small, 5), (large, 9))])
+    assert (values["kv_bytes"], values["conv_bytes"], values["state_bytes"], values["peak_bytes"]) == (20, 2, 22, 9)
+    assert "state_bytes" not in round_values([ONE, trace(0.0, 1.0, 2.0, state_bytes=small)])[0]
 
 
 @pytest.mark.parametrize(
     ("trace", "kind"),
     [
-        (Trace(0.0, (1.0, 2.0), n_out=3, prompt_tokens=5), "fewer_tokens"),
-        (Trace(0.0, (1.0, 2.0), prompt_tokens=5), "server"),
-        (Trace(0.0, (1.0, 2.0), n_out=4), "server"),
-        (Trace(0.0, (), n_out=4, prompt_tokens=5), "empty"),
-        (Trace(0.0, (1.0,), n_out=4, prompt_tokens=5), "not_streamed"),
-        (Trace(0.0, (1.0, 2.0), n_out=3, prompt_tokens=5, fault=Fault("timeout", "")), "timeout"),
+        (trace(0.0, 1.0, 2.0, output_tokens=3), "fewer_tokens"),
+        (trace(0.0, 1.0, 2.0, output_tokens=None), "server"),
+        (trace(0.0, 1.0, 2.0, output_tokens=4, prompt_tokens=None), "server"),
+        (trace(0.0, output_tokens=4), "empty"),
+        (trace(0.0, 1.0, output_tokens=4), "not_streamed"),
+        (trace(0.0, 1.0, 2.0, output_tokens=4, prompt_tokens=50), "prompt_length"),
+        (trace(0.0, 1.0, 2.0, output_tokens=3, failure=Failure("timeout", "")), "timeout"),
     ],
 )
-def test_what_is_no_measurement_is_a_fault(trace: Trace, kind: str) -> None:
-    found = judged(trace, 4).fault
+def test_what_is_no_measurement_is_a_failure(trace: Trace, kind: str) -> None:
+    found = why_not(trace, 4, 5)
     assert found is not None
     assert found.kind == kind
 
 
 def test_a_request_with_all_its_tokens_is_a_measurement() -> None:
-    assert judged(ONE, 4).fault is None
+    assert why_not(ONE, 4, 100) is None
 
 
 def test_a_round_says_how_many_requests_failed_and_the_most_frequent_reason() -> None:
-    bad = [Trace(0.0, fault=Fault(kind, f"{kind}!")) for kind in ("timeout", "server", "server")]
-    assert round_fault([ONE, *bad]) == {"kind": "server", "message": "3 of 4 requests: server!"}
-    assert round_fault([ONE, ONE]) is None
+    bad = [Failure("timeout", "timeout!"), Failure("server", "server!"), Failure("server", "server!")]
+    assert round_failure([None, *bad]) == {"kind": "server", "message": "3 of 4 requests: server!"}
+    assert round_failure([None, None]) is None
 
 
 @given(st.integers(1, 50), st.integers(0, 3))

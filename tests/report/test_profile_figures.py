@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import pytest
@@ -10,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kleval.report import paper_curves
-from kleval.report import profile_words as words
 from kleval.report.profile_figures import bound_figure, decode_figure, prefill_figure, ratio_figure
+from kleval.report.profile_lines import ticks
 from kleval.store import RunStore
 from kleval.tables.costs import read_profile
+from kleval.text import seconds_tick
 
 MakeProfile = Callable[..., RunStore]
 
@@ -48,32 +48,10 @@ def test_a_curve_of_the_paper_without_a_point_has_none() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.floats(1e-6, 1e4), st.floats(2.5, 1e6))
 def test_an_axis_has_two_to_ten_ticks_inside_its_range(low: float, span: float) -> None:
-    places, labels = words.ticks(low, low * span, words.seconds_tick)
+    places, labels = ticks(low, low * span, seconds_tick)
     assert 2 <= len(places) <= 10
     assert all(low * 0.99 <= place <= low * span * 1.01 for place in places)
     assert len(set(labels)) == len(labels)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (4.2e-5, "42.0 µs"),
-        (0.0123, "12.3 ms"),
-        (1.0, "1.00 s"),
-        (65.46, "65.5 s"),
-        (200.0, "3.33 min"),
-        (math.nan, "–"),
-    ],
-)
-def test_times_are_written_in_the_unit_that_suits_them(value: float, text: str) -> None:
-    assert words.seconds(value) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(512, "512 B"), (8456011776, "7.88 GiB"), (44040192, "42.0 MiB"), (None, "–")]
-)
-def test_bytes_are_written_in_the_unit_that_suits_them(value: float | None, text: str) -> None:
-    assert words.size(value) == text
 
 
 def test_lengths_are_human(make_profile: MakeProfile) -> None:

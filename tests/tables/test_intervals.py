@@ -1,15 +1,17 @@
 import itertools
 import math
+import random
 import statistics
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, bootstrap
 
 from kleval.tables.cells import Cell, families, mover, summarise
-from kleval.tables.intervals import BCA_MINIMUM, interval, wilson
+from kleval.tables.intervals import BCA_MAXIMUM, BCA_MINIMUM, N_RESAMPLES, interval, wilson
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class FakeRow:
     metric: str = "acc"
     metrics: dict[str, float | None] = field(default_factory=dict)
     failure: dict[str, str] | None = None
+    outcomes: tuple[dict[str, object], ...] = ()
+    references: tuple[str, ...] = ()
 
 
 FAILED = {"kind": "timeout", "message": ""}
@@ -78,6 +82,57 @@ def test_bca_agrees_with_the_bootstrap_over_all_resamples(monkeypatch):
     assert got.method == "bca"
     assert got.low == pytest.approx(exact_bca(values, 0.025), abs=0.01)
     assert got.high == pytest.approx(exact_bca(values, 0.975), abs=0.01)
+
+
+def skewed(kind, n):
+    """Fractional values in [0, 1], most of them near one end or at a few steps."""
+    rng = random.Random(n)
+    draw = {
+        "mostly zero": lambda: rng.choice([0.0] * 9 + [0.1, 0.5, 1.0]),
+        "mostly right": lambda: 1 - rng.random() ** 8,
+        "long tail": lambda: rng.random() ** 12,
+        "recall of four": lambda: rng.choice([0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0]),
+    }[kind]
+    return [draw() for _ in range(n)]
+
+
+KINDS = ("mostly zero", "mostly right", "long tail", "recall of four")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n", [20, 33, 400])
+def test_bca_is_scipys_resample_for_resample(kind, n):
+    values = sorted(skewed(kind, n))
+    theirs = bootstrap(
+        (np.array(values),), np.mean, n_resamples=N_RESAMPLES, batch=1000, method="BCa", rng=np.random.default_rng(5)
+    ).confidence_interval
+    ours = interval(values, seed=5)
+    assert ours.method == "bca"
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_values_have_the_limits_that_the_bootstrap_would_give(kind, monkeypatch):
+    values = skewed(kind, BCA_MAXIMUM + 1)
+    analytic = interval(values)
+    monkeypatch.setattr("kleval.tables.intervals.BCA_MAXIMUM", BCA_MAXIMUM + 1)
+    resampled = interval(values)
+    assert (analytic.method, resampled.method) == ("abc", "bca")
+    width = resampled.high - resampled.low
+    # 9,999 resamples know a limit to about 1.4 % of half the width (one standard deviation).
+    assert analytic.low == pytest.approx(resampled.low, abs=0.03 * width)
+    assert analytic.high == pytest.approx(resampled.high, abs=0.03 * width)
+
+
+def test_the_analytic_interval_keeps_the_skewness_that_a_symmetric_one_loses():
+    found = interval([1.0] * 60 + [0.5] + [0.0] * (BCA_MAXIMUM + 500))
+    assert found.method == "abc"
+    assert found.high - found.mean > 1.1 * (found.mean - found.low)
+
+
+def test_one_value_among_thousands_stays_within_the_scale():
+    found = interval([0.5] + [0.0] * 6000)
+    assert 0 <= found.low < found.mean < found.high < 0.001
 
 
 def test_bca_is_not_the_symmetric_interval_on_skewed_values():
@@ -244,3 +299,46 @@ def test_a_groups_mean_weighs_its_tasks_by_their_samples_and_a_family_without_a_
     (mean,) = families(cells, {"lm_eval/ab:5shot": ("lm_eval/a", "lm_eval/b")})
     assert (mean.task, mean.value, mean.n_tasks, mean.n_samples) == ("lm_eval/ab:5shot", 0.75, 2, 4)
     assert mean.ci_low < 0.75 < mean.ci_high
+
+
+def text(score, answer, finish="eos", **more):
+    return FakeRow(
+        more.pop("id", answer or "nothing"),
+        score,
+        outcomes=({"kind": "generate", "text": answer, "finish_reason": finish},),
+        **more,
+    )
+
+
+def test_broken_answers_are_counted_and_leave_the_mean_of_the_completed():
+    given_rows = [
+        text(1.0, "Paris"),
+        text(0.0, "Rome"),
+        text(1.0, "It is Paris, and", "length"),
+        text(0.0, ""),
+        text(0.0, "!" * 40, "length"),
+        text(None, " ", failure=FAILED),
+    ]
+    (cell,) = summarise(given_rows)
+    assert (cell.n_texts, cell.n_cut, cell.n_empty, cell.n_looped) == (6, 2, 2, 1)
+    assert (cell.value, cell.n_scored) == (pytest.approx(0.4), 5)
+    assert (cell.value_completed, cell.n_completed) == (0.5, 2)
+
+
+def test_likelihoods_are_no_texts_and_count_as_completed():
+    (cell,) = summarise(FakeRow(f"s{i}", 1.0, outcomes=({"kind": "loglikelihood", "text": ""},)) for i in range(3))
+    assert (cell.n_texts, cell.n_empty, cell.n_completed, cell.value_completed) == (0, 0, 3, 1.0)
+
+
+def test_without_a_completed_answer_there_is_no_value_of_them():
+    (cell,) = summarise([text(1.0, "right, but", "length")])
+    assert math.isnan(cell.value_completed)
+    assert cell.n_completed == 0
+
+
+def test_a_familys_completed_mean_is_over_the_tasks_that_have_one():
+    cells = summarise(
+        [text(1.0, "a", task="fam/a"), text(0.0, "b", task="fam/b"), text(0.5, "c", "length", task="fam/c")]
+    )
+    (mean,) = families(cells)
+    assert (mean.n_texts, mean.n_cut, mean.n_completed, mean.value_completed) == (3, 1, 2, 0.5)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from kleval import files
 from kleval.store import RunStore
 from kleval.tables.cells import FAMILY_METRIC
-from kleval.tables.leaderboard import COLUMNS, cell_text, to_csv, to_markdown, to_rows, write_csv
+from kleval.tables.formats import cell_text
+from kleval.tables.leaderboard import COLUMNS, to_csv, to_markdown, to_rows, write_csv
 from kleval.types import UsageError
 
 MakeRun = Callable[..., RunStore]

@@ -52,6 +52,7 @@ def averages(values: dict[int, float], tasks: int = 13) -> list[Cell]:
     ]
     for row in rows:
         row.score, row.metrics, row.failure = values[row.ctx], {"x": values[row.ctx]}, None
+        row.outcomes, row.references = (), ()
     return families(summarise(rows))
 
 

@@ -1,7 +1,7 @@
-"""Prompts that no cache has seen: random tokens, or random words where only text can be sent, another one for every request.
+"""Random prompts of a length in tokens, for any backend that can be timed.
 
-What seeds them holds a word of the session's own besides the user's seed: a server that keeps prefixes would know the prompts of an
-earlier session again. The word is recorded, so the same prompts can be made again.
+Token ids where the backend takes them, so that prompts are exactly as long as asked; else words, whose tokens the backend has
+counted in two short answers, and counts again in every round.
 """
 
 from __future__ import annotations
@@ -9,23 +9,58 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-_CONSONANTS, _VOWELS = "bcdfghjklmnprstvwz", "aeiou"
+from kleval.backends.timing import generator, random_tokens, random_words
+from kleval.types import Request, Timed, TimedRequest, Trace, UsageError
+
+PROBE_WORDS = (20, 120)
+POOL_WORDS = 400  # of which ids are taken where a backend names none
 
 
-def generator(*parts: object) -> random.Random:
-    """Random numbers of their own for whatever the parts name."""
-    return random.Random("/".join(map(str, parts)))
+class Prompts:
+    """kind: `token ids`, or how text is sent. UsageError when made: the backend does not tell how many tokens a text has."""
 
+    def __init__(self, backend: Timed, kind: str, seed: object) -> None:
+        self._overhead, self._per_word = 0.0, 1.0
+        self._pool: Sequence[int] = ()
+        self._decode = None
+        if kind != "token ids":
+            self._count_words(backend, seed)
+        elif hasattr(backend, "vocabulary"):
+            self._pool = backend.vocabulary()
+        else:
+            text = random_words(POOL_WORDS, generator(seed, "vocabulary"))
+            self._pool, self._decode = sorted(set(backend.tokenizer.encode(text))), backend.tokenizer.decode
 
-def random_tokens(pool: Sequence[int], n: int, rng: random.Random) -> list[int]:
-    """n ids out of a pool of them."""
-    return rng.choices(pool, k=n)
+    def make(self, n_tokens: int, n_out: int, rng: random.Random) -> Request:
+        """A request for n_out tokens after n_tokens random ones, or text of about as many."""
+        if not self._pool:
+            words = max(1, round((n_tokens - self._overhead) / self._per_word))
+            return Request("generate", random_words(words, rng), max_new_tokens=n_out)
+        ids = tuple(random_tokens(self._pool, n_tokens, rng))
+        text = "" if self._decode is None else self._decode(ids)
+        return Request("generate", text, max_new_tokens=n_out, token_ids=ids)
 
+    def learn(self, requests: Sequence[Request], traces: Sequence[Trace]) -> None:
+        """Longer prompts count words better than the first two did."""
+        counts = [
+            (len(str(request.prompt).split()), trace.prompt_tokens)
+            for request, trace in zip(requests, traces, strict=True)
+            if request.token_ids is None
+        ]
+        known = [(n, tokens) for n, tokens in counts if tokens is not None and tokens > self._overhead]
+        if known:
+            n_words, n_tokens = max(known)
+            self._per_word = (n_tokens - self._overhead) / n_words
 
-def random_words(n: int, rng: random.Random) -> str:
-    """n made-up printable words of two to three syllables, a blank between."""
-    return " ".join(_word(rng) for _ in range(n))
-
-
-def _word(rng: random.Random) -> str:
-    return "".join(rng.choice(_CONSONANTS) + rng.choice(_VOWELS) for _ in range(rng.choice((2, 2, 3))))
+    def _count_words(self, backend: Timed, seed: object) -> None:
+        few, many = PROBE_WORDS
+        counts = []
+        for n in PROBE_WORDS:
+            request = Request("generate", random_words(n, generator(seed, "words", n)), max_new_tokens=2)
+            (trace,) = backend.timed([TimedRequest(request)])
+            if trace.prompt_tokens is None:
+                said = trace.failure.message if trace.failure else "no usage"
+                raise UsageError(f"{backend.model} does not tell how many tokens a prompt has: {said}")
+            counts.append(trace.prompt_tokens)
+        self._per_word = max((counts[1] - counts[0]) / (many - few), 0.01)
+        self._overhead = max(counts[0] - few * self._per_word, 0.0)

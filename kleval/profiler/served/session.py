@@ -7,43 +7,24 @@ prompt of its own. A round in which any request failed is a failed point: fewer 
 
 from __future__ import annotations
 
-import dataclasses
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any
 
+from kleval.backends.timing import generator
 from kleval.profiler import events as ev
-from kleval.profiler.plan import Plan, PlannedPoint
-from kleval.profiler.served.prompts import generator
-from kleval.profiler.served.trace import Fault, Trace, judged, round_fault, round_values
+from kleval.profiler.plan import Plan
+from kleval.profiler.points import PlannedPoint
+from kleval.profiler.served.figures import Number, round_failure, round_values, ttft, why_not
+from kleval.profiler.served.prompts import Prompts
 from kleval.store import Point, RunStore
 from kleval.store.manifest import now
-from kleval.store.points import Number
+from kleval.types import Failure, Timed, TimedRequest, Trace
 
 WARMUP_TOKENS = 8
-LENGTH_TOLERANCE = (
-    0.1  # |counted / asked - 1| of a prompt; beyond it the server has cut it, or words were counted wrongly
-)
 HOPELESS = ("context_overflow", "bad_request", "prompt_length")  # the next round would end the same way
 MOST_DEAD_ROUNDS = 3  # rounds in succession that ended without any answer
-
-
-class Target(Protocol):
-    """A model that is served. exact: whether prompts have exactly as many tokens as asked."""
-
-    model: str
-    max_ctx: int | None
-
-    @property
-    def exact(self) -> bool: ...
-    def describe(self) -> dict[str, Any]: ...
-    def environment(self) -> dict[str, Any]: ...
-    def prompt(self, n_tokens: int, rng: random.Random) -> Any: ...
-    def ask(self, prompts: Sequence[Any], n_out: int) -> list[Trace]: ...
-    def cached_total(self) -> int | None: ...
-    def close(self) -> None: ...
 
 
 class Session:
@@ -51,7 +32,8 @@ class Session:
 
     def __init__(
         self,
-        target: Target,
+        backend: Timed,
+        prompts: Prompts,
         plan: Plan,
         store: RunStore,
         on_event: Callable[[ev.Event], None],
@@ -59,7 +41,8 @@ class Session:
         environment: Mapping[str, Any],
         prompt_seed: str,
     ) -> None:
-        self.target, self.plan, self.store, self.on_event = target, plan, store, on_event
+        self.backend, self.prompts = backend, prompts
+        self.plan, self.store, self.on_event = plan, store, on_event
         self.settings = {**settings, "prompt_seed": prompt_seed}
         self.environment, self.prompt_seed = environment, prompt_seed
         done = {point.id for point in store.points() if not point.failed}
@@ -75,8 +58,8 @@ class Session:
         for _, group in groupby(self.open, key=lambda p: (p.ctx, p.batch)):
             cell = list(group)
             self._say(cell[0], " (warming up)")
-            warm = self._ask(cell[0], "warm-up", min(cell[0].steps, WARMUP_TOKENS))
-            hopeless = next((t.fault for t in warm if t.fault is not None and t.fault.kind in HOPELESS), None)
+            warm, failures = self._ask(cell[0], "warm-up", min(cell[0].steps, WARMUP_TOKENS))
+            hopeless = next((f for f in failures if f is not None and f.kind in HOPELESS), None)
             for planned in cell:
                 self._say(planned)
                 if hopeless is not None:
@@ -88,30 +71,30 @@ class Session:
                     return
 
     def _measure(self, planned: PlannedPoint, warm: Sequence[Trace]) -> None:
-        before = self.target.cached_total()
-        traces = self._ask(planned, str(planned.repeat), planned.steps)
-        after = self.target.cached_total()
-        dead = all(t.fault is not None and t.fault.kind in ("server", "timeout") for t in traces)
+        traces, failures = self._ask(planned, str(planned.repeat), planned.steps)
+        dead = all(f is not None and f.kind in ("server", "timeout") for f in failures)
         self._dead = self._dead + 1 if dead else 0
-        failure = round_fault(traces)
+        failure = round_failure(failures)
         if failure is not None:
             self._file(planned, {}, failure)
             return
-        values: dict[str, Number] = round_values(traces)
-        if "cached_tokens" not in values and before is not None and after is not None:
-            values["cached_tokens"] = after - before
-        first = [trace.ttft for trace in warm if trace.arrivals]
+        values, estimate = round_values(traces)
+        first = [ttft(trace) for trace in warm if trace.arrivals]
         if first:
             values["warmup_ttft_ms"] = 1000 * max(first)
-        self._file(planned, values, None)
+        self._file(planned, values, None, estimate)
 
-    def _ask(self, planned: PlannedPoint, label: str, n_out: int) -> list[Trace]:
-        """A round of planned.batch requests, each with a prompt of its own."""
+    def _ask(self, planned: PlannedPoint, label: str, n_out: int) -> tuple[list[Trace], list[Failure | None]]:
+        """A round of planned.batch requests, each with a prompt of its own; and what is wrong with each."""
         place = (self.prompt_seed, planned.ctx, planned.batch, label)
-        prompts = [self.target.prompt(planned.ctx, generator(*place, index)) for index in range(planned.batch)]
-        return [_right_length(judged(t, n_out), planned.ctx) for t in self.target.ask(prompts, n_out)]
+        requests = [self.prompts.make(planned.ctx, n_out, generator(*place, index)) for index in range(planned.batch)]
+        traces = list(self.backend.timed([TimedRequest(request) for request in requests]))
+        self.prompts.learn(requests, traces)
+        return traces, [why_not(trace, n_out, planned.ctx) for trace in traces]
 
-    def _file(self, planned: PlannedPoint, values: dict[str, Number], failure: dict[str, str] | None) -> None:
+    def _file(
+        self, planned: PlannedPoint, values: dict[str, Number], failure: dict[str, str] | None, estimate: bool = False
+    ) -> None:
         point = Point(
             id=planned.id,
             kind=planned.kind,
@@ -121,6 +104,7 @@ class Session:
             protocol=planned.protocol,
             repeat=planned.repeat,
             values=values,
+            estimate=estimate,
             settings=dict(self.settings),
             environment=dict(self.environment),
             failure=failure,
@@ -151,12 +135,3 @@ class Session:
 def work(planned: PlannedPoint) -> float:
     """How much a point is of the whole, for the progress bar: the tokens that it sends."""
     return float(planned.batch * (planned.ctx + planned.steps))
-
-
-def _right_length(trace: Trace, ctx: int) -> Trace:
-    """The trace, with a fault when its prompt has not about as many tokens as asked."""
-    counted = trace.prompt_tokens
-    if trace.fault is not None or counted is None or abs(counted - ctx) <= max(LENGTH_TOLERANCE * ctx, 8):
-        return trace
-    said = f"the server counts {counted} tokens in a prompt of {ctx}: it may cut long prompts"
-    return dataclasses.replace(trace, fault=Fault("prompt_length", said))

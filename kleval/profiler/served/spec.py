@@ -9,14 +9,13 @@ from typing import Any
 from kleval.backends.spec import BackendSpec
 from kleval.types import UsageError
 
-BACKENDS = ("openai", "vllm")
 DECODE_TOKENS = 32
 REPEATS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedSpec:
-    """engine: the model, and how its server or engine is reached (backend is one of BACKENDS).
+    """engine: the model, and how its server or engine is reached (backend is one that can be timed).
 
     ctxs: prompt lengths in tokens. concurrencies: how many requests are sent together. decode_tokens: asked of each request.
     repeats: rounds per length and concurrency, after one that is not counted. seed: of the prompts.
@@ -36,12 +35,8 @@ class ServedSpec:
     def check(self) -> None:
         """UsageError for what cannot be measured as asked."""
         engine = self.engine
-        if engine.backend not in BACKENDS:
-            raise UsageError(f"a served profile is of --backend {' or '.join(BACKENDS)}, not {engine.backend}")
         if engine.backend == "openai" and engine.base_url is None:
             raise UsageError("--backend openai asks a server: add its address, --base-url http://localhost:8000/v1")
-        if engine.backend == "vllm" and engine.base_url is not None:
-            raise UsageError("--base-url is for --backend openai, not vllm")
         if not self.ctxs or not self.concurrencies:
             raise UsageError("no context length or no concurrency given: name at least one")
         if min(self.ctxs) < 1 or min(self.concurrencies) < 1:

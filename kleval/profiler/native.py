@@ -1,4 +1,4 @@
-"""Measures the points of a plan, in order, each on the disk before the next begins.
+"""Measuring the points of a native profile, group by group.
 
 Points of one kind, protocol and length are a group. Within a group models take turns (A B C D, A B C D), so that what the machine does
 meanwhile meets all of them; the caches of a group are made once, if all fit into memory together, and put back after every turn.
@@ -7,23 +7,19 @@ meanwhile meets all of them; the caches of a group are made once, if all fit int
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from kleval.models.cache import HybridCache
-from kleval.profiler import events as ev
-from kleval.profiler.bench import Bench, Outcome, attempt
+from kleval.profiler.bench import Bench, attempt
 from kleval.profiler.bound import Bound, copy_bandwidth, matmul_rate
 from kleval.profiler.decode import decode_steps
 from kleval.profiler.footprint import state_footprint
-from kleval.profiler.plan import Plan, PlannedPoint
+from kleval.profiler.points import Outcome, PlannedPoint
 from kleval.profiler.prefill import random_ids
 from kleval.profiler.prefill_points import PrefillPoints, typical
-from kleval.store import Point, RunStore
-from kleval.store.manifest import now
+from kleval.work import Session
 
 TICK_SECONDS = 1.0
 SHRINK = 0.9  # of a largest batch that the closed form allows and the allocator does not
@@ -31,51 +27,20 @@ SHRINK = 0.9  # of a largest batch that the closed form allows and the allocator
 Measured = Iterator[tuple[PlannedPoint, Outcome]]
 
 
-class Session:
-    """One time that a profile runs. settings, environment: what every point carries.
+class Measuring:
+    """What the groups of a session share. planned: all points of the profile."""
 
-    limit_seconds: once they are over, only what has not been measured at all is; further repeats are left out. None: no limit.
-    """
-
-    def __init__(
-        self,
-        bench: Bench,
-        plan: Plan,
-        store: RunStore,
-        on_event: Callable[[ev.Event], None],
-        settings: Mapping[str, Any],
-        environment: Mapping[str, Any],
-        limit_seconds: float | None = None,
-    ) -> None:
-        self.bench, self.plan, self.store, self.on_event = bench, plan, store, on_event
-        self.settings, self.environment, self.limit_seconds = settings, environment, limit_seconds
-        self.left_out: list[PlannedPoint] = []
-        self.done = {point.id: point for point in store.points() if not point.failed}
-        self.open = [planned for planned in plan.points if planned.id not in self.done]
-        self.n_before = len(plan.points) - len(self.open)
-        self.prefill = PrefillPoints(bench, plan, self._tick)
+    def __init__(self, bench: Bench, planned: Sequence[PlannedPoint], session: Session) -> None:
+        self.bench, self.session = bench, session
+        self.prefill = PrefillPoints(bench, planned, self._tick)
         self._rows: dict[tuple[str, int], int] = {}  # model, depth -> largest batch that could be allocated
-        self._n_finished, self._seconds_done = 0, 0.0
-        self._began = self._ticked = time.monotonic()
+        self._ticked = time.monotonic()
+
+    def group(self, group: Sequence[PlannedPoint]) -> Measured:
+        """Each point with what it came to; a failure is an outcome. KeyboardInterrupt and UsageError are raised."""
         self._set_bound()
-
-    def run(self) -> None:
-        """Measure all that is open. Failures become points; KeyboardInterrupt and UsageError are raised."""
-        for (kind, protocol, _), group in groupby(self.open, key=lambda p: (p.kind, p.protocol, p.ctx)):
-            points = self._in_time(list(group))
-            for planned, outcome in self._measure(kind, protocol, points) if points else ():
-                self._file(planned, outcome)
-            self.bench.release()
-
-    def _in_time(self, group: list[PlannedPoint]) -> list[PlannedPoint]:
-        """The group, or once the time is over its first repeats."""
-        if self.limit_seconds is None or self.elapsed_seconds() < self.limit_seconds:
-            return group
-        self.left_out += [planned for planned in group if planned.repeat]
-        return [planned for planned in group if not planned.repeat]
-
-    def elapsed_seconds(self) -> float:
-        return time.monotonic() - self._began
+        yield from self._measure(group[0].kind, group[0].protocol, group)
+        self.bench.release()
 
     def _measure(self, kind: str, protocol: str, group: Sequence[PlannedPoint]) -> Measured:
         if kind == "machine":
@@ -169,68 +134,22 @@ class Session:
         """What the same prompt took in full: in the same repeat, else the median of those there are."""
         full = [
             point
-            for point in self.done.values()
+            for point in self.session.done.values()
             if (point.protocol, point.model, point.ctx) == ("full", planned.model, planned.ctx)
         ]
         same = [point for point in full if point.repeat == planned.repeat] or full
         return typical([float(point.values["seconds"] or 0) for point in same])
 
-    def _file(self, planned: PlannedPoint, outcome: Outcome) -> None:
-        point = Point(
-            id=planned.id,
-            kind=planned.kind,
-            model=planned.model,
-            ctx=planned.ctx,
-            batch=outcome.batch or planned.batch,
-            protocol=planned.protocol,
-            repeat=planned.repeat,
-            values=dict(outcome.values),
-            closed_form=dict(outcome.closed_form),
-            estimate=outcome.estimate,
-            settings={**self.settings, **outcome.settings},
-            environment=dict(self.environment),
-            failure=None if outcome.failure is None else dict(outcome.failure),
-            finished=now(),
-        )
-        self.store.append_point(point)
-        self._n_finished += 1
-        self._seconds_done += planned.seconds
-        if not point.failed:
-            self.done[point.id] = point
-            self._set_bound()
-        self.on_event(ev.PointDone(point))
-        self._say(planned)
-
     def _set_bound(self) -> None:
-        if self.bench.bound is None and {"machine/copy", "machine/matmul"} <= self.done.keys():
-            copy, matmul = self.done["machine/copy"].values, self.done["machine/matmul"].values
+        done = self.session.done
+        if self.bench.bound is None and {"machine/copy", "machine/matmul"} <= done.keys():
+            copy, matmul = done["machine/copy"].values, done["machine/matmul"].values
             self.bench.bound = Bound(float(copy["bytes_per_second"] or 0), float(matmul["flops_per_second"] or 0))
 
     def _tick(self, planned: PlannedPoint, share: float) -> None:
         if time.monotonic() - self._ticked > TICK_SECONDS:
-            self._say(planned, min(share, 1.0))
+            self._say(planned, share)
 
     def _say(self, planned: PlannedPoint, share: float = 0.0) -> None:
         self._ticked = time.monotonic()
-        total = sum(point.seconds for point in self.open)
-        done = self._seconds_done if planned.id in self.done else self._seconds_done + share * planned.seconds
-        elapsed = self._ticked - self._began
-        self.on_event(
-            ev.Progress(
-                label=label(planned),
-                n_done=self.n_before + self._n_finished,
-                n_total=len(self.plan.points),
-                seconds_done=done,
-                seconds_total=total,
-                elapsed_seconds=elapsed,
-                eta_seconds=(total - done) * elapsed / done if done > total / 50 else total - done,
-            )
-        )
-
-
-def label(planned: PlannedPoint) -> str:
-    """What is being measured, for people."""
-    if planned.kind == "machine":
-        return {"copy": "copy bandwidth", "matmul": "matrix rate"}[planned.protocol]
-    batch = f", batch {planned.batch}" if planned.batch != 1 else ""
-    return f"{planned.kind} {planned.protocol}, {planned.model} at {planned.ctx}{batch}"
+        self.session.progress(planned, share)

@@ -1,0 +1,295 @@
+"""Timed requests to an OpenAI-compatible server: each is sent at its time, and when each piece of its answer arrives is noted.
+
+While a round is under way nothing is parsed: bytes are put aside with their time (time.perf_counter) and read afterwards, so that
+reading one stream delays no other's clock. Connections are kept open from round to round.
+
+How the server is spoken to is found out as for evaluation (server_opening), then with one short answer what else it takes:
+`ignore_eos` and `min_tokens` so that answers have the length asked for, usage with every event. Prompts go as token ids where the
+server takes them and tells some of its vocabulary (/tokenize); else as words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import secrets
+import time
+from collections.abc import Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeVar
+
+from kleval.backends.server_address import Server
+from kleval.backends.server_errors import MalformedAnswer, failure_in_stream, failure_of_exception, failure_of_status
+from kleval.backends.server_opening import Served, choose_dialect
+from kleval.backends.server_tokenizer import client_for, fetch
+from kleval.backends.server_wire import NEUTRAL, Answer, Dialect, EventReader, bounded, chat_messages, encode_body
+from kleval.backends.spec import BackendSpec
+from kleval.backends.timing import generator, random_tokens, random_words
+from kleval.types import Arrival, Failure, Request, TimedRequest, Trace, UsageError
+
+CONNECT_SECONDS = 10.0
+SHORT_SECONDS = 10.0
+POOL_WORDS = 400  # of which the ids are taken that prompts are made of
+_HITS = ("vllm:prefix_cache_hits_total", "vllm:prefix_cache_hits")
+T = TypeVar("T")
+
+
+class ServerTiming:
+    """Rounds of timed requests to one model of a server. pool: ids that prompts are made of, None: prompts are text.
+
+    UsageError when made: the server refuses the key, or streams nothing that can be counted.
+    """
+
+    def __init__(self, server: Server, served: Served, spec: BackendSpec) -> None:
+        self._server, self._served = server, served
+        seed = secrets.token_hex(8)
+        pool = None if spec.api == "chat" else vocabulary(server, served, seed)
+        ids = None if pool is None else pool[:8]
+        self._dialect, _ = choose_dialect(server, served, spec.api, ids, True, spec.request_timeout)
+        if not self._dialect.stream:
+            raise UsageError(
+                f"{server.url} does not count tokens in its streams (stream_options.include_usage), so no time per token can be "
+                "measured: use a server that does"
+            )
+        self.pool = pool if self._dialect.prompts == "ids" else None
+        self._client = _Client(server, served, spec.request_timeout)
+        self._asking: Any = None  # an httpx2.Client for questions between rounds
+        self._extra = self._find_out(seed)
+
+    def describe(self) -> dict[str, Any]:
+        version = f" {self._served.version}" if self._served.version else ""
+        each = self._extra.get("stream_options", {}).get("continuous_usage_stats")
+        return {
+            "backend": "openai",
+            "server": self._server.url,
+            "software": self._served.software,
+            "prompts": {"ids": "token ids", "text": "text", "messages": "chat"}[self._dialect.prompts],
+            "ignore_eos": bool(self._extra.get("ignore_eos")),
+            "usage": "every event" if each else "last event",
+            "environment": {"server_software": f"{self._served.software}{version}", "served_from": self._served.root},
+        }
+
+    def timed(self, requests: Sequence[TimedRequest]) -> list[Trace]:
+        """UsageError when the key is refused."""
+        before = self._hits()
+        traces = self._send(requests, self._extra)
+        told = [trace.cached_tokens is not None for trace in traces if trace.failure is None]
+        after = None if before is None or all(told) else self._hits()
+        if before is None or after is None:
+            return traces
+        each, more = divmod(max(after - before, 0), len(traces))
+        return [dataclasses.replace(t, cached_tokens=each + (i < more)) for i, t in enumerate(traces)]
+
+    def close(self) -> None:
+        self._client.close()
+        if self._asking is not None:
+            self._asking.close()
+
+    def _find_out(self, seed: object) -> dict[str, Any]:
+        """Fields that the server takes besides the API's own. UsageError: it answers nothing."""
+        failure: Failure | None = None
+        for number, extra in enumerate(_variants(self._dialect)):
+            rng = generator(seed, "probe", number)
+            ids = None if self.pool is None else tuple(random_tokens(self.pool, 16, rng))
+            request = Request("generate", "" if ids else random_words(16, rng), max_new_tokens=2, token_ids=ids)
+            failure = self._send([TimedRequest(request)], extra)[0].failure
+            if failure is None:
+                return extra
+            if failure.kind not in ("bad_request", "server"):
+                break
+        self.close()
+        said = failure.message if failure else "nothing"
+        raise UsageError(f"{self._server.url} does not stream an answer of {self._served.model}: {said}")
+
+    def _send(self, requests: Sequence[TimedRequest], extra: dict[str, Any]) -> list[Trace]:
+        chat = self._dialect.prompts == "messages"
+        bodies = []
+        for request, _ in requests:
+            n_out = request.max_new_tokens
+            sent: Any = chat_messages(request) if chat else request.prompt
+            if not chat and request.token_ids is not None and self._dialect.prompts == "ids":
+                sent = list(request.token_ids)
+            body = {"model": self._served.model, "messages" if chat else "prompt": sent}
+            body |= {self._dialect.budget if chat else "max_tokens": n_out, "stream": True}
+            bodies.append(encode_body(body | extra | ({"min_tokens": n_out} if "min_tokens" in extra else {})))
+        path = "/chat/completions" if chat else "/completions"
+        return self._client.ask(path, bodies, [one.submit_seconds for one in requests])
+
+    def _hits(self) -> int | None:
+        """Prompt tokens that the server has taken from its prefix cache so far, for all its users; None: it does not tell."""
+        if self._served.software != "vllm":
+            return None
+        import httpx2
+
+        if self._asking is None:
+            self._asking = client_for(self._server, SHORT_SECONDS)
+        with suppress(httpx2.HTTPError):
+            response = fetch(self._asking, "GET", self._server.root + "/metrics", SHORT_SECONDS)
+            if response.status == 200:
+                return read_hits(response.text)
+        return None
+
+
+class _Received(NamedTuple):
+    """What came of one request. pieces: (seconds, bytes) as they arrived. error: what ended it before its end."""
+
+    submitted: float
+    status: int
+    pieces: list[tuple[float, bytes]]
+    error: Exception | None
+
+
+class _Client:
+    """Requests to one server. seconds: how long one may take."""
+
+    def __init__(self, server: Server, served: Served, seconds: float) -> None:
+        self._server, self._served, self._seconds = server, served, seconds
+        self._runner = asyncio.Runner()
+        self._thread = ThreadPoolExecutor(1, "kleval-timing")
+        self._http: Any = None
+
+    def ask(self, path: str, bodies: Sequence[bytes], delays: Sequence[float]) -> list[Trace]:
+        """One trace per body, in order. UsageError when the key is refused."""
+        received = self._run(self._round(path, bodies, delays))
+        return [self._read(one) for one in received]
+
+    def close(self) -> None:
+        if self._http is not None:
+            self._run(self._http.aclose())
+            self._http = None
+        self._thread.submit(self._runner.close).result()
+        self._thread.shutdown()
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        """In a thread of its own where a loop runs in this one, as in a notebook."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return self._runner.run(work)
+        return self._thread.submit(self._runner.run, work).result()
+
+    async def _round(self, path: str, bodies: Sequence[bytes], delays: Sequence[float]) -> list[_Received]:
+        import httpx2
+
+        if self._http is None:
+            self._http = httpx2.AsyncClient(
+                headers=[*self._server.headers, ("Content-Type", "application/json"), ("Accept-Encoding", "identity")],
+                params=list(self._server.params) or None,
+                timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
+                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
+                trust_env=not self._server.is_local,
+            )
+        requests = [self._http.build_request("POST", self._server.url + path, content=body) for body in bodies]
+        start = time.perf_counter()
+        due = [start + delay for delay in delays]
+        return list(await asyncio.gather(*map(self._one, requests, due)))
+
+    async def _one(self, request: Any, due: float) -> _Received:
+        clock, status, error = time.perf_counter, 0, None
+        pieces: list[tuple[float, bytes]] = []
+        if due > clock():
+            await asyncio.sleep(due - clock())
+        try:
+            async with asyncio.timeout(self._seconds):
+                response = await self._http.send(request, stream=True)
+                try:
+                    status = response.status_code
+                    async for piece in bounded(response.aiter_raw()):
+                        pieces.append((clock(), piece))
+                finally:
+                    await response.aclose()
+        except Exception as raised:
+            error = raised
+        return _Received(due, status, pieces, error)
+
+    def _read(self, got: _Received) -> Trace:
+        if got.status not in (0, 200):
+            text = b"".join(piece for _, piece in got.pieces).decode("utf-8", "replace")
+            return Trace(got.submitted, failure=failure_of_status(self._server, got.status, text))
+        answer, reader, error = Answer(), EventReader(), got.error
+        arrivals: list[Arrival] = []
+        try:
+            for seconds, piece in got.pieces:
+                for event in reader.feed(piece):
+                    _take(answer, event, seconds, arrivals)
+        except MalformedAnswer as malformed:
+            error = error or malformed
+        failure = None
+        if answer.error is not None:
+            failure = failure_in_stream(self._server, answer.error)
+        elif error is not None:
+            failure = failure_of_exception(self._server, error, self._seconds)
+        elif answer.model is not None and not self._served.accepts(answer.model):
+            name = self._server.hide(answer.model)
+            failure = Failure("server", f"the server answered as {name} where {self._served.model} was asked")
+        elif not reader.ended and answer.finish is None:
+            failure = Failure("server", f"the stream ended in the middle, after {len(arrivals)} pieces")
+        return Trace(
+            got.submitted,
+            tuple(arrivals),
+            answer.count("completion_tokens"),
+            answer.count("prompt_tokens"),
+            answer.cached_tokens,
+            failure=failure,
+        )
+
+
+def _take(answer: Answer, event: dict[str, Any], seconds: float, arrivals: list[Arrival]) -> None:
+    """Add an event to its answer, and to the arrivals when it holds content; events of one piece are one arrival.
+
+    Content is text (of reasoning too), token ids, or a count of output tokens that has grown: the text of a token may be empty, as
+    where a character is made of several. The event that names the assistant's role is none, nor is that of the usage alone.
+    How many tokens: what the count has grown by, else the ids.
+    """
+    before = answer.count("completion_tokens") or 0
+    answer.feed(event)
+    if not event.get("choices"):
+        return
+    choice = event["choices"][0]
+    grown = (answer.count("completion_tokens") or 0) - before if event.get("usage") else 0
+    tokens = max(grown, 0) or len(choice.get("token_ids") or ()) or None
+    said = choice.get("delta") or choice
+    if tokens is None and not any(said.get(name) for name in ("content", "text", "reasoning_content", "reasoning")):
+        return
+    if arrivals and arrivals[-1].seconds == seconds:
+        earlier = arrivals.pop().tokens
+        tokens = None if earlier is None or tokens is None else earlier + tokens
+    arrivals.append(Arrival(seconds, tokens))
+
+
+def vocabulary(server: Server, served: Served, seed: object) -> list[int] | None:
+    """Ids that occur in ordinary text, from the server's /tokenize; None where it has none."""
+    import httpx2
+
+    text = random_words(POOL_WORDS, generator(seed, "vocabulary"))
+    body = encode_body({"model": served.model, "prompt": text, "content": text, "add_special_tokens": False})
+    with suppress(httpx2.HTTPError, ValueError, AttributeError), client_for(server, SHORT_SECONDS) as http:
+        response = fetch(http, "POST", server.root + "/tokenize", SHORT_SECONDS, body)
+        tokens = response.json().get("tokens") if response.status == 200 else None
+        if isinstance(tokens, list) and tokens and all(type(token) is int for token in tokens):
+            return sorted(set(tokens))
+    return None
+
+
+def read_hits(metrics: str) -> int | None:
+    """The sum of vLLM's prefix cache hits, in tokens, over all its engines; None where there is no such line."""
+    found = [
+        line.rsplit(" ", 1)[-1] for line in metrics.splitlines() if line.split("{", 1)[0].split(" ", 1)[0] in _HITS
+    ]
+    try:
+        return int(sum(map(float, found))) if found else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _variants(dialect: Dialect) -> Iterator[dict[str, Any]]:
+    """Fields besides the API's own, the most wanted first."""
+    usage: dict[str, Any] = {"stream_options": {"include_usage": True}}
+    each = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+    greedy: dict[str, Any] = {"temperature": 0.0}
+    if dialect.software in ("vllm", "sglang"):
+        yield greedy | NEUTRAL[dialect.software] | each | {"ignore_eos": True, "min_tokens": 0}
+    yield greedy | usage | {"ignore_eos": True}
+    yield greedy | usage
+    yield usage

@@ -1,0 +1,62 @@
+"""Answers that are no answers: cut by the token budget, empty, or a loop to the end.
+
+A wrong answer and a broken one score alike, so each answer is also looked at as a text:
+
+- cut: the budget of new tokens ended it (`finish_reason` is `length`), one of them where a sample has several.
+- empty: nothing but white space.
+- looped: from some point to its end the text repeats one unit of at most MAX_PERIOD characters, as a model does that has lost
+  its way or whose logits are NaN (`!!!!!!!!!!!!!!!!`). The loop has at least MIN_REPEATS units and MIN_LOOP characters and is
+  more than half of the answer, so that `1111`, `ha ha` and lists of numbers or words are not one; nor is a text that a
+  reference holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+MAX_PERIOD = 60
+MIN_REPEATS = 8
+MIN_LOOP = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What is amiss with the texts of one row; asked: whether there are any (a likelihood has none)."""
+
+    asked: bool
+    cut: bool
+    empty: bool
+    looped: bool
+
+    @property
+    def broken(self) -> bool:
+        return self.cut or self.empty or self.looped
+
+
+def condition(outcomes: Sequence[Mapping[str, Any]], references: Sequence[str] = ()) -> Condition:
+    """Of a row's outcomes; what a judge said is not looked at."""
+    answers = [o for o in outcomes if o.get("kind", "generate") == "generate" and isinstance(o.get("text"), str)]
+    texts = [answer["text"] for answer in answers]
+    return Condition(
+        asked=bool(answers),
+        cut=any(answer.get("finish_reason") == "length" for answer in answers),
+        empty=any(not text.strip() for text in texts),
+        looped=any(looped(text) and not any(text.strip() in reference for reference in references) for text in texts),
+    )
+
+
+def looped(text: str) -> bool:
+    """Whether a text ends in a loop that is most of it. White space at its ends does not count."""
+    text = text.strip()
+    n = len(text)
+    if n < MIN_LOOP:
+        return False
+    least = max(MIN_LOOP, n // 2 + 1)
+    for period in range(1, min(MAX_PERIOD, n // MIN_REPEATS) + 1):
+        needed = max(least, MIN_REPEATS * period)
+        # A suffix has a period when it equals itself shifted by it.
+        if text[n - needed : n - period] == text[n - needed + period :]:
+            return True
+    return False

@@ -1,0 +1,71 @@
+"""Rows as text or bytes: CSV, JSON, markdown, Parquet.
+
+CSV and Parquet hold every column, unrounded; text that a spreadsheet would take for a formula is kept from being one in CSV.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kleval.types import UsageError
+
+FORMATS = ("csv", "md", "json", "parquet")
+ENDINGS = {".md": "md", ".json": "json", ".parquet": "parquet"}
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def to_csv(rows: Rows, columns: Sequence[str]) -> str:
+    """A header and a line per row, `\\n` line ends."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([cell_text(row.get(name)) for name in columns] for row in rows)
+    return buffer.getvalue()
+
+
+def cell_text(value: Any) -> str:
+    """A CSV cell: empty for None, numbers as they are, text that a spreadsheet would run as a formula after a quote."""
+    if value is None:
+        return ""
+    if isinstance(value, (int, float)):
+        return str(value)
+    text = str(value)
+    return "'" + text if text.startswith(_FORMULA_STARTS) else text
+
+
+def to_json(rows: Rows, columns: Sequence[str]) -> str:
+    """One list of objects, null for what is not there."""
+    return json.dumps([{name: row.get(name) for name in columns} for row in rows], indent=1, ensure_ascii=False) + "\n"
+
+
+def to_markdown(columns: Sequence[str], lines: Sequence[Sequence[Any]], right: Sequence[str] = ()) -> str:
+    """A table; right: the columns whose cells stand on the right."""
+    rule = ["---:" if name in right else "---" for name in columns]
+    return "".join("| " + " | ".join(_markdown(cell) for cell in line) + " |\n" for line in (columns, rule, *lines))
+
+
+def to_parquet(rows: Rows, columns: Sequence[str]) -> bytes:
+    """One file; a column that holds words anywhere is text. UsageError without pyarrow."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise UsageError("writing Parquet needs pyarrow: pip install 'kleval[data]'") from error
+    values = {name: [row.get(name) for row in rows] for name in columns}
+    for name, column in values.items():
+        if any(isinstance(value, str) for value in column):
+            values[name] = [None if value is None else str(value) for value in column]
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(values), buffer)
+    return buffer.getvalue()
+
+
+def _markdown(value: Any) -> str:
+    text = "" if value is None else str(value)
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("\r", " ")

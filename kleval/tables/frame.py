@@ -1,0 +1,174 @@
+"""Every record of runs and profiles in one pandas DataFrame, and its views: scores, cost, samples, both joined.
+
+`frame(paths)` has a line per answer (`record` is `answer`) and per measurement (`measurement`). Columns of both:
+
+    run, record, kind, model, ctx, protocol, repeat, id     kind: `answer`, or the point's (`prefill`, `decode`, `memory`, ...)
+    value, unit                                             the score in [0, 1], or what the kind is compared by, in its unit
+    failure, failure_message, finished                      empty where nothing failed
+
+of answers: task, index, edition, metric, metrics (all, as a dict), prompt_tokens, output_tokens, seconds, finish_reason,
+text (the last one generated), extracted, references, cut, empty, looped, completed (`kleval.tables.answers`), prompt_hash;
+of measurements: batch, estimate, backend, dtype, device, `measured.NAME` and `closed_form.NAME` for everything that a point holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kleval.store import Point, Row, RunStore
+from kleval.tables import cost_rows, leaderboard
+from kleval.tables.answers import condition
+from kleval.tables.costs import METRIC, UNITS, read_profile
+from kleval.types import UsageError
+
+if TYPE_CHECKING:
+    import pandas
+
+COMMON = ("run", "record", "kind", "model", "ctx", "protocol", "repeat", "id", "value", "unit")
+ENDS = ("failure", "failure_message", "finished")
+ANSWER = (
+    "task",
+    "index",
+    "edition",
+    "metric",
+    "metrics",
+    "prompt_tokens",
+    "output_tokens",
+    "seconds",
+    "finish_reason",
+    "text",
+    "extracted",
+    "references",
+    "cut",
+    "empty",
+    "looped",
+    "completed",
+    "prompt_hash",
+)
+MEASUREMENT = ("batch", "estimate", "backend", "dtype", "device")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Runs and profiles that were opened together; every table is read from the disk when it is asked for."""
+
+    runs: tuple[RunStore, ...]
+    profiles: tuple[RunStore, ...]
+
+    @property
+    def frame(self) -> pandas.DataFrame:
+        """A line per answer and per measurement; see the module."""
+        return frame([store.path for store in (*self.runs, *self.profiles)])
+
+    @property
+    def samples(self) -> pandas.DataFrame:
+        """A line per answer: the columns of `frame` that answers have."""
+        return _table(
+            [_answer(store.name, row) for store in self.runs for row in store.rows()], (*COMMON, *ENDS, *ANSWER)
+        )
+
+    @property
+    def scores(self) -> pandas.DataFrame:
+        """The leaderboard: a line per model, task, length and metric, with the columns of leaderboard.csv."""
+        return (
+            _table(leaderboard.to_rows(self.runs), leaderboard.COLUMNS)
+            if self.runs
+            else _table([], leaderboard.COLUMNS)
+        )
+
+    @property
+    def cost(self) -> pandas.DataFrame:
+        """A line per measurement over its repeats, with the columns of profile.csv."""
+        return _table(
+            [record for store in self.profiles for record in cost_rows.records(read_profile(store))], cost_rows.COLUMNS
+        )
+
+    @property
+    def joined(self) -> pandas.DataFrame:
+        """`scores` with `cost_of` and a column per cost (`kleval.tables.joined`)."""
+        rows = leaderboard.to_rows(self.runs, self.profiles) if self.runs else []
+        return _table(rows, leaderboard.columns_of(rows))
+
+
+def load(*paths: str | Path) -> Loaded:
+    """Open run directories and profiles, or folders of them. UsageError for one that is not there or cannot be read."""
+    found: dict[Path, RunStore] = {}
+    for path in map(Path, paths):
+        inside = RunStore.find_runs(path)
+        if not inside:
+            raise UsageError(f"{path} holds no run (no run.json in it or in its folders)")
+        found |= {one.resolve(): RunStore.open(one) for one in inside}
+    profiles = tuple(store for store in found.values() if store.manifest.get("kind", "run") != "run")
+    return Loaded(tuple(store for store in found.values() if store not in profiles), profiles)
+
+
+def frame(paths: Sequence[str | Path]) -> pandas.DataFrame:
+    """Every record of the runs and profiles at the paths; see the module. UsageError as `load`."""
+    loaded = load(*paths)
+    answers = [_answer(store.name, row) for store in loaded.runs for row in store.rows()]
+    points = [_measurement(store.name, point) for store in loaded.profiles for point in store.points()]
+    named = dict.fromkeys(name for point in points for name in point if "." in name)
+    own = (*(ANSWER if answers else ()), *(MEASUREMENT if points else ()))
+    return _table([*answers, *points], (*COMMON, *ENDS, *own, *named))
+
+
+def _table(records: Sequence[dict[str, Any]], columns: Sequence[str]) -> pandas.DataFrame:
+    import pandas
+
+    return pandas.DataFrame.from_records(records, columns=list(columns))
+
+
+def _answer(run: str, row: Row) -> dict[str, Any]:
+    found = condition(row.outcomes, row.references)
+    last: dict[str, Any] = next((o for o in reversed(row.outcomes) if o.get("kind") == "generate"), {})
+    failure = row.failure or {}
+    return {
+        "run": run,
+        "record": "answer",
+        "kind": "answer",
+        "value": row.score,
+        "unit": "score",
+        "output_tokens": last.get("output_tokens"),
+        "finish_reason": last.get("finish_reason"),
+        "text": last.get("text"),
+        "cut": found.cut,
+        "empty": found.empty,
+        "looped": found.looped,
+        "completed": not row.failed and not found.broken,
+        "failure": failure.get("kind"),
+        "failure_message": failure.get("message"),
+        **{
+            name: getattr(row, name)
+            for name in (*COMMON, *ENDS, *ANSWER)
+            if name in Row.__dataclass_fields__ and name != "failure"
+        },
+    }
+
+
+def _measurement(run: str, point: Point) -> dict[str, Any]:
+    failure = point.failure or {}
+    named: dict[str, Any] = {f"measured.{name}": value for name, value in point.values.items()}
+    named |= {f"closed_form.{name}": value for name, value in point.closed_form.items()}
+    return {
+        "run": run,
+        "record": "measurement",
+        "value": next(_values(point), None),
+        "unit": UNITS.get(point.kind, "bytes/s" if point.protocol == "copy" else "flops/s"),
+        "estimate": point.estimate,
+        "failure": failure.get("kind"),
+        "failure_message": failure.get("message"),
+        **{
+            name: getattr(point, name)
+            for name in ("id", "kind", "model", "ctx", "protocol", "repeat", "batch", "finished")
+        },
+        **{name: point.settings.get(name) for name in ("backend", "dtype", "device")},
+        **named,
+    }
+
+
+def _values(point: Point) -> Iterator[Any]:
+    """What the point is compared by; of the machine, the one thing that was measured."""
+    yield from [point.values.get(METRIC[point.kind])] if point.kind in METRIC else point.values.values()
