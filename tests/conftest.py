@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import os
@@ -11,6 +12,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays, and is not looked through again: measuring collects garbage before each repeat, and hundreds of
+    thousands of objects of torch and transformers make that 20 times as slow."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
