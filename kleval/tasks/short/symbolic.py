@@ -87,7 +87,7 @@ class _Comparer:
             process.kill()
             said = (process.communicate()[1].strip().splitlines() or ["nothing"])[-1]
             raise UsageError(
-                f"answers cannot be compared by math-verify ({said}): pip install 'math-verify[antlr4_11_0]'"
+                f"answers cannot be compared by math-verify ({said}): pip install math-verify 'antlr4-python3-runtime==4.11.*'"
             )
         assert process.stderr is not None
         threading.Thread(target=process.stderr.read, daemon=True).start()
