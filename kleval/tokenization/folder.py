@@ -138,6 +138,12 @@ def _read(file: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
+def mapped_tokens(folder: Path) -> list[str]:
+    """The special tokens that special_tokens_map.json names."""
+    named = _read(folder / MAP_FILE)
+    return [text for key in _NAMED if (text := token_text(named.get(key)))]
+
+
 def added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, int]:
     """Tokens that stand beside the vocabulary, with their ids: of `added_tokens_decoder`, and of an older added_tokens.json."""
     found = {text: i for text, i in _read(folder / "added_tokens.json").items() if isinstance(i, int)}

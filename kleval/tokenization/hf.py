@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kleval.tokenization.chat import find_template, split_begin
-from kleval.tokenization.folder import ModelTokenizer, added_tokens, read_config
+from kleval.tokenization.folder import ModelTokenizer, added_tokens, mapped_tokens, read_config
 from kleval.types import UsageError
 
 if TYPE_CHECKING:
@@ -30,13 +30,14 @@ class HFTokenizer(ModelTokenizer):
         config: Mapping[str, Any],
         template: str | None,
         added: Mapping[str, int] | None = None,
+        mapped: Iterable[str] = (),
     ) -> None:
-        """added: tokens that stand beside the vocabulary of core, with their ids."""
+        """added: tokens that stand beside the vocabulary of core, with their ids. mapped: that special_tokens_map.json names."""
         super().__init__(name, digest, config, template)
         core.no_truncation()
         core.no_padding()
         self._core = core
-        _complete(core, added or {}, self.special.values())
+        _complete(core, added or {}, mapped)
         self.vocab_size = core.get_vocab_size(with_added_tokens=True)
         self.eos_id = core.token_to_id(self.special.get("eos_token") or "<|eos|>")
         self.begin_with("auto")
@@ -56,7 +57,8 @@ class HFTokenizer(ModelTokenizer):
             raise UsageError(f"{name}: {file} is not a tokenizer.json that can be read ({error})") from error
         config = read_config(file.parent)
         digest, template = hashlib.sha256(raw).hexdigest(), find_template(file.parent, config)
-        return cls(core, name, digest, config, template, added_tokens(file.parent, config))
+        added, mapped = added_tokens(file.parent, config), mapped_tokens(file.parent)
+        return cls(core, name, digest, config, template, added, mapped)
 
     def _own_begin(self) -> tuple[str, str]:
         with_special = self._core.encode("a", add_special_tokens=True)
@@ -70,16 +72,21 @@ class HFTokenizer(ModelTokenizer):
 
     def encode(self, text: str) -> list[int]:
         begin, rest = split_begin(text)
-        head = self._core.encode(begin, add_special_tokens=False).ids if begin else []
-        return head + self._core.encode(rest, add_special_tokens=False).ids
+        return self._begin_ids(begin) + self._core.encode(rest, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._core.decode(list(ids), skip_special_tokens=False)
 
     def count(self, text: str) -> int:
         # The "fast" form keeps no character offsets: about half the time and memory on long texts.
-        parts = [part for part in split_begin(text) if part]
-        return sum(map(len, self._core.encode_batch_fast(parts, add_special_tokens=False)))
+        begin, rest = split_begin(text)
+        return len(self._begin_ids(begin)) + len(self._core.encode_batch_fast([rest], add_special_tokens=False)[0])
+
+    def _begin_ids(self, begin: str) -> list[int]:
+        if not begin:
+            return []
+        one = self._core.token_to_id(begin)
+        return self._core.encode(begin, add_special_tokens=False).ids if one is None else [one]
 
     def save(self, folder: Path) -> None:
         self._core.save(str(folder / "tokenizer.json"))
