@@ -61,11 +61,8 @@ $(LOCK_VENV)/bin/uv:
 	@$(PYTHON) -m venv $(LOCK_VENV)
 	@$(LOCK_VENV)/bin/python $(PIP_INSTALL) '$(UV)'
 
-demo: $(VENV)/installed ## install, run the long suite and the profiler on the nano models, write pages and tables below demo/
-	$(BIN)/kleval run --model kimi-linear,mla --suite long --ctx 1k,2k --limit $(LIMIT) --out demo/run
-	$(BIN)/kleval profile --ctx 8k --repeats 2 --out demo/profile
-	@echo "quality: $(CURDIR)/demo/run/report.html      $(CURDIR)/demo/run/leaderboard.csv"
-	@echo "cost:    $(CURDIR)/demo/profile/report.html  $(CURDIR)/demo/profile/profile.csv"
+demo: $(VENV)/installed ## install, run the long suite and the profiler on the nano models, write one page of both: demo/page.html
+	$(BIN)/kleval demo --limit $(LIMIT) --out demo
 
 test: $(VENV)/installed-dev ## install and run the tests
 	$(PYTEST) -m 'not slow'

@@ -100,8 +100,8 @@ def test_the_root_package_imports_nothing() -> None:
         ("kleval.harness.run", "from kleval.train import nano"),
         ("kleval.harness.run", "from ..train import nano"),
         ("kleval.harness.__init__", "from ..cli import main"),
-        ("kleval.report.build", "from kleval.models.config import ModelConfig"),
-        ("kleval.report.build", "from kleval import models"),
+        ("kleval.report.page", "from kleval.models.config import ModelConfig"),
+        ("kleval.report.page", "from kleval import models"),
         ("kleval.models.decoder", "if True:\n    import kleval.tasks"),
     ],
 )
@@ -113,7 +113,7 @@ def test_a_forbidden_import_is_found(module: str, source: str) -> None:
     ("module", "source"),
     [
         ("kleval.cli.run", "from kleval.harness.job import run"),
-        ("kleval.report.build", "from kleval.store import RunStore"),
+        ("kleval.report.page", "from kleval.store import RunStore"),
         ("kleval.tasks.ruler.qa", "from . import words"),
         ("kleval.models.decoder", "from kleval.ops.kda import kda"),
         ("kleval.ops.kda", "import torch"),

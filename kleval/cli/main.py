@@ -26,6 +26,7 @@ COMMANDS = {
     "run": "kleval.cli.run:run",
     "profile": "kleval.cli.profile:profile",
     "generate": "kleval.cli.generate:generate",
+    "demo": "kleval.cli.demo:demo",
     "data": "kleval.cli.data:data",
     "ls": "kleval.cli.ls:ls",
     "report": "kleval.cli.report:report",

@@ -246,10 +246,10 @@ class ProfileWatch:
 
 def write_files(store: Any) -> tuple[Path, Path]:
     """report.html and profile.csv of a profile's run directory."""
-    from kleval.report.profile_page import write_profile_report
+    from kleval.report.page import write_report
     from kleval.tables.cost_rows import write_profile_csv
 
-    return write_profile_report(store, store.path / "report.html"), write_profile_csv(store, store.path / "profile.csv")
+    return write_report([store], store.path / "report.html"), write_profile_csv(store, store.path / "profile.csv")
 
 
 def _text(path: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""`kleval report DIR…`: one HTML page from the stored rows of one or several runs, one for each profile."""
+"""`kleval report DIR…`: one HTML page from the stored rows of runs and the points of profiles."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from kleval.cli import options
-from kleval.cli.runs import is_profile, open_runs
-from kleval.types import UsageError
+from kleval.cli.console import note
+from kleval.cli.runs import is_profile, readable_runs
 
 
 @click.command(short_help="Make an HTML report of stored runs.")
@@ -21,20 +21,13 @@ from kleval.types import UsageError
     help="The page.  [default: report.html in the first DIR]",
 )
 def report(directories: tuple[Path, ...], out: Path | None) -> None:
-    """Make one HTML page, readable without a network, of the runs in each DIR; a profile gets a page of its own."""
-    stores = open_runs(directories)
-    profiles = [store for store in stores if is_profile(store)]
-    runs = [store for store in stores if not is_profile(store)]
-    if out is not None and len(profiles) + bool(runs) > 1:
-        made = len(profiles) + bool(runs)
-        raise UsageError(
-            f"--out takes one page, these directories make {made}, as each profile has its own: give fewer"
-        )
-    if runs:
-        from kleval.report.build import write_report
+    """Make one HTML page, readable without a network, of the runs and profiles in the DIRs:
+    scores, what they cost, and both side by side. A DIR that cannot be read is named and the rest is shown."""
+    from kleval.report.page import write_report
 
-        click.echo(write_report(runs, out or directories[0] / "report.html"))
-    for store in profiles:
-        from kleval.report.profile_page import write_profile_report
-
-        click.echo(write_profile_report(store, out or store.path / "report.html"))
+    stores, unread = readable_runs(directories)
+    first = stores[0].path if len(stores) == 1 and is_profile(stores[0]) else directories[0]
+    page = write_report(stores, out or first / "report.html", unread.append)
+    for text in unread:
+        note(f"left out: {text}")
+    click.echo(page)

@@ -26,10 +26,31 @@ def scored_runs(directories: Sequence[Path]) -> list[RunStore]:
 
 
 def open_runs(directories: Sequence[Path]) -> list[RunStore]:
-    """Every run at or below the directories, each once. UsageError for one that is not there or holds no run."""
+    """Every run at or below the directories, each once. UsageError for one that is not there, holds no run or cannot be read."""
     from kleval.store import RunStore
 
-    found: dict[Path, RunStore] = {}
+    return [RunStore.open(path) for path in _found(directories)]
+
+
+def readable_runs(directories: Sequence[Path]) -> tuple[list[RunStore], list[str]]:
+    """`open_runs` of what can be read, and a line on each run that cannot. UsageError where none can."""
+    from kleval.store import RunStore
+
+    stores, unread = [], []
+    for path in _found(directories):
+        try:
+            stores.append(RunStore.open(path))
+        except UsageError as error:
+            unread.append(str(error))
+    if not stores:
+        raise UsageError("; ".join(unread))
+    return stores, unread
+
+
+def _found(directories: Sequence[Path]) -> list[Path]:
+    from kleval.store import RunStore
+
+    found: dict[Path, Path] = {}
     for directory in directories:
         if not directory.is_dir():
             raise UsageError(f"{directory}: no such run directory; see kleval ls runs")
@@ -37,6 +58,5 @@ def open_runs(directories: Sequence[Path]) -> list[RunStore]:
         if not paths:
             raise UsageError(f"{directory} holds no run (no run.json in it or in its folders)")
         for path in paths:
-            if path.resolve() not in found:
-                found[path.resolve()] = RunStore.open(path)
+            found.setdefault(path.resolve(), path)
     return list(found.values())

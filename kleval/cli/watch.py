@@ -187,7 +187,7 @@ def _print_table(out: Path, spec: RunSpec) -> None:
 
 
 def _write_files(out: Path) -> tuple[Path, Path]:
-    from kleval.report.build import write_report
+    from kleval.report.page import write_report
     from kleval.store import RunStore
     from kleval.tables.leaderboard import write_csv
 

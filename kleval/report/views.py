@@ -165,6 +165,7 @@ class TableRow:
     edition: str
     coverage: str
     average: bool
+    broken: str = ""
 
 
 def table_rows(entrants: Sequence[Entrant], shape: Shape) -> list[TableRow]:
@@ -206,4 +207,11 @@ def _table_row(entrant: Entrant, cell: Cell, family: str = "") -> TableRow:
         edition=cell.edition,
         coverage=f"{cell.n_tasks} of {expected_tasks(family, cell)}" if family else "",
         average=bool(family),
+        broken=_broken(cell),
     )
+
+
+def _broken(cell: Cell) -> str:
+    """`2 cut, 1 empty`: answers that the budget ended, that are empty, or that repeat one token or a short loop to the end."""
+    counts = (("cut", cell.n_cut), ("empty", cell.n_empty), ("looping", cell.n_looped))
+    return ", ".join(f"{n} {name}" for name, n in counts if n and cell.headline)

@@ -22,6 +22,7 @@ FROZEN = {
     "profile kernels": "--ctx --heads --head-dim --repeats --time-budget --device --dtype --seed --out --format --json"
     " --dry-run --quiet",
     "generate": "task --edition --protocol --ctx --tokenizer --model --limit --seed --data-dir --sample-cache --workers --out",
+    "demo": "--limit --out",
     "data fetch": "family --data-dir --offline --json --dry-run --quiet",
     "data verify": "family --data-dir --json",
     "data ls": "family --data-dir --json",
@@ -59,6 +60,7 @@ OWN_VARIABLES = {
     ("generate", "--workers"): "KLEVAL_GENERATE_WORKERS",
     ("report", "--out"): "KLEVAL_REPORT_OUT",
     ("leaderboard", "--out"): "KLEVAL_LEADERBOARD_OUT",
+    ("demo", "--out"): "KLEVAL_DEMO_OUT",
     ("export", "--out"): "KLEVAL_EXPORT_OUT",
     ("export", "--format"): "KLEVAL_EXPORT_FORMAT",
     ("train nano", "--model"): "KLEVAL_TRAIN_MODEL",

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kleval.report.build import write_report
+from kleval.report.page import write_report
 from kleval.store import RunStore
 from kleval.types import UsageError
 
@@ -227,7 +227,7 @@ def test_an_empty_run_is_a_usage_error_and_writes_nothing(make_run: MakeRun, tmp
 
 def test_heavy_libraries_are_imported_only_to_write_a_page() -> None:
     code = (
-        "import sys, kleval.report.build, kleval.tables.leaderboard;"
+        "import sys, kleval.report.page, kleval.tables.leaderboard;"
         "print([m for m in ('plotly', 'jinja2', 'numpy', 'scipy', 'pandas', 'torch') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

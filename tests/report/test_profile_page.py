@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from kleval.report.profile_page import write_profile_report
+from kleval.report.page import write_report
 from kleval.store import Point, RunStore
 from kleval.types import UsageError
 
@@ -82,7 +82,7 @@ class Page(HTMLParser):
 
 
 def page(store: RunStore) -> Page:
-    return Page(write_profile_report(store, store.path / "report.html").read_text("utf-8"))
+    return Page(write_report([store], store.path / "report.html").read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -246,21 +246,19 @@ def test_sections_without_points_are_not_there(make_profile: MakeProfile) -> Non
 
 def test_the_same_points_give_the_same_bytes(make_profile: MakeProfile) -> None:
     store = make_profile(repeats=1, ctxs=(4096,))
-    one = write_profile_report(store, store.path / "a.html").read_bytes()
-    assert write_profile_report(store, store.path / "b.html").read_bytes() == one
+    one = write_report([store], store.path / "a.html").read_bytes()
+    assert write_report([store], store.path / "b.html").read_bytes() == one
 
 
 def test_a_run_without_measurements_is_refused(make_profile: MakeProfile) -> None:
     store = make_profile(change=lambda point: point if point.kind == "machine" else None)
     with pytest.raises(UsageError, match="holds no measurements"):
-        write_profile_report(store, store.path / "report.html")
+        write_report([store], store.path / "report.html")
     assert not (store.path / "report.html").exists()
 
 
 def test_importing_the_page_loads_no_figures() -> None:
-    code = (
-        "import sys, kleval.report.profile_page; print([m for m in ('plotly', 'jinja2', 'torch') if m in sys.modules])"
-    )
+    code = "import sys, kleval.report.page; print([m for m in ('plotly', 'jinja2', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
 
@@ -277,7 +275,7 @@ def test_downloads_hold_what_their_tables_show(whole: Page) -> None:
 
 def test_a_page_is_written_whole_or_not_at_all(make_profile: MakeProfile, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is a directory"):
-        write_profile_report(make_profile(repeats=1, ctxs=(4096,)), tmp_path)
+        write_report([make_profile(repeats=1, ctxs=(4096,))], tmp_path)
 
 
 def test_points_with_the_least_values_still_make_a_page(make_profile: MakeProfile) -> None:

@@ -1,27 +1,20 @@
-"""A profile's points as one HTML page that needs no network: curves with a table and a CSV beside each.
-
-As `build`: text is escaped by the template, figures travel as JSON in which no tag can end, a content security policy lets nothing
-run but the page's own scripts, by their hashes; the same points give the same bytes. A section that has no points is not there.
-"""
+"""A profile's part of the page: curves with a table and a CSV beside each. A section that has no points is not there."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from kleval import text as words
-from kleval.files import write_text
 from kleval.report import embed, profile_figures, profile_header, profile_tables
+from kleval.report.parts import Part
 from kleval.report.profile_figures import looks
 from kleval.report.profile_lines import Entry, Figure
 from kleval.report.profile_served import QUANTITIES, served_figure, served_grid
 from kleval.report.profile_tables import Grid
-from kleval.store import RunStore
 from kleval.tables import cost_rows
-from kleval.tables.costs import Profile, read_profile
-from kleval.text import plural
+from kleval.tables.costs import Profile
 
 MAX_FAILURES = 40  # distinct messages on the page; the points hold all
 
@@ -59,20 +52,8 @@ class Failed:
     n: int
 
 
-def write_profile_report(store: RunStore, path: Path) -> Path:
-    """Write the page of a run that holds points to path, all of it or nothing; about 5 MB, most of it the figures' script.
-
-    UsageError when there is nothing to show or path cannot be written.
-    """
-    return write_text(path, render(read_profile(store)))
-
-
-def render(profile: Profile) -> str:
-    """The page's text."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
-
+def costs_part(profile: Profile, prefix: str = "") -> Part:
+    """What the page says of a profile. prefix: of every id, where several parts share a page."""
     rows = cost_rows.records(profile)
     lead_in, names = profile_header.title(profile)
     prefill, decode = _prefill(profile, rows), _decode(profile, rows)
@@ -80,21 +61,15 @@ def render(profile: Profile) -> str:
     bounds, kernels = _bounds(profile, rows), _kernels(profile, rows)
     served = _served(profile, rows)
     panels = [*served, *prefill, *decode, *ratio, *state, *bounds, *kernels]
-    drawn = {panel.div(i): figure.data for panel in panels for i, figure in enumerate(panel.figures)}
-    scripts = [embed.script(get_plotlyjs()), embed.script(embed.asset("figures.js"))]
-    env = Environment(
-        loader=PackageLoader("kleval.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    env.globals.update(plural=plural)
-    text: str = env.get_template("profile.html.j2").render(
-        profile=profile,
-        title=lead_in + ", ".join(names),
+    drawn = {prefix + panel.div(i): figure.data for panel in panels for i, figure in enumerate(panel.figures)}
+    return Part.rendered(
+        "costs.html.j2",
+        drawn,
+        names=tuple(names),
+        sources=(profile.name,),
         lead_in=lead_in,
-        title_names=names,
+        prefix=prefix,
+        profile=profile,
         tiles=profile_header.tiles(profile),
         notices=profile_header.notices(profile),
         models=profile_header.model_facts(profile),
@@ -118,12 +93,7 @@ def render(profile: Profile) -> str:
         max_failures=MAX_FAILURES,
         unmeasured=unmeasured(profile),
         whole_csv=embed.data_uri(cost_rows.to_csv(rows, cost_rows.COLUMNS), "text/csv"),
-        style=Markup(embed.asset("page.css", "profile.css")),
-        figure_data=Markup(embed.to_json(drawn)),
-        scripts=[Markup(script) for script in scripts],
-        policy=embed.policy(scripts),
     )
-    return text
 
 
 Rows = Sequence[dict[str, Any]]

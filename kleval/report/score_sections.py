@@ -1,18 +1,12 @@
-"""Stored runs as one HTML page that needs no network: everything it shows and runs is in the file.
-
-Model answers and prompts are untrusted: the template escapes all text (autoescape), figures travel as JSON in which no tag
-can end, and a content security policy lets nothing run but the page's own scripts, by their hashes, and nothing load.
-The same rows give the same bytes: ids are counted, times are the runs' own.
-"""
+"""The scores' part of the page: averages, columns, heat maps, curves, differences, failures, the table and samples of runs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from kleval.files import write_text
-from kleval.report import absences, contrasts, embed, examples, figures, header, views
+from kleval.report import absences, contrasts, examples, figures, header, views
+from kleval.report.parts import Part
 from kleval.store import RunStore
 from kleval.tables.cells import Cell
 from kleval.tables.columns import COLUMNS, PAPER, column_rows
@@ -35,23 +29,16 @@ METRIC_TEXTS = {
 }
 
 
-def write_report(runs: Sequence[RunStore], path: Path) -> Path:
-    """Write the page of one or several runs to path, all of it or nothing; about 5 MB, most of it the figures' script.
-
-    UsageError when there is nothing to show or path cannot be written.
-    """
+def scores_part(runs: Sequence[RunStore]) -> tuple[Part, list[Entrant]]:
+    """What the page says of runs, and their models. UsageError when no run holds an answer or a skip."""
     picker = examples.Picker()
     entrants = collect(runs, picker.watch)
     shown, left_out = picker.pick(entrants)
-    return write_text(path, render(entrants, shown, left_out))
+    return _part(entrants, shown, left_out), entrants
 
 
-def render(entrants: Sequence[Entrant], shown: Sequence[examples.Example], left_out: int = 0) -> str:
-    """The page's text. shown: the answers to look at; left_out: how many more would have been shown."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
-
+def _part(entrants: Sequence[Entrant], shown: Sequence[examples.Example], left_out: int) -> Part:
+    """shown: the answers to look at; left_out: how many more would have been shown."""
     shape = views.Shape.of(entrants)
     averages = {
         f: (f"fig-average-{i}", views.average_rows(entrants, f, shape.ctxs)) for i, f in enumerate(shape.families)
@@ -59,26 +46,25 @@ def render(entrants: Sequence[Entrant], shown: Sequence[examples.Example], left_
     panels = [(f"fig-task-{i}", task, shape.name(task)) for i, task in enumerate(shape.tasks)]
     drawn = {div: figures.average_figure(entrants, family, shape.ctxs) for family, (div, _) in averages.items()}
     drawn |= {div: figures.task_figure(entrants, task, shape.ctxs) for div, task, _ in panels}
-    scripts = [embed.script(get_plotlyjs()), embed.script(embed.asset("figures.js", "page.js"))]
-
-    env = Environment(
-        loader=PackageLoader("kleval.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    env.globals.update(coverage=_coverage, length=format_length, limits=limits, plural=plural, score=score)
     heat = [(entrant, views.heat_rows(entrant, shape)) for entrant in entrants]
     editions = list(dict.fromkeys(cell.edition for e in entrants for cell in e.cells.values()))
-    text: str = env.get_template("template.html.j2").render(
-        title=header.title(entrants),
+    sheets = header.run_sheets(entrants)
+    return Part.rendered(
+        "scores.html.j2",
+        drawn,
+        names=tuple(dict.fromkeys(e.model for e in entrants)),
+        sources=tuple(sheet.run.id for sheet in sheets),
+        scores=True,
+        coverage=_coverage,
+        length=format_length,
+        limits=limits,
+        score=score,
         entrants=entrants,
         looks=figures.looks(entrants),
         shape=shape,
         tiles=header.tiles(entrants, shape),
         notices=header.notices(entrants, shape),
-        sheets=header.run_sheets(entrants),
+        sheets=sheets,
         models=[(entrant, header.model_facts(entrant)) for entrant in entrants],
         data=header.data_rows(entrants, shape),
         averages=averages,
@@ -93,6 +79,7 @@ def render(entrants: Sequence[Entrant], shown: Sequence[examples.Example], left_
         max_failures=MAX_FAILURES,
         skips=absences.skip_rows(entrants),
         table=views.table_rows(entrants, shape),
+        any_broken=any(cell.broken for e in entrants for cell in e.cells.values()),
         examples=_by_task(shown, shape),
         examples_left_out=left_out,
         verdicts=[v for v in examples.VERDICTS if any(example.verdict == v for example in shown)],
@@ -103,13 +90,8 @@ def render(entrants: Sequence[Entrant], shown: Sequence[examples.Example], left_
             {cell.metric for e in entrants for cell in e.cells.values()}
             | {cell.metric for e in entrants for cell in e.others if cell.metric in METRIC_TEXTS}
         ),
-        style=Markup(embed.asset("page.css")),
-        figure_data=Markup(embed.to_json(drawn)),
-        scripts=[Markup(script) for script in scripts],
         edition_text="" if editions == ["official"] else f"{' and '.join(editions)} edition",
-        policy=embed.policy(scripts),
     )
-    return text
 
 
 def _coverage(cell: Cell) -> str:

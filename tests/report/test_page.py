@@ -1,0 +1,152 @@
+"""One page of runs and profiles: what it says where both are there, and what it says where one is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from kleval.report.page import write_report
+from kleval.store import Point, RunStore
+from kleval.types import UsageError
+
+Make = Callable[..., RunStore]
+MODELS = ("kimi-linear@nano", "mla@nano")
+
+
+class Words(HTMLParser):
+    """Text, ids, links within the page and figures' data."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.text, self.ids, self.links, self.sections = "", [], [], []  # type: ignore[var-annotated]
+        self._inside = ""
+        self.data = ""
+        self.feed(text)
+        self.words = " ".join(self.text.split())
+        self.figures = json.loads(self.data)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self._inside = "json" if given.get("type") == "application/json" else tag
+        if given.get("id"):
+            self.ids.append(given["id"])
+        if tag == "section":
+            self.sections.append(given.get("id"))
+        if tag == "a" and (given.get("href") or "").startswith("#"):
+            self.links.append((given["href"] or "")[1:])
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "json":
+            self.data += data
+        elif self._inside not in ("script", "style"):
+            self.text += data
+
+
+@pytest.fixture
+def both(make_run: Make, make_profile: Make) -> list[RunStore]:
+    """Two models at 4k and 8k, scored (the first always right, the second never) and profiled."""
+    run = make_run(models=MODELS, ctxs=(4096, 8192), answer=lambda m, t, c, i: float(m == MODELS[0]), n=10)
+    return [run, make_profile(architectures=("kimi-linear", "mla"), ctxs=(4096, 8192), repeats=2)]
+
+
+def page(stores: list[RunStore], **given: Callable[[str], object]) -> Words:
+    return Words(write_report(stores, stores[0].path / "page.html", **given).read_text("utf-8"))
+
+
+def test_a_run_and_a_profile_are_one_page_in_the_order_a_reader_asks(both: list[RunStore]) -> None:
+    found = page(both)
+    assert found.words.startswith("Score and cost: kimi-linear@nano, mla@nano – kleval report")
+    order = [
+        "averages",
+        "heat",
+        "tasks",
+        "differences",
+        "score-cost",
+        "p0-prefill-latency",
+        "p0-tpot",
+        "p0-state",
+        "table",
+    ]
+    places = [found.sections.index(name) for name in [*order, "examples", "methods"]]
+    assert places == sorted(places)
+    assert len(found.ids) == len(set(found.ids))
+    assert set(found.links) <= set(found.ids)
+    assert set(found.figures) <= set(found.ids)
+
+
+def test_scores_stand_beside_costs_of_the_same_model_and_length(both: list[RunStore]) -> None:
+    found = page(both)
+    profile = both[1]
+    (state,) = [
+        p.values["state_bytes"] for p in profile.points() if (p.kind, p.model, p.ctx) == ("memory", MODELS[0], 8192)
+    ]
+    kimi, mla = found.figures["fig-state-bytes"]["data"]
+    assert kimi["x"][1] == state
+    assert kimi["y"] == [100.0, 100.0]
+    assert mla["y"] == [0.0, 0.0]
+    assert kimi["text"] == ["4k", "8k"]
+    assert {"fig-tpot-ms-batch1", "fig-prefill-seconds-full", "fig-state-bytes"} <= set(found.figures)
+    row = re.search(r"kimi-linear@nano\s*4k\s*100\.0 +\(.{5,20}\)\s*[\d.]+ (ms|µs|s)", found.words)
+    assert row
+    assert "fig-largest-batch" not in found.figures
+    assert "Each line is a model, each of its points a context length" in found.words
+
+
+def test_whose_costs_they_are_is_said(both: list[RunStore]) -> None:
+    assert "kimi-linear@nano: profile profile; random weights; dtype bfloat16, the run float32" in page(both).words
+
+
+def test_models_that_do_not_meet_stand_side_by_side_and_the_page_says_so(make_run: Make, make_profile: Make) -> None:
+    found = page([make_run(models=("other",)), make_profile(repeats=1, ctxs=(4096,))])
+    assert "Nothing could be joined" in found.words
+    assert "other: not joined: no profile of other (1k, 2k)." in found.words
+    assert {"averages", "p0-prefill-latency"} <= set(found.sections)
+
+
+def test_two_profiles_of_the_same_model_are_refused_by_name(both: list[RunStore], make_profile: Make) -> None:
+    again = make_profile("again", architectures=("kimi-linear", "mla"), ctxs=(4096, 8192), repeats=1)
+    with pytest.raises(UsageError, match=r"profile and .*again both hold the cost of kimi-linear@nano at 4k"):
+        page([*both, again])
+
+
+def test_a_directory_without_measurements_is_named_and_the_rest_is_shown(make_run: Make, make_profile: Make) -> None:
+    empty = make_profile(change=lambda point: point if point.kind == "machine" else None)
+    said: list[str] = []
+    assert "All scores" in page([make_run(), empty], left_out=said.append).words
+    assert len(said) == 1
+    assert "holds no measurements" in said[0]
+
+
+def test_the_same_records_give_the_same_bytes(both: list[RunStore], tmp_path: Path) -> None:
+    one = write_report(both, tmp_path / "a.html").read_bytes()
+    assert write_report(both, tmp_path / "b.html").read_bytes() == one
+
+
+def test_hostile_names_are_text_in_the_joined_section_too(make_run: Make, make_profile: Make, tmp_path: Path) -> None:
+    name = '"><img src=x onerror=alert(1)>'
+
+    def change(point: Point) -> Point:
+        return dataclasses.replace(point, model=point.model.replace("mla@nano", name)) if point.model else point
+
+    profile = make_profile(architectures=("mla",), ctxs=(1024, 2048), repeats=1, change=change)
+    text = write_report([make_run(models=(name,)), profile], tmp_path / "page.html").read_text("utf-8")
+    assert "<img" not in text
+    assert name in Words(text).text
+
+
+def test_answers_that_were_cut_or_are_empty_stand_beside_their_score(make_run: Make) -> None:
+    assert "Broken" not in page([make_run("whole")]).words
+    found = page(
+        [make_run(models=("one",), tasks=("ruler/vt",), ctxs=(1024,), n=2, text=lambda m, t, c, i: "" if i else "42")]
+    )
+    assert "Broken" in found.words
+    assert "1 empty" in found.words
