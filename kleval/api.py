@@ -15,15 +15,16 @@ from typing import Any
 
 from kleval.backends.registry import open_backend as load_backend
 from kleval.backends.spec import BackendSpec
-from kleval.harness import RunResult, RunSpec
+from kleval.harness import RunSpec
 from kleval.harness import run as run_spec
-from kleval.harness.events import Event
 from kleval.lengths import parse_lengths
 from kleval.store import Row, RunStore
 from kleval.suites import suite as find_suite
 from kleval.tables.leaderboard import to_rows
 from kleval.tasks.registry import expand, groups, loader
 from kleval.types import Backend, Task, UsageError
+from kleval.work import Result
+from kleval.work.events import Event
 
 __all__ = ["Evaluation", "evaluate", "load_backend"]
 
@@ -45,7 +46,7 @@ _PATHS = ("data_dir", "sample_cache")
 class Evaluation:
     """What an evaluation came to. out: its run directory, which `kleval report` and `kleval leaderboard` read."""
 
-    result: RunResult
+    result: Result
     out: Path
 
     @property

@@ -123,6 +123,7 @@ class Completion:
     text: the generated text, without prompt and answer prefix, cut before a stop string.
     logprob_sum: for `loglikelihood`, the natural-log probability of the continuation; greedy: whether it is the argmax.
     seconds: wall time of the call that produced it, divided among the requests it served together.
+    notes: remarks on the answer for its row.
     """
 
     text: str
@@ -133,6 +134,7 @@ class Completion:
     logprob_sum: float | None = None
     greedy: bool | None = None
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,7 @@ def test_a_forbidden_import_is_found(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("kleval.cli.run", "from kleval.harness.run import run"),
+        ("kleval.cli.run", "from kleval.harness.job import run"),
         ("kleval.report.build", "from kleval.store import RunStore"),
         ("kleval.tasks.ruler.qa", "from . import words"),
         ("kleval.models.decoder", "from kleval.ops.kda import kda"),

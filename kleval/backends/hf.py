@@ -161,7 +161,11 @@ class HFBackend:
         told = self.describe()
         names = ("weights_sha256", "dtype", "attention", "prefill_chunk", "batches", "padded_batches", "max_batch")
         known = {"backend": "hf", "software": "transformers", "prompts": "token ids", "ignore_eos": True}
-        return known | {name: told[name] for name in names} | {"environment": {"transformers": self._version}}
+        return (
+            known
+            | {name: told[name] for name in names}
+            | {"environment": {"software": f"transformers {self._version}"}}
+        )
 
     def vocabulary(self) -> range:
         return ordinary_ids(self._adapter.vocab_size)

@@ -16,6 +16,7 @@ from typing import Any
 from kleval.backends.server_address import Server, parse_address
 from kleval.backends.server_answers import Expected, generated, likelihood, tolerated_share
 from kleval.backends.server_asking import Asker, in_background
+from kleval.backends.server_counts import PromptCounts
 from kleval.backends.server_opening import Served, choose_dialect, look
 from kleval.backends.server_pace import Pace
 from kleval.backends.server_timing import ServerTiming
@@ -30,7 +31,7 @@ from kleval.backends.server_wire import (
     likelihood_body,
 )
 from kleval.backends.spec import BackendSpec
-from kleval.tokenization import ModelTokenizer, encode_pair
+from kleval.tokenization import ModelTokenizer, encode_pair, split_begin
 from kleval.types import Failure, Outcome, Request, TimedRequest, Tokenizer, Trace, UsageError
 
 
@@ -97,6 +98,7 @@ class OpenAIBackend:
         self._pace = Pace(spec.concurrency)
         self._asker = Asker(server, self._pace, spec.request_timeout)
         self._tolerated = tolerated_share(tokenizer)
+        self._counts = PromptCounts()
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -180,7 +182,13 @@ class OpenAIBackend:
             return Failure(
                 "context_overflow", f"{len(ids)} prompt + {new} new tokens exceed {self.max_ctx}, the server's"
             )
-        return _Job(request, ids, continuation, None if rendered is None else rendered + request.continuation)
+        return _Job(
+            request, ids, continuation, None if rendered is None else self._as_text(rendered) + request.continuation
+        )
+
+    def _as_text(self, rendered: str) -> str:
+        """A prompt for a server that is sent text, without the begin token that it puts before every text itself."""
+        return split_begin(rendered)[1].removeprefix(getattr(self.tokenizer, "begin", ""))
 
     def _sends_ids(self, request: Request) -> bool:
         return self._dialect.prompts == "ids" and not self._dialect.is_chat(request)
@@ -190,7 +198,7 @@ class OpenAIBackend:
         exact = self._sends_ids(request)
         expected = Expected(
             self._server, dialect, len(job.ids), exact, self._tolerated, self._served.accepts,
-            self.tokenizer.decode if isinstance(self.tokenizer, ModelTokenizer) else None,
+            self.tokenizer.decode if isinstance(self.tokenizer, ModelTokenizer) else None, self._counts,
         )  # fmt: skip
         scoring = request.kind == "loglikelihood"
         body = (

@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module, metadata
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 from kleval.backends.spec import BackendSpec
 from kleval.types import Backend, UsageError
@@ -44,16 +44,29 @@ def open_backend(model: str, backend: str = "auto", **settings: Any) -> Backend:
         raise UsageError(f"no backend takes {', '.join(sorted(unknown))}: see kleval.backends.spec.BackendSpec")
     spec = BackendSpec(model=model, backend=backend, **settings)
     name = choose(spec) if backend == "auto" else backend
+    opener = find_opener(name)
+    if spec.base_url is not None and name != "openai" and name in BACKENDS:
+        raise UsageError(f"--base-url is for --backend openai, not {name}")
+    return opener(spec)
+
+
+def find_opener(name: str) -> Callable[[BackendSpec], Backend]:
+    """The function that opens a backend. UsageError for a name that there is not."""
     target = all_backends().get(name)
     if target is None:
         near = difflib.get_close_matches(name, all_backends(), 1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of auto, {', '.join(all_backends())}"
-        raise UsageError(f"unknown backend {backend!r}: {hint}")
-    if spec.base_url is not None and name != "openai" and name in BACKENDS:
-        raise UsageError(f"--base-url is for --backend openai, not {name}")
+        raise UsageError(f"unknown backend {name!r}: {hint}")
     module, _, attribute = target.partition(":")
-    opener = cast("Callable[[BackendSpec], Backend]", getattr(import_module(module), attribute))
-    return opener(spec)
+    return cast("Callable[[BackendSpec], Backend]", getattr(import_module(module), attribute))
+
+
+def is_timed(name: str) -> bool | None:
+    """Whether a backend's requests can be timed; None where the function that opens it does not say what it returns."""
+    if name in BACKENDS:
+        return True
+    returned = get_type_hints(find_opener(name)).get("return")
+    return None if returned is None else hasattr(returned, "timed")
 
 
 def choose(spec: BackendSpec) -> str:

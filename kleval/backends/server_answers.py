@@ -9,16 +9,58 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from kleval.backends.server_address import Server
+from kleval.backends.server_counts import PromptCounts
 from kleval.backends.server_errors import failure_in_stream
+from kleval.backends.server_spelling import spells
 from kleval.backends.server_wire import Answer, Dialect
 from kleval.types import Completion, Failure, FinishReason, Request, Tokenizer
 
 # The token that ends an answer is one of its tokens, so an answer that ends at once has one; but these do not count it.
 COUNTS_NO_END = ("llama.cpp",)
 _REPEATS_KEY = Failure("bad_request", "the answer repeats the key it was asked with, and is not kept")
+FinishKind = Literal["end", "length", "filtered", "tool", "broken"]
+# Of OpenAI, Anthropic, Google, Cohere, TGI, Zhipu, DeepSeek, vLLM and SGLang.
+_FINISHES: dict[FinishKind, tuple[str, ...]] = {
+    "length": (
+        "length",
+        "max_tokens",
+        "max_length",
+        "max_output_tokens",
+        "max_new_tokens",
+        "model_length",
+        "model_context_window_exceeded",
+    ),
+    "filtered": (
+        *(
+            "content_filter",
+            "content_filtered",
+            "safety",
+            "recitation",
+            "blocklist",
+            "prohibited_content",
+            "spii",
+            "sensitive",
+        ),
+        *("refusal", "guardrail_intervened", "error_toxic"),
+    ),
+    "tool": ("tool_calls", "tool_call", "tool_use", "function_call"),
+    "broken": (
+        *(
+            "error",
+            "abort",
+            "aborted",
+            "cancelled",
+            "canceled",
+            "timeout",
+            "network_error",
+            "insufficient_system_resource",
+        ),
+        *("malformed_function_call", "user_cancel", "preempted"),
+    ),
+}
 COUNTED_BESIDES = 1  # of servers that count the end though it came after the last token asked for
 
 
@@ -28,6 +70,7 @@ class Expected:
 
     n_prompt: tokens of the prompt in the backend's tokenizer; exact: they are what was sent. tolerated: the share of them that
     a server may count less when they are not. decode: ids to text, where that is local. accepts: names of the model.
+    counts: what the server counted of other prompts.
     """
 
     server: Server
@@ -37,6 +80,7 @@ class Expected:
     tolerated: float
     accepts: Callable[[str], bool]
     decode: Callable[[Sequence[int]], str] | None = field(default=None)
+    counts: PromptCounts | None = None
 
 
 def generated(answer: Answer, request: Request, expected: Expected, seconds: float) -> Completion | Failure:
@@ -45,10 +89,10 @@ def generated(answer: Answer, request: Request, expected: Expected, seconds: flo
     if failure is not None:
         return failure
     n_prompt, n_new = answer.count("prompt_tokens") or 0, answer.count("completion_tokens") or 0
-    failure = _cut(n_prompt, expected)
-    if failure is not None:
-        return failure
-    if answer.finish == "length" and n_new < request.max_new_tokens:
+    remark = _cut(n_prompt, expected)
+    if isinstance(remark, Failure):
+        return remark
+    if finish_kind(answer.finish or "") == "length" and n_new < request.max_new_tokens:
         return Failure(
             "context_overflow",
             f"the server stopped for length after {n_new} of {request.max_new_tokens} tokens: prompt and answer do not fit",
@@ -65,7 +109,15 @@ def generated(answer: Answer, request: Request, expected: Expected, seconds: flo
         if expected.server.is_told_in(text):
             return _REPEATS_KEY
     cut = first_stop(text, request.stop)
-    return Completion(text if cut is None else text[:cut], n_prompt, n_new, reason, ids, seconds=seconds)
+    return Completion(
+        text if cut is None else text[:cut],
+        n_prompt or expected.n_prompt,
+        n_new,
+        reason,
+        ids,
+        seconds=seconds,
+        notes=(remark,) if remark else (),
+    )
 
 
 def likelihood(
@@ -81,8 +133,8 @@ def likelihood(
     if failure is not None:
         return failure
     n_sent, counted = len(ids) + len(continuation), answer.count("prompt_tokens") or 0
-    begins = counted - n_sent  # a token that the server puts before a text
-    if begins not in ((0,) if expected.exact else (0, 1)):
+    begins = counted - n_sent  # a token that the server puts before a text, or one of the tokenizer's that it does not
+    if begins not in ((0,) if expected.exact else (-1, 0, 1)):
         return Failure("server", f"the server counted {counted} prompt tokens where {n_sent} were sent")
     assert answer.choice is not None
     scored = _prompt_logprobs(answer.choice, continuation, begins + len(ids)) or _echoed(
@@ -124,14 +176,15 @@ def _unfinished(answer: Answer, request: Request, expected: Expected) -> Failure
     finish = answer.finish
     if finish is None:
         return Failure("server", "half an answer: it broke off without saying why it ended", retryable=True)
-    if finish == "content_filter":
+    kind = finish_kind(finish)
+    if kind == "filtered":
         return Failure("bad_request", "the server's content filter withheld the answer")
-    if finish in ("tool_calls", "function_call"):
+    if kind == "tool":
         return Failure("empty", "the model called a tool instead of answering")
-    if finish not in ("stop", "length", "eos_token", "stop_sequence"):
+    if kind == "broken":
         return Failure("server", f"the answer ended with {expected.server.hide(finish)[:40]!r}", retryable=True)
     if answer.reasoned and not answer.text:
-        why = f"the budget of {request.max_new_tokens} was too small" if finish == "length" else "it ended there"
+        why = f"the budget of {request.max_new_tokens} was too small" if kind == "length" else "it ended there"
         return Failure("empty", f"{answer.count('completion_tokens')} tokens of reasoning and no answer: {why}")
     if not answer.has_text:
         return Failure("empty", "the answer's content is null", retryable=True)
@@ -140,9 +193,19 @@ def _unfinished(answer: Answer, request: Request, expected: Expected) -> Failure
     return None
 
 
-def _cut(n_prompt: int, expected: Expected) -> Failure | None:
-    """Whether the server read another prompt than the one that was sent."""
+def finish_kind(finish: str) -> FinishKind:
+    """What a finish reason means. One that nobody here knows (`end_turn`, `eos`, `COMPLETE`) is an end like any other: a whole answer
+    with its usage is never thrown away."""
+    word = finish.casefold()
+    return next((kind for kind, words in _FINISHES.items() if word in words), "end")
+
+
+def _cut(n_prompt: int, expected: Expected) -> Failure | str | None:
+    """Whether the server read another prompt than the one that was sent, or a remark. A count of 0 (all cached, or not counted)
+    says nothing."""
     sent = expected.n_prompt
+    if n_prompt == 0:
+        return None
     if expected.exact and n_prompt != sent:
         return Failure("server", f"the server counted {n_prompt} prompt tokens where {sent} were sent")
     if not expected.exact and n_prompt < sent * (1 - expected.tolerated):
@@ -150,12 +213,12 @@ def _cut(n_prompt: int, expected: Expected) -> Failure | None:
             "context_overflow",
             f"the server counted {n_prompt} prompt tokens of about {sent}: it cut the prompt, or --tokenizer is another model's",
         )
-    return None
+    return None if expected.exact or expected.counts is None else expected.counts.judge(sent, n_prompt)
 
 
 def _finish_reason(answer: Answer, request: Request) -> FinishReason:
     """Servers say `stop` for both ends; vLLM and SGLang say which, as the stop string or the token."""
-    if answer.finish == "length":
+    if finish_kind(answer.finish or "") == "length":
         return "length"
     if not request.stop or answer.finish == "eos_token":
         return "eos"
@@ -181,7 +244,7 @@ def _echoed(choice: Any, text: str | None, first: int, n: int) -> tuple[float, b
         values = logprobs["token_logprobs"][first : first + n]
         if len(values) != n or any(not isinstance(value, int | float) for value in values):
             return None
-        if text is not None and "".join(logprobs["tokens"][first : first + n]).strip() != text.strip():
+        if text is not None and not spells(logprobs["tokens"][first : first + n], text):
             return None
         best = [max(table.values()) for table in logprobs["top_logprobs"][first : first + n]]
     except (KeyError, TypeError, AttributeError, ValueError):

@@ -1,7 +1,8 @@
 """Error messages of servers, translated into kleval's kinds of failure.
 
-The messages are those of vLLM 0.32 (two different ones for a prompt that is too long), llama-cpp-python 0.3.36 and llama.cpp's
-own server, SGLang, and what hosted services say; a status code decides where no message is known.
+What a prompt that is too long is called differs with every server, so a rule decides and no list of sentences: the sentences that
+the tests hold it to are those of vLLM 0.32, llama-cpp-python 0.3.36, llama.cpp's own server, SGLang, TGI, TabbyAPI, LM Studio,
+TensorRT-LLM and of hosted services. Elsewhere a status code decides.
 """
 
 from __future__ import annotations
@@ -17,14 +18,33 @@ from typing import Any
 from kleval.backends.server_address import Server
 from kleval.types import Failure, UsageError
 
-_TOO_LONG = re.compile(
-    r"maximum context length|context_length_exceeded|exceed_context_size|exceeds the available context size"
-    r"|longer than the model's context length|longer than the maximum model length|maximum model length"
-    r"|max_tokens must be at least 1, got (?:0|-\d+)|context ?window|prompt is too long|input (?:is )?too long"
-    r"|maximum allowed input length|exceeds the maximum number of tokens|max_model_len|maximum prompt length"
-    r"|inputs` tokens \+ `max_new_tokens",
+# A prompt that is too long, in anybody's words: something that is long, and that it is more than there may be.
+_LONG_THING = re.compile(
+    r"context|prompt|\binputs?\b|input_|\btokens?\b|token[_ ](?:limit|count)|messages?\b|sequence|max_(?:model|seq|input|num)"
+    r"|输入|上下文|提示",
     re.IGNORECASE,
 )
+_BEYOND = re.compile(
+    r"exceed|too (?:long|large|many tokens)|(?:greater|longer|larger|more|less|fewer) than|overflow|range of .{0,20}length"
+    r"|length_exceeded|maximum (?:allowed )?(?:context|input|prompt|model|sequence|token)|max(?:imum)?_?(?:model|seq)_?len"
+    r"|context ?(?:window|length|size|limit)|token limit|must be <=|reduce the length|does not fit|not enough"
+    r"|超长|超限|超过|超出|过长",
+    re.IGNORECASE,
+)
+_LENGTH = re.compile(r"token|length|context|too (?:long|large)|_len\b|max_\w*len|长|超限|上下文", re.IGNORECASE)
+_NO_ROOM = re.compile(r"max_tokens must be at least 1, got (?:0|-\d+)", re.IGNORECASE)
+_LIMIT_OF_RATE = re.compile(
+    r"rate.?limit|per (?:second|minute|hour|day|month)|\b[tr]p[smd]\b|quota|too many requests|concurren|限流|频率",
+    re.IGNORECASE,
+)
+# Limits of single fields, of requests for more answer than a model gives, and of things that are not there.
+_OTHER_FIELD = re.compile(
+    r"(?:stop|logit_bias|logprobs|user|seed|top_[pk]|temperature|response_format|tools?)\b.{0,40}(?:exceed|too|than|at most)"
+    r"|characters|(?:cannot|could not|failed to) (?:load|read|open|find)",
+    re.IGNORECASE,
+)
+# The code of a service that says no more than that (Zhipu).
+_TOO_LONG_CODES = ("1261",)
 _NO_QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "exceeded your current quota")
 _NO_MEMORY = ("out of memory", "cuda oom")
 
@@ -38,7 +58,9 @@ def failure_of_status(server: Server, status: int, body: str) -> Failure:
     text = f"HTTP {status}: {server.hide(said)}" if said else f"HTTP {status}"
     if status == 429:
         return Failure("rate_limit", text, retryable=not any(word in f"{code} {said}".lower() for word in _NO_QUOTA))
-    if status == 413 or (status in (400, 422, 500) and (_TOO_LONG.search(said) or _TOO_LONG.search(code))):
+    if status == 413 and _LIMIT_OF_RATE.search(f"{code} {said}"):
+        return Failure("rate_limit", text)
+    if status == 413 or (status in (400, 422, 500) and too_long(said, code)):
         return Failure("context_overflow", text)
     if status == 408:
         return Failure("timeout", text, retryable=True)
@@ -50,10 +72,27 @@ def failure_of_status(server: Server, status: int, body: str) -> Failure:
     return Failure("bad_request", text)
 
 
+def too_long(said: str, code: str = "") -> bool:
+    """Whether an error says that prompt and answer do not fit into the model's context, in whatever words.
+
+    said: its message; code: its code and type. A limit of what may be asked per time is none of it.
+    """
+    if _LIMIT_OF_RATE.search(f"{code} {said}"):
+        return False
+    if _NO_ROOM.search(said) or any(one in code.split() for one in _TOO_LONG_CODES):
+        return True
+    return any(
+        _LONG_THING.search(text) and _BEYOND.search(text) and _LENGTH.search(text) and not _OTHER_FIELD.search(text)
+        for text in (said, code)
+    )
+
+
 def failure_in_stream(server: Server, error: Any) -> Failure:
     """An error that comes in place of the rest of an answer, where only its body has a code."""
     body = json.dumps({"error": error})
     code = error.get("code") if isinstance(error, Mapping) else None
+    if isinstance(code, str) and code.isdigit():
+        code = int(code)
     status = code if isinstance(code, int) and 400 <= code < 600 else 500
     return failure_of_status(server, 500 if status == 401 else status, body)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from kleval.backends.server_address import Server
 from kleval.backends.server_errors import read_error
-from kleval.tokenization import has_tokenizer, join_prompt, load_tokenizer, read_tokenizer
+from kleval.tokenization import Rendered, has_tokenizer, join_prompt, load_tokenizer, read_tokenizer, split_begin
 from kleval.types import Message, Prompt, Tokenizer, UsageError
 
 PROBE = "The quick brown fox, 12345 times: “naïve” 東京 🦊\n\n\tdef f(x):  return x  # ok\n"
@@ -51,17 +51,33 @@ class RemoteTokenizer:
         self._client: Any = None
         self._ids: OrderedDict[str, tuple[int, ...]] = OrderedDict()
         self._characters = 0
+        self.begin_ids: list[int] = []
+        self.begin = ""
 
     @classmethod
     def opened(cls, server: Server, model: str) -> RemoteTokenizer:
         """With its digests. UsageError when the server does not tokenize."""
         found = cls(server, model)
-        found.digest = hashlib.sha256(json.dumps([model, found.encode(PROBE)]).encode()).hexdigest()
+        found.begin_ids, found.begin = found._begin()
+        known = [model, found.encode(PROBE), *([found.begin_ids] if found.begin_ids else [])]
+        found.digest = hashlib.sha256(json.dumps(known).encode()).hexdigest()
         rendered = found._template(_CHAT_PROBE) or found._template(_USER_PROBE)
         found.chat_template_digest = hashlib.sha256(rendered.encode()).hexdigest() if rendered else ""
         return found
 
+    def _begin(self) -> tuple[list[int], str]:
+        """The tokens that the server puts before a text of its own accord, and how they are written; none where it tells of none."""
+        plain, whole = (self._ask("/tokenize", prompt="a", add_special_tokens=add)["tokens"] for add in (False, True))
+        n = len(whole) - len(plain)
+        if n <= 0 or whole[n:] != plain:
+            return [], ""
+        return list(whole[:n]), self.decode(whole[:n]) or "<bos>"
+
     def encode(self, text: str) -> list[int]:
+        begin, text = split_begin(text)
+        return [*(self.begin_ids if begin else ()), *self._encode(text)]
+
+    def _encode(self, text: str) -> list[int]:
         if text not in self._ids:
             answer = self._ask("/tokenize", prompt=text, add_special_tokens=False)
             self._ids[text] = tuple(answer["tokens"])
@@ -82,7 +98,7 @@ class RemoteTokenizer:
 
     def render(self, prompt: Prompt, answer_prefix: str = "") -> str:
         if isinstance(prompt, str) or not self.chat_template_digest:
-            return join_prompt(prompt, answer_prefix)
+            return Rendered.of(self.begin, join_prompt(prompt, answer_prefix))
         rendered = self._template(prompt)
         if rendered is None:
             raise UsageError(f"the chat template of {self._model} on {self._server.url} cannot render this prompt")

@@ -147,7 +147,11 @@ class VllmBackend:
         engine = settings(self._llm)
         engine.pop("memory_budget_bytes", None)  # what is free differs from one start to the next
         known = {"backend": "vllm", "software": "vllm", "prompts": "token ids", "ignore_eos": True}
-        return known | engine | {"environment": {"vllm": self._facts.get("vllm")}}
+        return (
+            known
+            | engine
+            | {"environment": {"software": f"vLLM {self._facts.get('vllm')}", "vllm": self._facts.get("vllm")}}
+        )
 
     def vocabulary(self) -> range:
         return ordinary_ids(self._vocab_size)

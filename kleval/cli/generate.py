@@ -128,7 +128,7 @@ def _tokenizer(spec: str | None, model: str | None) -> Any:
 
 def _write(path: Path, rows: Iterator[dict[str, Any]]) -> int:
     """All rows or none: written beside the target and moved over it. Returns how many."""
-    from kleval.cli.files import replacing
+    from kleval.files import replacing
 
     written = 0
     with replacing(path) as file:

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from kleval.cli import options
-from kleval.cli.files import replacing
 from kleval.cli.runs import is_profile, open_runs, scored_runs
+from kleval.files import replacing
 from kleval.types import UsageError
 
 

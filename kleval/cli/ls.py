@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,14 +153,26 @@ def suites(as_json: bool) -> None:
 @ls.command(short_help="Backends: what can run a model.")
 @options.json_output
 def backends(as_json: bool) -> None:
-    """List the backends."""
-    from kleval.backends.registry import ABOUT, all_backends
+    """List the backends, and which of them `kleval profile` can time."""
+    from kleval.backends.registry import ABOUT, all_backends, is_timed
 
     rows = [
-        {"backend": name, "what": ABOUT.get(name, "of another package"), "where": where}
+        {
+            "backend": name,
+            "timed": _timed(is_timed, name),
+            "what": ABOUT.get(name, "of another package"),
+            "where": where,
+        }
         for name, where in all_backends().items()
     ]
     _show("backend", rows, as_json)
+
+
+def _timed(is_timed: Callable[[str], bool | None], name: str) -> str:
+    try:
+        return {True: "yes", False: "no", None: "not told"}[is_timed(name)]
+    except Exception as error:  # whatever another package raises when it is imported
+        return f"not known ({type(error).__name__})"
 
 
 @ls.command(short_help="Runs in a directory.")

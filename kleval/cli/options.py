@@ -116,7 +116,7 @@ engine_args = option(
     multiple=True,
     callback=lambda context, parameter, values: pairs(values),
     metavar="KEY=VALUE",
-    help="Handed to the engine as it is, as often as needed (vLLM).",
+    help="Handed to the backend, as often as needed: vLLM's engine arguments, prefill_tokens of native and hf.",
 )
 tp = option(
     "--tp", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="GPUs per model (vLLM)."

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from kleval.cli import options
 from kleval.cli.main import Suggesting
-from kleval.cli.profile_served import is_served, make_served_spec, served_options
+from kleval.cli.profile_served import make_served_spec, served_backend, served_options
 from kleval.cli.profile_table import FORMATS, print_records, print_table
 from kleval.lengths import parse_lengths
 from kleval.text import format_length, size
@@ -132,7 +132,7 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
 
     With nothing else given: the four architectures at nano size up to 64k. Points are stored one by one in the run directory,
     which ends up with report.html and profile.csv; interrupted or killed, the same command continues where it stopped. Models
-    have random weights. With --base-url, or --backend vllm, a served model is measured as its callers see it: time to first
+    have random weights. With --base-url, or another --backend, a model is measured as its callers see it: time to first
     token, time per token, throughput. `kleval profile memory` and `kleval profile kernels` are commands of their own.
     """
     if command.invoked_subcommand is not None:
@@ -148,13 +148,13 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
     from kleval.cli.profile_watch import ProfileWatch
     from kleval.profiler.workload import DEFAULT_MODELS, ProfileSpec, parse_batches
 
-    served = is_served(command, given)
+    served = served_backend(command, given)
     line = shlex.join(["kleval", *map(options.without_secrets, command.obj or [])])
     out = given["out"] or (None if given["dry_run"] else run_directory(line, prefix="profile-"))
-    if served:
-        from kleval.profiler.served.run import profile_served
+    if served is not None:
+        from kleval.profiler.served.job import profile_served
 
-        asked = make_served_spec(given, profile_lengths(given["ctx"]), out, line)
+        asked = make_served_spec(given, served, profile_lengths(given["ctx"]), out, line)
         with ProfileWatch(asked, kind, as_json, quiet) as watch:
             result = profile_served(asked, watch)
             watch.finish(result)

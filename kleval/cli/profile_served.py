@@ -14,14 +14,17 @@ from kleval.text import format_length, format_lengths
 from kleval.types import UsageError
 
 if TYPE_CHECKING:
-    from kleval.profiler import events as ev
     from kleval.profiler.served.spec import ServedSpec
     from kleval.tables.served_summary import ServedRow
+    from kleval.work import events as ev
 
 F = TypeVar("F", bound=Callable[..., Any])
 OF_SERVERS = ("base_url", "api", "api_key_env", "concurrency", "request_timeout")
 OF_ENGINES = ("engine_args", "tp", "max_model_len", "trust_remote_code", "device", "dtype", "memory_budget")
 OF_NATIVE = ("batch", "prefill", "chunk_tokens", "time_budget", "memory_budget", "device", "dtype")
+OF_ADDRESSES = ("base_url", "api", "api_key_env")
+# Backends in this process, and what they have no use for.
+OF_IN_HOUSE: dict[str, tuple[str, ...]] = {"native": ("max_model_len",), "hf": ("max_model_len",), "vllm": ()}
 ALIASES = {"engine_args": "--engine-arg"}
 
 
@@ -32,10 +35,10 @@ def served_options(command: F) -> F:
             options.option(
                 "--backend",
                 envvar="KLEVAL_PROFILE_BACKEND",
-                type=click.Choice(["auto", "native", "openai", "vllm"]),
                 default="auto",
                 show_default=True,
-                help="native; a served model: openai (a server) or vllm (in this process). auto is openai with --base-url.",
+                help="native; or what answers requests that are timed: openai (a server), vllm, hf, one of your own."
+                " auto is openai with --base-url, hf for models that native has not.",
             ),
             options.option(
                 "--base-url",
@@ -64,37 +67,63 @@ def served_options(command: F) -> F:
     return command
 
 
-def is_served(command: click.Context, given: Mapping[str, Any]) -> bool:
-    """Whether a served model is meant. UsageError for options that do not go with what is meant."""
-    backend, url = given["backend"], given["base_url"]
-    served = backend in ("openai", "vllm") or (backend == "auto" and url is not None)
+def served_backend(command: click.Context, given: Mapping[str, Any]) -> str | None:
+    """The backend whose requests are timed; None for the profile of kleval's own decoders. UsageError for options that do not go
+    with what is meant."""
+    from kleval.backends.registry import find_opener
+
+    url, backend = given["base_url"], given["backend"]
+    if backend != "auto":
+        find_opener(backend)
+    elif url is not None:
+        backend = "openai"
+    else:
+        backend = "hf" if _is_foreign(given["model"]) else "native"
     if backend == "native" and url is not None:
         raise UsageError("--base-url is for --backend openai, not native")
-    if not served:
+
+    def is_said(name: str) -> bool:
+        return command.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+    timed = backend != "native" or (given["backend"] == "native" and is_said("concurrency"))
+    if not timed:
         wrong = [name for name in (*OF_SERVERS, *OF_ENGINES) if name not in OF_NATIVE]
         what = "is for served models: add --backend openai --base-url URL, or --backend vllm"
-    elif backend == "vllm":
-        wrong = ["base_url", "api", "api_key_env", *(name for name in OF_NATIVE if name not in OF_ENGINES)]
-        what = "is not for --backend vllm"
-    else:
+    elif backend == "openai":
         wrong = [*OF_NATIVE, *(name for name in OF_ENGINES if name not in OF_NATIVE)]
         what = "is not for a model behind a server: it is the server's to decide"
+    else:
+        wrong = [name for name in OF_NATIVE if name not in OF_ENGINES]
+        if backend in OF_IN_HOUSE:
+            wrong += [*OF_ADDRESSES, *OF_IN_HOUSE[backend]]
+        what = f"is not for --backend {backend}" + (", whose requests are timed" if backend == "native" else "")
     for name in wrong:
-        if command.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        if is_said(name):
             raise UsageError(f"{ALIASES.get(name, '--' + name.replace('_', '-'))} {what}")
-    return served
+    return backend if timed else None
 
 
-def make_served_spec(given: Mapping[str, Any], ctxs: tuple[int, ...], out: Path | None, line: str) -> ServedSpec:
+def _is_foreign(model: str | None) -> bool:
+    """Whether one model is named, by folder or hub id, that kleval has no decoder for."""
+    names = options.names(model)
+    if len(names) != 1 or not ("/" in names[0] or Path(names[0]).expanduser().is_dir()):
+        return False
+    from kleval.models.registry import is_native
+
+    return not is_native(names[0])
+
+
+def make_served_spec(
+    given: Mapping[str, Any], backend: str, ctxs: tuple[int, ...], out: Path | None, line: str
+) -> ServedSpec:
     """UsageError for what cannot be asked."""
     from kleval.backends.spec import BackendSpec
     from kleval.profiler.served.spec import DECODE_TOKENS, REPEATS, ServedSpec
 
-    backend = "openai" if given["backend"] == "auto" else given["backend"]
     models = options.names(given["model"])
     if len(models) != 1:
         raise UsageError(f"a served profile is of one model, not {len(models)}: name it with --model")
-    fields = [*OF_ENGINES] if backend == "vllm" else ["base_url", "api", "api_key_env"]
+    fields = [*([] if backend == "openai" else OF_ENGINES), *([] if backend in OF_IN_HOUSE else OF_ADDRESSES)]
     engine = BackendSpec(
         model=models[0],
         backend=backend,
@@ -124,19 +153,17 @@ def parse_concurrency(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def first_lines(event: ev.Started) -> list[str]:
+def first_lines(spec: ServedSpec, event: ev.Started) -> list[str]:
     """What is measured, and where."""
-    from kleval.profiler.served.spec import ServedSpec
+    from kleval.tables.served_summary import software_of
 
-    spec, settings = event.spec, event.settings
-    assert isinstance(spec, ServedSpec)
-    environment = event.environment
-    where = settings.get("base_url") or "vLLM in this process"
-    software = environment.get("server_software") or f"vLLM {environment.get('vllm')}"
+    settings, environment = event.settings, event.environment
+    where = settings.get("base_url") or f"--backend {settings['backend']} in this process"
+    software = software_of(environment)
     prompts = settings["served.prompts"]
     together = ", ".join(map(str, spec.concurrencies))
     return [
-        f"  model     {event.models[0]} at {where} ({software})",
+        f"  model     {next(iter(event.models))} at {where} ({software})",
         f"  ctx       {format_lengths(spec.ctxs)}, prompts of random {'words, as ' if prompts != 'token ids' else ''}{prompts}",
         f"  requests  {together} together, {spec.decode_tokens} tokens each, {spec.repeats} rounds after one that is not counted",
     ]
@@ -156,9 +183,12 @@ def print_served(rows: Sequence[ServedRow], kind: str) -> None:
     for row in rows:
         failed = f"{row.failed} of {row.failed + row.rounds}" if row.failed else "0"
         line = [format_length(row.ctx), "" if row.prompt_tokens is None else f"{row.prompt_tokens:,.0f}"]
-        line += [str(row.concurrency), number(row.ttft_ms), number(row.tpot_ms), number(row.itl_ms_median)]
+        line += [str(row.concurrency), number(row.ttft_ms), ("~" if row.tpot_estimate else "") + number(row.tpot_ms)]
+        line.append(number(row.itl_ms_median))
         line += [number(row.itl_ms_p90), number(row.itl_ms_p99), number(row.e2e_ms)]
         line += [number(row.output_tokens_per_second), percent(row.spread)]
         line += ["not told" if row.cached_tokens is None else f"{row.cached_tokens:,}", failed]
         cells.append(line)
-    print_table(header, cells, kind, "Served model: medians over rounds; p50, p90, p99 of the times between tokens, ms")
+    title = "Served model: medians over rounds; p50, p90, p99 of the times between tokens, ms"
+    title += "; ~ an estimate" if any(row.tpot_estimate for row in rows) else ""
+    print_table(header, cells, kind, title)

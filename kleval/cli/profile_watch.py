@@ -14,9 +14,7 @@ from typing import Any
 from kleval import __version__
 from kleval.cli.console import emit, note, table
 from kleval.cli.profile_table import print_profile
-from kleval.profiler import events as old
 from kleval.profiler.plan import Plan
-from kleval.profiler.result import ProfileResult
 from kleval.profiler.served.spec import ServedSpec
 from kleval.profiler.workload import ProfileSpec
 from kleval.store import Point
@@ -46,26 +44,24 @@ class ProfileWatch:
         if error is not None and self._launched and not self._done and self._json:
             emit("done", status="error", message=" ".join(str(error).split()), out=_text(self._spec.out))
 
-    def __call__(self, event: ev.Event | old.Event) -> None:
+    def __call__(self, event: ev.Event) -> None:
         match event:
-            case ev.Started() | old.Started():
+            case ev.Started():
                 self._start(event)
-            case ev.Phase() | old.Phase():
+            case ev.Phase():
                 self._say(f"  {event.text}")
             case ev.Planned():
                 self._plan(Plan.from_record(event.facts["plan"]), event.n_done, event.repaired)
-            case old.Planned():
-                self._plan(event.plan, event.n_done, event.repaired)
-            case ev.UnitDone(record=Point() as point) | old.PointDone(point=point):
+            case ev.UnitDone(record=Point() as point):
                 self._point(point)
-            case ev.Progress() | old.Progress():
+            case ev.Progress():
                 self._progress(event)
-            case ev.Finished() | old.Finished():
+            case ev.Finished():
                 self._stop()
             case _:
                 pass
 
-    def finish(self, result: ProfileResult | Result) -> None:
+    def finish(self, result: Result) -> None:
         """The tables and files of a profile that has ended; of a dry run, nothing."""
         report, leaderboard = None, None
         if result.out is not None and not self._spec.dry_run and result.counts.get("measured"):
@@ -96,7 +92,7 @@ class ProfileWatch:
             )
         self._say_where(result, report, leaderboard)
 
-    def _start(self, event: ev.Started | old.Started) -> None:
+    def _start(self, event: ev.Started) -> None:
         spec, environment = self._spec, event.environment
         self._launched = True
         if self._json:
@@ -116,15 +112,14 @@ class ProfileWatch:
         if isinstance(spec, ServedSpec):
             from kleval.cli.profile_served import first_lines
 
-            assert isinstance(event, old.Started)
-            for line in first_lines(event):
+            for line in first_lines(spec, event):
                 self._say(line)
         else:
             self._say_native(spec, event)
         if spec.out is not None:
             self._say(f"  out       {spec.out}{' (continued)' if event.continued else ''}")
 
-    def _say_native(self, spec: ProfileSpec, event: ev.Started | old.Started) -> None:
+    def _say_native(self, spec: ProfileSpec, event: ev.Started) -> None:
         environment = event.environment
         where = environment["gpu"] or f"{environment['cpu']}, {environment['threads']} threads"
         self._say(f"  models    {', '.join(event.models)} (random weights)")
@@ -199,16 +194,15 @@ class ProfileWatch:
         if point.failure is not None:
             self._say(f"{point.id} failed: {point.failure['message']}")
 
-    def _progress(self, at: ev.Progress | old.Progress) -> None:
+    def _progress(self, at: ev.Progress) -> None:
         if self._quiet:
             return
         left = "" if at.eta_seconds is None or at.n_done == at.n_total else f", {duration(at.eta_seconds)} to go"
         line = f"{at.n_done}/{at.n_total} points{left}"
         if self._bar is not None:
-            done, total = (
-                (at.work_done, at.work_total) if isinstance(at, ev.Progress) else (at.seconds_done, at.seconds_total)
+            self._bar.update(
+                self._row, total=at.work_total, completed=at.work_done, label=at.label, line=line, refresh=True
             )
-            self._bar.update(self._row, total=total, completed=done, label=at.label, line=line, refresh=True)
         elif at.n_done == at.n_total or time.monotonic() - self._drawn >= PLAIN_EVERY_SECONDS:
             self._drawn = time.monotonic()
             note(f"{line}  ({at.label})")
@@ -226,7 +220,7 @@ class ProfileWatch:
             self._bar.stop()
             self._bar = None
 
-    def _say_where(self, result: ProfileResult | Result, report: Path | None, leaderboard: Path | None) -> None:
+    def _say_where(self, result: Result, report: Path | None, leaderboard: Path | None) -> None:
         if isinstance(self._spec, ServedSpec) and self._spec.dry_run:
             note(f"dry run: nothing was measured; {len(self._planned.points)} rounds")
             return

@@ -1,4 +1,4 @@
-"""Live progress on stderr, drawn from the harness's events: answers, tokens per second, token-weighted time to go.
+"""Live progress on stderr, drawn from events of work: answers, tokens per second, token-weighted time to go.
 
 On a terminal one line is redrawn with rich; elsewhere a plain line is written every few seconds.
 """
@@ -15,7 +15,7 @@ from kleval.cli.console import note
 from kleval.text import duration, format_length
 
 if TYPE_CHECKING:
-    from kleval.harness.events import Progress
+    from kleval.work.events import Progress
 
 PLAIN_EVERY_SECONDS = 5.0
 
@@ -23,8 +23,8 @@ PLAIN_EVERY_SECONDS = 5.0
 def line(at: Progress) -> str:
     """`12/390 answers, 4,100 tokens/s, 3m10s to go, 1 failed`."""
     parts = [f"{at.n_done}/{at.n_total} answers"]
-    if at.tokens_per_second is not None:
-        parts.append(f"{at.tokens_per_second:,.0f} tokens/s")
+    if at.work_per_second is not None:
+        parts.append(f"{at.work_per_second:,.0f} tokens/s")
     if at.n_done < at.n_total and at.eta_seconds is not None:
         parts.append(f"{duration(at.eta_seconds)} to go")
     if at.n_failed:
@@ -57,14 +57,13 @@ class ProgressView:
             self._bar.stop()
             self._bar = None
 
-    def show(self, label: str, at: Progress) -> None:
-        """label: what was answered last."""
+    def show(self, at: Progress) -> None:
         now = time.monotonic()
         if self._bar is not None:
-            self._bar.update(self._row, total=at.tokens_total, completed=at.tokens_done, label=label, line=line(at))
+            self._bar.update(self._row, total=at.work_total, completed=at.work_done, label=at.label, line=line(at))
         elif not self._quiet and (at.n_done >= at.n_total or now - self._drawn >= PLAIN_EVERY_SECONDS):
             self._drawn = now
-            note(f"{line(at)}  ({label})")
+            note(f"{line(at)}  ({at.label})")
 
     def say(self, text: str) -> None:
         """A line that stays, above the bar if there is one."""

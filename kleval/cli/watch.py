@@ -14,12 +14,12 @@ from kleval import __version__
 from kleval.cli.console import emit, note
 from kleval.cli.progress import ProgressView
 from kleval.cli.scores import print_scores
-from kleval.harness import events as ev
-from kleval.text import format_length, format_lengths
+from kleval.text import format_lengths
+from kleval.work import Result
+from kleval.work import events as ev
 
 if TYPE_CHECKING:
-    from kleval.harness.plan import Plan, Skip
-    from kleval.harness.spec import RunResult, RunSpec
+    from kleval.harness.spec import RunSpec
 
 
 class Watch:
@@ -30,7 +30,6 @@ class Watch:
         self._json = as_json
         self._quiet = quiet
         self._view = ProgressView(quiet)
-        self._label = ""
         self._launched = False
         self._done = False
 
@@ -47,23 +46,19 @@ class Watch:
             case ev.Started():
                 self._start(event)
             case ev.Planned():
-                self._plan(event.plan)
-            case ev.Skipped():
-                pass
-            case ev.TaskFailed():
-                note(f"{event.model}, {event.task} at {format_length(event.ctx)}: {event.message}")
-            case ev.Retrying():
-                self._view.say(
-                    f"{event.model}: {event.n_requests} requests again in {event.wait_seconds:.0f}s ({event.message})"
-                )
-            case ev.RowDone():
-                self._label = f"{event.row.model}, {event.row.task} at {format_length(event.row.ctx)}"
+                self._plan(event)
+            case ev.Failed():
+                note(f"{event.label}: {event.message}")
+            case ev.Phase():
+                self._view.say(event.text)
             case ev.Progress():
-                self._view.show(self._label, event)
+                self._view.show(event)
             case ev.Finished():
                 self._view.__exit__(None, None, None)
+            case _:
+                pass
 
-    def finish(self, result: RunResult) -> None:
+    def finish(self, result: Result) -> None:
         """The table and the files of a run that has ended; of a dry run, nothing."""
         report, leaderboard = None, None
         if result.out is not None and not self._spec.dry_run:
@@ -105,23 +100,30 @@ class Watch:
                 backend=spec.backend,
                 device=spec.device,
                 dtype=spec.dtype,
-                out=_text(event.out),
+                out=_text(spec.out),
                 continued=event.continued,
                 dry_run=spec.dry_run,
             )
-        for line in first_lines(spec, event, _opened(event)):
+        for line in first_lines(spec, event, {} if spec.dry_run else event.models):
             note(line)
 
-    def _plan(self, plan: Plan) -> None:
-        left = plan.n - plan.n_answered
-        before = f" ({plan.n_answered:,} of {plan.n:,} are there already)" if plan.n_answered else ""
-        note(f"  work      {left:,} answers{before}, at most {_left_tokens(plan):,} tokens")
-        for line in skipped_lines(plan.skips):
+    def _plan(self, at: ev.Planned) -> None:
+        for text in at.amended:
+            note(f"  amended   {text}")
+        for path in at.repaired:
+            note(f"  repaired  {path}: a line cut short by a kill was removed")
+        for text in at.caveats:
+            note(f"  caveat    {text}")
+        left = at.n_total - at.n_done
+        before = f" ({at.n_done:,} of {at.n_total:,} are there already)" if at.n_done else ""
+        tokens = sum((unit.n - unit.n_done) * unit.weight for unit in at.units)
+        note(f"  work      {left:,} answers{before}, at most {tokens:,.0f} tokens")
+        for line in skipped_lines(at.skips):
             note(f"  skipped   {line}")
         if not self._spec.dry_run:
             self._view.__enter__()
 
-    def _say_where(self, result: RunResult, report: Path | None, leaderboard: Path | None) -> None:
+    def _say_where(self, result: Result, report: Path | None, leaderboard: Path | None) -> None:
         if self._spec.dry_run:
             note("dry run: nothing was asked")
             return
@@ -150,22 +152,9 @@ def first_lines(spec: RunSpec, event: ev.Started, opened: Mapping[str, Mapping[s
         f"  ctx       {format_lengths(spec.ctxs)} tokens of {spec.tokenizer or 'the model'}",
         f"  samples   --limit {spec.limit} per task and length, --repeats {spec.repeats}, {temperature}",
     ]
-    if event.out is not None:
-        lines.append(f"  out       {event.out}{' (continued)' if event.continued else ''}")
-    lines += [f"  amended   {text}" for text in event.amended]
-    lines += [f"  repaired  {path}: a line cut short by a kill was removed" for path in event.repaired]
-    lines += [f"  caveat    {text}" for text in event.caveats]
+    if spec.out is not None:
+        lines.append(f"  out       {spec.out}{' (continued)' if event.continued else ''}")
     return lines
-
-
-def _opened(event: ev.Started) -> dict[str, dict[str, Any]]:
-    """What the run directory says of its models: the backend, device and dtype that `auto` came to."""
-    from kleval.store import RunStore
-
-    if event.out is None or not RunStore.exists(event.out):  # a dry run makes none
-        return {}
-    models: dict[str, dict[str, Any]] = RunStore.open(event.out).manifest["models"]
-    return models
 
 
 def _where(spec: RunSpec, name: str, model: Mapping[str, Any]) -> str:
@@ -174,14 +163,14 @@ def _where(spec: RunSpec, name: str, model: Mapping[str, Any]) -> str:
     return f"{name} (backend {model.get('backend', spec.backend)}, device {device}, dtype {dtype})"
 
 
-def skipped_lines(skips: Sequence[Skip]) -> list[str]:
+def skipped_lines(skips: Sequence[Mapping[str, Any]]) -> list[str]:
     """One line per task and model, its lengths together."""
-    groups: dict[tuple[str, str], list[Skip]] = {}
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for skip in skips:
-        groups.setdefault((skip.model, skip.task), []).append(skip)
+        groups.setdefault((skip["model"], skip["task"]), []).append(skip)
     return [
-        f"{model}, {task} at {format_lengths(tuple(skip.ctx for skip in group))}:"
-        f" needs {max(skip.minimum_tokens for skip in group):,} tokens"
+        f"{model}, {task} at {format_lengths(tuple(skip['ctx'] for skip in group))}:"
+        f" needs {max(skip['minimum_tokens'] for skip in group):,} tokens"
         for (model, task), group in groups.items()
     ]
 
@@ -203,10 +192,6 @@ def _write_files(out: Path) -> tuple[Path, Path]:
 
     runs = [RunStore.open(out)]
     return write_report(runs, out / "report.html"), write_csv(runs, out / "leaderboard.csv")
-
-
-def _left_tokens(plan: Plan) -> int:
-    return sum((cell.n - cell.n_answered) * cell.ctx for cell in plan.cells)
 
 
 def _again(spec: RunSpec) -> str:

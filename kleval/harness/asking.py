@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kleval.harness.earlier import completion_of
+from kleval.text import format_length
 from kleval.tokenization import encode_pair
 from kleval.types import (
     Backend,
@@ -29,6 +30,7 @@ from kleval.types import (
     Tokenizer,
     UsageError,
 )
+from kleval.work.loop import describe
 
 MAX_STEPS = 64
 MAX_WAIT_SECONDS = 30.0
@@ -57,7 +59,7 @@ class Asked:
     """One sample on its way, once per repeat. token_ids: of its prompt + answer prefix in the backend's tokenizer, where
     they are known.
 
-    records: one dict per request that was answered or failed, as kept in the row.
+    records: one dict per request that was answered or failed, as kept in the row. begin_tokens: that the generation budget gave up.
     """
 
     task: Task
@@ -69,10 +71,20 @@ class Asked:
     completions: list[Completion] = field(default_factory=list)
     n_steps: int = 0
     open: int = 0
+    begin_tokens: int = 0
     step_outcomes: dict[int, tuple[Request, int, Outcome]] = field(default_factory=dict)
+    model: str = ""
 
     @property
-    def weight_tokens(self) -> int:
+    def label(self) -> str:
+        return f"{self.model}, {self.task.id} at {format_length(self.sample.ctx)}"
+
+    @property
+    def prompt(self) -> Prompt:
+        return self.sample.prompt
+
+    @property
+    def weight(self) -> int:
         """What it counts for in the progress: prompt and generation budget."""
         return self.sample.prompt_tokens + self.sample.max_new_tokens
 
@@ -237,6 +249,9 @@ def _prepare(request: Request, number: int, asked: Asked, backend: Backend | Non
         new = request.max_new_tokens
         if continuation is not None:
             new = max(new, len(continuation))
+        elif own and policy.counter is None:
+            asked.begin_tokens = _for_begin_token(asked, counted, new)
+            new -= asked.begin_tokens
     except Exception as error:
         return Failure("internal", f"cannot tokenize the request: {describe(error)}")
     if not judging and counted + new > asked.sample.ctx:
@@ -248,6 +263,7 @@ def _prepare(request: Request, number: int, asked: Asked, backend: Backend | Non
     generating = request.kind == "generate"
     return replace(
         request,
+        max_new_tokens=request.max_new_tokens if continuation is not None else new,
         token_ids=ids,
         continuation_ids=continuation,
         seed=request_seed(policy.seed, asked.sample.id, asked.repeat, number),
@@ -256,16 +272,30 @@ def _prepare(request: Request, number: int, asked: Asked, backend: Backend | Non
     )
 
 
+def _for_begin_token(asked: Asked, counted: int, new: int) -> int:
+    """Tokens that the generation budget gives up for a begin token which an official protocol does not count."""
+    over, uncounted = counted + new - asked.sample.ctx, counted - asked.sample.prompt_tokens
+    return over if asked.task.edition == "official" and 0 < over <= uncounted and over < new else 0
+
+
 def _close_step(asked: Asked) -> Failure | None:
     """File the step's outcomes in the requests' order; the first failure among them ends the sample."""
     failure = None
     for _, (request, attempts, outcome) in sorted(asked.step_outcomes.items()):
-        asked.records.append(outcome_record(request, attempts, outcome))
+        record = outcome_record(request, attempts, outcome)
+        asked.records.append(record | _deviations(asked, request))
         if isinstance(outcome, Failure):
             failure = failure or outcome
         else:
             asked.completions.append(outcome)
     return failure
+
+
+def _deviations(asked: Asked, request: Request) -> dict[str, Any]:
+    """What the record of a request says beside its answer: how it was asked otherwise than its protocol has it."""
+    if asked.begin_tokens and same_prompt(request, asked.sample):
+        return {"budget_tokens_for_begin": asked.begin_tokens}
+    return {}
 
 
 def _checked(score: Score, task: Task) -> End:
@@ -298,6 +328,8 @@ def outcome_record(request: Request, attempts: int, outcome: Outcome) -> dict[st
         "finish_reason": outcome.finish_reason,
         "seconds": outcome.seconds,
     }
+    if outcome.notes:
+        record["notes"] = list(outcome.notes)
     if outcome.logprob_sum is not None:
         record |= {"logprob_sum": outcome.logprob_sum, "greedy": outcome.greedy}
     return record
@@ -319,9 +351,3 @@ def encode(tokenizer: Tokenizer, prompt: Prompt, answer_prefix: str) -> tuple[in
 
 def count(tokenizer: Tokenizer, request: Request) -> int:
     return tokenizer.count(tokenizer.render(request.prompt, request.answer_prefix))
-
-
-def describe(error: BaseException) -> str:
-    """An exception as one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__

@@ -9,11 +9,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import kleval
-from kleval.harness.plan import ModelFacts, Plan
+from kleval.harness.plan import ModelFacts
 from kleval.harness.spec import RunSpec
-from kleval.store.machine import commit, cpu_name
-from kleval.store.manifest import now
+from kleval.store.machine import cpu_name
 from kleval.types import Task
 
 # What a backend describes that changes speed and not answers; it may differ when a run continues.
@@ -97,32 +95,23 @@ def model_record(model: ModelFacts) -> dict[str, Any]:
             "name": model.tokenizer.name,
             "digest": model.tokenizer.digest,
             "chat_template_digest": model.tokenizer.chat_template_digest,
+            "begin_token": getattr(model.tokenizer, "begin", ""),
+            "begin_rule": getattr(model.tokenizer, "begin_rule", ""),
         },
         "describe": json.loads(json.dumps(dict(model.describe), default=str)),
     }
 
 
-def make_manifest(spec: RunSpec, tasks: Mapping[str, Task], models: Sequence[ModelFacts], plan: Plan) -> dict[str, Any]:
-    """The fields of run.json (kleval.store.manifest) as they are when a run begins."""
-    here = {"kleval": {"version": kleval.__version__, "commit": commit()}, "hardware": hardware()}
-    started = now()
+def run_facts(spec: RunSpec, tasks: Mapping[str, Task], models: Sequence[ModelFacts]) -> dict[str, Any]:
+    """The fields of run.json (kleval.store.manifest) that are a run's own."""
     return {
-        "status": "running",
-        "started": started,
-        "finished": None,
-        **here,
         "dtype": {model.name: model.describe.get("dtype") for model in models},
-        "spec": spec.record(),
-        "settings": all_settings(spec, tasks, models),
         "models": {model.name: model_record(model) for model in models},
         "tasks": {task_id: task_record(task) for task_id, task in tasks.items()},
         "generation": {"temperature": spec.temperature, "top_p": spec.top_p, "repeats": spec.repeats},
         "seeds": {"seed": spec.seed, "request": "first 31 bits of sha256('seed|sample id|repeat|request number')"},
-        "counts": {"planned": plan.n},
-        "skips": [skip.record() for skip in plan.skips],
         "caveats": caveats(spec, models),
         "comparison": comparison(models),
-        "sessions": [{"started": started, "finished": None, "status": "running", **here}],
     }
 
 

@@ -10,11 +10,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 
-from kleval.harness.manifest import spec_settings
 from kleval.harness.plan import LoadTask, ModelFacts, OpenBackend, model_facts
 from kleval.harness.spec import RunSpec
-from kleval.store import RunStore
-from kleval.store.settings import check
 from kleval.tasks.data import MissingData
 from kleval.types import Backend, Task, Tokenizer, UsageError
 
@@ -50,18 +47,6 @@ def check_permissions(spec: RunSpec, tasks: Mapping[str, Task]) -> None:
             from kleval.sandbox import require
 
             require()
-
-
-def look_at(spec: RunSpec, tasks: Mapping[str, Task]) -> dict[tuple[str, str, int], set[tuple[int, int]]]:
-    """What the run directory already holds, after making sure that it is this command's, before any model is opened."""
-    if spec.out is None:
-        return {}
-    RunStore.check_place(spec.out)
-    if not RunStore.exists(spec.out):
-        return {}
-    store = RunStore.open(spec.out)
-    check(store.manifest["settings"], spec_settings(spec, tasks), spec.out, spec.amend, partial=True)
-    return store.answered_by_cell()
 
 
 def length_tokenizer(spec: RunSpec, load_tokenizer: Callable[[str], Tokenizer] | None) -> Tokenizer | None:

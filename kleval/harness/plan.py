@@ -9,10 +9,11 @@ none is a UsageError naming its minimum. Tokens are estimated as ctx per answer:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from kleval.harness.spec import RunSpec
+from kleval.text import format_length
 from kleval.types import Backend, ContextTooSmall, Sample, Task, Tokenizer, Unfit, UsageError
 
 
@@ -35,55 +36,32 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class PlannedCell:
-    """A task at a length for a model. n: answers (samples x repeats); n_answered of them by earlier sessions."""
+    """A task at a length for a model: a unit of n answers (samples x repeats), n_done of them by earlier sessions."""
 
     model: str
     task: str
     ctx: int
     n: int
-    n_answered: int
+    n_done: int
+
+    optional: ClassVar[bool] = False
+    prompt: ClassVar[None] = None
 
     @property
-    def estimated_tokens(self) -> int:
-        return self.n * self.ctx
-
-
-@dataclass(frozen=True, slots=True)
-class Skip:
-    """n answers that are not asked for: the task, or that many samples of it, do not fit into ctx."""
-
-    model: str
-    task: str
-    ctx: int
-    edition: str
-    protocol: str
-    metric: str
-    n: int
-    reason: str
-    minimum_tokens: int
-
-    def record(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """cells in the order in which they run: by model, then ctx, then task."""
-
-    cells: tuple[PlannedCell, ...]
-    skips: tuple[Skip, ...]
+    def id(self) -> str:
+        return f"{self.model}/{self.task}/{self.ctx}"
 
     @property
-    def n(self) -> int:
-        return sum(cell.n for cell in self.cells)
+    def label(self) -> str:
+        return f"{self.model}, {self.task} at {format_length(self.ctx)}"
 
     @property
-    def n_answered(self) -> int:
-        return sum(cell.n_answered for cell in self.cells)
+    def group(self) -> str:
+        return self.model
 
     @property
-    def estimated_tokens(self) -> int:
-        return sum(cell.estimated_tokens for cell in self.cells)
+    def weight(self) -> float:
+        return float(self.ctx)
 
 
 def model_facts(given: str, backend: Backend, counter: Tokenizer | None) -> ModelFacts:
@@ -103,8 +81,11 @@ def make_plan(
     models: Sequence[ModelFacts],
     tasks: Mapping[str, Task],
     answered: Mapping[tuple[str, str, int], set[tuple[int, int]]],
-) -> Plan:
-    """answered: RunStore.answered_by_cell(), empty for a new run. UsageError when a task fits at no length."""
+) -> tuple[tuple[PlannedCell, ...], tuple[dict[str, Any], ...]]:
+    """Cells in the order in which they run (by model, then ctx, then task), and what does not fit.
+
+    answered: RunStore.answered_by_cell(), empty for a new run. UsageError when a task fits at no length.
+    """
     fits = _Fitting(spec)
     ctxs = sorted(set(spec.ctxs))
     cells, skips = [], []
@@ -118,11 +99,22 @@ def make_plan(
                     cells.append(PlannedCell(model.name, task_id, ctx, n, min(done, n)))
                 else:
                     skips.append(skip(model, task, ctx, n, too_small))
-    return Plan(tuple(cells), tuple(skips))
+    return tuple(cells), tuple(skips)
 
 
-def skip(model: ModelFacts, task: Task, ctx: int, n: int, why: ContextTooSmall) -> Skip:
-    return Skip(model.name, task.id, ctx, task.edition, task.protocol, task.metric, n, str(why), why.minimum_tokens)
+def skip(model: ModelFacts, task: Task, ctx: int, n: int, why: ContextTooSmall) -> dict[str, Any]:
+    """n answers that are not asked for: the task, or that many samples of it, do not fit into ctx."""
+    return {
+        "model": model.name,
+        "task": task.id,
+        "ctx": ctx,
+        "edition": task.edition,
+        "protocol": task.protocol,
+        "metric": task.metric,
+        "n": n,
+        "reason": str(why),
+        "minimum_tokens": why.minimum_tokens,
+    }
 
 
 class _Fitting:

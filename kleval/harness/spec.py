@@ -1,4 +1,4 @@
-"""What a run is asked to do, and what it came to."""
+"""What a run is asked to do: a command as data, checked before anything is opened."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from kleval.store.manifest import Status
 from kleval.types import UsageError
-
-EXIT_CODES: dict[Status, int] = {"complete": 0, "incomplete": 3, "interrupted": 130}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,27 +87,6 @@ class RunSpec:
         """Every field as a JSON value."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
-
-    def tolerated(self, planned: int) -> float:
-        """How many failures leave a run complete."""
-        if self.max_errors is None:
-            return 0
-        return self.max_errors if self.max_errors >= 1 else self.max_errors * planned
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """What a run came to.
-
-    counts: planned, finished, answered, scored, failed, unscored, skipped (answers, that is samples x repeats).
-    message: one line for people, why it is not complete; empty when it is. out: None for a dry run.
-    """
-
-    status: Status
-    exit_code: int
-    out: Path | None
-    counts: dict[str, int] = field(default_factory=dict)
-    message: str = ""
 
 
 def _whole(value: object) -> bool:

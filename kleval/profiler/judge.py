@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kleval.quantiles import spread
 from kleval.store import Point
-from kleval.store.points import METRIC
+from kleval.store.records import METRIC
 
 if TYPE_CHECKING:
     from kleval.models.config import ModelConfig

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kleval.files import usage_errors
 from kleval.profiler.building import WEIGHTS, build, check_memory, shared_weight_bytes
 from kleval.profiler.environment import FREE_SHARE, fingerprint, free_bytes, resolve_device, resolve_dtype
 from kleval.profiler.judge import caveats, checks, noise
@@ -14,7 +15,6 @@ from kleval.profiler.plan import Plan, default_memory_budget, fed_tokens, make_p
 from kleval.profiler.points import PlannedPoint, point_verdict
 from kleval.profiler.workload import ProfileSpec, unique_lengths
 from kleval.store import Point, RunStore
-from kleval.store.files import usage_errors
 from kleval.types import UsageError
 from kleval.work import Job, Result, Session, Verdict, work
 from kleval.work.loop import OnEvent

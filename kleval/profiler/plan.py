@@ -17,7 +17,7 @@ from kleval.profiler.memory import largest_batch
 from kleval.profiler.points import PlannedPoint, machine_point, point_id
 from kleval.profiler.prefill_levels import prefill_repeats
 from kleval.profiler.workload import DECODE_TOKENS, Batch, ProfileSpec, protocol_of, unique_lengths
-from kleval.store.points import Kind
+from kleval.store.records import Kind
 
 if TYPE_CHECKING:
     from kleval.models.config import ModelConfig

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from kleval.store import Point
 from kleval.store.manifest import now
-from kleval.store.points import Kind
+from kleval.store.records import Kind
 from kleval.work import Session, Verdict
 
 Values = dict[str, float | int | None]
@@ -17,7 +17,10 @@ MACHINE = {"copy": "copy bandwidth", "matmul": "matrix rate"}
 
 @dataclass(frozen=True, slots=True)
 class PlannedPoint:
-    """One point to come. seconds: expected, filling included; of a served one its tokens. state_bytes: of the states it holds."""
+    """One point to come. seconds: expected, filling included; 0 of a served one, which weighs the tokens it sends.
+
+    state_bytes: of the states it holds.
+    """
 
     id: str
     kind: Kind
@@ -37,7 +40,7 @@ class PlannedPoint:
 
     @property
     def weight(self) -> float:
-        return self.seconds
+        return float(self.batch * (self.ctx + self.steps)) if self.kind == "served" else self.seconds
 
     @property
     def group(self) -> Hashable:

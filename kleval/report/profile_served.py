@@ -14,6 +14,7 @@ from kleval.report.header import Fact
 from kleval.report.profile_lines import Figure, Line, draw, escaped
 from kleval.report.profile_tables import EMPTY, Cell, Grid, Row
 from kleval.tables.costs import Measure, Profile
+from kleval.tables.served_summary import software_of
 from kleval.text import plural
 
 QUANTITIES = {
@@ -87,10 +88,9 @@ def served_tiles(profile: Profile) -> list[Fact]:
     environment = profile.environments[0] if profile.environments else {}
     sent = [cached for p in counted if (cached := p.values.get("cached_tokens")) is not None]
     where = settings.get("server") or environment.get("gpu") or environment.get("cpu")
-    software = environment.get("server_software") or f"vLLM {environment.get('vllm', '')}".strip()
     return [
         Fact("Prompts, tokens", ", ".join(words.format_length(ctx) for ctx in profile.ctxs("served"))),
-        Fact("Served by", str(software)),
+        Fact("Served by", software_of(environment)),
         Fact("Where", str(where or words.DASH)),
         Fact("Requests together", ", ".join(p.removeprefix("concurrency-") for p in profile.protocols("served"))),
         Fact("Tokens asked of each", str(settings.get("decode_tokens", words.DASH))),

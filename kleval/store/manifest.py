@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from kleval.store import files
+from kleval import files
 from kleval.types import UsageError
 
 SCHEMA_VERSION = 1

@@ -5,42 +5,23 @@ kleval.store.manifest says what is in run.json.
 
 from __future__ import annotations
 
-import contextlib
-import gzip
 import json
 import os
-import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from kleval.store import files, settings
+from kleval import files
+from kleval.store import settings
 from kleval.store.manifest import SCHEMA_VERSION, Manifest, Status, now, read_manifest
-from kleval.store.names import folder_name, row_file, row_file_order
-from kleval.store.points import Point, PointFile
-from kleval.store.rows import Key, Row, from_line, to_line
-from kleval.types import Prompt, UsageError, prompt_hash
+from kleval.store.prompts import Prompts
+from kleval.store.records import Key, Place, Point, R, Records, Row
+from kleval.types import Prompt, UsageError
 
 LOCK_SECONDS = 1.0  # a reader that asks for the status holds the lock for an instant
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where the row of a key is."""
-
-    file: Path
-    offset: int
-    task: str
-    ctx: int
-    index: int
-    failed: bool
-    scored: bool
-    prompt_hash: str
-    max_new_tokens: int
 
 
 class RunStore:
@@ -51,8 +32,10 @@ class RunStore:
         self.repaired: list[Path] = []
         self._lock = lock
         self._manifest: dict[str, Any] | None = None
-        self._index: dict[Key, _Place] | None = None
-        self._points = PointFile(path)
+        self._appender = files.Appender()
+        self._rows, self._points = Records(Row, path, self._appender), Records(Point, path, self._appender)
+        self._prompts = Prompts(path)
+        self._scanned = False
 
     @classmethod
     def open(cls, path: Path) -> RunStore:
@@ -132,30 +115,44 @@ class RunStore:
             return "running"
 
     def update(self, **fields: Any) -> None:
-        """Set fields of the manifest and write it."""
-        self._writable()
+        """Set fields of the manifest and write it, after everything that was appended is on the disk."""
+        self.sync()
         self._manifest = {**self.manifest, **fields}
         data = json.dumps(self._manifest, indent=1, ensure_ascii=False, default=str).encode("utf-8", "replace")
-        files.replace(self.path / "run.json", data + b"\n", self.path / "tmp")
+        path = self.path / "run.json"
+        with files.usage_errors(path), files.replacing(path, drafts=self.path / "tmp") as file:
+            file.buffer.write(data + b"\n")
 
     def append(self, row: Row, prompt: Prompt | None = None) -> None:
-        """Add a row, durable when this returns; prompt, if given, is stored first, once per hash.
+        """Add a row: a kill after this loses nothing, and it is on the disk at the next `sync`, within a second. prompt, if
+        given, is on the disk before it, once per hash.
 
         ValueError when its key has an answer already or it is not a valid row; UsageError when the disk is full (the
         file is as it was before).
         """
         self._writable()
-        earlier = self.index.get(row.key)
-        if earlier is not None and not earlier.failed:
-            raise ValueError(f"{row.key} has an answer already")
-        line = to_line(row)
-        from_line(line)
         if prompt is not None:
-            self.put_prompt(row.prompt_hash, prompt)
-        file = self.path / "samples" / folder_name(row.model) / row_file(row.task, row.ctx)
-        offset = file.stat().st_size if file.exists() else 0
-        files.append_line(file, line)
-        self.index[row.key] = _place(file, offset, row)
+            self.put_prompt(row.model, row.task, row.ctx, row.prompt_hash, prompt)
+            self._prompts.sync(row.prompt_hash)
+        self._rows.append(row)
+
+    def append_point(self, point: Point) -> None:
+        """As `append`, for a measurement: on the disk when this returns, so that no sync falls into the next one."""
+        self._writable()
+        self._points.append(point)
+        self._appender.sync()
+
+    def put_prompt(self, model: str, task: str, ctx: int, digest: str, prompt: Prompt) -> None:
+        """Store what is about to be asked, once per hash. Many put before one `sync` cost one wait for the disk."""
+        self._writable()
+        tokenizer = self.manifest["models"].get(model, {}).get("tokenizer", {})
+        self._prompts.put(task, ctx, str(tokenizer.get("digest", "")), digest, prompt)
+
+    def sync(self) -> None:
+        """Everything that was appended is on the disk when this returns. UsageError when the disk is full."""
+        self._writable()
+        self._prompts.sync()
+        self._appender.sync()
 
     def answered(self, key: Key) -> tuple[str, int] | None:
         """(prompt hash, max_new_tokens) of an answered sample; None when it is yet to be asked, or failed."""
@@ -165,9 +162,9 @@ class RunStore:
     def answered_by_cell(self) -> dict[tuple[str, str, int], set[tuple[int, int]]]:
         """(model, task, ctx) -> (index, repeat) of its answered samples."""
         cells: dict[tuple[str, str, int], set[tuple[int, int]]] = {}
-        for (model, _, repeat), place in self.index.items():
+        for (model, _, _), place in self.index.items():
             if not place.failed:
-                cells.setdefault((model, place.task, place.ctx), set()).add((place.index, repeat))
+                cells.setdefault((model, place.task, place.ctx), set()).add(place.order)
         return cells
 
     def counts(self) -> dict[str, int]:
@@ -186,67 +183,40 @@ class RunStore:
 
     def rows(self) -> Iterator[Row]:
         """One row per key, read one at a time, by model, task, ctx, index and repeat. UsageError for a corrupt one."""
-        index = self.index if self._lock is not None else self._scan()
-        by_file: dict[Path, list[tuple[int, int, int]]] = {}
-        for (_, _, repeat), place in index.items():
-            by_file.setdefault(place.file, []).append((place.index, repeat, place.offset))
-        for file in sorted(by_file, key=row_file_order):
-            with files.usage_errors(file), file.open("rb") as handle:
-                for _, _, offset in sorted(by_file[file]):
-                    handle.seek(offset)
-                    yield from_line(handle.readline())
+        return self._all(self._rows)
 
     def row(self, key: Key) -> Row | None:
         """The row of a key, answered or failed; None when there is none."""
-        place = self.index.get(key)
-        if place is None:
-            return None
-        with files.usage_errors(place.file), place.file.open("rb") as handle:
-            handle.seek(place.offset)
-            return from_line(handle.readline())
-
-    def append_point(self, point: Point) -> None:
-        """As `append`, for a measurement: durable when this returns."""
-        self._writable()
-        self._points.append(point)
+        return self._rows.get(key) if key in self.index else None
 
     def points(self) -> Iterator[Point]:
         """One point per id, in an order that does not depend on when they were measured. UsageError for a corrupt one."""
-        return self._points.points(fresh=self._lock is None)
+        return self._all(self._points)
 
-    def put_prompt(self, digest: str, prompt: Prompt) -> None:
-        path = self._prompt_path(digest)
-        if not path.exists():
-            text = prompt if isinstance(prompt, str) else json.dumps([dict(m) for m in prompt], ensure_ascii=False)
-            data = gzip.compress(text.encode("utf-8", "surrogatepass"), mtime=0)
-            files.replace(path, data, self.path / "tmp")
+    def _all(self, records: Records[R]) -> Iterator[R]:
+        if self._lock is None:
+            records.refresh()
+        yield from records.all()
 
     def read_prompt(self, row: Row) -> Prompt:
         """The prompt of a row, checked against its hash. UsageError when it is missing or damaged."""
-        path = self._prompt_path(row.prompt_hash)
-        try:
-            text = gzip.decompress(path.read_bytes()).decode("utf-8", "surrogatepass")
-        except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read the prompt {path}: {error}") from error
-        if prompt_hash(text, row.answer_prefix) == row.prompt_hash:
-            return text
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            messages = tuple(json.loads(text))
-            if prompt_hash(messages, row.answer_prefix) == row.prompt_hash:
-                return messages
-        raise UsageError(f"the prompt {path} is damaged: it does not have the hash of its name")
+        return self._prompts.read(row.task, row.ctx, row.prompt_hash, row.answer_prefix)
 
     @property
-    def index(self) -> dict[Key, _Place]:
-        if self._index is None:
-            self._index = self._scan()
-        return self._index
+    def index(self) -> dict[Key, Place]:
+        if not self._scanned:
+            self._rows.refresh()
+            self._scanned = True
+        return self._rows.places
 
     def close(self) -> None:
-        """Give the lock back. What was written stays as it is."""
+        """Put what was appended on the disk and give the lock back. UsageError when the disk is full."""
         if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+            try:
+                self.sync()
+            finally:
+                self._lock.release()
+                self._lock = None
 
     def __enter__(self) -> Self:
         return self
@@ -265,12 +235,9 @@ class RunStore:
             for draft in (self.path / "tmp").glob("*"):
                 draft.unlink()
         self._manifest = Manifest.model_validate(manifest).model_dump()
-        for file in sorted(self.path.glob("samples/*/*.jsonl")):
-            if files.cut_torn_line(file):
-                self.repaired.append(file)
-        if self._points.repair():
-            self.repaired.append(self._points.path)
-        self._index = self._scan()
+        self.repaired = [*self._rows.repair(), *self._points.repair(), *self._prompts.repair()]
+        self._points.refresh()
+        self.index  # noqa: B018 - a corrupt row is refused here, not at first use
         self.update()
 
     def _continued(self, old: dict[str, Any], new: dict[str, Any], amend: bool) -> dict[str, Any]:
@@ -287,30 +254,6 @@ class RunStore:
             "sessions": [*old["sessions"], *new.get("sessions", [])],
             "amendments": amendments,
         }
-
-    def _scan(self) -> dict[Key, _Place]:
-        index: dict[Key, _Place] = {}
-        for file in sorted(self.path.glob("samples/*/*.jsonl"), key=row_file_order):
-            offset = 0
-            with files.usage_errors(file), file.open("rb") as handle:
-                for number, line in enumerate(handle, 1):
-                    if not line.endswith(b"\n"):
-                        break  # still being written, or cut off by `create` before anything is appended
-                    try:
-                        row = from_line(line)
-                    except ValueError as error:
-                        raise UsageError(
-                            f"{file} line {number} is not a valid row ({error}): delete that line and run the same "
-                            "command again, which asks its sample again"
-                        ) from error
-                    earlier = index.get(row.key)
-                    if earlier is None or earlier.failed:
-                        index[row.key] = _place(file, offset, row)
-                    offset += len(line)
-        return index
-
-    def _prompt_path(self, digest: str) -> Path:
-        return self.path / "prompts" / digest[:2] / f"{digest}.txt.gz"
 
     def _writable(self) -> None:
         if self._lock is None:
@@ -341,17 +284,3 @@ def _refuse_foreign(path: Path) -> None:
         foreign = sorted(p.name for p in path.iterdir() if p.name not in (".lock", "tmp"))
     if foreign:
         raise UsageError(f"{path} is not empty and not a run (it has {foreign[0]}): give another --out")
-
-
-def _place(file: Path, offset: int, row: Row) -> _Place:
-    return _Place(
-        file,
-        offset,
-        row.task,
-        row.ctx,
-        row.index,
-        row.failed,
-        row.score is not None,
-        row.prompt_hash,
-        row.max_new_tokens,
-    )

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kleval.store.points import METRIC, Point
+from kleval.store.records import METRIC, Point
 
 CLOSED_FORM = {"prefill": "flops", "decode": "bytes_per_step"}
 CONFIDENCE = 0.95

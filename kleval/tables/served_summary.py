@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from statistics import median
 from typing import Any
@@ -14,7 +14,8 @@ from kleval.store import Point
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedRow:
     """Times in ms, None where no round succeeded. rounds, failed: how many did and did not. spread: of TPOT over rounds,
-    (largest - smallest) / median. prompt_tokens: as the server counted, of one request; the other counts are sums over rounds."""
+    (largest - smallest) / median. prompt_tokens: as the server counted, of one request; the other counts are sums over rounds.
+    tpot_estimate: how many tokens the first piece of an answer held was not told. state_bytes: of one sequence."""
 
     model: str
     ctx: int
@@ -37,6 +38,8 @@ class ServedRow:
     output_tokens: int | None = None
     cached_tokens: int | None = None
     failure: str | None = None
+    tpot_estimate: bool = False
+    state_bytes: float | None = None
 
     def record(self) -> dict[str, Any]:
         return asdict(self)
@@ -46,7 +49,7 @@ _SUMS = ("output_tokens", "cached_tokens")
 _MEDIANS = tuple(
     f.name
     for f in fields(ServedRow)
-    if f.name not in (*_SUMS, "model", "ctx", "concurrency", "rounds", "failed", "spread", "failure")
+    if f.name not in (*_SUMS, "model", "ctx", "concurrency", "rounds", "failed", "spread", "failure", "tpot_estimate")
 )
 
 
@@ -77,5 +80,12 @@ def _row(cell: list[Point]) -> ServedRow:
         rounds=len(good),
         failed=len(failures),
         failure=failures[0]["message"] if failures else None,
+        tpot_estimate=any(point.estimate for point in good),
         **values,
     )
+
+
+def software_of(environment: Mapping[str, Any]) -> str:
+    """What served a model, with its version, of a point's environment."""
+    named = environment.get("server_software") or environment.get("software")
+    return str(named or f"vLLM {environment.get('vllm', '')}".strip())

@@ -11,7 +11,7 @@ from typing import Any
 
 from kleval.quantiles import spread
 from kleval.store import Point
-from kleval.store.points import METRIC
+from kleval.store.records import METRIC
 from kleval.tables.ratios import Ratio, choose_baseline, ratios
 
 ORDER = ("prefill", "decode", "memory", "machine")

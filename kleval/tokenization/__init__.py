@@ -6,7 +6,8 @@ by blanks) and ids mean nothing outside the process.
 tiktoken: OpenAI's encodings; files are read from TIKTOKEN_CACHE_DIR when that is set.
 hf: the tokenizer of a model folder: a `tokenizer.json` (Hugging Face tokenizers), or Kimi's `tiktoken.model`, read without
 running code that came with it; with the chat template of the `tokenizer_config.json` or `chat_template.jinja` beside it.
-Special tokens are never added by any of them: what a prompt holds is what is sent.
+`encode` adds no special tokens: what a text holds is what is sent. `render` puts the begin token of the tokenizer's own rule before a
+plain prompt, once (`ModelTokenizer.begin`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from kleval.tokenization.chat import join_prompt
+from kleval.tokenization.chat import Rendered, count_given, join_prompt, split_begin
 from kleval.tokenization.folder import ModelTokenizer
 from kleval.tokenization.hf import HFTokenizer
 from kleval.tokenization.kimi import RANK_FILE, KimiTokenizer
@@ -27,13 +28,16 @@ __all__ = [
     "HFTokenizer",
     "KimiTokenizer",
     "ModelTokenizer",
+    "Rendered",
     "TiktokenTokenizer",
     "WordTokenizer",
+    "count_given",
     "encode_pair",
     "has_tokenizer",
     "join_prompt",
     "load_tokenizer",
     "read_tokenizer",
+    "split_begin",
 ]
 
 KINDS = ("words", "tiktoken:NAME", "hf:PATH")

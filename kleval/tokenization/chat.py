@@ -1,25 +1,58 @@
 """Chat templates: jinja2 in its sandbox, with the helpers that Hugging Face's templates count on.
 
 `raise_exception(message)`, `strftime_now(format)` (the local date, as transformers gives it: a template that prints it makes prompts
-that differ from day to day), the filter `tojson` without HTML escapes, and loop controls.
+that differ from day to day), the filter `tojson` without HTML escapes, loop controls, and
+`{% generation %}`. A template is tried when it is opened: a probe text in each role must be in what it writes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from kleval.types import Message, Prompt, UsageError
+from kleval.types import Message, Prompt, Tokenizer, UsageError
 
 
 def join_prompt(prompt: Prompt, answer_prefix: str) -> str:
     """Prompt and answer prefix without a chat template; messages are their contents joined by newlines."""
     text = prompt if isinstance(prompt, str) else "\n".join(m["content"] for m in prompt)
     return text + answer_prefix
+
+
+class Rendered(str):
+    """A prompt as the model sees it, that begins with a token which the tokenizer adds and no template wrote.
+
+    begin: that token's text. It is encoded apart: some tokenizers cut the first word of a text otherwise behind a special token.
+    """
+
+    begin = ""
+
+    @classmethod
+    def of(cls, begin: str, text: str) -> str:
+        if not begin or text.startswith(begin):
+            return text
+        made = cls(begin + text)
+        made.begin = begin
+        return made
+
+
+def split_begin(rendered: str) -> tuple[str, str]:
+    """The begin token that the tokenizer added ("" where it added none), and the text behind it."""
+    begin: str = getattr(rendered, "begin", "")
+    return begin, str(rendered)[len(begin) :]
+
+
+def count_given(tokenizer: Tokenizer, prompt: Prompt, answer_prefix: str = "") -> int:
+    """Tokens of a prompt whose bytes an official protocol fixes, without the begin token that its scripts do not count.
+
+    The harness takes that token out of the generation budget where ctx has no room left for it.
+    """
+    return tokenizer.count(split_begin(tokenizer.render(prompt, answer_prefix))[1])
 
 
 def find_template(folder: Path, config: Mapping[str, Any]) -> str | None:
@@ -43,22 +76,130 @@ def find_template(folder: Path, config: Mapping[str, Any]) -> str | None:
     return template
 
 
-def render_chat(template: str, messages: Sequence[Message], special: Mapping[str, str]) -> str:
-    """Messages as the model sees them, up to where its answer begins. special: bos_token, eos_token and the like by name.
+class TemplateError(ValueError):
+    """A chat template that cannot render some messages."""
 
-    UsageError when the template refuses, or does what the sandbox forbids. The sandbox keeps a template away from the machine and
-    its ranges below 100,000; how long nested loops take it does not limit.
+
+class ChatTemplate:
+    """A chat template that was tried: what goes in comes out.
+
+    text: the template. special: bos_token, eos_token and the like by name. args: further variables (`enable_thinking`).
+    parts: whether content goes in as a list of parts, because a text does not come out. merges_system: whether the system's text
+    goes before the first user message, because the template takes no such role or drops it.
+    It is tried at its first use. UsageError where a user's message comes out in neither form.
     """
-    import jinja2
 
-    failures = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError, MemoryError)
-    try:
-        return _compile(template).render(
-            messages=[dict(m) for m in messages], add_generation_prompt=True, tools=None, **special
+    def __init__(self, text: str, special: Mapping[str, str], args: Mapping[str, Any] | None = None) -> None:
+        self.text, self.args = text, dict(args or {})
+        self._special = dict(special)
+        self._lost_roles: dict[str, str] = {}
+
+    @cached_property
+    def parts(self) -> bool:
+        user: Message = {"role": "user", "content": f"{_PROBE} 1"}
+        whys = [self._lost((user,), parts) for parts in (False, True)]
+        if all(whys):
+            raise UsageError(whys[0])
+        return bool(whys[0])
+
+    @cached_property
+    def merges_system(self) -> bool:
+        system: Message = {"role": "system", "content": f"{_PROBE} 2"}
+        return bool(self._lost((system, {"role": "user", "content": f"{_PROBE} 1"}), self.parts))
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of the template, and of the arguments where there are some."""
+        made_of = self.text + (f"\0{json.dumps(self.args, sort_keys=True)}" if self.args else "")
+        return hashlib.sha256(made_of.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def deviations(self, prompt: Prompt) -> tuple[str, ...]:
+        """What a prompt is rendered otherwise than it stands."""
+        if isinstance(prompt, str) or not self.merges_system or not any(m["role"] == "system" for m in prompt):
+            return ()
+        return ("the system's text stands before the first user message: the chat template takes no system role",)
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """Messages as the model sees them, up to where its answer begins.
+
+        TemplateError when the template refuses, loses a role's text, or does what the sandbox forbids. The sandbox keeps a template
+        away from the machine and its ranges below 100,000; how long nested loops take it does not limit.
+        """
+        if self.merges_system:
+            messages = _merged(messages)
+        user: Message = {"role": "user", "content": f"{_PROBE} 1"}
+        for role in dict.fromkeys(m["role"] for m in messages if m["role"] not in ("user", "system")):
+            if role not in self._lost_roles:
+                probe: Message = {"role": role, "content": f"{_PROBE} 3"}
+                self._lost_roles[role] = self._lost((user, probe, user), self.parts)
+            if why := self._lost_roles[role]:
+                raise TemplateError(why)
+        return self._render(messages, self.parts)
+
+    def _lost(self, messages: tuple[Message, ...], parts: bool) -> str:
+        """Why messages do not come out as they go in, "" when they do."""
+        try:
+            rendered = self._render(messages, parts)
+        except TemplateError as error:
+            return str(error)
+        missing = [m["role"] for m in messages if m["content"] not in rendered]
+        return f"the tokenizer's chat template leaves out what the {missing[0]} says" if missing else ""
+
+    def _render(self, messages: Sequence[Message], parts: bool) -> str:
+        import jinja2
+
+        failures = (
+            jinja2.TemplateError,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+            LookupError,
+            RecursionError,
+            MemoryError,
         )
-    except failures as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise UsageError(f"the tokenizer's chat template cannot render this prompt: {said}") from error
+        given: list[dict[str, Any]] = [dict(m) for m in messages]
+        if parts:
+            given = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in given]
+        try:
+            values = {"tools": None, **self._special, **self.args}
+            text: str = _compile(self.text).render(messages=given, add_generation_prompt=True, **values)
+            return text
+        except failures as error:
+            said = " ".join(str(error).split()) or type(error).__name__
+            raise TemplateError(f"the tokenizer's chat template cannot render this prompt: {said}") from error
+
+
+_PROBE = "kleval probe"
+
+
+def _merged(messages: Sequence[Message]) -> list[Message]:
+    """The system's texts before the first user message, as vLLM's users and lm-eval do by hand for such templates."""
+    system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
+    others = [m for m in messages if m["role"] != "system"]
+    if not system:
+        return others
+    first = next((i for i, m in enumerate(others) if m["role"] == "user"), None)
+    if first is None:
+        return [{"role": "user", "content": system}, *others]
+    content = f"{system}\n\n{others[first]['content']}"
+    return [*others[:first], {"role": "user", "content": content}, *others[first + 1 :]]
+
+
+@lru_cache(maxsize=1)
+def _generation() -> Any:
+    """The extension for transformers' `{% generation %}`, which marks the assistant's text for training: here its content alone."""
+    import jinja2.ext
+    from jinja2 import nodes
+
+    class Generation(jinja2.ext.Extension):
+        tags = {"generation"}  # noqa: RUF012
+
+        def parse(self, parser: Any) -> list[nodes.Node]:
+            next(parser.stream)
+            body: list[nodes.Node] = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return body
+
+    return Generation
 
 
 @lru_cache(maxsize=8)
@@ -83,7 +224,7 @@ def _compile(template: str) -> Any:
 
     # The result is a prompt, not HTML: escaping would change what the model sees.
     env = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, autoescape=False, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, autoescape=False, extensions=["jinja2.ext.loopcontrols", _generation()]
     )
     env.globals["raise_exception"] = refuse
     env.globals["strftime_now"] = now

@@ -1,4 +1,9 @@
-"""Common part of the tokenizers of model folders: `tokenizer_config.json`, special tokens, chat template."""
+"""Base of the tokenizers of model folders: `tokenizer_config.json`, special tokens, begin token, chat template.
+
+The begin token of a plain prompt follows the tokenizer's own rule, as `transformers` 5 reads it: what the post-processor of
+tokenizer.json puts first, else `bos_token` where the config says `add_bos_token`. Messages that a chat template renders get
+none beyond what the template writes, as transformers and vLLM do it. `begin_with` overrides the rule.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +12,15 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-from kleval.tokenization.chat import join_prompt, render_chat
+from kleval.tokenization.chat import ChatTemplate, Rendered, join_prompt
 from kleval.types import Prompt, UsageError
 
 CONFIG_FILE = "tokenizer_config.json"
+MAP_FILE = "special_tokens_map.json"
+AddBos = Literal["auto", "yes", "no"]
+ADD_BOS: tuple[str, ...] = get_args(AddBos)
 _NAMED = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
@@ -20,17 +28,66 @@ class ModelTokenizer(ABC):
     """kleval.types.Tokenizer of one model. Special tokens in a text are encoded as such: chat templates write them.
 
     eos_id: the token that ends an answer, None when none is known. vocab_size: ids are below it.
+    begin: the text that a plain prompt begins with, "" for none; `render` writes it, once. begin_rule: where that comes from.
+    digest: of the files; with a begin token also of that, since it changes what every plain prompt is.
     """
 
     def __init__(self, name: str, digest: str, config: Mapping[str, Any], template: str | None) -> None:
         self.name = name
-        self.digest = digest
-        self.chat_template_digest = hashlib.sha256(template.encode()).hexdigest() if template else ""
+        self.digest = self.files_digest = digest
         self.eos_id: int | None = None
         self.vocab_size = 0
         self.special = {k: text for k in _NAMED if (text := token_text(config.get(k)))}
+        self.begin = ""
+        self.begin_rule = "none"
+        self._always_begin = False
         self._config = dict(config)
-        self._template = template
+        self.use_template(template)
+
+    def begin_with(self, mode: str) -> None:
+        """Follow the tokenizer's own rule (`auto`), or put its begin token before every prompt (`yes`) or none (`no`).
+
+        UsageError where `yes` finds no `bos_token`.
+        """
+        own = self._own_begin()
+        found, rule = own if own[0] or self._config.get("add_bos_token") is not True else (
+            self.special.get("bos_token", ""), "add_bos_token"
+        )  # fmt: skip
+        if mode == "no":
+            found, rule = "", "--add-bos no"
+        elif mode == "yes":
+            found, rule = found or self.special.get("bos_token", ""), "--add-bos yes"
+            if not found:
+                raise UsageError(f"{self.name} names no bos_token: leave out --add-bos yes")
+        elif mode != "auto":
+            raise UsageError(f"--add-bos is one of {', '.join(ADD_BOS)}, not {mode!r}")
+        self.begin, self.begin_rule, self._always_begin = (
+            found,
+            rule if found or mode == "no" else "none",
+            mode == "yes",
+        )
+        self.digest = (
+            hashlib.sha256(f"{self.files_digest} {found}".encode()).hexdigest() if found else self.files_digest
+        )
+
+    def use_template(self, text: str | None, args: Mapping[str, Any] | None = None) -> None:
+        """Render messages with this chat template (None: joined by newlines) and these arguments."""
+        self.template = ChatTemplate(text, self.special, args) if text else None
+        self.chat_template_digest = self.template.digest if self.template else ""
+
+    def template_args(self, args: Mapping[str, Any]) -> None:
+        """Give the chat template further variables. UsageError where there is no template."""
+        if self.template is None:
+            raise UsageError(f"{self.name} has no chat template: leave out --template-arg")
+        self.use_template(self.template.text, args)
+
+    def deviations(self, prompt: Prompt) -> tuple[str, ...]:
+        """What of a prompt the model sees otherwise than it stands."""
+        return self.template.deviations(prompt) if self.template else ()
+
+    def _own_begin(self) -> tuple[str, str]:
+        """What the tokenizer's files put before a text, and which of them says so."""
+        return "", "none"
 
     @abstractmethod
     def encode(self, text: str) -> list[int]: ...
@@ -42,9 +99,12 @@ class ModelTokenizer(ABC):
         return len(self.encode(text))
 
     def render(self, prompt: Prompt, answer_prefix: str = "") -> str:
-        if isinstance(prompt, str) or self._template is None:
-            return join_prompt(prompt, answer_prefix)
-        return render_chat(self._template, prompt, self.special) + answer_prefix
+        if isinstance(prompt, str) or self.template is None:
+            text, begin = join_prompt(prompt, answer_prefix), self.begin
+        else:
+            text = self.template.render(prompt) + answer_prefix
+            begin = self.begin if self._always_begin else ""
+        return Rendered.of(begin, text)
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -52,21 +112,40 @@ class ModelTokenizer(ABC):
 
     def _save_config(self, folder: Path, **more: Any) -> None:
         values = {**more, **self._config}
-        if self._template is not None:
-            values["chat_template"] = self._template
+        if self.template is not None:
+            values["chat_template"] = self.template.text
         (folder / CONFIG_FILE).write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """tokenizer_config.json of a folder, empty when there is none. UsageError when it cannot be read."""
-    file = folder / CONFIG_FILE
+    """tokenizer_config.json of a folder, with the tokens that only special_tokens_map.json names; empty when there is neither.
+
+    UsageError when one of them cannot be read.
+    """
+    config, named = _read(folder / CONFIG_FILE), _read(folder / MAP_FILE)
+    return {**{key: named[key] for key in _NAMED if named.get(key) and not config.get(key)}, **{
+        key: value for key, value in config.items() if not (key in _NAMED and value is None and named.get(key))
+    }}  # fmt: skip
+
+
+def _read(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{file} cannot be read as JSON: {error}") from error
-    return config if isinstance(config, dict) else {}
+    return values if isinstance(values, dict) else {}
+
+
+def added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, int]:
+    """Tokens that stand beside the vocabulary, with their ids: of `added_tokens_decoder`, and of an older added_tokens.json."""
+    found = {text: i for text, i in _read(folder / "added_tokens.json").items() if isinstance(i, int)}
+    decoder = config.get("added_tokens_decoder")
+    for i, token in (decoder if isinstance(decoder, dict) else {}).items():
+        if str(i).isdigit() and (text := token_text(token)):
+            found[text] = int(i)
+    return found
 
 
 def token_text(token: Any) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kleval.tokenization.chat import find_template
-from kleval.tokenization.folder import ModelTokenizer, read_config
+from kleval.tokenization.chat import find_template, split_begin
+from kleval.tokenization.folder import ModelTokenizer, added_tokens, read_config
 from kleval.types import UsageError
 
 if TYPE_CHECKING:
@@ -22,14 +23,23 @@ class HFTokenizer(ModelTokenizer):
     """
 
     def __init__(
-        self, core: tokenizers.Tokenizer, name: str, digest: str, config: Mapping[str, Any], template: str | None
+        self,
+        core: tokenizers.Tokenizer,
+        name: str,
+        digest: str,
+        config: Mapping[str, Any],
+        template: str | None,
+        added: Mapping[str, int] | None = None,
     ) -> None:
+        """added: tokens that stand beside the vocabulary of core, with their ids."""
         super().__init__(name, digest, config, template)
         core.no_truncation()
         core.no_padding()
         self._core = core
+        _complete(core, added or {}, self.special.values())
         self.vocab_size = core.get_vocab_size(with_added_tokens=True)
         self.eos_id = core.token_to_id(self.special.get("eos_token") or "<|eos|>")
+        self.begin_with("auto")
 
     @classmethod
     def from_file(cls, path: Path, name: str) -> HFTokenizer:
@@ -45,18 +55,50 @@ class HFTokenizer(ModelTokenizer):
         except Exception as error:  # the package raises bare Exceptions
             raise UsageError(f"{name}: {file} is not a tokenizer.json that can be read ({error})") from error
         config = read_config(file.parent)
-        return cls(core, name, hashlib.sha256(raw).hexdigest(), config, find_template(file.parent, config))
+        digest, template = hashlib.sha256(raw).hexdigest(), find_template(file.parent, config)
+        return cls(core, name, digest, config, template, added_tokens(file.parent, config))
+
+    def _own_begin(self) -> tuple[str, str]:
+        with_special = self._core.encode("a", add_special_tokens=True)
+        first = itertools.takewhile(
+            lambda pair: pair[1], zip(with_special.ids, with_special.special_tokens_mask, strict=True)
+        )
+        ids = [i for i, _ in first]
+        texts = [str(self._core.id_to_token(i)) for i in ids]
+        _complete(self._core, {}, texts)
+        return "".join(texts), "post_processor of tokenizer.json" if texts else "none"
 
     def encode(self, text: str) -> list[int]:
-        return self._core.encode(text, add_special_tokens=False).ids
+        begin, rest = split_begin(text)
+        head = self._core.encode(begin, add_special_tokens=False).ids if begin else []
+        return head + self._core.encode(rest, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._core.decode(list(ids), skip_special_tokens=False)
 
     def count(self, text: str) -> int:
         # The "fast" form keeps no character offsets: about half the time and memory on long texts.
-        return len(self._core.encode_batch_fast([text], add_special_tokens=False)[0])
+        parts = [part for part in split_begin(text) if part]
+        return sum(map(len, self._core.encode_batch_fast(parts, add_special_tokens=False)))
 
     def save(self, folder: Path) -> None:
         self._core.save(str(folder / "tokenizer.json"))
         self._save_config(folder, tokenizer_class="PreTrainedTokenizerFast")
+
+
+def _complete(core: tokenizers.Tokenizer, added: Mapping[str, int], special: Iterable[str]) -> None:
+    """Make core cut out the tokens that only the files beside tokenizer.json name, as transformers does.
+
+    Tokens whose id would become another than the files say are left out.
+    """
+    import tokenizers
+
+    known = {token.content for token in core.get_added_tokens_decoder().values()}
+    for text, i in sorted(added.items(), key=lambda item: item[1]):
+        if text not in known and core.token_to_id(text) in (i, None) and (
+            core.token_to_id(text) == i or core.get_vocab_size(with_added_tokens=True) == i
+        ):  # fmt: skip
+            core.add_tokens([tokenizers.AddedToken(text, special=True, normalized=False)])
+    missing = [text for text in special if text not in known and core.token_to_id(text) is not None]
+    if missing:
+        core.add_special_tokens([tokenizers.AddedToken(text, special=True, normalized=False) for text in missing])

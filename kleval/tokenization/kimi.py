@@ -63,6 +63,7 @@ class KimiTokenizer(ModelTokenizer):
         self._ranks = ranks
         self.vocab_size = encoding.n_vocab
         self.eos_id = special.get(self.special.get("eos_token") or "[EOS]")
+        self.begin_with("auto")
 
     @classmethod
     def from_folder(cls, folder: Path, name: str) -> KimiTokenizer:

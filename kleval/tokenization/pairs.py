@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kleval.tokenization.chat import Rendered, split_begin
 from kleval.types import Tokenizer, UsageError
 
 
@@ -13,20 +14,22 @@ def encode_pair(tokenizer: Tokenizer, prompt: str, continuation: str) -> tuple[t
     brings it along. As lm-eval 0.4.13 does it (`TemplateLM._encode_pair`, `loglikelihood`), its numbers depend on it.
     UsageError when the prompt is empty and the tokenizer knows no such token.
     """
+    begin, prompt = split_begin(prompt)
     if not prompt:
         first, ids = prefix_id(tokenizer), tokenizer.encode(continuation)
         return ((first,), tuple(ids)) if ids[:1] != [first] else ((first,), tuple(ids[1:]))
     spaces = len(prompt) - len(prompt.rstrip())
     if spaces:
         prompt, continuation = prompt[:-spaces], prompt[-spaces:] + continuation
-    whole, head = tokenizer.encode(prompt + continuation), tokenizer.encode(prompt)
+    whole = tokenizer.encode(Rendered.of(begin, prompt + continuation))
+    head = tokenizer.encode(Rendered.of(begin, prompt))
     return tuple(head), tuple(whole[len(head) :])
 
 
 def prefix_id(tokenizer: Tokenizer) -> int:
     """The token that stands where a text begins: the tokenizer's beginning of sequence, else its end of sequence."""
     special = getattr(tokenizer, "special", None)
-    text = special.get("bos_token") if isinstance(special, dict) else None
+    text = getattr(tokenizer, "begin", "") or (special.get("bos_token") if isinstance(special, dict) else None)
     if text:
         ids = tokenizer.encode(text)
         if len(ids) == 1:

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from kleval.cli.progress import ProgressView, line
-from kleval.harness.events import Progress
+from kleval.work.events import Progress
 
-HALF = Progress("m", 1, 2, 100, 200, 0, 10.0, 1234.5, 100.0)
-DONE = replace(HALF, n_done=2, tokens_done=200, eta_seconds=0.0, n_failed=1)
+HALF = Progress("task at 1k", 1, 2, 100, 200, 0, 10.0, 1234.5, 100.0)
+DONE = replace(HALF, n_done=2, work_done=200, eta_seconds=0.0, n_failed=1)
 
 
 def test_a_line_has_speed_and_time_to_go() -> None:
@@ -18,7 +18,7 @@ def test_a_line_has_speed_and_time_to_go() -> None:
 
 
 def test_nothing_is_promised_before_anything_is_known() -> None:
-    assert line(replace(HALF, tokens_per_second=None, eta_seconds=None)) == "1/2 answers"
+    assert line(replace(HALF, work_per_second=None, eta_seconds=None)) == "1/2 answers"
 
 
 def test_failures_are_said() -> None:
@@ -27,8 +27,8 @@ def test_failures_are_said() -> None:
 
 def test_plain_lines_are_rare_and_end_with_the_last_answer(capsys: pytest.CaptureFixture[str]) -> None:
     with ProgressView() as view:
-        view.show("task at 1k", HALF)
-        view.show("task at 1k", DONE)
+        view.show(HALF)
+        view.show(DONE)
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err == "2/2 answers, 1,234 tokens/s, 1 failed  (task at 1k)\n"
@@ -37,5 +37,5 @@ def test_plain_lines_are_rare_and_end_with_the_last_answer(capsys: pytest.Captur
 def test_quiet_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     with ProgressView(quiet=True) as view:
         view.say("hello")
-        view.show("task at 1k", DONE)
+        view.show(DONE)
     assert capsys.readouterr() == ("", "")

@@ -113,12 +113,13 @@ def test_the_first_lines_call_only_greedy_what_is(capsys: Capture, tmp_path: Pat
 
 def test_defaults_are_what_the_manual_says(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     from kleval import harness
+    from kleval.work import Result
 
     specs: list[harness.RunSpec] = []
 
-    def run(spec: harness.RunSpec, *rest: Any, **more: Any) -> harness.RunResult:
+    def run(spec: harness.RunSpec, *rest: Any, **more: Any) -> Result:
         specs.append(spec)
-        return harness.RunResult("complete", 0, None)
+        return Result("complete", 0, None)
 
     monkeypatch.setattr(harness, "run", run)
     assert call(["run"]) == 0

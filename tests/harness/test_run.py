@@ -21,9 +21,10 @@ from harness_fakes import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kleval.harness import Finished, Planned, Progress, RowDone, Skipped, Started, run
+from kleval.harness import run
 from kleval.store import RunStore
 from kleval.types import UsageError
+from kleval.work.events import Finished, Planned, Progress, Skipped, Started, UnitDone
 
 
 def test_a_run_answers_every_sample_of_every_task_and_length(tmp_path):
@@ -101,7 +102,7 @@ def test_an_interrupted_run_continued_equals_an_uninterrupted_one(tmp_path_facto
 
     def interrupt(event):
         seen.append(event)
-        if sum(isinstance(e, RowDone) for e in seen) == after:
+        if sum(isinstance(e, UnitDone) for e in seen) == after:
             seen.append(event)
             raise KeyboardInterrupt
 
@@ -136,7 +137,7 @@ def test_a_failure_is_asked_again_by_the_next_run_and_nothing_else(tmp_path):
     assert 0 < len(failed) < first.counts["finished"]
     events = []
     second = go(tmp_path / "run", limit=8, events=events)
-    assert {event.row.key for event in events if isinstance(event, RowDone)} == failed
+    assert {event.record.key for event in events if isinstance(event, UnitDone)} == failed
     assert (second.status, second.counts["failed"]) == ("complete", 0)
     go(tmp_path / "whole", limit=8)
     assert comparable(RunStore.open(tmp_path / "run")) == comparable(RunStore.open(tmp_path / "whole"))
@@ -150,13 +151,13 @@ def test_an_event_stream_begins_begun_and_ends_finished_with_its_tokens_adding_u
     assert [type(event) for event in events].count(Finished) == 1
     assert events[-1] == Finished(result)
     progress = [event for event in events if isinstance(event, Progress)]
-    done = [event.row for event in events if isinstance(event, RowDone)]
+    done = [event.record for event in events if isinstance(event, UnitDone)]
     weights = [row.prompt_tokens + row.max_new_tokens for row in done]
-    assert [event.tokens_done for event in progress] == [sum(weights[: i + 1]) for i in range(len(weights))]
-    assert progress[-1].tokens_done == progress[-1].tokens_total
+    assert [event.work_done for event in progress] == [sum(weights[: i + 1]) for i in range(len(weights))]
+    assert progress[-1].work_done == progress[-1].work_total
     assert (progress[-1].n_done, progress[-1].n_total) == (30, 30)
     assert progress[-1].n_failed == sum(row.failed for row in done)
-    assert all(event.tokens_done <= event.tokens_total for event in progress)
+    assert all(event.work_done <= event.work_total for event in progress)
 
 
 def test_the_tokens_of_a_continued_run_add_up(tmp_path):
@@ -164,14 +165,14 @@ def test_the_tokens_of_a_continued_run_add_up(tmp_path):
     events = []
     go(tmp_path / "run", events=events)
     progress = [event for event in events if isinstance(event, Progress)]
-    assert (progress[-1].n_done, progress[-1].tokens_done) == (30, progress[-1].tokens_total)
+    assert (progress[-1].n_done, progress[-1].work_done) == (30, progress[-1].work_total)
     assert progress[0].n_done > 1
 
 
 def test_a_row_is_on_the_disk_when_its_event_comes(tmp_path):
     def look(event):
-        if isinstance(event, RowDone):
-            assert event.row in rows(tmp_path / "run")
+        if isinstance(event, UnitDone):
+            assert event.record in rows(tmp_path / "run")
 
     assert run(spec(tmp_path / "run"), lambda n: EchoBackend(), loader(OneCall()), look).status == "complete"
 
@@ -243,27 +244,27 @@ def test_a_dry_run_plans_and_writes_nothing(tmp_path):
     result = go(tmp_path / "run", backend, tasks=(OneCall(minimum_tokens=20), TwoStep()), events=events, dry_run=True)
     assert (result.exit_code, result.out, result.counts) == (0, None, {"planned": 15, "answered": 0, "skipped": 5})
     assert [type(event) for event in events] == [Started, Planned, Skipped, Finished]
-    plan = events[1].plan
-    assert plan.estimated_tokens == 5 * 16 + 2 * 5 * 32
-    assert [(cell.ctx, cell.task) for cell in plan.cells] == [(16, "fake/two"), (32, "fake/one"), (32, "fake/two")]
+    units = events[1].units
+    assert sum(unit.n * unit.weight for unit in units) == 5 * 16 + 2 * 5 * 32
+    assert [(cell.ctx, cell.task) for cell in units] == [(16, "fake/two"), (32, "fake/one"), (32, "fake/two")]
     assert backend.batches == []
     assert backend.closed == 1
     assert not (tmp_path / "run").exists()
 
 
 def test_a_full_disk_ends_the_run_with_one_line_and_continues_later(tmp_path, monkeypatch):
-    from kleval.store import files
+    from kleval import files
 
-    real, free = files.append_line, [4]
+    real, free = files.write_all, [4]
 
-    def full(path, line):
-        if free[0] == 0:
-            with files.usage_errors(path):
+    def full(fd, data):
+        if data.startswith(b'{"id"'):  # a row; prompts and the manifest still fit
+            if free[0] == 0:
                 raise OSError(28, "No space left on device")
-        free[0] -= 1
-        real(path, line)
+            free[0] -= 1
+        real(fd, data)
 
-    monkeypatch.setattr(files, "append_line", full)
+    monkeypatch.setattr(files, "write_all", full)
     events = []
     with pytest.raises(UsageError, match=r"disk full at .*run the same command again") as error:
         go(tmp_path / "run", events=events)

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from harness_fakes import Choice, EchoBackend, OneCall, TwoStep, comparable, failing, go, rows
 
-from kleval.harness import Progress, Skipped, TaskFailed
 from kleval.store import RunStore
 from kleval.tables.cells import summarise
 from kleval.types import Failure, Request, Score, Unfit, UsageError
+from kleval.work.events import Failed, Progress, Skipped
 
 
 def test_failures_are_never_counted_as_wrong(tmp_path):
@@ -168,8 +168,8 @@ def test_a_task_that_cannot_make_its_samples_leaves_the_run_incomplete(tmp_path)
     assert result.exit_code == 3
     assert "fake/one could not make its samples at 32 (OSError: data gone)" in result.message
     assert (result.counts["planned"], result.counts["finished"]) == (20, 17)
-    [failed] = [event for event in events if isinstance(event, TaskFailed)]
-    assert (failed.task, failed.ctx) == ("fake/one", 32)
+    [failed] = [event for event in events if isinstance(event, Failed)]
+    assert failed.label == "fake@one, fake/one at 32"
     assert RunStore.open(tmp_path / "run").manifest["errors"][0]["message"] == "OSError: data gone"
     assert go(tmp_path / "run", tasks=(OneCall(), TwoStep())).status == "complete"
 
@@ -192,7 +192,7 @@ def test_a_task_with_fewer_samples_than_asked_is_complete_with_those(tmp_path):
     result = go(tmp_path / "run", tasks=(OneCall(n_available=3),), repeats=2, events=events)
     assert (result.status, result.counts["planned"], result.counts["finished"]) == ("complete", 12, 12)
     last = [event for event in events if isinstance(event, Progress)][-1]
-    assert (last.n_done, last.tokens_done) == (last.n_total, last.tokens_total)
+    assert (last.n_done, last.work_done) == (last.n_total, last.work_total)
     assert go(tmp_path / "run", tasks=(OneCall(n_available=3),), repeats=2).status == "complete"
 
 
@@ -248,7 +248,7 @@ def test_a_task_that_fits_at_some_lengths_is_skipped_at_the_others(tmp_path):
     result = go(tmp_path / "run", tasks=(OneCall(minimum_tokens=20), TwoStep()), events=events, repeats=2)
     assert (result.status, result.counts["planned"], result.counts["skipped"]) == ("complete", 30, 10)
     [skipped] = [event.skip for event in events if isinstance(event, Skipped)]
-    assert (skipped.task, skipped.ctx, skipped.n, skipped.minimum_tokens) == ("fake/one", 16, 10, 20)
+    assert tuple(skipped[name] for name in ("task", "ctx", "n", "minimum_tokens")) == ("fake/one", 16, 10, 20)
     store = RunStore.open(tmp_path / "run")
     [record] = store.manifest["skips"]
     assert record["reason"] == "fake/one needs 20 tokens"
@@ -275,7 +275,7 @@ def test_a_length_that_turns_out_too_small_is_skipped_when_it_comes(tmp_path):
     events = []
     result = go(tmp_path / "run", tasks=(Holes(),), events=events)
     assert (result.status, result.counts["planned"], result.counts["skipped"]) == ("complete", 5, 5)
-    assert [event.skip.ctx for event in events if isinstance(event, Skipped)] == [32]
+    assert [event.skip["ctx"] for event in events if isinstance(event, Skipped)] == [32]
     assert RunStore.open(tmp_path / "run").manifest["skips"][0]["ctx"] == 32
 
 

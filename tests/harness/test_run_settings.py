@@ -1,4 +1,5 @@
 import dataclasses
+import gzip
 
 import pytest
 from harness_fakes import (
@@ -15,9 +16,10 @@ from harness_fakes import (
     spec,
 )
 
-from kleval.harness import RowDone, run
+from kleval.harness import run
 from kleval.store import RunStore
 from kleval.types import Request, UsageError
+from kleval.work.events import UnitDone
 
 
 @pytest.mark.parametrize(
@@ -77,8 +79,8 @@ def test_an_amended_run_asks_only_for_what_is_new_and_equals_one_that_asked_for_
     events = []
     result = go(tmp_path / "run", limit=5, ctxs=(32, 16), repeats=2, amend=True, events=events)
     assert result.status == "complete"
-    assert len([event for event in events if isinstance(event, RowDone)]) == 60 - 6
-    assert set(events[0].amended) == {
+    assert len([event for event in events if isinstance(event, UnitDone)]) == 60 - 6
+    assert set(events[1].amended) == {
         "tasks: fake/one,fake/two -> fake/one,fake/two,fake/choice",
         "ctx: 16 -> 16,32",
         "limit: 3 -> 5",
@@ -124,7 +126,12 @@ def test_several_models_are_asked_the_same(tmp_path):
     assert store.manifest["caveats"] == []
     assert opened == ["two", "one", "two"]
     assert [b.closed for b in backends.values()] == [1, 2]
-    assert len(list((tmp_path / "run").glob("prompts/*/*"))) == 10
+    files = list((tmp_path / "run").glob("prompts/*"))
+    assert len(files) == 2  # one per length, shared by the models
+    prompts = b"".join(gzip.decompress(file.read_bytes()) for file in files)
+    assert sorted(prompts.replace(b"w42", b" w42").split()) == sorted(
+        word for batch in backends["one"].batches for r in batch for word in r.prompt.encode().split()
+    )
 
 
 def test_what_makes_two_models_incomparable_is_said(tmp_path):
@@ -136,7 +143,7 @@ def test_what_makes_two_models_incomparable_is_said(tmp_path):
     run(spec(tmp_path / "run", models=("one", "two")), backends.__getitem__, loader(OneCall()), events.append)
     manifest = RunStore.open(tmp_path / "run").manifest
     assert manifest["comparison"]["same_samples"] is False
-    assert events[0].caveats == tuple(manifest["caveats"])
+    assert events[1].caveats == tuple(manifest["caveats"])
     tokenizers, dtype, device = manifest["caveats"]
     assert "fake@one (fake-words), fake@two (b)" in tokenizers
     assert "float32" in dtype

@@ -14,7 +14,7 @@ from kleval.backends import vllm, vllm_timing
 from kleval.backends.spec import BackendSpec
 from kleval.backends.vllm import VllmBackend
 from kleval.profiler.served import ServedSpec
-from kleval.profiler.served.run import profile_served
+from kleval.profiler.served.job import profile_served
 from kleval.store import RunStore
 from kleval.tokenization import load_tokenizer
 from kleval.types import Request, TimedRequest, Trace

@@ -16,14 +16,14 @@ from kleval.backends.server_address import Server
 from kleval.backends.server_opening import Served
 from kleval.backends.server_timing import _Client, _Received, read_hits
 from kleval.backends.spec import BackendSpec
-from kleval.profiler import events as ev
-from kleval.profiler.result import ProfileResult
 from kleval.profiler.served import ServedSpec
 from kleval.profiler.served.figures import why_not
-from kleval.profiler.served.run import asked_settings, profile_served
+from kleval.profiler.served.job import asked_settings, profile_served
 from kleval.store import Point, RunStore
 from kleval.tables.served_summary import summarise_served
 from kleval.types import Arrival, Failure, Trace, UsageError
+from kleval.work import Result
+from kleval.work import events as ev
 
 
 @pytest.fixture
@@ -34,12 +34,12 @@ def spec(served_server: Any, manner: Any, tmp_path: Path) -> Iterator[ServedSpec
         yield ServedSpec(engine=engine, ctxs=(64,), decode_tokens=6, repeats=2, out=tmp_path / "run")
 
 
-def points(result: ProfileResult) -> list[Point]:
+def points(result: Result) -> list[Point]:
     assert result.out is not None
     return list(RunStore.open(result.out).points())
 
 
-def caveats(result: ProfileResult) -> str:
+def caveats(result: Result) -> str:
     assert result.out is not None
     return " ".join(RunStore.open(result.out).manifest["caveats"])
 
@@ -269,9 +269,9 @@ def test_lengths_beyond_the_models_are_left_out_and_named(spec: ServedSpec, mann
     manner.max_model_len = 100
     result = profile_served(replace(spec, ctxs=(64, 95)))
     assert result.status == "complete"
-    assert [one["ctx"] for one in result.plan.unmeasured] == [95]
     assert result.out is not None
-    assert RunStore.open(result.out).manifest["unmeasured"][0]["reason"] == "95 + 6 tokens, the model takes 100"
+    (one,) = RunStore.open(result.out).manifest["unmeasured"]
+    assert (one["ctx"], one["reason"]) == (95, "95 + 6 tokens, the model takes 100")
     with pytest.raises(UsageError, match="takes 100 tokens, prompt and answer together"):
         profile_served(replace(spec, ctxs=(512,), out=result.out.with_name("other")))
 
@@ -321,7 +321,7 @@ def test_the_key_is_sent_and_never_written(spec: ServedSpec, manner: Any, monkey
 
 def test_interrupted_it_goes_on_with_what_is_left(spec: ServedSpec) -> None:
     def stop(event: ev.Event) -> None:
-        if isinstance(event, ev.PointDone):
+        if isinstance(event, ev.UnitDone):
             raise KeyboardInterrupt
 
     first = profile_served(spec, stop)
@@ -334,7 +334,7 @@ def test_interrupted_it_goes_on_with_what_is_left(spec: ServedSpec) -> None:
 
 
 def test_where_a_loop_is_running_already_it_is_measured_too(spec: ServedSpec) -> None:
-    async def notebook() -> ProfileResult:
+    async def notebook() -> Result:
         return profile_served(spec)
 
     assert asyncio.run(notebook()).status == "complete"
@@ -348,5 +348,5 @@ def test_another_command_on_the_same_directory_is_refused(spec: ServedSpec) -> N
 
 def test_a_dry_run_measures_nothing(spec: ServedSpec, manner: Any) -> None:
     result = profile_served(replace(spec, out=None, dry_run=True))
-    assert [p.steps for p in result.plan.points] == [6, 6]
+    assert [p.steps for p in result.units] == [6, 6]
     assert manner.measured == []

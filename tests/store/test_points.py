@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kleval import files as store_files
 from kleval.store import Point, RunStore
-from kleval.store import files as store_files
-from kleval.store.points import from_line, to_line
+from kleval.store.records import from_line, to_line
 from kleval.types import UsageError
 
 MANIFEST = {
@@ -71,7 +71,7 @@ def test_the_order_of_reading_is_not_that_of_measuring(tmp_path: Path) -> None:
 def test_any_point_is_one_line_that_reads_back(text: str, number: float) -> None:
     line = to_line(point(settings={"text": text}, values={"seconds": number}))
     assert line.count(b"\n") == 1
-    assert from_line(line).values["seconds"] == (number if math.isfinite(number) else None)
+    assert from_line(Point, line).values["seconds"] == (number if math.isfinite(number) else None)
 
 
 def test_a_measured_point_is_never_overwritten(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_reader_cannot_append(tmp_path: Path) -> None:
 
 def test_a_failed_point_has_no_values() -> None:
     with pytest.raises(ValueError, match="values"):
-        from_line(to_line(point(failure={"kind": "internal", "message": "x"})))
+        from_line(Point, to_line(point(failure={"kind": "internal", "message": "x"})))
 
 
 def test_a_directory_of_another_kind_is_refused(tmp_path: Path) -> None:

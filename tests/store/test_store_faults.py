@@ -5,12 +5,13 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 from store_helpers import MANIFEST, create, one_line, row, sample_file
 
+from kleval import files as store_files
 from kleval.store import RunStore
-from kleval.store import files as store_files
 from kleval.types import UsageError
 
 
@@ -28,6 +29,10 @@ class FullDisk:
         part = bytes(data)[: self.free]
         self.free -= len(part)
         return self.real(fd, part)
+
+
+def full(fd):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.mark.parametrize("free", [0, 1, 100])
@@ -49,9 +54,10 @@ def test_a_full_disk_keeps_the_rows_before_and_takes_back_the_part_of_the_row(tm
 def test_a_full_disk_leaves_the_manifest_as_it_was(tmp_path, monkeypatch):
     with create(tmp_path) as store:
         before = (tmp_path / "run.json").read_bytes()
-        FullDisk(monkeypatch, 10)
-        with pytest.raises(UsageError, match="disk full at"):
-            store.update(status="complete")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(UsageError, match="disk full at"):
+                store.update(status="complete")
         assert (tmp_path / "run.json").read_bytes() == before
         assert list((tmp_path / "tmp").iterdir()) == []
 
@@ -106,7 +112,7 @@ def test_an_unreadable_directory_is_one_line(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="names files by /proc")
-def test_a_row_is_synced_to_the_disk_before_it_counts(tmp_path, monkeypatch):
+def test_a_prompt_is_on_the_disk_before_its_row_and_the_row_with_the_next_sync(tmp_path, monkeypatch):
     synced = {}
     real = os.fsync
 
@@ -118,7 +124,38 @@ def test_a_row_is_synced_to_the_disk_before_it_counts(tmp_path, monkeypatch):
         monkeypatch.setattr(os, "fsync", fsync)
         for index in range(2):
             store.append(row(index), f"prompt {index}")
-            file = sample_file(tmp_path)
-            assert synced[str(file)] == file.stat().st_size
-            assert store.answered(row(index).key)
-    assert any(name.endswith(".txt.gz") for name in synced)
+        [prompts] = tmp_path.glob("prompts/*.gz")
+        assert synced == {str(prompts): prompts.stat().st_size, str(prompts.parent): synced[str(prompts.parent)]}
+        store.sync()
+        file = sample_file(tmp_path)
+        assert synced[str(file)] == file.stat().st_size
+
+
+def test_what_was_appended_is_synced_without_being_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_files, "SYNC_SECONDS", 0.01)
+    synced = threading.Event()
+    real = os.fsync
+    with create(tmp_path) as store:
+        monkeypatch.setattr(os, "fsync", lambda fd: (real(fd), synced.set()))
+        store.append(row(0))
+        assert synced.wait(30)
+
+
+def test_a_disk_that_fails_while_nobody_waits_is_told_by_the_next_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_files, "SYNC_SECONDS", 0.01)
+    failed = threading.Event()
+
+    def failing(fd):
+        failed.set()
+        full(fd)
+
+    with create(tmp_path) as store:
+        store.append(row(0))
+        store.sync()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", failing)
+            store.append(row(1))
+            assert failed.wait(30)
+            with pytest.raises(UsageError, match="disk full"):
+                store.sync()
+    assert list(RunStore.open(tmp_path).rows()) == [row(0)]

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_helpers import create, failed, one_line, row, sample_file
 
-from kleval.store import RunStore
-from kleval.store import files as store_files
-from kleval.store.rows import from_line, to_line
+from kleval import files as store_files
+from kleval.store import Row, RunStore
+from kleval.store.records import from_line, to_line
 from kleval.types import UsageError
 
 
@@ -28,7 +28,7 @@ def test_any_text_makes_one_line_that_reads_back(text, number, score):
     one = row(0, score, extracted=text, meta={"n": number})
     line = to_line(one)
     assert line.count(b"\n") == 1
-    back = from_line(line)
+    back = from_line(Row, line)
     assert back.extracted == text.encode("utf-8", "replace").decode()
     assert back.meta["n"] == number if math.isfinite(number) else back.meta["n"] is None
     assert back.score == score
@@ -115,7 +115,7 @@ def test_a_file_cut_at_any_byte_keeps_every_whole_line(tmp_path_factory, data):
 def test_a_torn_line_longer_than_a_block_is_cut(tmp_path):
     file = tmp_path / "x.jsonl"
     file.write_bytes(b"whole\n" + b"y" * 200_000)
-    assert store_files.cut_torn_line(file) == 200_000
+    assert store_files.cut(file, store_files.end_of_lines(file)) == 200_000
     assert file.read_bytes() == b"whole\n"
 
 

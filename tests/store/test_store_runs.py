@@ -1,5 +1,6 @@
 """A run keeps its prompts, is continued and amended by its command, takes no other's place, and is found and read."""
 
+import gzip
 import json
 
 import pytest
@@ -13,7 +14,8 @@ def test_a_prompt_is_stored_once_and_read_back_by_its_hash(tmp_path):
     with create(tmp_path) as store:
         store.append(row(0), "prompt 0")
         store.append(row(0, model="m2"), "prompt 0")
-        assert len(list(tmp_path.glob("prompts/*/*.txt.gz"))) == 1
+        [file] = tmp_path.glob("prompts/*")
+        assert gzip.decompress(file.read_bytes()) == b"prompt 0"
         assert store.read_prompt(row(0)) == "prompt 0"
 
 
@@ -27,19 +29,76 @@ def test_any_prompt_reads_back(tmp_path, prompt):
         assert store.read_prompt(one) == prompt
 
 
+def test_prompts_of_a_task_and_length_share_a_file_by_tokenizer(tmp_path):
+    models = {m: {"tokenizer": {"digest": d * 64}} for m, d in (("m", "a"), ("m2", "a"), ("m3", "b"))}
+    with RunStore.create(tmp_path, {**MANIFEST, "models": models}) as store:
+        for model, index in (("m", 0), ("m", 1), ("m2", 1), ("m3", 2), ("m3", 0)):
+            store.append(row(index, model=model), f"prompt {index}")
+        store.append(row(3, ctx=2048), "prompt 3")
+        store.append(row(3, id="b-3", task="fam/b"), "prompt 3")
+    sizes = {file.name: gzip.decompress(file.read_bytes()) for file in tmp_path.glob("prompts/*")}
+    assert sizes == {
+        "fam__a.1024.aaaaaaaa.gz": b"prompt 0prompt 1",
+        "fam__a.1024.bbbbbbbb.gz": b"prompt 2",
+        "fam__a.2048.aaaaaaaa.gz": b"prompt 3",
+        "fam__b.1024.aaaaaaaa.gz": b"prompt 3",
+    }
+    reader = RunStore.open(tmp_path)
+    assert [reader.read_prompt(r) for r in reader.rows()] == [f"prompt {r.index}" for r in reader.rows()]
+
+
+def test_a_reader_finds_a_prompt_that_was_written_after_it_looked(tmp_path):
+    with create(tmp_path) as store:
+        store.append(row(0), "prompt 0")
+        reader = RunStore.open(tmp_path)
+        assert reader.read_prompt(row(0)) == "prompt 0"
+        store.append(row(1), "prompt 1")
+        assert reader.read_prompt(row(1)) == "prompt 1"
+
+
+@pytest.mark.parametrize("kept", [1, 30, 60, -1])
+def test_a_prompt_cut_short_by_a_kill_is_cut_off_and_stored_again(tmp_path, kept):
+    with create(tmp_path) as store:
+        store.append(row(0), "prompt 0")
+        [file] = tmp_path.glob("prompts/*")
+        whole = file.read_bytes()
+    with create(tmp_path) as store:
+        store.put_prompt("m", "fam/a", 1024, row(1).prompt_hash, "prompt 1")
+    file.write_bytes((whole + file.read_bytes()[len(whole) :])[: len(whole) + kept if kept > 0 else kept])
+    assert RunStore.open(tmp_path).read_prompt(row(0)) == "prompt 0"
+    with create(tmp_path) as store:
+        assert store.repaired == [file]
+        assert file.read_bytes() == whole
+        store.append(row(1), "prompt 1")
+        assert store.read_prompt(row(1)) == "prompt 1"
+
+
+def test_a_prompt_file_damaged_in_its_middle_is_named_and_not_cut(tmp_path):
+    with create(tmp_path) as store:
+        for index in range(3):
+            store.append(row(index), f"prompt {index}")
+    [file] = tmp_path.glob("prompts/*")
+    damaged = b"x" * 60 + file.read_bytes()[60:]
+    file.write_bytes(damaged)
+    with pytest.raises(UsageError, match=r"damaged at byte 0: move it away") as error:
+        create(tmp_path)
+    assert str(file) in one_line(error)
+    assert file.read_bytes() == damaged
+
+
 def test_a_damaged_prompt_is_refused(tmp_path):
     with create(tmp_path) as store:
         store.append(row(0), "prompt 0")
         store.append(row(1), "prompt 1")
-        [a] = tmp_path.glob(f"prompts/*/{row(0).prompt_hash}.txt.gz")
-        [b] = tmp_path.glob(f"prompts/*/{row(1).prompt_hash}.txt.gz")
-        a.write_bytes(b.read_bytes())
-        with pytest.raises(UsageError, match="damaged"):
-            store.read_prompt(row(0))
-        for damaged in (b"nonsense", b.read_bytes()[:10] + b"\xff" * 20):
-            a.write_bytes(damaged)
-            with pytest.raises(UsageError, match="cannot read the prompt"):
-                store.read_prompt(row(0))
+    [file] = tmp_path.glob("prompts/*")
+    whole = file.read_bytes()
+    half = len(whole) // 2
+    file.write_bytes(whole[:56] + whole[half + 56 :] + whole[half:])  # the first's hash, the second's text
+    with pytest.raises(UsageError, match="damaged"):
+        RunStore.open(tmp_path).read_prompt(row(0))
+    file.write_bytes(whole[:64] + b"\xff" * 8 + whole[72:])
+    with pytest.raises(UsageError, match="cannot read the prompt"):
+        RunStore.open(tmp_path).read_prompt(row(0))
 
 
 def test_the_same_command_continues(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kleval.backends.spec import BackendSpec
 from kleval.profiler.served import ServedSpec
-from kleval.profiler.served.run import profile_served
+from kleval.profiler.served.job import profile_served
 from kleval.store import RunStore
 
 
@@ -23,8 +23,8 @@ def test_rounds_on_vllm_have_every_token_that_was_asked_for_and_none_from_a_cach
     )
     result = profile_served(spec)
     assert result.status == "complete", result.message
-    assert [one["ctx"] for one in result.plan.unmeasured] == [251, 251]
     store = RunStore.open(tmp_path / "run")
+    assert [one["ctx"] for one in store.manifest["unmeasured"]] == [251, 251]
     counted = [
         (p.batch, p.values["prompt_tokens"], p.values["output_tokens"], p.values["cached_tokens"])
         for p in store.points()
@@ -33,4 +33,4 @@ def test_rounds_on_vllm_have_every_token_that_was_asked_for_and_none_from_a_cach
     point = next(store.points())
     assert point.values["e2e_ms"] > point.values["ttft_ms"] > 0
     assert point.settings["prefix_caching"] is False
-    assert point.environment["vllm"]
+    assert point.environment["software"].startswith("vLLM ")

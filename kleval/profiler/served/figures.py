@@ -12,10 +12,10 @@ import itertools
 from collections.abc import Sequence
 from statistics import median
 
+from kleval.profiler.points import Values
 from kleval.quantiles import percentile
 from kleval.types import Failure, Trace
 
-Number = int | float | None
 LENGTH_TOLERANCE = (
     0.1  # |counted / asked - 1| of a prompt; beyond it the server has cut it, or words were counted wrongly
 )
@@ -68,7 +68,7 @@ def why_not(trace: Trace, asked: int, ctx: int) -> Failure | None:
     return None
 
 
-def round_values(traces: Sequence[Trace]) -> tuple[dict[str, Number], bool]:
+def round_values(traces: Sequence[Trace]) -> tuple[Values, bool]:
     """Figures of requests sent together, none of which failed, and whether TPOT is an estimate. Times in ms: medians over requests;
     inter-token times over all gaps.
 
@@ -82,7 +82,7 @@ def round_values(traces: Sequence[Trace]) -> tuple[dict[str, Number], bool]:
     between = [1000 * gap for trace in traces for gap in gaps(trace)]
     first, per_token = [1000 * ttft(t) for t in traces], [tpot(t) for t in traces]
     n_out, n_prompt = sum(t.output_tokens or 0 for t in traces), [t.prompt_tokens or 0 for t in traces]
-    values: dict[str, Number] = {
+    values: Values = {
         "ttft_ms": percentile(first, 0.5),
         "ttft_ms_max": max(first),
         "tpot_ms": percentile([1000 * seconds for seconds, _ in per_token], 0.5),

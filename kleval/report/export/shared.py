@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
+from kleval.files import replacing
 from kleval.store import Row, RunStore
 from kleval.tables.cells import Cell
 from kleval.tables.scores import Entrant, Run, expected_tasks
@@ -177,22 +176,14 @@ def write_lines(path: Path, lines: Iterable[bytes]) -> int:
 
     UsageError when that is not possible.
     """
-    count, draft = 0, None
+    count, lines = 0, iter(lines)
+    first = next(lines, None)
+    if first is None:
+        return 0
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            draft = Path(file.name)
-            for line in lines:
-                file.write(line)
-                count += 1
-            file.flush()
-            os.fsync(file.fileno())
-        if count:
-            draft.chmod(0o644)
-            draft.replace(path)
+        with replacing(path) as file:
+            for count, line in enumerate(chain([first], lines), 1):  # noqa: B007 - how many is the answer
+                file.buffer.write(line)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror or error}; free space or give another --out") from error
-    finally:
-        if draft is not None:
-            draft.unlink(missing_ok=True)
     return count

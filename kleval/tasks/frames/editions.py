@@ -19,6 +19,7 @@ from kleval.tasks.draws import own_draws
 from kleval.tasks.fitting import Filled, budget_for, fill
 from kleval.tasks.frames import dataset, hops
 from kleval.tasks.frames.prompts import answer_sentence, context, question_prompt
+from kleval.tokenization import count_given
 from kleval.types import ContextTooSmall, Prompt, Tokenizer, Unfit
 
 OFFICIAL_BUDGET = 1024
@@ -64,7 +65,7 @@ class Official:
                 whole = sum(len(one) for _, one in row.documents)
                 return _unfit(row.index, counted * whole // max(1, chars), ctx, "about ")
         prompt = as_prompt(tokenizer, question_prompt(context(row.documents), row.question))
-        tokens = tokenizer.count(tokenizer.render(prompt))
+        tokens = count_given(tokenizer, prompt)
         if tokens > room:
             return _unfit(row.index, tokens, ctx, "")
         return Question(row.index, prompt, row.question, (row.answer,), tokens, OFFICIAL_BUDGET, row.facts)

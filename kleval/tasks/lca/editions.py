@@ -13,6 +13,7 @@ from kleval.tasks.base import as_prompt
 from kleval.tasks.draws import own_draws
 from kleval.tasks.fitting import Filled, budget_for, fill
 from kleval.tasks.lca import commits, dataset, invented, prompts
+from kleval.tokenization import count_given
 from kleval.types import ContextTooSmall, Prompt, Tokenizer, Unfit
 
 LIBRARY_BUDGET = 2048
@@ -77,7 +78,7 @@ def _official(
     tokenizer: Tokenizer,
     ctx: int,
 ) -> Question | Unfit:
-    tokens = tokenizer.count(tokenizer.render(prompt))
+    tokens = count_given(tokenizer, prompt)
     if tokens + budget > ctx:
         reason = f"{task_id} row {index} takes {tokens} tokens and {budget} for the answer, ctx is {ctx}"
         return Unfit(index, reason, tokens + budget)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kleval.tokenization import Rendered
 from kleval.tokenization.pairs import prefix_id
 from kleval.types import Backend, Completion, Failure, Message, Outcome, Request, UsageError
 
@@ -73,7 +74,8 @@ class KlevalLM(TemplateLM):
         return {"kleval_model": self._backend.model, "kleval_backend": self._backend.describe()}
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        return self._tokenizer.encode(string)
+        begin: str = "" if add_special_tokens is False else getattr(self._tokenizer, "begin", "")
+        return self._tokenizer.encode(Rendered.of(begin, string))
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
         """The template is the tokenizer's own; lm-eval records what this returns."""

@@ -21,6 +21,7 @@ from kleval.tasks.fitting import budget_for, fill_by_characters
 from kleval.tasks.longbench2 import dataset, exams, prompts
 from kleval.tasks.longbench2.scoring import LETTERS
 from kleval.tasks.prose import SENTENCES_VERSION
+from kleval.tokenization import count_given
 from kleval.types import ContextTooSmall, Prompt, Tokenizer, Unfit
 
 OFFICIAL_BUDGET = 128
@@ -53,7 +54,7 @@ def reference(letter: str) -> str:
 
 def _overhead(tokenizer: Tokenizer) -> int:
     """Tokens of the chat template around a message."""
-    return max(0, tokenizer.count(tokenizer.render(as_prompt(tokenizer, "x"))) - tokenizer.count("x"))
+    return max(0, count_given(tokenizer, as_prompt(tokenizer, "x")) - tokenizer.count("x"))
 
 
 def _second_call(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from kleval.tokenization import Rendered
 from kleval.types import Tokenizer
 
 _CHOICES = "Choices:\n(A) $C_A$\n(B) $C_B$\n(C) $C_C$\n(D) $C_D$\n\n"
@@ -69,11 +70,14 @@ def truncated(tokenizer: Tokenizer, text: str, max_len: int) -> tuple[str, int]:
     Official: decode the ids that are kept. Deviation: with a tokenizer that cannot give the text back, the text is cut
     at the characters where those ids begin and end.
     """
-    ids = tokenizer.encode(text)
+    begin: str = getattr(tokenizer, "begin", "")
+    ids = tokenizer.encode(
+        Rendered.of(begin, text)
+    )  # the official `tokenizer.encode` adds it, `skip_special_tokens` takes it off again
     if len(ids) <= max_len:
         return text, 0
-    if tokenizer.decode(ids) == text:
-        return tokenizer.decode(truncated_ids(ids, max_len)), len(ids) - max_len
+    if tokenizer.decode(ids) == begin + text:
+        return tokenizer.decode(truncated_ids(ids, max_len)).removeprefix(begin), len(ids) - max_len
     head = max_len // 2
     return _head(tokenizer, text, head) + _tail(tokenizer, text, max_len - head), len(ids) - max_len
 

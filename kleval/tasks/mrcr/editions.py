@@ -18,6 +18,7 @@ from kleval.tasks.draws import own_draws
 from kleval.tasks.fitting import budget_for, fill_by_characters
 from kleval.tasks.mrcr import bins, conversations, dataset
 from kleval.tasks.prose import SENTENCES_VERSION, essay
+from kleval.tokenization import count_given
 from kleval.types import ContextTooSmall, Message, Tokenizer, Unfit
 
 OFFICIAL_BUDGET = 2000
@@ -64,7 +65,7 @@ class Official:
             # A conversation of a million tokens need not be counted to its end to see that it does not fit into 8k.
             if counted > room * _SLACK + _SLACK_TOKENS:
                 return self._unfit(index, counted * row.facts["n_chars"] // max(1, chars), budget, ctx, "about ")
-        tokens = tokenizer.count(tokenizer.render(row.messages))
+        tokens = count_given(tokenizer, row.messages)
         if tokens > room:
             return self._unfit(index, tokens, budget, ctx, "")
         length = counted + answer_tokens

@@ -21,6 +21,7 @@ from kleval.tasks.ruler.official import DoesNotFit, Fitted
 from kleval.tasks.ruler.scoring import METRICS, postprocess, string_match_all
 from kleval.tasks.ruler.spec import LM_EVAL, PROTOCOL, SPECS, VERSION, Draft, Spec
 from kleval.tasks.sized import OfData
+from kleval.tokenization import count_given
 from kleval.types import Completion, ContextTooSmall, Sample, Score, Tokenizer, UsageError
 
 _LONGEST_TRIED = 1 << 21
@@ -88,6 +89,8 @@ class RulerTask(OneCall, OfData[Edition]):
     def _stream(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[tuple[Fitted, int]]:
         def measure(draft: Draft) -> int:
             prompt, prefix = as_prompt(tokenizer, draft.input), self._prefix(tokenizer, draft)
+            if self.edition == "official":  # the scripts count without special tokens
+                return count_given(tokenizer, prompt, prefix)
             return tokenizer.count(tokenizer.render(prompt, prefix))
 
         return self._made.stream(measure, tokenizer.count, _counts_as(tokenizer), ctx, seed)

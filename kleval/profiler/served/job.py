@@ -1,58 +1,132 @@
-"""Profile of a served model: open a backend, plan rounds, measure, store; safe to kill and to run again, as kleval.profiler.run."""
+"""Profile of a model whose requests are timed: rounds of them on a backend, each on the disk before the next begins. A Job."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import platform
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import kleval
 from kleval.backends.registry import open_backend
 from kleval.backends.spec import BackendSpec
-from kleval.profiler import events as ev
+from kleval.backends.timing import generator
 from kleval.profiler.plan import Plan
-from kleval.profiler.points import PlannedPoint, point_id
-from kleval.profiler.result import ProfileResult, close, result, to_the_end
+from kleval.profiler.points import Outcome, PlannedPoint, point_id, point_verdict
+from kleval.profiler.served.figures import round_failure, round_values, ttft, why_not
 from kleval.profiler.served.prompts import Prompts
-from kleval.profiler.served.session import Session
 from kleval.profiler.served.spec import ServedSpec, safe_url
 from kleval.profiler.workload import unique_lengths
 from kleval.store import Point, RunStore
 from kleval.store.machine import commit, cpu_name
-from kleval.store.manifest import now
-from kleval.store.settings import check
-from kleval.types import Timed, UsageError
+from kleval.types import Failure, Timed, TimedRequest, Trace, UsageError
+from kleval.work import Job, Result, Session, Verdict, work
+from kleval.work.loop import OnEvent
 
+WARMUP_TOKENS = 8
+HOPELESS = ("context_overflow", "bad_request", "prompt_length")  # the next round would end the same way
+MOST_DEAD_ROUNDS = 3  # rounds in succession that ended without any answer
 SEVERAL_TOKENS = 1.05  # tokens per arrival from which on inter-token times are those of groups
 LENGTH_NOTE = 0.01
-OnEvent = Callable[[ev.Event], None]
 
 
-def profile_served(
-    spec: ServedSpec, on_event: OnEvent = lambda event: None, backend: Timed | None = None
-) -> ProfileResult:
-    """Measure what spec says, continuing what its run directory holds. Prints nothing; see kleval.profiler.events.
+def profile_served(spec: ServedSpec, on_event: OnEvent = lambda event: None, backend: Timed | None = None) -> Result:
+    """Measure what spec says, continuing what its run directory holds: `kleval.work.work` says how it ends.
 
     backend: an object to measure in place of the one that spec.engine names; the caller closes it.
-    A KeyboardInterrupt ends the profile with its state saved and is not raised again (exit code 130). UsageError: the model cannot
-    be reached or measured (told before anything is), or the directory belongs to another command.
+    UsageError besides: the model cannot be reached or measured, told before anything is.
     """
-    spec.check()
-    old = None
-    if spec.out is not None:
-        RunStore.check_place(spec.out, "profile")
-        if RunStore.exists(spec.out):
-            old = RunStore.open(spec.out).manifest
-            check(old["settings"], asked_settings(spec), spec.out, partial=True)
-    if backend is not None:
-        return _run(spec, on_event, backend, old)
-    opened = open_timed(spec)
-    try:
-        return _run(spec, on_event, opened, old)
-    finally:
-        opened.close()
+    return work(ServedJob(spec, backend), on_event)
+
+
+class ServedJob(Job):
+    """Rounds of timed requests.
+
+    A group is one length at one concurrency. It begins with a round that is not counted (what is compiled, captured or allocated for
+    the first time is in it), every session anew. A round is as many requests as the concurrency says, submitted together, each
+    with a prompt of its own. A round in which any request failed is a failed point: fewer requests were under way than it is
+    labelled with.
+    """
+
+    spec: ServedSpec
+
+    def __init__(self, spec: ServedSpec, backend: Timed | None = None) -> None:
+        super().__init__(spec)
+        self._given = backend
+        self._told: dict[str, Any] = {}
+        self._dead = 0
+
+    def settings(self) -> dict[str, Any]:
+        """How the backend is spoken to included; nothing of that before it is reached."""
+        return asked_settings(self.spec) | self._told
+
+    @contextlib.contextmanager
+    def open(self, old: RunStore | None) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            if self._given is None:
+                self._backend = open_timed(self.spec)
+                stack.callback(self._backend.close)
+            else:
+                self._backend = self._given
+            self._described, self.environment = describe(self._backend, self.spec.engine)
+            self._told = {f"served.{name}": value for name, value in self._described.items() if name != "server"}
+            self._prompts = Prompts(self._backend, self._described["prompts"], secrets.token_hex(8))
+            self._prompt_seed = f"{self.spec.seed}-{secrets.token_hex(6)}"
+            self.models = {self._backend.model: {}}
+            self._plan = make_plan(self.spec, self._backend)
+            yield
+
+    def units(self, say: Callable[[str], None]) -> tuple[PlannedPoint, ...]:
+        return self._plan.points
+
+    def facts(self) -> dict[str, Any]:
+        name = self._backend.model
+        return {
+            "models": {name: {"name": name, "weights": "served", **self._described}},
+            "plan": self._plan.record(),
+            "unmeasured": list(self._plan.unmeasured),
+            "seeds": {"seed": self.spec.seed},
+            "session": {"prompt_seed": self._prompt_seed},
+        }
+
+    def measure(self, group: Sequence[PlannedPoint], session: Session) -> Iterator[tuple[PlannedPoint, Point]]:
+        shared = {**self._described, "decode_tokens": self.spec.decode_tokens, "prompt_seed": self._prompt_seed}
+        session.progress(group[0], more=" (warming up)")
+        warm, failures = self._ask(group[0], "warm-up", min(group[0].steps, WARMUP_TOKENS))
+        hopeless = [failure for failure in failures if failure is not None and failure.kind in HOPELESS]
+        for planned in group:
+            session.progress(planned)
+            outcome = Outcome({}, failure=round_failure(hopeless[:1])) if hopeless else self._round(planned, warm)
+            yield planned, planned.point(outcome, shared, self.environment)
+            if self._dead == MOST_DEAD_ROUNDS:
+                session.stop(f"{self._dead} rounds in succession had no answer: the rest was not asked")
+                return
+
+    def verdict(self, session: Session) -> Verdict:
+        return point_verdict(session, caveats=caveats(list(session.store.points())))
+
+    def _round(self, planned: PlannedPoint, warm: Sequence[Trace]) -> Outcome:
+        traces, failures = self._ask(planned, str(planned.repeat), planned.steps)
+        dead = all(failure is not None and failure.kind in ("server", "timeout") for failure in failures)
+        self._dead = self._dead + 1 if dead else 0
+        failure = round_failure(failures)
+        if failure is not None:
+            return Outcome({}, failure=failure)
+        values, estimate = round_values(traces)
+        first = [ttft(trace) for trace in warm if trace.arrivals]
+        if first:
+            values["warmup_ttft_ms"] = 1000 * max(first)
+        return Outcome(values, estimate=estimate)
+
+    def _ask(self, planned: PlannedPoint, label: str, n_out: int) -> tuple[list[Trace], list[Failure | None]]:
+        """A round of planned.batch requests, each with a prompt of its own; and what is wrong with each."""
+        place = (self._prompt_seed, planned.ctx, planned.batch, label)
+        requests = [self._prompts.make(planned.ctx, n_out, generator(*place, at)) for at in range(planned.batch)]
+        traces = list(self._backend.timed([TimedRequest(request) for request in requests]))
+        self._prompts.learn(requests, traces)
+        return traces, [why_not(trace, n_out, planned.ctx) for trace in traces]
 
 
 def open_timed(spec: ServedSpec) -> Timed:
@@ -65,32 +139,10 @@ def open_timed(spec: ServedSpec) -> Timed:
     backend = open_backend(engine.model, **engine.settings())
     if not hasattr(backend, "timed"):
         backend.close()
-        raise UsageError(f"--backend {engine.backend} cannot be timed: it has no method `timed` (kleval.types.Timed)")
-    return cast("Timed", backend)
-
-
-def _run(spec: ServedSpec, on_event: OnEvent, backend: Timed, old: Mapping[str, Any] | None) -> ProfileResult:
-    described, environment = describe(backend, spec.engine)
-    prompts = Prompts(backend, described["prompts"], secrets.token_hex(8))
-    settings = asked_settings(spec) | {f"served.{name}": value for name, value in described.items() if name != "server"}
-    plan = make_plan(spec, backend)
-    if old is not None:
-        check(old["settings"], settings, spec.out)
-    on_event(ev.Started(spec, (backend.model,), environment, settings, continued=old is not None))
-    if spec.dry_run:
-        on_event(ev.Planned(plan, 0))
-        return _finish(on_event, result("complete", spec.out, plan, {"planned": len(plan.points)}))
-    assert spec.out is not None
-    prompt_seed = f"{spec.seed}-{secrets.token_hex(6)}"
-    manifest = make_manifest(spec, backend.model, described, plan, settings, environment, prompt_seed)
-    shared = {**described, "decode_tokens": spec.decode_tokens}
-    with RunStore.create(spec.out, manifest) as store:
-        session = Session(backend, prompts, plan, store, on_event, shared, environment, prompt_seed)
-        on_event(ev.Planned(plan, session.n_before, tuple(store.repaired)))
-        ended = to_the_end(
-            session.run, lambda status: close(store, plan, status, caveats(list(store.points())), more=session.gave_up)
+        raise UsageError(
+            f"--backend {engine.backend} cannot be timed: it has no method `timed(requests)`, see kleval.types.Timed"
         )
-    return _finish(on_event, ended)
+    return cast("Timed", backend)
 
 
 def describe(backend: Timed, engine: BackendSpec) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -103,7 +155,7 @@ def describe(backend: Timed, engine: BackendSpec) -> tuple[dict[str, Any], dict[
 
         machine = fingerprint(resolve_device(engine.device))
         del machine["kernels"]  # of kleval's own operators, which the backend names if it uses them
-        environment = machine | environment
+        environment = machine | {"software": described.get("software", engine.backend)} | environment
     return described, environment
 
 
@@ -167,39 +219,6 @@ def client_environment() -> dict[str, Any]:
     }
 
 
-def make_manifest(
-    spec: ServedSpec,
-    model: str,
-    described: Mapping[str, Any],
-    plan: Plan,
-    settings: Mapping[str, Any],
-    environment: Mapping[str, Any],
-    prompt_seed: str,
-) -> dict[str, Any]:
-    """The fields of run.json (kleval.store.manifest) as they are when a profile begins."""
-    started = now()
-    version = {"version": kleval.__version__, "commit": environment["commit"]}
-    session = {"started": started, "finished": None, "status": "running", "kleval": version, "prompt_seed": prompt_seed}
-    return {
-        "kind": "profile",
-        "command": "profile",
-        "status": "running",
-        "started": started,
-        "finished": None,
-        "kleval": version,
-        "hardware": dict(environment),
-        "spec": spec.record(),
-        "settings": dict(settings),
-        "models": {model: {"name": model, "weights": "served", **described}},
-        "plan": plan.record(),
-        "unmeasured": list(plan.unmeasured),
-        "seeds": {"seed": spec.seed},
-        "counts": {"planned": len(plan.points)},
-        "caveats": [],
-        "sessions": [session],
-    }
-
-
 def caveats(points: Iterable[Point]) -> list[str]:
     """What a reader must know before believing the figures, one sentence each."""
     good = [point for point in points if not point.failed]
@@ -237,9 +256,4 @@ def caveats(points: Iterable[Point]) -> list[str]:
         )
     if not good[0].settings.get("ignore_eos"):
         found.append("The server does not take ignore_eos: a round in which an answer ended early is a failure.")
-    return found
-
-
-def _finish(on_event: OnEvent, found: ProfileResult) -> ProfileResult:
-    on_event(ev.Finished(found))
     return found

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kleval.cli.files import replacing
-from kleval.files import write_text
+from kleval.files import replacing, write_text
 from kleval.types import UsageError
 
 

@@ -1,0 +1,278 @@
+"""A run: models asked on tasks at lengths, and what they answer scored. A Job of kleval.work."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from kleval.harness.asking import Asked, Policy, encode, finish
+from kleval.harness.earlier import reusable
+from kleval.harness.filing import make_row
+from kleval.harness.manifest import add_judge, all_settings, hardware, model_record, run_facts, spec_settings
+from kleval.harness.opening import check_permissions, length_tokenizer, load_tasks, open_models
+from kleval.harness.plan import LoadTask, ModelFacts, OpenBackend, PlannedCell, make_plan, model_facts, skip
+from kleval.harness.spec import RunSpec
+from kleval.store import Row, RunStore
+from kleval.tasks.makers import Makers
+from kleval.tasks.sample_cache import SampleCache
+from kleval.types import Backend, ContextTooSmall, Sample, Task, Tokenizer, Unfit, UsageError
+from kleval.work import Job, Result, Session, Verdict, work
+from kleval.work import events as ev
+from kleval.work.loop import OnEvent, describe, tolerated
+
+FIRST_WINDOW = 8
+
+
+def run(
+    spec: RunSpec,
+    open_backend: OpenBackend,
+    load_task: LoadTask,
+    on_event: OnEvent = lambda event: None,
+    load_tokenizer: Callable[[str], Tokenizer] | None = None,
+    open_judge: OpenBackend | None = None,
+) -> Result:
+    """Do what spec says, continuing what its run directory already holds: `kleval.work.work` says how it ends.
+
+    open_backend, load_task: by the names in spec. open_judge: for spec.judge_model; open_backend unless given.
+    load_tokenizer: for spec.tokenizer; kleval.tokenization's unless given. A task that asks a judge announces it with an attribute
+    `needs_judge`, one that runs generated code with `needs_code_execution`, so that what is missing is told before anything is asked.
+    """
+    return work(RunJob(spec, open_backend, load_task, load_tokenizer, open_judge or open_backend), on_event)
+
+
+class RunJob(Job):
+    """Units are cells (a model, a task, a length); a record is one answer."""
+
+    spec: RunSpec
+    kind = "run"
+    command = "run"
+    done_word = "answered"
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        open_backend: OpenBackend,
+        load_task: LoadTask,
+        load_tokenizer: Callable[[str], Tokenizer] | None,
+        open_judge: OpenBackend,
+    ) -> None:
+        super().__init__(spec)
+        self.max_errors, self.amend = spec.max_errors, spec.amend
+        self._open_backend, self._open_judge = open_backend, open_judge
+        self._load_task, self._load_tokenizer = load_task, load_tokenizer
+        self._tasks: dict[str, Task] = {}
+        self._facts: list[ModelFacts] = []
+        self._judge: Backend | None = None
+        self._judge_facts: dict[str, Any] = {}
+        self.errors: list[dict[str, Any]] = []
+        self.failures: Counter[str] = Counter()
+        self.stats: dict[str, dict[str, int]] = {}
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        if not self._tasks:
+            self._tasks = load_tasks(self.spec, self._load_task)
+            check_permissions(self.spec, self._tasks)
+        return self._tasks
+
+    def settings(self) -> dict[str, Any]:
+        """Before the models are open, those of the command and its tasks alone."""
+        if not self._facts:
+            return spec_settings(self.spec, self.tasks)
+        return all_settings(self.spec, self.tasks, self._facts) | self._judge_facts.get("settings", {})
+
+    @contextlib.contextmanager
+    def open(self, old: RunStore | None) -> Iterator[None]:
+        """Open every model once, and the judge; plan. The first model stays open until its turn is over."""
+        spec, tasks = self.spec, self.tasks
+        self._counter = length_tokenizer(spec, self._load_tokenizer)
+        with contextlib.ExitStack() as stack:
+            self._facts, self._first, self._first_open = open_models(spec, self._open_backend, self._counter)
+            stack.enter_context(self._first_open)
+            answered = old.answered_by_cell() if old is not None else {}
+            self._cells, self.skips = make_plan(spec, self._facts, tasks, answered)
+            # Cells that an earlier session finished make no samples again, so what it passed over in them is taken from it.
+            complete = {(cell.model, cell.task, cell.ctx) for cell in self._cells if cell.n_done == cell.n}
+            before = old.manifest["skips"] if old is not None else []
+            self._passed_over = [dict(s) for s in before if (s["model"], s["task"], s["ctx"]) in complete]
+            if spec.judge_model is not None and not spec.dry_run:
+                judge = stack.enter_context(contextlib.closing(self._open_judge(spec.judge_model)))
+                self._judge, self._judge_facts = judge, {"settings": {}}
+                add_judge(self._judge_facts, model_facts(spec.judge_model, judge, None))
+            self._makers = Makers(SampleCache(spec.sample_cache), spec.limit, spec.seed, spec.workers, spec.data_dir)
+            if not spec.dry_run:
+                stack.enter_context(self._makers)
+            self.models = {model.name: model_record(model) for model in self._facts}
+            self.environment = hardware()
+            yield
+
+    def units(self, say: Callable[[str], None]) -> Sequence[PlannedCell]:
+        return self._cells
+
+    def facts(self) -> dict[str, Any]:
+        judge = {name: value for name, value in self._judge_facts.items() if name != "settings"}
+        return {**run_facts(self.spec, self.tasks, self._facts), "skips": list(self.skips), **judge}
+
+    def measure(self, group: Sequence[PlannedCell], session: Session) -> Iterator[tuple[Asked, Row]]:
+        """One model's cells. Two models need not fit into memory together: the first is closed before another is opened."""
+        model = next(model for model in self._facts if model.name == group[0].model)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._first_open)
+            backend = self._first
+            if model is not self._facts[0]:
+                self._first_open.close()
+                backend = stack.enter_context(contextlib.closing(self._open_backend(model.given)))
+            yield from self._ask(model, backend, group, session)
+
+    def _ask(
+        self, model: ModelFacts, backend: Backend, cells: Sequence[PlannedCell], session: Session
+    ) -> Iterator[tuple[Asked, Row]]:
+        def retrying(n: int, seconds: float, message: str) -> None:
+            session.say(f"{model.name}: {n} requests again in {seconds:.0f}s ({message})")
+
+        policy = Policy(
+            seed=self.spec.seed,
+            temperature=self.spec.temperature,
+            top_p=self.spec.top_p,
+            retries=self.spec.retries,
+            retry_seconds=self.spec.retry_seconds,
+            counter=self._counter,
+            sleep=time.sleep,
+            on_retry=retrying,
+        )
+        for window in self._windows(model, backend, cells, session):
+            try:
+                for asked in window:
+                    sample = asked.sample
+                    session.store.put_prompt(model.name, asked.task.id, sample.ctx, sample.prompt_hash, sample.prompt)
+                session.store.sync()
+                for asked, end in finish(window, backend, self._judge, policy):
+                    row = make_row(model.name, asked, end)
+                    if row.failure is not None:
+                        self.failures[row.failure["kind"]] += 1
+                    yield asked, row
+            finally:
+                # What the backend counted while it answered (tokens saved by sharing), of this session.
+                if stats := getattr(backend, "stats", None):
+                    self.stats[model.name] = dict(stats)
+
+    def _windows(
+        self, model: ModelFacts, backend: Backend, cells: Sequence[PlannedCell], session: Session
+    ) -> Iterator[list[Asked]]:
+        """The samples that are still to be asked, made as they are needed, in portions of up to window_tokens.
+
+        The first portions are smaller, so that a run is not silent while its first samples are made.
+        """
+        window: list[Asked] = []
+        tokens, budget = 0, max(1, self.spec.window_tokens // FIRST_WINDOW)
+        # The first is made here, sample by sample, so that asking can begin with its first.
+        self._makers.prepare([(self.tasks[cell.task], model.counter, cell.ctx) for cell in cells[1:]])
+        for cell in cells:
+            for sample in self._samples(model, cell, session):
+                repeats = [r for r in range(self.spec.repeats) if _open(session.store, model, sample, r)]
+                weight = len(repeats) * (sample.prompt_tokens + sample.max_new_tokens)
+                if window and tokens + weight > budget and len(window) >= (self.spec.batch or 1):
+                    yield window
+                    window, tokens, budget = [], 0, min(2 * budget, self.spec.window_tokens)
+                if repeats:
+                    ids = _encode_once(backend.tokenizer, sample)
+                    window += [
+                        Asked(
+                            self.tasks[cell.task],
+                            sample,
+                            repeat,
+                            ids,
+                            _earlier(session.store, model, sample, repeat),
+                            model=model.name,
+                        )
+                        for repeat in repeats
+                    ]
+                    tokens += weight
+                    session.meter.made(len(repeats), cell.ctx, window[-1].weight)
+        if window:
+            yield window
+
+    def _samples(self, model: ModelFacts, cell: PlannedCell, session: Session) -> Iterator[Sample]:
+        """The samples of a cell; what it lacks of those planned leaves the plan, as a skip or an error with its reason."""
+        task, n_made, repeats = self.tasks[cell.task], 0, self.spec.repeats
+        ids: set[str] = set()
+        unfit: list[Unfit] = []
+        try:
+            for sample in self._makers.samples(task, model.counter, cell.ctx):
+                if isinstance(sample, Unfit):
+                    unfit.append(sample)
+                    continue
+                if sample.id in ids:
+                    raise ValueError(f"two samples have the id {sample.id}")
+                ids.add(sample.id)
+                n_made += 1
+                yield sample
+                if n_made == self.spec.limit:
+                    break
+        except ContextTooSmall as error:
+            session.skip(skip(model, task, cell.ctx, cell.n - n_made * repeats, error))
+        except UsageError:
+            raise
+        except Exception as error:
+            failed = ev.Failed(cell.label, describe(error))
+            self.errors.append({"model": model.name, "task": cell.task, "ctx": cell.ctx, "message": failed.message})
+            session.emit(failed)
+            return
+        if unfit:
+            nearest = min(unfit, key=lambda one: one.minimum_tokens)
+            why = ContextTooSmall(nearest.reason, nearest.minimum_tokens)
+            session.skip(skip(model, task, cell.ctx, len(unfit) * repeats, why))
+        session.meter.dropped(cell.n - n_made * repeats, cell.ctx)
+
+    def verdict(self, session: Session) -> Verdict:
+        skips = [*session.skips, *self._passed_over]
+        counts = {
+            "planned": session.meter.n_total,
+            **session.store.counts(),
+            "skipped": sum(record["n"] for record in skips),
+        }
+        missing = counts["planned"] - counts["finished"]
+        whys = [session.stopped] if session.stopped else []
+        if not session.stopped and counts["failed"] > tolerated(self.max_errors, counts["planned"]):
+            kinds = ", ".join(f"{kind} {n}" for kind, n in sorted(self.failures.items()))
+            whys.append(f"{counts['failed']} of {counts['planned']} answers failed ({kinds})")
+        if self.errors:
+            first = self.errors[0]
+            whys.append(f"{first['task']} could not make its samples at {first['ctx']} ({first['message']})")
+        elif missing and not session.stopped:
+            whys.append(f"{missing} of {counts['planned']} answers are missing")
+        problem = f"{'; '.join(whys)}: run the same command again to ask for them again" if whys else ""
+        fields = {"skips": skips, "errors": self.errors, "session": {"backend_stats": self.stats}}
+        return Verdict(counts, problem, fields)
+
+
+def _open(store: RunStore, model: ModelFacts, sample: Sample, repeat: int) -> bool:
+    """Whether a sample is still to be asked. UsageError when the one that was answered under its id is another."""
+    before = store.answered((model.name, sample.id, repeat))
+    if before is None:
+        return True
+    if before != (sample.prompt_hash, sample.max_new_tokens):
+        raise UsageError(
+            f"{store.path} holds an answer to another sample named {sample.id} (its prompt or its generation "
+            "budget was different): give another --out"
+        )
+    return False
+
+
+def _earlier(store: RunStore, model: ModelFacts, sample: Sample, repeat: int) -> Mapping[int, Mapping[str, Any]]:
+    """What stands of a sample's earlier answers though it failed."""
+    row = store.row((model.name, sample.id, repeat))
+    if row is None or (row.prompt_hash, row.max_new_tokens) != (sample.prompt_hash, sample.max_new_tokens):
+        return {}
+    return reusable(row.outcomes)
+
+
+def _encode_once(tokenizer: Tokenizer, sample: Sample) -> tuple[int, ...] | None:
+    """Token ids shared by the repeats of a sample; None when they cannot be made, which its request will tell."""
+    try:
+        return encode(tokenizer, sample.prompt, sample.answer_prefix)
+    except Exception:
+        return None
