@@ -16,7 +16,8 @@ BIN := $(VENV)/bin
 PIP_INSTALL := -m pip -qq --disable-pip-version-check install
 # The second is what pip 25.3 and later build packages with, kleval among them.
 LOCKED := PIP_CONSTRAINT=locks/kleval.txt PIP_BUILD_CONSTRAINT=locks/kleval.txt
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+# By file: what a file's tests share is made once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 .PHONY: help demo test test-slow test-latest test-vllm lint format lock clean
 .DEFAULT_GOAL := help

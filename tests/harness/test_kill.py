@@ -24,6 +24,7 @@ def environment():
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(DRIVER.parent), str(REPOSITORY)])}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork and SIGKILL")
 def test_a_run_killed_at_many_moments_ends_as_one_that_never_was(tmp_path):
     assert drive(tmp_path / "whole", 0, 0) == []

@@ -342,6 +342,7 @@ def large(decoder: Decoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(("how", "share"), [("as-stored", 1.0), ("cast", 0.5)])
 def test_loading_needs_no_more_than_the_model_and_a_portion_of_its_file(how: str, share: float, large: Path) -> None:

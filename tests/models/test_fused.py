@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("triton")
+pytestmark = pytest.mark.slow  # a million operations, each interpreted
 
 SCRIPT = Path(__file__).with_name("interpreted_stepper.py")
 EXACT = ["kimi-linear", "gdn-h", "mla", "kimi-linear-rope", "kimi-linear moe", "gdn-h moe"]

@@ -161,6 +161,7 @@ def test_the_check_of_experts_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.passed, found
 
 
+@pytest.mark.slow
 def test_the_checks_themselves_hold_in_the_interpreter() -> None:
     """All that is ours, at small shapes: the references in the checks are right."""
     pytest.importorskip("triton")

@@ -171,6 +171,7 @@ print("imported:", used)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocked", [(), ("fla",), ("fla", "triton")])
 def test_a_cpu_needs_neither_fla_nor_triton_and_is_not_disturbed_by_them(blocked: tuple[str, ...]) -> None:
     script = DECODE.format(blocked=blocked)

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import shutil
+from functools import partial
 
 import pytest
 from safetensors.torch import load_file
@@ -14,6 +15,12 @@ def out(tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(nano.nano_folder() / name, tmp_path / name)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def few_sentences(monkeypatch):
+    """30,000 of them, made and encoded anew for each training, are most of its time."""
+    monkeypatch.setattr(nano, "Stream", partial(nano.Stream, bank_size=500))
 
 
 RECIPE = nano.Recipe(tokens=1024, tokens_per_batch=256)

@@ -156,6 +156,7 @@ def test_programs_are_read_from_answers_as_they_do(answer: str) -> None:
 CRUXEVAL_UTILS = official_utils("cruxeval")
 
 
+@pytest.mark.slow
 @isolated
 def test_verdicts_are_theirs_to_the_sample(fixtures_dir: Path) -> None:
     """On CRUXEval's own functions: right, wrong and unreadable answers in both directions."""
@@ -180,6 +181,7 @@ def test_verdicts_are_theirs_to_the_sample(fixtures_dir: Path) -> None:
             assert verdict(program).passed == CRUXEVAL_UTILS.check_correctness(program, timeout=3), program
 
 
+@pytest.mark.slow
 @isolated
 def test_scores_are_theirs(tmp_path: Path) -> None:
     (tmp_path / "cruxeval").mkdir()
