@@ -1,4 +1,4 @@
-"""Where a command without --out writes: where the very same command stopped before its end, or a new place."""
+"""Run directory of a command without --out: where the very same command stopped before its end, or a new place."""
 
 from __future__ import annotations
 

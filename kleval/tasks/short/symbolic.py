@@ -1,4 +1,4 @@
-"""Whether two mathematical answers have the same value, by math-verify (sympy): LaTeX is parsed, nothing of it is evaluated as Python.
+"""Equality of two mathematical answers in value, by math-verify (sympy): LaTeX is parsed, nothing of it is evaluated as Python.
 
 Answers come from models, and sympy may take forever, or the machine's memory, for `9^{9^{9^9}}`; its own timeouts are alarms,
 which other threads cannot use and which long multiplications do not hear. So one process is kept that compares, with bounded
