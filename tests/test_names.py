@@ -13,7 +13,6 @@ LEFT = {
     *(f"harness/{name}.py" for name in ("earlier", "events", "manifest", "opening", "progress", "spec")),
     *(f"profiler/{name}.py" for name in ("__init__", "bench", "events", "judge", "plan", "result", "workload")),
     *(f"profiler/served/{name}.py" for name in ("__init__", "spec")),
-    *(f"report/{name}.py" for name in ("export/shared", "views")),
     *(f"tables/{name}.py" for name in ("costs", "ratios", "ruler", "scores")),
 }
 
