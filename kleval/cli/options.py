@@ -95,6 +95,11 @@ api = option(
     show_default=True,
     help="Which endpoint of the server is asked.",
 )
+hardware = option(
+    "--hardware",
+    metavar="TEXT",
+    help="What the server runs on, like '8x H200': recorded, and compared when costs join scores.",
+)
 api_key_env = option(
     "--api-key-env",
     default="OPENAI_API_KEY",

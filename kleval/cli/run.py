@@ -24,7 +24,7 @@ DEFAULT_LIMIT = 10
 # What of a command line a backend is opened with, besides the model, the backend and the server.
 ENGINE_SETTINGS = (
     *("device", "dtype", "batch", "memory_budget", "share_prefixes", "trust_remote_code", "engine_args", "tp"),
-    *("max_model_len", "api", "api_key_env", "concurrency", "request_timeout", "timeout", "tokenizer"),
+    *("max_model_len", "api", "api_key_env", "concurrency", "request_timeout", "timeout", "tokenizer", "hardware"),
 )
 
 
@@ -56,6 +56,7 @@ ENGINE_SETTINGS = (
 @options.base_url
 @options.api
 @options.api_key_env
+@options.hardware
 @options.option(
     "--concurrency",
     type=click.IntRange(min=1),
