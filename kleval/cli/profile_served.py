@@ -36,7 +36,6 @@ def served_options(command: F) -> F:
                 "--backend",
                 envvar="KLEVAL_PROFILE_BACKEND",
                 default="auto",
-                show_default=True,
                 help="native; or what answers requests that are timed: openai (a server), vllm, hf, one of your own."
                 " auto is openai with --base-url, hf for models that native has not.",
             ),
@@ -50,7 +49,6 @@ def served_options(command: F) -> F:
                 "--concurrency",
                 envvar="KLEVAL_PROFILE_CONCURRENCY",
                 default="1",
-                show_default=True,
                 metavar="N,…",
                 help="How many requests are sent together to a served model.",
             ),

@@ -32,9 +32,7 @@ ENGINE_SETTINGS = (
 @options.model
 @options.option("--suite", metavar="NAME", help="A named list of tasks; see kleval ls suites.  [default: long]")
 @options.option("--tasks", metavar="NAMES", help="Tasks or families, comma-separated, instead of a suite.")
-@options.option(
-    "--ctx", default=DEFAULT_CTX, show_default=True, metavar="LENGTHS", help="Lengths: 4k,128k,1m or 4k-1m*2."
-)
+@options.option("--ctx", default=DEFAULT_CTX, metavar="LENGTHS", help="Lengths: 4k,128k,1m or 4k-1m*2.")
 @options.limit
 @options.edition
 @options.protocol
@@ -42,7 +40,7 @@ ENGINE_SETTINGS = (
 @options.option(
     "--temperature", type=click.FloatRange(min=0), metavar="T", help="0 is greedy.  [default: the task's, greedy]"
 )
-@options.option("--repeats", type=click.IntRange(min=1), default=1, show_default=True, help="Answers per sample.")
+@options.option("--repeats", type=click.IntRange(min=1), default=1, help="Answers per sample.")
 @options.option(
     "--judge-model",
     metavar="NAME",
@@ -61,7 +59,6 @@ ENGINE_SETTINGS = (
     "--concurrency",
     type=click.IntRange(min=1),
     default=16,
-    show_default=True,
     metavar="N",
     help="Most requests in flight at a server; fewer while it says 429.",
 )
@@ -84,7 +81,6 @@ ENGINE_SETTINGS = (
 @options.option(
     "--share-prefixes/--no-share-prefixes",
     default=True,
-    show_default=True,
     help="Run what prompts have in common through the model once; scores stay the same.",
 )
 @options.option(
