@@ -110,7 +110,11 @@ class OpenAIBackend:
             "tokenizer_sha256": self.tokenizer.digest,
             "max_ctx": self.max_ctx,
             "concurrency": self._pace.most,
+            **self._hardware(),
         }
+
+    def _hardware(self) -> dict[str, str]:
+        return {"hardware": self._spec.hardware} if self._spec.hardware else {}
 
     def close(self) -> None:
         """Nothing is held between calls of `run`; of `timed` connections are."""
@@ -127,7 +131,7 @@ class OpenAIBackend:
         return not self._dialect.is_chat(request)
 
     def describe_timed(self) -> dict[str, Any]:
-        return self._timing().describe()
+        return self._timing().describe() | self._hardware()
 
     def vocabulary(self) -> Sequence[int]:
         """Empty where prompts are sent as text."""

@@ -22,6 +22,7 @@ SPEED_ONLY = {
     "memory_budget_bytes",
     "threads",
     "concurrency",
+    "hardware",
     "prefill_chunk",
     "share_prefixes",
     "batches",
