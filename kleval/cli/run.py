@@ -42,6 +42,19 @@ ENGINE_SETTINGS = (
 )
 @options.option("--repeats", type=click.IntRange(min=1), default=1, help="Answers per sample.")
 @options.option(
+    "--max-new-tokens",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Raise generation budgets to N tokens, so that a model has room to think; prompts leave that much of ctx.",
+)
+@options.option(
+    "--reasoning",
+    default="auto",
+    show_default=True,
+    metavar="auto|off|TAG",
+    help="What is told apart from an answer: reasoning between any known tags, none, or between tags of that name.",
+)
+@options.option(
     "--judge-model",
     metavar="NAME",
     help="The model that judges answers, where a task is scored by one; see --protocol.",
@@ -182,6 +195,8 @@ def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
         allow_code_execution=given["allow_code_execution"],
         seed=given["seed"],
         temperature=temperature,
+        max_new_tokens=given["max_new_tokens"],
+        reasoning=given["reasoning"],
         tokenizer=given["tokenizer"],
         backend=given["backend"],
         device=given["device"],
