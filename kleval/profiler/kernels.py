@@ -1,4 +1,4 @@
-"""Profile of single operators, `kleval profile kernels`, at the shape of the paper's Fig. 2 (batch 1, 16 heads of 128) and others. A Job.
+"""Profile of single operators, at the shape of the paper's Fig. 2 (batch 1, 16 heads of 128) and others. A Job of kleval.work.
 
 Lengths ascend, and at each length the operators take turns (A B C D, A B C D), one point per turn: the median and p90 of several
 calls after a warm-up that is timed apart. What would not fit into the time budget, judged by how long the operator took at
