@@ -26,8 +26,8 @@ from typing import Any
 from kleval.tasks import data, datafile, tables
 from kleval.tasks.registry import check_protocol
 from kleval.tasks.short import builtin, shapes
-from kleval.tasks.short.items.reasoning import program_text
 from kleval.tasks.short.items.sums import LEVELS
+from kleval.tasks.short.items.written import program_text
 from kleval.tasks.short.question import Benchmark, Item, Shape, lettered
 from kleval.tasks.short.task import ShortTask
 from kleval.types import Task, UsageError
