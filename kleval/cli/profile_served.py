@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from kleval.work import events as ev
 
 F = TypeVar("F", bound=Callable[..., Any])
-OF_SERVERS = ("base_url", "api", "api_key_env", "concurrency", "request_timeout")
+OF_SERVERS = ("base_url", "api", "api_key_env", "hardware", "concurrency", "request_timeout")
 OF_ENGINES = ("engine_args", "tp", "max_model_len", "trust_remote_code", "device", "dtype", "memory_budget")
 OF_NATIVE = ("batch", "prefill", "chunk_tokens", "time_budget", "memory_budget", "device", "dtype")
-OF_ADDRESSES = ("base_url", "api", "api_key_env")
+OF_ADDRESSES = ("base_url", "api", "api_key_env", "hardware")
 # Backends in this process, and what they have no use for.
 OF_IN_HOUSE: dict[str, tuple[str, ...]] = {"native": ("max_model_len",), "hf": ("max_model_len",), "vllm": ()}
 ALIASES = {"engine_args": "--engine-arg"}
@@ -36,7 +36,6 @@ def served_options(command: F) -> F:
                 "--backend",
                 envvar="KLEVAL_PROFILE_BACKEND",
                 default="auto",
-                show_default=True,
                 help="native; or what answers requests that are timed: openai (a server), vllm, hf, one of your own."
                 " auto is openai with --base-url, hf for models that native has not.",
             ),
@@ -50,12 +49,12 @@ def served_options(command: F) -> F:
                 "--concurrency",
                 envvar="KLEVAL_PROFILE_CONCURRENCY",
                 default="1",
-                show_default=True,
                 metavar="N,…",
                 help="How many requests are sent together to a served model.",
             ),
             options.api,
             options.api_key_env,
+            options.hardware,
             options.request_timeout,
             options.engine_args,
             options.tp,

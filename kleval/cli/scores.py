@@ -83,6 +83,7 @@ def broken_lines(group: Sequence[Cell], below: Sequence[Cell]) -> list[str]:
         here = [cell for cell in group if cell.ctx == ctx]
         texts = sum(cell.n_texts for cell in here)
         names = {"n_cut": "cut by the budget", "n_empty": "empty", "n_looped": "looping to the end"}
+        names["n_reasoning_cut"] = "without an answer behind their reasoning"
         counts = {what: sum(getattr(cell, name) for cell in here) for name, what in names.items()}
         said = [f"{n} {what} ({n / texts:.0%})" for what, n in counts.items() if n]
         if not said:

@@ -87,7 +87,7 @@ def served_tiles(profile: Profile) -> list[Fact]:
     settings = next((p.settings for p in counted), {})
     environment = profile.environments[0] if profile.environments else {}
     sent = [cached for p in counted if (cached := p.values.get("cached_tokens")) is not None]
-    where = settings.get("server") or environment.get("gpu") or environment.get("cpu")
+    where = settings.get("hardware") or settings.get("server") or environment.get("gpu") or environment.get("cpu")
     return [
         Fact("Prompts, tokens", ", ".join(words.format_length(ctx) for ctx in profile.ctxs("served"))),
         Fact("Served by", software_of(environment)),

@@ -80,6 +80,7 @@ SETTINGS = (
     "seed",
     "backend",
     "server",
+    "hardware",
     "prompts",
     "decode_tokens",
 )
