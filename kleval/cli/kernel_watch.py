@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
 from kleval import __version__
 from kleval.cli.console import emit, note
 from kleval.cli.profile_table import print_records, print_table
-from kleval.profiler import events as ev
-from kleval.profiler.kernels import KernelResult, KernelSpec
+from kleval.profiler.operators import flops, nbytes
+from kleval.profiler.workload import KernelSpec
+from kleval.store import Point
 from kleval.tables.kernel_summary import KernelRow, summarise_kernels
 from kleval.text import format_length, format_lengths, number, percent, size, times
+from kleval.work import Result
+from kleval.work import events as ev
 
 
 class KernelWatch:
@@ -21,45 +25,53 @@ class KernelWatch:
     def __init__(self, spec: KernelSpec, kind: str, as_json: bool, quiet: bool) -> None:
         self._spec, self._kind, self._json, self._quiet = spec, kind, as_json, quiet
         self._live = not quiet and sys.stderr.isatty()
-        self._done = False
+        self._launched = self._done = False
 
     def __enter__(self) -> KernelWatch:
-        shapes = f"batch 1, {', '.join(map(str, self._spec.heads))} heads of {self._spec.head_dim}"
-        self._say(f"kleval {__version__}")
-        self._say(f"  kernels   {shapes}, {format_lengths(self._spec.ctxs)} tokens")
-        if self._spec.out is not None:
-            self._say(f"  out       {self._spec.out}")
-        if self._json:
-            spec = self._spec
-            emit("launch", kleval=__version__, ctx=spec.ctxs, heads=spec.heads, head_dim=spec.head_dim, out=spec.out)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._wipe()
-        if error is not None and self._json and not self._done:
+        if error is not None and self._launched and self._json and not self._done:
             emit("done", status="error", message=" ".join(str(error).split()), out=self._spec.out)
 
     def __call__(self, event: ev.Event) -> None:
-        if isinstance(event, ev.PointDone):
-            point = event.point
-            if self._json:
-                emit("point", id=point.id, values=point.values, closed_form=point.closed_form, failure=point.failure)
-            if point.failure is not None and point.repeat == 0:
+        match event:
+            case ev.Started():
+                self._start(event)
+            case ev.Planned() if self._spec.dry_run:
+                self._plan(event)
+            case ev.UnitDone(record=Point() as point):
+                self._point(point)
+            case ev.Progress() if self._live:
                 self._wipe()
-                self._say(f"  failed    {point.id.rpartition('/')[0]}: {point.failure['message']}")
-        elif isinstance(event, ev.Phase) and not self._quiet:
-            if self._live:
-                self._wipe()
-                sys.stderr.write(f"  {event.text}")
+                sys.stderr.write(f"  {event.label}")
                 sys.stderr.flush()
-            else:
-                note(f"  {event.text}")
+            case _:
+                pass
 
-    def finish(self, result: KernelResult) -> None:
+    def _start(self, event: ev.Started) -> None:
+        spec, self._launched = self._spec, True
+        if self._json:
+            emit("launch", kleval=__version__, ctx=spec.ctxs, heads=spec.heads, head_dim=spec.head_dim, out=spec.out)
+        self._say(f"kleval {__version__}")
+        shapes = f"batch 1, {', '.join(map(str, spec.heads))} heads of {spec.head_dim}"
+        self._say(f"  kernels   {shapes}, {format_lengths(spec.ctxs)} tokens")
+        if spec.out is not None:
+            self._say(f"  out       {spec.out}{' (continued)' if event.continued else ''}")
+
+    def _point(self, point: Point) -> None:
+        if self._json:
+            emit("point", id=point.id, values=point.values, closed_form=point.closed_form, failure=point.failure)
+        if point.failure is not None and point.repeat == 0:
+            self._wipe()
+            self._say(f"  failed    {point.id.rpartition('/')[0]}: {point.failure['message']}")
+
+    def finish(self, result: Result) -> None:
         """The tables and files of a run that has ended; of a dry run, its plan."""
         self._wipe()
         if self._spec.dry_run:
-            self._plan(result)
+            note(f"dry run: nothing was measured; {self._shapes} shapes, {self._spec.repeats} repeats each")
             return
         report, table, rows = None, None, []
         assert result.out is not None
@@ -81,13 +93,13 @@ class KernelWatch:
                 exit_code=result.exit_code,
                 message=result.message,
                 counts=result.counts,
-                unmeasured=result.unmeasured,
+                unmeasured=result.skips,
                 out=result.out,
                 report=report,
                 table=table,
             )
-        left: dict[tuple[str, int], list[dict[str, Any]]] = {}
-        for one in result.unmeasured:
+        left: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+        for one in result.skips:
             left.setdefault((one["operator"], one["heads"]), []).append(one)
         for (operator, heads), found in left.items():
             lengths = ", ".join(format_length(one["ctx"]) for one in found)
@@ -100,27 +112,22 @@ class KernelWatch:
             if path is not None and path.exists():
                 self._say(f"{name:<9} {path}")
 
-    def _plan(self, result: KernelResult) -> None:
-        records = [
-            {
-                "operator": p.operator,
-                "protocol": p.protocol,
-                "heads": p.heads,
-                "ctx": p.ctx,
-                "flops": p.flops,
-                "bytes": p.bytes,
-            }
-            for p in result.planned
-        ]
+    def _plan(self, event: ev.Planned) -> None:
+        records = kernel_plan(event.units, self._spec.head_dim, event.facts["dtype"])
+        self._shapes = len(records)
         if self._json or self._kind in ("json", "jsonl", "csv"):
             print_records(records, "jsonl" if self._json else self._kind)
-        else:
-            cells = [
-                [p.operator, p.protocol, str(p.heads), format_length(p.ctx), f"{p.flops / 1e9:,.3g}", size(p.bytes)]
-                for p in result.planned
+            return
+        cells = [
+            [
+                *(str(r[name]) for name in ("operator", "protocol", "heads")),
+                format_length(r["ctx"]),
+                f"{r['flops'] / 1e9:,.3g}",
+                size(r["bytes"]),
             ]
-            print_table(("operator", "form", "heads", "tokens", "GFLOP", "bytes"), cells, self._kind)
-        note(f"dry run: nothing was measured; {len(records)} shapes, {self._spec.repeats} repeats each")
+            for r in records
+        ]
+        print_table(("operator", "form", "heads", "tokens", "GFLOP", "bytes"), cells, self._kind)
 
     def _say(self, text: str) -> None:
         if not self._quiet:
@@ -130,6 +137,17 @@ class KernelWatch:
         if self._live:
             sys.stderr.write("\r\x1b[2K")
             sys.stderr.flush()
+
+
+def kernel_plan(units: Iterable[Any], head_dim: int, dtype: str) -> list[dict[str, Any]]:
+    """What a shape will compute and move, one record each."""
+    found = []
+    for unit in units:
+        if unit.kind == "kernel" and unit.repeat == 0:
+            shape = (unit.model, unit.protocol, unit.ctx, unit.heads, head_dim)
+            named = {"operator": unit.model, "protocol": unit.protocol, "heads": unit.heads, "ctx": unit.ctx}
+            found.append({**named, "flops": flops(*shape), "bytes": nbytes(*shape, dtype)})
+    return found
 
 
 def print_kernels(rows: list[KernelRow], kind: str) -> None:

@@ -19,7 +19,7 @@ from kleval.lengths import parse_lengths
 from kleval.text import format_length, size
 from kleval.types import UsageError
 
-DEFAULT_CTX = "64k"
+DEFAULT_CTX = "1k,2k,4k,16k,64k"  # the lengths that a run has unless told, and longer ones
 SUBCOMMANDS = {"memory": "kleval.cli.profile:memory", "kernels": "kleval.cli.profile_kernels:kernels"}
 
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", re.ASCII)

@@ -64,7 +64,8 @@ def kernels(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
     from kleval.cli.directory import run_directory
     from kleval.cli.kernel_watch import KernelWatch
     from kleval.profiler.environment import resolve_device
-    from kleval.profiler.kernels import KernelSpec, profile_kernels
+    from kleval.profiler.kernels import profile_kernels
+    from kleval.profiler.workload import KernelSpec
 
     line = shlex.join(["kleval", *(command.obj or [])])
     default = CUDA_CTX if resolve_device(given["device"]).type == "cuda" else CPU_CTX
