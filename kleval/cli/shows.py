@@ -153,9 +153,9 @@ class ProfileShow(Show):
 
     def print_results(self, store: RunStore) -> None:
         from kleval.cli.profile_table import print_profile
-        from kleval.tables.summary import summarise
+        from kleval.tables.costs import make_profile
 
-        print_profile(summarise(store.points(), list(store.manifest["models"])), self.format)
+        print_profile(make_profile(tuple(store.points()), store.manifest), self.format)
 
     def write_table(self, store: RunStore) -> Path:
         from kleval.tables.cost_rows import write_profile_csv
@@ -173,7 +173,7 @@ class ServedShow(ProfileShow):
         return self._launch(self.spec.concurrencies, event)
 
     def first_lines(self, event: ev.Started) -> list[str]:
-        from kleval.tables.served_summary import software_of
+        from kleval.tables.costs import software_of
 
         spec, settings = self.spec, event.settings
         where = settings.get("base_url") or f"--backend {settings['backend']} in this process"
@@ -196,12 +196,6 @@ class ServedShow(ProfileShow):
 
     def dry_run(self, event: ev.Planned) -> str:
         return f"nothing was measured; {len(event.units)} rounds"
-
-    def print_results(self, store: RunStore) -> None:
-        from kleval.cli.profile_served import print_served
-        from kleval.tables.served_summary import summarise_served
-
-        print_served(summarise_served(store.points()), self.format)
 
 
 class KernelShow(ProfileShow):
@@ -233,12 +227,6 @@ class KernelShow(ProfileShow):
     def dry_run(self, event: ev.Planned) -> str:
         shapes = sum(self.planned(unit, event.facts) is not None for unit in event.units)
         return f"nothing was measured; {shapes} shapes, {self.spec.repeats} repeats each"
-
-    def print_results(self, store: RunStore) -> None:
-        from kleval.cli.kernel_table import print_kernels
-        from kleval.tables.kernel_summary import summarise_kernels
-
-        print_kernels(summarise_kernels(store.points()), self.format)
 
     def last_lines(self, store: RunStore, result: Result) -> list[str]:
         left: dict[tuple[str, int], list[Mapping[str, Any]]] = {}

@@ -13,7 +13,7 @@ from kleval.profiler.workload import KernelSpec
 from kleval.store import Point
 from kleval.work import events as ev
 
-KERNELS = "profile kernels --ctx 48 --heads 1 --head-dim 8 --repeats 1 --device cpu".split()
+KERNELS = ["profile", "kernels", "--ctx", "48", "--heads", "1", "--head-dim", "8", "--repeats", "1", "--device", "cpu"]
 
 
 def failed(repeat: int, message: str) -> ev.UnitDone:
