@@ -25,6 +25,7 @@ FailureKind = Literal[
     "server",
     "bad_request",
     "empty",
+    "reasoning_cut",
     "judge",
     "out_of_memory",
     "internal",
@@ -120,7 +121,8 @@ class Request:
 class Completion:
     """What a model answered.
 
-    text: the generated text, without prompt and answer prefix, cut before a stop string.
+    text: the generated text, without prompt and answer prefix, cut before a stop string. reasoning: what a model wrote before its
+    answer and is not part of it; a backend tells what a server sent apart, the harness reads what stands in the text.
     logprob_sum: for `loglikelihood`, the natural-log probability of the continuation; greedy: whether it is the argmax.
     seconds: wall time of the call that produced it, divided among the requests it served together.
     notes: remarks on the answer for its row.
@@ -135,6 +137,7 @@ class Completion:
     greedy: bool | None = None
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +254,8 @@ class Backend(Protocol):
     """Something that answers requests.
 
     model: the name that is printed (`kimi-linear@nano`). max_ctx: the longest prompt + output it takes, None if unbounded.
+    One more method may be there: `renders(request) -> bool`, whether the prompt's last words are known here (a chat endpoint has a
+    template of its own).
     """
 
     name: str

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from kleval.backends.reasoning import first_stop
 from kleval.tokenization import encode_pair
 from kleval.types import Completion, Failure, FinishReason, Outcome, Request, Tokenizer
 
@@ -171,18 +172,13 @@ def completion(job: Job, reason: FinishReason, tokenizer: Tokenizer) -> Outcome:
         )
     text = tokenizer.decode(job.new_ids[:-1] if reason == "eos" else job.new_ids)
     if reason == "stop":
-        text = text[: _first_stop(text, job.request.stop)]
+        text = text[: first_stop(text, job.request.stop)]
     return Completion(text, len(job.prompt), len(job.new_ids), reason, tuple(job.new_ids), seconds=job.seconds)
 
 
 def _stop_at(job: Job, tokenizer: Tokenizer) -> int | None:
     # A token is at least a byte of a character of up to four, so a stop string that has just been completed lies in this tail.
     tail = 4 * max(len(stop) for stop in job.request.stop) + 4
-    if _first_stop(tokenizer.decode(job.new_ids[-tail:]), job.request.stop) is None:
+    if first_stop(tokenizer.decode(job.new_ids[-tail:]), job.request.stop) is None:
         return None
-    return _first_stop(tokenizer.decode(job.new_ids), job.request.stop)
-
-
-def _first_stop(text: str, stops: Sequence[str]) -> int | None:
-    found = [at for stop in stops if stop and (at := text.find(stop)) >= 0]
-    return min(found, default=None)
+    return first_stop(tokenizer.decode(job.new_ids), job.request.stop)

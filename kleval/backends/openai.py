@@ -32,7 +32,7 @@ from kleval.backends.server_wire import (
 )
 from kleval.backends.spec import BackendSpec
 from kleval.tokenization import ModelTokenizer, encode_pair, split_begin
-from kleval.types import Failure, Outcome, Request, TimedRequest, Tokenizer, Trace, UsageError
+from kleval.types import Completion, Failure, Outcome, Request, TimedRequest, Tokenizer, Trace, UsageError
 
 
 def open_openai(spec: BackendSpec) -> OpenAIBackend:
@@ -110,7 +110,11 @@ class OpenAIBackend:
             "tokenizer_sha256": self.tokenizer.digest,
             "max_ctx": self.max_ctx,
             "concurrency": self._pace.most,
+            **self._hardware(),
         }
+
+    def _hardware(self) -> dict[str, str]:
+        return {"hardware": self._spec.hardware} if self._spec.hardware else {}
 
     def close(self) -> None:
         """Nothing is held between calls of `run`; of `timed` connections are."""
@@ -122,8 +126,12 @@ class OpenAIBackend:
         """UsageError when the key is refused, or the server streams nothing that can be counted."""
         return self._timing().timed(requests)
 
+    def renders(self, request: Request) -> bool:
+        """Whether the prompt is written here and not by the server's chat template."""
+        return not self._dialect.is_chat(request)
+
     def describe_timed(self) -> dict[str, Any]:
-        return self._timing().describe()
+        return self._timing().describe() | self._hardware()
 
     def vocabulary(self) -> Sequence[int]:
         """Empty where prompts are sent as text."""
@@ -147,9 +155,16 @@ class OpenAIBackend:
                 positions.append(position)
         if not jobs:
             return
+        doubted: list[tuple[int, Outcome, Completion]] = []
         for number, outcome in in_background(jobs, self._answer, self._asker, self._spec.timeout):
             self.stats["rate_limited"] = self._pace.n_refused
-            yield positions[number], outcome
+            held = self._counts.held.pop(id(jobs[number].request), None)
+            if held is None:
+                yield positions[number], outcome
+            else:
+                doubted.append((positions[number], outcome, held))
+        for position, failure, held in doubted:
+            yield position, held if self._counts.proven else failure
 
     def _job(self, request: Request) -> _Job | Failure:
         """The request as tokens, or why it is not worth sending."""
@@ -233,5 +248,5 @@ class OpenAIBackend:
         if cached is not None:
             self.stats["cached_tokens"] = self.stats.get("cached_tokens", 0) + cached
             self.stats["prefilled_tokens"] = self.stats.get("prefilled_tokens", 0) + n_prompt - cached
-        if answer.reasoned:
+        if answer.reasoning:
             self.stats["answers_with_reasoning"] = self.stats.get("answers_with_reasoning", 0) + 1

@@ -45,8 +45,9 @@ def open_backend(model: str, backend: str = "auto", **settings: Any) -> Backend:
     spec = BackendSpec(model=model, backend=backend, **settings)
     name = choose(spec) if backend == "auto" else backend
     opener = find_opener(name)
-    if spec.base_url is not None and name != "openai" and name in BACKENDS:
-        raise UsageError(f"--base-url is for --backend openai, not {name}")
+    for of_server in ("base_url", "hardware"):
+        if getattr(spec, of_server) is not None and name != "openai" and name in BACKENDS:
+            raise UsageError(f"--{of_server.replace('_', '-')} is for --backend openai, not {name}")
     return opener(spec)
 
 

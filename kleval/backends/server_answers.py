@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from kleval.backends.reasoning import first_stop, split
 from kleval.backends.server_address import Server
 from kleval.backends.server_counts import PromptCounts
 from kleval.backends.server_errors import failure_in_stream
@@ -85,39 +86,59 @@ class Expected:
 
 def generated(answer: Answer, request: Request, expected: Expected, seconds: float) -> Completion | Failure:
     """The outcome of a `generate` or `judge` request."""
-    failure = _unusable(answer, expected) or _unfinished(answer, request, expected)
+    answer.repeats = expected.dialect.repeats
+    text, reasoning = answer.text, answer.reasoning
+    if request.answer_prefix and not text:
+        # Its beginning was given: a server that takes what goes on from there for reasoning is wrong.
+        text, reasoning = reasoning, ""
+    failure = _unusable(answer, expected) or _unfinished(answer, text, reasoning, request, expected)
     if failure is not None:
         return failure
     n_prompt, n_new = answer.count("prompt_tokens") or 0, answer.count("completion_tokens") or 0
-    remark = _cut(n_prompt, expected)
-    if isinstance(remark, Failure):
+    remark = _cut(n_prompt, request, expected)
+    if isinstance(remark, Failure) and (expected.counts is None or (expected.exact and n_prompt > expected.n_prompt)):
         return remark
-    if finish_kind(answer.finish or "") == "length" and n_new < request.max_new_tokens:
-        return Failure(
-            "context_overflow",
-            f"the server stopped for length after {n_new} of {request.max_new_tokens} tokens: prompt and answer do not fit",
-        )
-    if n_new > request.max_new_tokens + COUNTED_BESIDES:
-        return Failure(
-            "server", f"the server generated {n_new} tokens where at most {request.max_new_tokens} were asked"
-        )
+    failure = _miscounted(n_new, answer, request, expected)
+    if failure is not None:
+        return failure
     reason = _finish_reason(answer, request)
     ids = tuple(answer.token_ids) if len(answer.token_ids) == n_new else ()
-    text = answer.text
-    if ids and expected.decode is not None:
+    if ids and expected.decode is not None and not answer.reasoning:
         text = expected.decode(ids[:-1] if reason == "eos" else ids)
         if expected.server.is_told_in(text):
             return _REPEATS_KEY
     cut = first_stop(text, request.stop)
-    return Completion(
+    completion = Completion(
         text if cut is None else text[:cut],
         n_prompt or expected.n_prompt,
         n_new,
         reason,
         ids,
         seconds=seconds,
-        notes=(remark,) if remark else (),
+        notes=(remark,) if isinstance(remark, str) else (),
+        reasoning=reasoning,
     )
+    if not isinstance(remark, Failure) or expected.counts is None:
+        return completion
+    said = f"the server counted {n_prompt} prompt tokens and read about {expected.n_prompt}: an answer proves it"
+    whole = replace(completion, prompt_tokens=expected.n_prompt, notes=(said,))
+    return whole if expected.counts.doubt(request, whole, expected.n_prompt, n_prompt) else remark
+
+
+def _miscounted(n_new: int, answer: Answer, request: Request, expected: Expected) -> Failure | None:
+    """Why the length of an answer is not what was asked for. Services count reasoning, or leave it out, or do not limit it."""
+    reasons = bool(answer.reasoning) or split(answer.text) is not None
+    counts_all = not reasons or expected.dialect.software != "other"
+    if finish_kind(answer.finish or "") == "length" and n_new < request.max_new_tokens and counts_all:
+        return Failure(
+            "context_overflow",
+            f"the server stopped for length after {n_new} of {request.max_new_tokens} tokens: prompt and answer do not fit",
+        )
+    if n_new > request.max_new_tokens + COUNTED_BESIDES and not reasons:
+        return Failure(
+            "server", f"the server generated {n_new} tokens where at most {request.max_new_tokens} were asked"
+        )
+    return None
 
 
 def likelihood(
@@ -159,7 +180,7 @@ def _unusable(answer: Answer, expected: Expected) -> Failure | None:
         return failure_in_stream(expected.server, answer.error)
     if answer.choice is None:
         return Failure("server", "an answer without choices", retryable=True)
-    if expected.server.is_told_in(answer.text):
+    if expected.server.is_told_in(answer.text) or expected.server.is_told_in(answer.reasoning):
         return _REPEATS_KEY
     if answer.model is not None and not expected.accepts(answer.model):
         name = expected.server.hide(answer.model)
@@ -171,8 +192,8 @@ def _unusable(answer: Answer, expected: Expected) -> Failure | None:
     return None
 
 
-def _unfinished(answer: Answer, request: Request, expected: Expected) -> Failure | None:
-    """Why what came is no answer, judged by how it ended."""
+def _unfinished(answer: Answer, text: str, reasoning: str, request: Request, expected: Expected) -> Failure | None:
+    """Why what came is no answer, judged by how it ended. Cut reasoning is for the harness to judge."""
     finish = answer.finish
     if finish is None:
         return Failure("server", "half an answer: it broke off without saying why it ended", retryable=True)
@@ -183,12 +204,13 @@ def _unfinished(answer: Answer, request: Request, expected: Expected) -> Failure
         return Failure("empty", "the model called a tool instead of answering")
     if kind == "broken":
         return Failure("server", f"the answer ended with {expected.server.hide(finish)[:40]!r}", retryable=True)
-    if answer.reasoned and not answer.text:
-        why = f"the budget of {request.max_new_tokens} was too small" if kind == "length" else "it ended there"
-        return Failure("empty", f"{answer.count('completion_tokens')} tokens of reasoning and no answer: {why}")
-    if not answer.has_text:
+    if reasoning and not text:
+        ended = kind == "end" and not request.stop
+        said = f"{answer.count('completion_tokens')} tokens of reasoning and no answer: it ended there"
+        return Failure("empty", said) if ended else None
+    if not text and not answer.has_text:
         return Failure("empty", "the answer's content is null", retryable=True)
-    if not answer.text and answer.count("completion_tokens") == 0 and expected.dialect.software not in COUNTS_NO_END:
+    if not text and answer.count("completion_tokens") == 0 and expected.dialect.software not in COUNTS_NO_END:
         return Failure("empty", "an answer without a single token", retryable=True)
     return None
 
@@ -200,7 +222,7 @@ def finish_kind(finish: str) -> FinishKind:
     return next((kind for kind, words in _FINISHES.items() if word in words), "end")
 
 
-def _cut(n_prompt: int, expected: Expected) -> Failure | str | None:
+def _cut(n_prompt: int, request: Request, expected: Expected) -> Failure | str | None:
     """Whether the server read another prompt than the one that was sent, or a remark. A count of 0 (all cached, or not counted)
     says nothing."""
     sent = expected.n_prompt
@@ -213,7 +235,7 @@ def _cut(n_prompt: int, expected: Expected) -> Failure | str | None:
             "context_overflow",
             f"the server counted {n_prompt} prompt tokens of about {sent}: it cut the prompt, or --tokenizer is another model's",
         )
-    return None if expected.exact or expected.counts is None else expected.counts.judge(sent, n_prompt)
+    return None if expected.exact or expected.counts is None else expected.counts.judge(sent, n_prompt, request.prompt)
 
 
 def _finish_reason(answer: Answer, request: Request) -> FinishReason:
@@ -250,10 +272,6 @@ def _echoed(choice: Any, text: str | None, first: int, n: int) -> tuple[float, b
     except (KeyError, TypeError, AttributeError, ValueError):
         return None
     return float(sum(values)), len(best) == n and all(v >= b for v, b in zip(values, best, strict=False))
-
-
-def first_stop(text: str, stops: Sequence[str]) -> int | None:
-    return min((at for stop in stops if stop and (at := text.find(stop)) >= 0), default=None)
 
 
 def tolerated_share(tokenizer: Tokenizer) -> float:

@@ -25,6 +25,7 @@ from kleval.backends.server_wire import (
     Software,
     encode_body,
     read_object,
+    repeat_all_before,
     stream_options,
 )
 from kleval.types import UsageError
@@ -158,7 +159,8 @@ def choose_dialect(
                         "give --model the name of what it serves"
                     )
                 chats = api == "auto" and way != "messages" and not has_template
-                return replace(attempt, chats=chats), server.without_secrets(name)
+                repeats = repeat_all_before(answer.texts)
+                return replace(attempt, chats=chats, repeats=repeats), server.without_secrets(name)
     endpoint = "/chat/completions" if ways == ["messages"] else "/completions"
     raise UsageError(f"{server.url}{endpoint} does not answer for {served.model}: {said}")
 

@@ -11,6 +11,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 from kleval.backends.server_errors import MalformedAnswer
@@ -27,6 +28,9 @@ NEUTRAL: dict[str, dict[str, Any]] = {
 DRAIN_SECONDS = 1.0
 LONGEST_ANSWER = 256 << 20  # bytes; the log-probabilities of a million tokens are 100 MiB
 CONTINUES_ANSWERS = ("vllm", "sglang")  # with continue_final_message
+SHORTEST_REPEATED = 8  # characters of the last of pieces that repeat: less may be a text that does
+_REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
+_PART = ("text", "content", "thinking", "reasoning", "summary")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ class Dialect:
 
     prompts: how prompts are sent: as token ids, text, or chat messages. chats: whether prompts of messages go to the chat endpoint
     though others do not. stream: whether its streams tell token counts; else answers come whole. budget: the name of the field
-    that limits the answer.
+    that limits the answer. repeats: whether each piece of a stream holds all before it.
     """
 
     model: str
@@ -44,6 +48,7 @@ class Dialect:
     chats: bool = False
     stream: bool = True
     budget: str = "max_tokens"
+    repeats: bool = False
 
     def is_chat(self, request: Request) -> bool:
         return self.prompts == "messages" or (self.chats and not isinstance(request.prompt, str))
@@ -188,12 +193,18 @@ def read_object(raw: bytes, what: str) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class Answer:
-    """What has come of an answer, whole or in pieces. has_text: a text has come, be it empty; None and no text are not that."""
+    """What has come of an answer, whole or in pieces. has_text: a text has come, be it empty; None and no text are not that.
+
+    texts, thoughts: pieces of the answer and of the reasoning that the server told apart. messages: texts of whole messages that came
+    beside the pieces, which say the same. repeats: whether each piece holds all before it, as some services send them.
+    """
 
     model: str | None = None
     texts: list[str] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     has_text: bool = False
-    reasoned: bool = False
+    repeats: bool = False
     token_ids: list[int] = field(default_factory=list)
     finish: str | None = None
     stopped_by: Any = None
@@ -204,7 +215,14 @@ class Answer:
 
     @property
     def text(self) -> str:
-        return "".join(self.texts)
+        return _joined(self.texts if any(self.texts) else self.messages, self.repeats)
+
+    @property
+    def reasoning(self) -> str:
+        """What the server told apart from the answer; where it only counts it, that in words."""
+        hidden = _whole_number(self.usage, "completion_tokens_details", "reasoning_tokens")
+        said = _joined(self.thoughts, self.repeats)
+        return said or (f"({hidden} tokens that the server does not show)" if hidden else "")
 
     def feed(self, piece: Mapping[str, Any]) -> None:
         """Take a whole answer, or one event of a stream. MalformedAnswer for fields of another type."""
@@ -226,25 +244,76 @@ class Answer:
         if not piece.get("choices"):
             return
         choice = self.choice = piece["choices"][0]
-        message = choice.get("delta") or choice.get("message")
-        text = choice.get("text") if message is None else message.get("content")
-        if isinstance(text, str):
-            self.has_text = True
-            self.texts.append(text)
-        if message is not None and (message.get("reasoning_content") or message.get("reasoning")):
-            self.reasoned = True
+        delta, message = choice.get("delta"), choice.get("message")
+        if delta is None and message is None:
+            self._take(choice.get("text"), self.texts)
+        for said, kept in ((delta, self.texts), (message, self.messages)):
+            if said is not None:
+                self._take(said.get("content"), kept)
+        thought = next(
+            (_words(said[key]) for said in (delta, message) if said for key in _REASONING if said.get(key)), None
+        )
+        self.thoughts += ["".join(thought)] if thought else []
         self.token_ids += choice.get("token_ids") or ()
         self.tells_stop = self.tells_stop or "stop_reason" in choice
         if choice.get("finish_reason"):
             self.finish, self.stopped_by = str(choice["finish_reason"]), choice.get("stop_reason")
 
+    def _take(self, content: Any, kept: list[str]) -> None:
+        if content is None or content == []:
+            return
+        text, thought = _words(content)
+        self.has_text = self.has_text or bool(text) or not thought
+        kept.append(text)
+        self.thoughts += [thought] if thought else []
+
     def count(self, name: str) -> int | None:
         """A number of the usage (`prompt_tokens`, `completion_tokens`), None where the server does not tell it."""
-        value = (self.usage or {}).get(name)
-        return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+        return _whole_number(self.usage, name)
 
     @property
     def cached_tokens(self) -> int | None:
-        details = (self.usage or {}).get("prompt_tokens_details")
-        value = details.get("cached_tokens") if isinstance(details, Mapping) else None
-        return value if isinstance(value, int) and value >= 0 else None
+        return _whole_number(self.usage, "prompt_tokens_details", "cached_tokens")
+
+
+def repeat_all_before(pieces: Sequence[str]) -> bool:
+    """Whether each piece of a stream holds all before it. Of a few short ones that cannot be said."""
+    said = [piece for piece in pieces if piece]
+    if len(set(said)) < 3 or len(said[-1]) < SHORTEST_REPEATED:
+        return False
+    return all(after.startswith(before) for before, after in pairwise(said))
+
+
+def _joined(pieces: Sequence[str], repeats: bool) -> str:
+    """The text of the pieces; a character that was cut in two (a surrogate pair) is whole again."""
+    said = [piece for piece in pieces if piece]
+    if repeat_all_before(said) or (repeats and all(after.startswith(before) for before, after in pairwise(said))):
+        said = said[-1:]
+    return "".join(said).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+
+
+def _words(content: Any) -> tuple[str, str]:
+    """(text, reasoning) of a content: a text, a part, or a list of them. MalformedAnswer for a part of another type."""
+    if isinstance(content, str):
+        return content, ""
+    if isinstance(content, list):
+        found = [_words(part) for part in content]
+        return "".join(text for text, _ in found), "".join(thought for _, thought in found)
+    kind = str(content.get("type", "text")) if isinstance(content, Mapping) else type(content).__name__
+    thinks = any(word in kind for word in ("think", "reason", "summary"))
+    inner = (
+        next((content[key] for key in _PART if content.get(key) is not None), None)
+        if isinstance(content, Mapping)
+        else None
+    )
+    if inner is None or not (thinks or kind.endswith("text")):
+        raise MalformedAnswer(f"the answer's content holds {kind[:40]!r}, which is no text")
+    text, thought = _words(inner)
+    return ("", text + thought) if thinks else (text, thought)
+
+
+def _whole_number(usage: Mapping[str, Any] | None, *names: str) -> int | None:
+    found: Any = usage or {}
+    for name in names:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None

@@ -23,7 +23,7 @@ class BackendSpec:
     engine_args, tp, max_model_len: handed to an engine that is configured by such (vLLM).
     base_url, api (one of APIS), api_key_env (the variable that holds the key): of a server. concurrency: most requests in flight.
     request_timeout: seconds for one answer; timeout: for all requests of one call, None: no limit. tokenizer: of a model
-    whose folder is not here, as `kleval.tokenization.load_tokenizer` takes it.
+    whose folder is not here, as `kleval.tokenization.load_tokenizer` takes it. hardware: what the server runs on, in the user's words.
     """
 
     model: str
@@ -44,6 +44,7 @@ class BackendSpec:
     request_timeout: float = 600.0
     timeout: float | None = None
     tokenizer: str | None = None
+    hardware: str | None = None
 
     def settings(self) -> dict[str, Any]:
         """Every field but the model."""
@@ -76,6 +77,8 @@ class BackendSpec:
                 raise UsageError(f"{name} is a text, not {getattr(self, name)!r}")
         if not isinstance(self.base_url, str | None):
             raise UsageError(f"base_url is an address, not {self.base_url!r}")
+        if not isinstance(self.hardware, str | None) or self.hardware == "":
+            raise UsageError(f"hardware is a text like '8x H200', not {self.hardware!r}")
         if self.api not in APIS:
             raise UsageError(f"unknown API {self.api!r}: choose one of {', '.join(APIS)}")
         for name in ("batch", "memory_budget", "tp", "max_model_len", "concurrency"):

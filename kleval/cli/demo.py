@@ -13,9 +13,7 @@ MODELS, RUN_CTX, PROFILE_CTX = "kimi-linear,mla", "1k,2k", "1k,2k,4k,8k"
 
 
 @click.command(short_help="Score and profile two small models; one page of both.")
-@options.option(
-    "--limit", type=click.IntRange(min=1), default=2, help="Samples per task and length.", show_default=True
-)
+@options.option("--limit", type=click.IntRange(min=1), default=2, help="Samples per task and length.")
 @options.option(
     "--out",
     envvar="KLEVAL_DEMO_OUT",
@@ -23,7 +21,6 @@ MODELS, RUN_CTX, PROFILE_CTX = "kimi-linear,mla", "1k,2k", "1k,2k,4k,8k"
     default=Path("demo"),
     metavar="DIR",
     help="A directory; the same command continues in it.",
-    show_default=True,
 )
 def demo(limit: int, out: Path) -> int:
     """Ask two nano models the suite `long` at 1k and 2k tokens, profile them at 1k to 8k, and make one page of both.

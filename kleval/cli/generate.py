@@ -23,7 +23,7 @@ DEFAULT_LIMIT = 10
 @click.argument("task")
 @options.edition
 @options.protocol
-@options.option("--ctx", default="4k", show_default=True, metavar="LENGTHS", help="Lengths: 4k or 1k,2k,4k.")
+@options.option("--ctx", default="4k", metavar="LENGTHS", help="Lengths: 4k or 1k,2k,4k.")
 @options.tokenizer
 @options.option("--model", metavar="NAME", help="Whose tokenizer counts, if none is given.  [default: kimi-linear]")
 @options.limit

@@ -10,7 +10,7 @@ import errno
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
@@ -69,13 +69,17 @@ class Suggesting(click.Group):
 
 
 class LazyGroup(Suggesting):
-    """A group whose commands are imported when they are needed."""
+    """A group whose commands, name to `module:attribute`, are imported when they are needed."""
+
+    def __init__(self, *args: Any, targets: Mapping[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.targets = targets
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return list(self.targets)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        target = COMMANDS.get(cmd_name)
+        target = self.targets.get(cmd_name)
         if target is None:
             return None
         module, attribute = target.split(":")
@@ -85,6 +89,7 @@ class LazyGroup(Suggesting):
 
 @click.group(
     cls=LazyGroup,
+    targets=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Every option can also be given as a variable: --ctx as KLEVAL_CTX, --data-dir as KLEVAL_DATA_DIR. What is set for"
     " run does not reach what means something else: --ctx of profile is KLEVAL_PROFILE_CTX, --out of report KLEVAL_REPORT_OUT.",

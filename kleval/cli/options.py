@@ -24,7 +24,9 @@ _SETTING = re.compile(r"((?:--engine-arg=)?)\s*(-*\w[\w-]*)\s*=.+", re.DOTALL)
 def option(*names: str, envvar: str | None = None, **kwargs: Any) -> Callable[[F], F]:
     """click.option with the variable KLEVAL_<LONGEST NAME>; envvar is for options whose meaning is one command's own."""
     longest = max((name for name in names if name.startswith("--")), key=len).split("/")[0]
-    return click.option(*names, envvar=envvar or "KLEVAL_" + longest[2:].replace("-", "_").upper(), **kwargs)
+    return click.option(
+        *names, envvar=envvar or "KLEVAL_" + longest[2:].replace("-", "_").upper(), **{"show_default": True, **kwargs}
+    )
 
 
 def names(text: str | None) -> tuple[str, ...]:
@@ -47,15 +49,12 @@ def parse_bytes(text: str) -> int:
 model = option(
     "--model",
     default="kimi-linear",
-    show_default=True,
     metavar="NAMES",
     help="Models, comma-separated: NAME[@SIZE] or a directory of weights.",
 )
-edition = option(
-    "--edition", default="builtin", show_default=True, help="Where a task's data come from: builtin or official."
-)
+edition = option("--edition", default="builtin", help="Where a task's data come from: builtin or official.")
 protocol = option("--protocol", metavar="NAME", help="Prompt and scoring, where a task has several.")
-seed = option("--seed", type=int, default=42, show_default=True, help="Seed of the samples and of sampling.")
+seed = option("--seed", type=int, default=42, help="Seed of the samples and of sampling.")
 limit = option("--limit", type=click.IntRange(min=1), metavar="N", help="Samples per task and length.  [default: 10]")
 tokenizer = option(
     "--tokenizer", metavar="SPEC", help="Count tokens with: words, tiktoken:NAME or hf:PATH.  [default: the model's]"
@@ -77,9 +76,9 @@ workers = option(
     metavar="N",
     help="Processes that make samples ahead.  [default: a quarter of the processors]",
 )
-backend = option("--backend", default="auto", show_default=True, help="What runs the model.")
-device = option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-dtype = option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
+backend = option("--backend", default="auto", help="What runs the model.")
+device = option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+dtype = option("--dtype", default="auto", help="auto, float32, bfloat16 or float16.")
 batch = option("--batch", type=click.IntRange(min=1), metavar="N", help="Requests at a time.  [default: what fits]")
 memory_budget = option(
     "--memory-budget",
@@ -92,13 +91,16 @@ api = option(
     "--api",
     type=click.Choice(["auto", "completions", "chat"]),
     default="auto",
-    show_default=True,
     help="Which endpoint of the server is asked.",
+)
+hardware = option(
+    "--hardware",
+    metavar="TEXT",
+    help="What the server runs on, like '8x H200': recorded, and compared when costs join scores.",
 )
 api_key_env = option(
     "--api-key-env",
     default="OPENAI_API_KEY",
-    show_default=True,
     metavar="NAME",
     help="The variable that holds the server's key; the key itself is written nowhere.",
 )
@@ -106,7 +108,6 @@ request_timeout = option(
     "--request-timeout",
     type=click.FloatRange(min=0, min_open=True),
     default=600.0,
-    show_default=True,
     metavar="SECONDS",
     help="How long one answer of a server may take.",
 )
@@ -118,9 +119,7 @@ engine_args = option(
     metavar="KEY=VALUE",
     help="Handed to the backend, as often as needed: vLLM's engine arguments, prefill_tokens of native and hf.",
 )
-tp = option(
-    "--tp", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="GPUs per model (vLLM)."
-)
+tp = option("--tp", type=click.IntRange(min=1), default=1, metavar="N", help="GPUs per model (vLLM).")
 max_model_len = option(
     "--max-model-len",
     type=click.IntRange(min=1),

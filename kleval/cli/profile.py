@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import shlex
 from dataclasses import asdict
@@ -13,14 +12,14 @@ import click
 from click.core import ParameterSource
 
 from kleval.cli import options
-from kleval.cli.main import Suggesting
+from kleval.cli.main import LazyGroup
 from kleval.cli.profile_served import make_served_spec, served_backend, served_options
 from kleval.cli.profile_table import FORMATS, print_records, print_table
 from kleval.lengths import parse_lengths
 from kleval.text import format_length, size
 from kleval.types import UsageError
 
-DEFAULT_CTX = "64k"
+DEFAULT_CTX = "1k,2k,4k,16k,64k"  # the lengths that a run has unless told, and longer ones
 SUBCOMMANDS = {"memory": "kleval.cli.profile:memory", "kernels": "kleval.cli.profile_kernels:kernels"}
 
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", re.ASCII)
@@ -35,27 +34,17 @@ def parse_seconds(text: str) -> float:
     return 3600 * hours + 60 * minutes + seconds
 
 
-class ProfileGroup(Suggesting):
-    """A command that measures when no subcommand is named; subcommands are imported when they are needed."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(SUBCOMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        target = SUBCOMMANDS.get(cmd_name)
-        if target is None:
-            return None
-        module, attribute = target.split(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
-
-
 table_format = options.option(
-    "--format", "kind", type=click.Choice(FORMATS), default="table", show_default=True, help="How stdout is written."
+    "--format", "kind", type=click.Choice(FORMATS), default="table", help="How stdout is written."
 )
 
 
-@click.group(cls=ProfileGroup, invoke_without_command=True, short_help="Measure latency and memory at long context.")
+@click.group(
+    cls=LazyGroup,
+    targets=SUBCOMMANDS,
+    invoke_without_command=True,
+    short_help="Measure latency and memory at long context.",
+)
 @options.option(
     "--model",
     envvar="KLEVAL_PROFILE_MODEL",
@@ -66,7 +55,6 @@ table_format = options.option(
     "--ctx",
     envvar="KLEVAL_PROFILE_CTX",
     default=DEFAULT_CTX,
-    show_default=True,
     metavar="LENGTHS",
     help="One length, measured with its quarters down to 4k; or lists and ranges, 4k,64k or 4k-1m*2.",
 )
@@ -74,7 +62,6 @@ table_format = options.option(
     "--batch",
     envvar="KLEVAL_PROFILE_BATCH",
     default="1,max",
-    show_default=True,
     metavar="N,…",
     help="Batches of decode: numbers, and max for the largest that fits the memory budget.",
 )
@@ -84,14 +71,11 @@ table_format = options.option(
     metavar="BYTES",
     help="What the states of a largest batch may take, like 8GiB.  [default: one sequence of the longest length]",
 )
-@options.option(
-    "--time-budget", default="4m", show_default=True, metavar="TIME", help="What the plan aims at: 10m, 90s."
-)
+@options.option("--time-budget", default="4m", metavar="TIME", help="What the plan aims at: 10m, 90s.")
 @options.option(
     "--prefill",
     type=click.Choice(["full", "sampled", "auto"]),
     default="auto",
-    show_default=True,
     help="Whole prompts, an estimate from chunks, or whole where the time budget allows.",
 )
 @options.option("--chunk-tokens", type=int, metavar="N", help="Prefill chunk.  [default: 512, on CUDA 8192]")
@@ -111,7 +95,6 @@ table_format = options.option(
     type=int,
     envvar="KLEVAL_PROFILE_SEED",
     default=42,
-    show_default=True,
     help="Seed of weights, token ids and states.",
 )
 @options.option(
@@ -145,7 +128,8 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
             raise UsageError(f"{typed[0]} stands before '{command.invoked_subcommand}': put it behind")
         return 0
     from kleval.cli.directory import run_directory
-    from kleval.cli.profile_watch import ProfileWatch
+    from kleval.cli.shows import ProfileShow, ServedShow
+    from kleval.cli.watch import Watch
     from kleval.profiler.workload import DEFAULT_MODELS, ProfileSpec, parse_batches
 
     served = served_backend(command, given)
@@ -155,7 +139,7 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
         from kleval.profiler.served.job import profile_served
 
         asked = make_served_spec(given, served, profile_lengths(given["ctx"]), out, line)
-        with ProfileWatch(asked, kind, as_json, quiet) as watch:
+        with Watch(asked, ServedShow(asked, kind), as_json, quiet) as watch:
             result = profile_served(asked, watch)
             watch.finish(result)
         return result.exit_code
@@ -179,7 +163,7 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
     spec.check()
     from kleval.profiler import profile as measure
 
-    with ProfileWatch(spec, kind, as_json, quiet) as watch:
+    with Watch(spec, ProfileShow(spec, kind), as_json, quiet) as watch:
         measured = measure(spec, watch)
         watch.finish(measured)
     return measured.exit_code
@@ -204,7 +188,6 @@ def profile_lengths(text: str) -> tuple[int, ...]:
     "--ctx",
     envvar="KLEVAL_PROFILE_CTX",
     default="4k,64k,1m",
-    show_default=True,
     metavar="LENGTHS",
     help="Lengths: 4k,128k,1m or 4k-1m*2.",
 )
@@ -213,7 +196,6 @@ def profile_lengths(text: str) -> tuple[int, ...]:
     type=int,
     envvar="KLEVAL_PROFILE_MEMORY_BATCH",
     default=1,
-    show_default=True,
     metavar="N",
     help="Sequences held at a time.",
 )
@@ -228,7 +210,6 @@ def profile_lengths(text: str) -> tuple[int, ...]:
     type=click.Choice(["float32", "bfloat16", "float16"]),
     envvar="KLEVAL_PROFILE_MEMORY_DTYPE",
     default="bfloat16",
-    show_default=True,
     help="Of weights, latent rows and convolution tails; recurrent states are float32.",
 )
 @table_format

@@ -23,14 +23,13 @@ CUDA_CTX, CPU_CTX = "2k-1m*2", "2k-64k*2"
     metavar="LENGTHS",
     help=f"Tokens: 2k,8k or {CPU_CTX}.  [default: {CPU_CTX}; on CUDA {CUDA_CTX}]",
 )
-@options.option("--heads", default="16,32", show_default=True, metavar="N,…", help="Heads, the paper's Fig. 2 has 16.")
-@options.option("--head-dim", type=int, default=128, show_default=True, metavar="N", help="Width of keys and values.")
+@options.option("--heads", default="16,32", metavar="N,…", help="Heads, the paper's Fig. 2 has 16.")
+@options.option("--head-dim", type=int, default=128, metavar="N", help="Width of keys and values.")
 @options.option(
     "--repeats",
     type=int,
     envvar="KLEVAL_PROFILE_KERNELS_REPEATS",
     default=5,
-    show_default=True,
     metavar="N",
     help="Turns of every operator.",
 )
@@ -42,7 +41,7 @@ CUDA_CTX, CPU_CTX = "2k-1m*2", "2k-64k*2"
 )
 @options.device
 @options.dtype
-@options.option("--seed", type=int, envvar="KLEVAL_PROFILE_SEED", default=42, show_default=True, help="Of operands.")
+@options.option("--seed", type=int, envvar="KLEVAL_PROFILE_SEED", default=42, help="Of operands.")
 @options.option(
     "--out",
     envvar="KLEVAL_PROFILE_KERNELS_OUT",
@@ -63,9 +62,11 @@ def kernels(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
     GDN as well. Every operator is first checked against its recurrent form in float64, and not timed when it is wrong.
     """
     from kleval.cli.directory import run_directory
-    from kleval.cli.kernel_watch import KernelWatch
+    from kleval.cli.shows import KernelShow
+    from kleval.cli.watch import Watch
     from kleval.profiler.environment import resolve_device
-    from kleval.profiler.kernels import KernelSpec, profile_kernels
+    from kleval.profiler.kernels import profile_kernels
+    from kleval.profiler.workload import KernelSpec
 
     line = shlex.join(["kleval", *(command.obj or [])])
     default = CUDA_CTX if resolve_device(given["device"]).type == "cuda" else CPU_CTX
@@ -82,7 +83,7 @@ def kernels(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
         dry_run=given["dry_run"],
         command=line,
     )
-    with KernelWatch(spec, kind, as_json, quiet) as watch:
+    with Watch(spec, KernelShow(spec, kind), as_json, quiet) as watch:
         result = profile_kernels(spec, watch)
         watch.finish(result)
     return result.exit_code

@@ -24,7 +24,7 @@ DEFAULT_LIMIT = 10
 # What of a command line a backend is opened with, besides the model, the backend and the server.
 ENGINE_SETTINGS = (
     *("device", "dtype", "batch", "memory_budget", "share_prefixes", "trust_remote_code", "engine_args", "tp"),
-    *("max_model_len", "api", "api_key_env", "concurrency", "request_timeout", "timeout", "tokenizer"),
+    *("max_model_len", "api", "api_key_env", "concurrency", "request_timeout", "timeout", "tokenizer", "hardware"),
 )
 
 
@@ -32,9 +32,7 @@ ENGINE_SETTINGS = (
 @options.model
 @options.option("--suite", metavar="NAME", help="A named list of tasks; see kleval ls suites.  [default: long]")
 @options.option("--tasks", metavar="NAMES", help="Tasks or families, comma-separated, instead of a suite.")
-@options.option(
-    "--ctx", default=DEFAULT_CTX, show_default=True, metavar="LENGTHS", help="Lengths: 4k,128k,1m or 4k-1m*2."
-)
+@options.option("--ctx", default=DEFAULT_CTX, metavar="LENGTHS", help="Lengths: 4k,128k,1m or 4k-1m*2.")
 @options.limit
 @options.edition
 @options.protocol
@@ -42,7 +40,20 @@ ENGINE_SETTINGS = (
 @options.option(
     "--temperature", type=click.FloatRange(min=0), metavar="T", help="0 is greedy.  [default: the task's, greedy]"
 )
-@options.option("--repeats", type=click.IntRange(min=1), default=1, show_default=True, help="Answers per sample.")
+@options.option("--repeats", type=click.IntRange(min=1), default=1, help="Answers per sample.")
+@options.option(
+    "--max-new-tokens",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Raise generation budgets to N tokens, so that a model has room to think; prompts leave that much of ctx.",
+)
+@options.option(
+    "--reasoning",
+    default="auto",
+    show_default=True,
+    metavar="auto|off|TAG",
+    help="What is told apart from an answer: reasoning between any known tags, none, or between tags of that name.",
+)
 @options.option(
     "--judge-model",
     metavar="NAME",
@@ -56,11 +67,11 @@ ENGINE_SETTINGS = (
 @options.base_url
 @options.api
 @options.api_key_env
+@options.hardware
 @options.option(
     "--concurrency",
     type=click.IntRange(min=1),
     default=16,
-    show_default=True,
     metavar="N",
     help="Most requests in flight at a server; fewer while it says 429.",
 )
@@ -83,7 +94,6 @@ ENGINE_SETTINGS = (
 @options.option(
     "--share-prefixes/--no-share-prefixes",
     default=True,
-    show_default=True,
     help="Run what prompts have in common through the model once; scores stay the same.",
 )
 @options.option(
@@ -121,6 +131,7 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
     the same command continues where it stopped.
     """
     from kleval.backends.registry import open_backend
+    from kleval.cli.shows import RunShow
     from kleval.cli.watch import Watch
     from kleval.harness import run as harness_run
     from kleval.tasks.registry import loader
@@ -140,7 +151,7 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
         return open_backend(name, backend=given["judge_backend"] or "auto", **shared)
 
     load = loader(spec.tasks, spec.edition, spec.protocol, spec.data_dir)
-    with Watch(spec, as_json=as_json, quiet=quiet) as watch:
+    with Watch(spec, RunShow(spec), as_json, quiet) as watch:
         result = harness_run(spec, backend, load, watch, open_judge=judge)
         watch.finish(result)
     return result.exit_code
@@ -185,6 +196,8 @@ def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
         allow_code_execution=given["allow_code_execution"],
         seed=given["seed"],
         temperature=temperature,
+        max_new_tokens=given["max_new_tokens"],
+        reasoning=given["reasoning"],
         tokenizer=given["tokenizer"],
         backend=given["backend"],
         device=given["device"],

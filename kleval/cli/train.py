@@ -24,7 +24,6 @@ def train() -> None:
     "--model",
     envvar="KLEVAL_TRAIN_MODEL",
     default="kimi-linear,mla",
-    show_default=True,
     metavar="NAMES",
     help="Architectures, comma-separated, one after the other.",
 )
@@ -33,7 +32,6 @@ def train() -> None:
     envvar="KLEVAL_TRAIN_OUT",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("runs/nano"),
-    show_default=True,
     metavar="DIR",
     help="A folder per architecture, and the tokenizer, go here.",
 )

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from kleval.backends.reasoning import TAGS
 from kleval.harness.earlier import completion_of
+from kleval.harness.reading import Reading
 from kleval.text import format_length
 from kleval.tokenization import encode_pair
 from kleval.types import (
@@ -41,6 +43,7 @@ End = Score | Failure
 class Policy:
     """How requests are asked. counter: the tokenizer of the samples' lengths; None when it is the backend's own.
 
+    reasoning: pairs of tags that it stands between. max_new_tokens: that generation budgets are raised to.
     sleep, on_retry(n requests, seconds, message): called between the attempts.
     """
 
@@ -50,6 +53,8 @@ class Policy:
     retries: int = 3
     retry_seconds: float = 1.0
     counter: Tokenizer | None = None
+    reasoning: Sequence[tuple[str, str]] = TAGS
+    max_new_tokens: int = 0
     sleep: Callable[[float], None] = lambda seconds: None
     on_retry: Callable[[int, float, str], None] = lambda n, seconds, message: None
 
@@ -94,6 +99,7 @@ class _Call:
     asked: Asked
     position: int
     request: Request
+    reading: Reading
     attempts: int = 0
 
     @property
@@ -114,8 +120,13 @@ def finish(
         wave, calls = sorted(calls, key=lambda call: -call.length), []
         again: list[_Call] = []
         failures: list[Failure] = []
-        for call, outcome in _answers(wave, backend, judge):
+        for call, answered in _answers(wave, backend, judge):
             call.attempts += 1
+            outcome = call.reading.read(call.request, answered)
+            if outcome is None:
+                call.reading = replace(call.reading, unstopped=True)
+                calls.append(call)
+                continue
             if isinstance(outcome, Failure) and outcome.retryable and call.attempts <= policy.retries:
                 again.append(call)
                 failures.append(outcome)
@@ -140,7 +151,7 @@ def _answers(wave: Sequence[_Call], backend: Backend, judge: Backend | None) -> 
     for answering, judging in ((backend, False), (judge, True)):
         calls = [call for call in wave if (call.request.kind == "judge") == judging]
         if calls and answering is not None:
-            for position, outcome in run_safely(answering, [call.request for call in calls]):
+            for position, outcome in run_safely(answering, [call.reading.sent(call.request) for call in calls]):
                 yield calls[position], outcome
 
 
@@ -202,25 +213,29 @@ def _advance(asked: Asked, backend: Backend, judge: Backend | None, policy: Poli
     if not requests or asked.n_steps >= MAX_STEPS:
         what = "gave neither a request nor a score" if not requests else f"has no score after {MAX_STEPS} steps"
         return Failure("internal", f"{asked.task.id} {what}")
-    if judge is None and any(request.kind == "judge" for request in requests):
-        raise UsageError(f"{asked.task.id} is scored by a judge: name one with --judge-model")
+    if any(request.kind == "judge" for request in requests):
+        if judge is None:
+            raise UsageError(f"{asked.task.id} is scored by a judge: name one with --judge-model")
+        answers = [record["text"] for record in asked.records if record["kind"] == "generate"]
+        if answers and not any(text.strip() for text in answers):
+            return Score({asked.task.metric: 0.0}, extracted="")  # a judge may call an empty answer right
     asked.n_steps += 1
     asked.open = len(requests)
     asked.step_outcomes = {}
     number = len(asked.records)
     for position, request in enumerate(requests):
-        prepared = _prepare(request, number + position, asked, judge if request.kind == "judge" else backend, policy)
-        if isinstance(prepared, Failure):
-            asked.step_outcomes[position] = (request, 0, prepared)
+        call = _prepare(request, position, number, asked, judge if request.kind == "judge" else backend, policy)
+        if isinstance(call, Failure):
+            asked.step_outcomes[position] = (request, 0, call)
             asked.open -= 1
             continue
         record = asked.earlier.get(number + position)
-        known = completion_of(record, prepared)
+        known = completion_of(record, call.request)
         if record is not None and known is not None:
-            asked.step_outcomes[position] = (prepared, record["attempts"], known)
+            asked.step_outcomes[position] = (call.request, record["attempts"], known)
             asked.open -= 1
         else:
-            calls.append(_Call(asked, position, prepared))
+            calls.append(call)
     if not any(isinstance(outcome, Failure) for _, _, outcome in asked.step_outcomes.values()):
         if asked.open:
             return None
@@ -230,8 +245,11 @@ def _advance(asked: Asked, backend: Backend, judge: Backend | None, policy: Poli
     return _close_step(asked)
 
 
-def _prepare(request: Request, number: int, asked: Asked, backend: Backend | None, policy: Policy) -> Request | Failure:
-    """The request as it is sent: seed, sampling, token ids; Failure(context_overflow) when it does not fit."""
+def _prepare(
+    request: Request, position: int, before: int, asked: Asked, backend: Backend | None, policy: Policy
+) -> _Call | Failure:
+    """The request as it is sent: seed, sampling, token ids; Failure(context_overflow) when it does not fit. before: requests of the
+    sample's earlier steps."""
     assert backend is not None
     judging = request.kind == "judge"
     own = not judging and same_prompt(request, asked.sample)
@@ -249,9 +267,14 @@ def _prepare(request: Request, number: int, asked: Asked, backend: Backend | Non
         new = request.max_new_tokens
         if continuation is not None:
             new = max(new, len(continuation))
+        elif policy.max_new_tokens:
+            room = (backend.max_ctx or math.inf) - len(ids) if judging else asked.sample.ctx - counted
+            new = max(new, int(min(policy.max_new_tokens, room)))
         elif own and policy.counter is None:
             asked.begin_tokens = _for_begin_token(asked, counted, new)
             new -= asked.begin_tokens
+        excused = asked.task.edition == "builtin" and not policy.max_new_tokens
+        reading = Reading.of(replace(request, token_ids=ids), backend, policy.reasoning, excused)
     except Exception as error:
         return Failure("internal", f"cannot tokenize the request: {describe(error)}")
     if not judging and counted + new > asked.sample.ctx:
@@ -261,15 +284,16 @@ def _prepare(request: Request, number: int, asked: Asked, backend: Backend | Non
             "context_overflow", f"{len(ids)} prompt + {new} new tokens exceed {backend.max_ctx}, the model's"
         )
     generating = request.kind == "generate"
-    return replace(
+    prepared = replace(
         request,
         max_new_tokens=request.max_new_tokens if continuation is not None else new,
         token_ids=ids,
         continuation_ids=continuation,
-        seed=request_seed(policy.seed, asked.sample.id, asked.repeat, number),
+        seed=request_seed(policy.seed, asked.sample.id, asked.repeat, before + position),
         temperature=policy.temperature if generating and policy.temperature is not None else request.temperature,
         top_p=policy.top_p if generating and policy.top_p is not None else request.top_p,
     )
+    return _Call(asked, position, prepared, reading)
 
 
 def _for_begin_token(asked: Asked, counted: int, new: int) -> int:
@@ -328,6 +352,8 @@ def outcome_record(request: Request, attempts: int, outcome: Outcome) -> dict[st
         "finish_reason": outcome.finish_reason,
         "seconds": outcome.seconds,
     }
+    if outcome.reasoning:
+        record["reasoning"] = outcome.reasoning
     if outcome.notes:
         record["notes"] = list(outcome.notes)
     if outcome.logprob_sum is not None:

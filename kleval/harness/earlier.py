@@ -38,4 +38,6 @@ def completion_of(record: Mapping[str, Any] | None, request: Request) -> Complet
         logprob_sum=record.get("logprob_sum"),
         greedy=record.get("greedy"),
         seconds=record["seconds"],
+        notes=tuple(record.get("notes", ())),
+        reasoning=record.get("reasoning", ""),
     )

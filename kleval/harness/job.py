@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from kleval.backends.reasoning import tags
 from kleval.harness.asking import Asked, Policy, encode, finish
 from kleval.harness.earlier import reusable
 from kleval.harness.filing import make_row
@@ -102,7 +103,14 @@ class RunJob(Job):
                 judge = stack.enter_context(contextlib.closing(self._open_judge(spec.judge_model)))
                 self._judge, self._judge_facts = judge, {"settings": {}}
                 add_judge(self._judge_facts, model_facts(spec.judge_model, judge, None))
-            self._makers = Makers(SampleCache(spec.sample_cache), spec.limit, spec.seed, spec.workers, spec.data_dir)
+            self._makers = Makers(
+                SampleCache(spec.sample_cache),
+                spec.limit,
+                spec.seed,
+                spec.workers,
+                spec.data_dir,
+                spec.max_new_tokens or 0,
+            )
             if not spec.dry_run:
                 stack.enter_context(self._makers)
             self.models = {model.name: model_record(model) for model in self._facts}
@@ -140,6 +148,8 @@ class RunJob(Job):
             retries=self.spec.retries,
             retry_seconds=self.spec.retry_seconds,
             counter=self._counter,
+            reasoning=tags(self.spec.reasoning),
+            max_new_tokens=self.spec.max_new_tokens or 0,
             sleep=time.sleep,
             on_retry=retrying,
         )

@@ -22,6 +22,7 @@ SPEED_ONLY = {
     "memory_budget_bytes",
     "threads",
     "concurrency",
+    "hardware",
     "prefill_chunk",
     "share_prefixes",
     "batches",
@@ -44,6 +45,10 @@ def spec_settings(spec: RunSpec, tasks: Mapping[str, Task]) -> dict[str, Any]:
         "tokenizer": spec.tokenizer,
         "judge_model": spec.judge_model,
     }
+    if spec.max_new_tokens is not None:
+        settings["max_new_tokens"] = spec.max_new_tokens
+    if spec.reasoning != "auto":
+        settings["reasoning"] = spec.reasoning
     for task_id, task in tasks.items():
         for name, value in task_record(task).items():
             settings[f"tasks.{task_id}.{name}"] = value
@@ -140,6 +145,9 @@ def caveats(spec: RunSpec, models: Sequence[ModelFacts]) -> list[str]:
             )
     if spec.tokenizer is not None:
         found.append(f"Lengths are counted in {spec.tokenizer}, not in the models' own tokens.")
+    if spec.max_new_tokens is not None:
+        n = f"{spec.max_new_tokens:,}"
+        found.append(f"Generation budgets are raised to {n} tokens, and prompts are made {n} tokens shorter than ctx.")
     if spec.repeats > 1 and spec.temperature == 0:
         found.append(f"{spec.repeats} repeats at temperature 0 ask the same question again and add no information.")
     return found

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from kleval.harness.spec import RunSpec
+from kleval.tasks.makers import with_budget
 from kleval.text import format_length
 from kleval.types import Backend, ContextTooSmall, Sample, Task, Tokenizer, Unfit, UsageError
 
@@ -137,7 +138,7 @@ class _Fitting:
         small: dict[int, ContextTooSmall] = {}
         for ctx in sorted(set(self._spec.ctxs)):
             try:
-                unfit = _first_fitting(task, counter, ctx, self._spec.seed)
+                unfit = _first_fitting(task, counter, ctx, self._spec)
                 if unfit is not None:
                     raise unfit
             except ContextTooSmall as error:
@@ -155,10 +156,10 @@ class _Fitting:
         )
 
 
-def _first_fitting(task: Task, counter: Tokenizer, ctx: int, seed: int) -> ContextTooSmall | None:
+def _first_fitting(task: Task, counter: Tokenizer, ctx: int, spec: RunSpec) -> ContextTooSmall | None:
     """None when some sample fits; else why the nearest does not."""
     nearest: Unfit | None = None
-    for made in task.samples(counter, ctx, 1, seed):
+    for made in with_budget(lambda ctx: task.samples(counter, ctx, 1, spec.seed), ctx, spec.max_new_tokens or 0):
         if isinstance(made, Sample):
             return None
         if nearest is None or made.minimum_tokens < nearest.minimum_tokens:

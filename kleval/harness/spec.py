@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from kleval.backends.reasoning import tags
 from kleval.types import UsageError
 
 
@@ -18,6 +19,8 @@ class RunSpec:
     models*: as `open_backend` takes them. tasks*: task ids, families already expanded. ctxs*: tokens. limit*: samples per
     task and ctx. repeats*: answers per sample. edition*, protocol*: None is each task's default. seed*: of samples and of
     sampling. temperature*, top_p*: None keeps each task's own. judge_model*: answers `judge` requests.
+    max_new_tokens*: generation budgets are raised to it, and prompts are made that much shorter than ctx; None keeps each task's own.
+    reasoning*: which reasoning is told apart from an answer (`kleval.backends.reasoning.tags`).
     tokenizer*: counts the samples' lengths in another tokenizer than the model's; the model still gets its own token ids.
     max_errors: None, any failure makes the run incomplete and none ends it early; a count (>= 1) or a share of all
     answers (< 1), up to that many are tolerated and more end the run.
@@ -42,6 +45,8 @@ class RunSpec:
     seed: int = 42
     temperature: float | None = None
     top_p: float | None = None
+    max_new_tokens: int | None = None
+    reasoning: str = "auto"
     tokenizer: str | None = None
     judge_model: str | None = None
     backend: str = "auto"
@@ -78,6 +83,9 @@ class RunSpec:
             raise UsageError(f"--temperature is 0 (greedy) or a number above it, not {self.temperature!r}")
         if not (self.top_p is None or (_between(0, self.top_p, 1) and self.top_p)):
             raise UsageError(f"top_p is above 0 and at most 1, not {self.top_p!r}")
+        if not (self.max_new_tokens is None or _whole(self.max_new_tokens)):
+            raise UsageError(f"--max-new-tokens is at least 1, not {self.max_new_tokens!r}")
+        tags(self.reasoning)
         if not (self.max_errors is None or _between(0, self.max_errors)):
             raise UsageError(f"--max-errors is a count or a share below 1, not {self.max_errors!r}")
         if self.out is None and not self.dry_run:

@@ -7,11 +7,13 @@ what the machine can reach; a small model whose weights and state stay in a proc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
 from kleval.profiler.measure import Clock
+from kleval.store import Point
 
 REPEATS = 7
 COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 31}
@@ -53,3 +55,18 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, size: int | None = Non
     torch.mm(a, b, out=out)
     best = min(clock.each([lambda: torch.mm(a, b, out=out)] * REPEATS))
     return 2 * n**3 / best
+
+
+def machine_values(protocol: str, device: torch.device, dtype: torch.dtype) -> dict[str, float | int | None]:
+    """The values of a machine point, measured."""
+    if protocol == "copy":
+        return {"bytes_per_second": copy_bandwidth(device)}
+    return {"flops_per_second": matmul_rate(device, dtype)}
+
+
+def bound_of(points: Mapping[str, Point]) -> Bound | None:
+    """The bound that the machine points among those (by id) tell; None before both are there."""
+    copy, matmul = points.get("machine/copy"), points.get("machine/matmul")
+    if copy is None or matmul is None:
+        return None
+    return Bound(float(copy.values["bytes_per_second"] or 0), float(matmul.values["flops_per_second"] or 0))

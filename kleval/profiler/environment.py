@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import kleval
@@ -86,6 +87,11 @@ def fingerprint(device: torch.device) -> dict[str, Any]:
             "cuda": torch.version.cuda,
         }
     return found
+
+
+def machine_settings(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a fingerprint must be the same for a profile to go on."""
+    return {f"machine.{name}": environment[name] for name in ("cpu", "threads", "gpu", "torch")}
 
 
 def kernels(device: torch.device) -> dict[str, str]:

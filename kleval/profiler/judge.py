@@ -31,14 +31,16 @@ class Verdict:
 
 def noise(points: Iterable[Point]) -> Verdict:
     """Spread over repeats of every measurement that has several."""
-    groups: dict[tuple[str, str, str, int], list[float]] = {}
+    groups: dict[tuple[str, str, str, int, int], list[float]] = {}
     for point in points:
-        value = point.values.get(METRIC.get(point.kind, ""))
+        value = point.values.get({**METRIC, "kernel": "seconds"}.get(point.kind, ""))
         if value:
-            groups.setdefault((point.kind, point.protocol, point.model, point.ctx), []).append(float(value))
+            heads = int(point.settings.get("heads", 0)) if point.kind == "kernel" else 0
+            groups.setdefault((point.kind, point.protocol, point.model, point.ctx, heads), []).append(float(value))
     details: list[dict[str, Any]] = [
         {"kind": kind, "protocol": protocol, "model": model, "ctx": ctx, "repeats": len(v), "spread": spread(v)}
-        for (kind, protocol, model, ctx), v in groups.items()
+        | ({"heads": heads} if heads else {})
+        for (kind, protocol, model, ctx, heads), v in groups.items()
         if len(v) > 1
     ]
     details.sort(key=lambda record: -record["spread"])
@@ -46,12 +48,13 @@ def noise(points: Iterable[Point]) -> Verdict:
     if not loud:
         return Verdict(tuple(details), NOISE_LIMIT)
     worst = loud[0]
+    shape = f", {worst['heads']} heads" if "heads" in worst else ""
     return Verdict(
         tuple(details),
         NOISE_LIMIT,
         (
             f"Noisy machine: {len(loud)} of {len(details)} repeated measurements spread by more than {NOISE_LIMIT:.0%} "
-            f"(worst {worst['spread']:.0%}: {worst['kind']} {worst['protocol']} of {worst['model']} at {worst['ctx']}).",
+            f"(worst {worst['spread']:.0%}: {worst['kind']} {worst['protocol']} of {worst['model']} at {worst['ctx']}{shape}).",
         ),
     )
 

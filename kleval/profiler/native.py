@@ -7,24 +7,22 @@ meanwhile meets all of them; the caches of a group are made once, if all fit int
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from kleval.models.cache import HybridCache
 from kleval.profiler.bench import Bench, attempt
-from kleval.profiler.bound import Bound, copy_bandwidth, matmul_rate
+from kleval.profiler.bound import bound_of, machine_values
 from kleval.profiler.decode import decode_steps
 from kleval.profiler.footprint import state_footprint
-from kleval.profiler.points import Outcome, PlannedPoint
+from kleval.profiler.points import Measured, Outcome, PlannedPoint
 from kleval.profiler.prefill import random_ids
 from kleval.profiler.prefill_points import PrefillPoints, typical
 from kleval.work import Session
 
 TICK_SECONDS = 1.0
 SHRINK = 0.9  # of a largest batch that the closed form allows and the allocator does not
-
-Measured = Iterator[tuple[PlannedPoint, Outcome]]
 
 
 class Measuring:
@@ -38,7 +36,7 @@ class Measuring:
 
     def group(self, group: Sequence[PlannedPoint]) -> Measured:
         """Each point with what it came to; a failure is an outcome. KeyboardInterrupt and UsageError are raised."""
-        self._set_bound()
+        self.bench.bound = self.bench.bound or bound_of(self.session.done)
         yield from self._measure(group[0].kind, group[0].protocol, group)
         self.bench.release()
 
@@ -52,13 +50,10 @@ class Measuring:
         return self.prefill.full(group) if protocol == "full" else self.prefill.sampled(group, self._full_seconds)
 
     def _machine(self, group: Sequence[PlannedPoint]) -> Measured:
-        device = self.bench.device
         for planned in group:
             self._say(planned)
-            if planned.protocol == "copy":
-                yield planned, Outcome({"bytes_per_second": copy_bandwidth(device)})
-            else:
-                yield planned, Outcome({"flops_per_second": matmul_rate(device, getattr(torch, self.bench.dtype))})
+            kind: torch.dtype = getattr(torch, self.bench.dtype)
+            yield planned, Outcome(machine_values(planned.protocol, self.bench.device, kind))
 
     def _memory(self, group: Sequence[PlannedPoint]) -> Measured:
         for planned in group:
@@ -139,12 +134,6 @@ class Measuring:
         ]
         same = [point for point in full if point.repeat == planned.repeat] or full
         return typical([float(point.values["seconds"] or 0) for point in same])
-
-    def _set_bound(self) -> None:
-        done = self.session.done
-        if self.bench.bound is None and {"machine/copy", "machine/matmul"} <= done.keys():
-            copy, matmul = done["machine/copy"].values, done["machine/matmul"].values
-            self.bench.bound = Bound(float(copy["bytes_per_second"] or 0), float(matmul["flops_per_second"] or 0))
 
     def _tick(self, planned: PlannedPoint, share: float) -> None:
         if time.monotonic() - self._ticked > TICK_SECONDS:

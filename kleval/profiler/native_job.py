@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from kleval.files import usage_errors
 from kleval.profiler.building import WEIGHTS, build, check_memory, shared_weight_bytes
-from kleval.profiler.environment import FREE_SHARE, fingerprint, free_bytes, resolve_device, resolve_dtype
+from kleval.profiler.environment import (
+    FREE_SHARE,
+    fingerprint,
+    free_bytes,
+    machine_settings,
+    resolve_device,
+    resolve_dtype,
+)
 from kleval.profiler.judge import caveats, checks, noise
 from kleval.profiler.plan import Plan, default_memory_budget, fed_tokens, make_plan
 from kleval.profiler.points import PlannedPoint, point_verdict
@@ -67,7 +74,7 @@ class NativeJob(Job):
         self.device = resolve_device(spec.device)
         self.dtype = resolve_dtype(spec.dtype, self.device)
         self.chunk = min(spec.chunk_tokens or CHUNK_TOKENS[self.device.type], max(spec.ctxs))
-        self.environment = environment = fingerprint(self.device)
+        self.environment = fingerprint(self.device)
         self._settings = {
             "models": list(self.configs),
             "ctx": list(unique_lengths(spec.ctxs)),
@@ -81,10 +88,7 @@ class NativeJob(Job):
             "device": self.device.type,
             "dtype": self.dtype,
             "seed": spec.seed,
-            "machine.cpu": environment["cpu"],
-            "machine.threads": environment["threads"],
-            "machine.gpu": environment["gpu"],
-            "machine.torch": environment["torch"],
+            **machine_settings(self.environment),
         }
         free = int(FREE_SHARE[self.device.type] * free_bytes(self.device))
         longest = max(spec.ctxs) + fed_tokens(spec, self.device.type)

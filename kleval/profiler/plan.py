@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kleval.profiler.decode_levels import DROPPED_STEPS, Level, choose_levels
 from kleval.profiler.integrate import positions_for, sample_positions
 from kleval.profiler.memory import largest_batch
-from kleval.profiler.points import PlannedPoint, machine_point, point_id
+from kleval.profiler.points import PlannedPoint, machine_points, point_id
 from kleval.profiler.prefill_levels import prefill_repeats
 from kleval.profiler.workload import DECODE_TOKENS, Batch, ProfileSpec, protocol_of, unique_lengths
 from kleval.store.records import Kind
@@ -92,8 +92,7 @@ def make_plan(
     spent = sum(point.seconds for point in decode)
     left = spec.time_budget * (1 - SETUP_SHARE) - spent
     prefill = _prefill(spec, ctxs, configs, rates, dtype, chunk, left)
-    machine = [machine_point(protocol) for protocol in ("copy", "matmul")]
-    points = (*machine, *_in_order([*prefill, *decode]))
+    points = (*machine_points(), *_in_order([*prefill, *decode]))
     plan = Plan(points, chunk, memory_budget, tuple(unmeasured))
     notes = []
     if plan.seconds > spec.time_budget:

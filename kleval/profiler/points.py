@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -19,7 +19,7 @@ MACHINE = {"copy": "copy bandwidth", "matmul": "matrix rate"}
 class PlannedPoint:
     """One point to come. seconds: expected, filling included; 0 of a served one, which weighs the tokens it sends.
 
-    state_bytes: of the states it holds.
+    state_bytes: of the states it holds. heads: of a kernel.
     """
 
     id: str
@@ -33,6 +33,7 @@ class PlannedPoint:
     state_bytes: int = 0
     steps: int = 0
     dropped: int = 0
+    heads: int = 0
 
     n: ClassVar[int] = 1
     n_done: ClassVar[int] = 0
@@ -44,7 +45,7 @@ class PlannedPoint:
 
     @property
     def group(self) -> Hashable:
-        return self.kind, self.protocol, self.ctx
+        return self.kind, self.protocol, self.ctx, self.heads
 
     @property
     def optional(self) -> bool:
@@ -56,6 +57,8 @@ class PlannedPoint:
             return MACHINE[self.protocol]
         if self.kind == "served":
             return f"{self.model} at {self.ctx}" + (f", {self.batch} requests together" if self.batch > 1 else "")
+        if self.kind == "kernel":
+            return f"{self.model} {self.protocol}, {self.ctx} tokens, {self.heads} heads"
         batch = f", batch {self.batch}" if self.batch != 1 else ""
         return f"{self.kind} {self.protocol}, {self.model} at {self.ctx}{batch}"
 
@@ -91,6 +94,9 @@ class Outcome:
     failure: Mapping[str, str] | None = None
 
 
+Measured = Iterator[tuple[PlannedPoint, Outcome]]
+
+
 def point_id(kind: str, protocol: str, model: str, ctx: int, batch: int, repeat: int) -> str:
     if kind == "machine":
         return f"machine/{protocol}"
@@ -98,25 +104,27 @@ def point_id(kind: str, protocol: str, model: str, ctx: int, batch: int, repeat:
     return f"{kind}/{protocol}/{model}/{ctx}/b{rows}/r{repeat}"
 
 
-def machine_point(protocol: str) -> PlannedPoint:
-    """`copy` or `matmul`: what the machine can do, which bounds are computed from."""
-    return PlannedPoint(point_id("machine", protocol, "", 0, 0, 0), "machine", "", 0, 0, protocol, 0, 0.5)
+def machine_points() -> list[PlannedPoint]:
+    """What the machine can do, which bounds are computed from."""
+    return [
+        PlannedPoint(point_id("machine", protocol, "", 0, 0, 0), "machine", "", 0, 0, protocol, 0, 0.5)
+        for protocol in MACHINE
+    ]
 
 
-def point_verdict(session: Session, left_out: int | None = None, unmeasured: int = 0, **fields: Any) -> Verdict:
-    """Complete unless something failed or is missing. fields: of the manifest.
+def point_verdict(session: Session, left_out: int | None = None, **fields: Any) -> Verdict:
+    """Complete unless something failed or is missing. fields: of the manifest, among them `unmeasured` where points are skipped.
 
-    left_out: repeats that there was no time for, unmeasured: points that were skipped for their reason; neither is missing. None:
-    none are left out by design.
+    left_out: repeats that there was no time for; None: none are left out by design. Neither they nor what was skipped are missing.
     """
     points = {point.id: point for point in session.store.points()}
     failed = [point for point in points.values() if point.failed]
-    n = len(session.units)
+    n, unmeasured = len(session.units), sum(skip["n"] for skip in session.skips)
     missing = sum(unit.id not in points for unit in session.units) - (left_out or 0) - unmeasured
     counts = {"planned": n, "measured": len(points) - len(failed), "failed": len(failed), "missing": missing}
     if left_out is not None:
         counts["left_out"] = left_out
-    if unmeasured:
+    if "unmeasured" in fields:
         counts["unmeasured"] = unmeasured
     problem = ""
     if failed:

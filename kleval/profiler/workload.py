@@ -17,6 +17,8 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 TIME_BUDGET_SECONDS = 240.0
 REPEATS = 3
 DECODE_TOKENS = 32
+PAPER_HEADS, PAPER_HEAD_DIM = 16, 128  # of Fig. 2
+TURN_SECONDS = {"cpu": 0.3, "cuda": 0.2}  # what the calls of one turn of an operator should take together
 LADDER_START = 4096
 LADDER_FACTOR = 4
 
@@ -69,6 +71,48 @@ class ProfileSpec:
             raise UsageError(f"--seed is a number below 2^62, not {self.seed}")
         if self.prefill not in ("full", "sampled", "auto"):
             raise UsageError(f"unknown prefill mode {self.prefill!r}: choose full, sampled or auto")
+        if self.dtype not in DTYPES:
+            raise UsageError(f"unknown dtype {self.dtype!r}: choose one of {', '.join(DTYPES)}")
+        if self.out is None and not self.dry_run:
+            raise UsageError("no run directory given: add --out DIR")
+
+    def record(self) -> dict[str, Any]:
+        """Every field as a JSON value."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelSpec:
+    """ctxs, heads, head_dim: shapes, batch is 1. repeats: turns of every operator. time_budget: seconds; None: the device's own.
+
+    device, dtype: as of a profile. out: the run directory; None for a dry run. command: for the record.
+    """
+
+    ctxs: tuple[int, ...]
+    heads: tuple[int, ...] = (PAPER_HEADS, 32)
+    head_dim: int = PAPER_HEAD_DIM
+    repeats: int = 5
+    time_budget: float | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    seed: int = 42
+    out: Path | None = None
+    dry_run: bool = False
+    command: str = ""
+
+    def check(self) -> None:
+        """UsageError for what cannot be measured as asked."""
+        if not self.ctxs or min(self.ctxs) < 2:
+            raise UsageError("a kernel is measured on at least 2 tokens: write for example --ctx 2k-64k*2")
+        if not self.heads or min(self.heads) < 1:
+            raise UsageError("--heads are numbers from 1: write for example --heads 16,32")
+        if not 1 <= self.head_dim <= 256:
+            raise UsageError(f"--head-dim is 1 to 256, not {self.head_dim}")
+        if self.repeats < 1:
+            raise UsageError(f"--repeats is at least 1, not {self.repeats}")
+        if self.time_budget is not None and not self.time_budget > 0:
+            raise UsageError(f"--time-budget is a positive time, not {self.time_budget:g} seconds")
         if self.dtype not in DTYPES:
             raise UsageError(f"unknown dtype {self.dtype!r}: choose one of {', '.join(DTYPES)}")
         if self.out is None and not self.dry_run:

@@ -7,8 +7,7 @@ from typing import Any
 
 from kleval import text as words
 from kleval.report.header_facts import Fact, Notice, Sheet, Tone
-from kleval.tables.costs import Profile
-from kleval.tables.served_summary import software_of
+from kleval.tables.costs import Profile, software_of
 from kleval.text import plural
 
 _MANIFEST_NOISE = "Noisy"
@@ -61,7 +60,7 @@ def _served_tiles(profile: Profile) -> list[Fact]:
     settings = next((p.settings for p in counted), {})
     environment = profile.environments[0] if profile.environments else {}
     sent = [cached for p in counted if (cached := p.values.get("cached_tokens")) is not None]
-    where = settings.get("server") or environment.get("gpu") or environment.get("cpu")
+    where = settings.get("hardware") or settings.get("server") or environment.get("gpu") or environment.get("cpu")
     return [
         Fact("Prompts, tokens", ", ".join(words.format_length(ctx) for ctx in profile.ctxs("served"))),
         Fact("Served by", software_of(environment)),
@@ -150,7 +149,7 @@ def model_facts(profile: Profile, model: str) -> list[Fact]:
     config = about.get("config") if isinstance(about.get("config"), Mapping) else {}
     mixers = [str(mixer) for mixer in config.get("layer_mixers") or []]
     facts = [Fact("Weights", str(about.get("weights") or "random"))]
-    facts += [Fact(_name(name), str(about[name])) for name in ("server", "software", "dtype") if about.get(name)]
+    facts += [Fact(_name(name), str(about[name])) for name in ("server", "hardware", "software", "dtype") if about.get(name)]
     if about.get("parameters"):
         facts.append(Fact("Parameters", words.count(about["parameters"])))
     if about.get("active_parameters"):

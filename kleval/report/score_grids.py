@@ -91,7 +91,7 @@ def depth_section(entrants: Sequence[Entrant], depths: Depths, shape: Shape, loo
         return None
     lead = (
         "Where in the prompt the answer stands, from its beginning (0 %) to its end, against length: the mean score of all "
-        f"samples whose answer stands at one place ({", ".join(task for task in shape.tasks if task in depths.tasks)})."
+        f"samples whose answer stands at one place ({', '.join(task for task in shape.tasks if task in depths.tasks)})."
     )
     return Section(
         "depth", "Needle depth by context length", "Depth × length", lead, tuple(cards), "pair", keys=_keys(cards),

@@ -4,6 +4,7 @@ A wrong answer and a broken one score alike, so each answer is also looked at as
 
 - cut: the budget of new tokens ended it (`finish_reason` is `length`), one of them where a sample has several.
 - empty: nothing but white space.
+- reasoning_cut: nothing but white space behind its reasoning; not counted as cut or empty besides.
 - looped: from some point to its end the text repeats one unit of at most MAX_PERIOD characters, as a model does that has lost
   its way or whose logits are NaN (`!!!!!!!!!!!!!!!!`). The loop has at least MIN_REPEATS units and MIN_LOOP characters and is
   more than half of the answer, so that `1111`, `ha ha` and lists of numbers or words are not one; nor is a text that a
@@ -29,21 +30,28 @@ class Condition:
     cut: bool
     empty: bool
     looped: bool
+    reasoning_cut: bool
 
     @property
     def broken(self) -> bool:
-        return self.cut or self.empty or self.looped
+        return self.cut or self.empty or self.looped or self.reasoning_cut
 
 
 def condition(outcomes: Sequence[Mapping[str, Any]], references: Sequence[str] = ()) -> Condition:
     """Of a row's outcomes; what a judge said is not looked at."""
     answers = [o for o in outcomes if o.get("kind", "generate") == "generate" and isinstance(o.get("text"), str)]
-    texts = [answer["text"] for answer in answers]
+    unfinished = any(
+        (o.get("failure") or {}).get("kind") == "reasoning_cut" for o in outcomes if o.get("kind") != "judge"
+    )
+    thought = [answer for answer in answers if answer.get("reasoning") and not answer["text"].strip()]
+    whole = [answer for answer in answers if answer not in thought]
+    texts = [answer["text"] for answer in whole]
     return Condition(
-        asked=bool(answers),
-        cut=any(answer.get("finish_reason") == "length" for answer in answers),
+        asked=bool(answers) or unfinished,
+        cut=any(answer.get("finish_reason") == "length" for answer in whole),
         empty=any(not text.strip() for text in texts),
         looped=any(looped(text) and not any(text.strip() in reference for reference in references) for text in texts),
+        reasoning_cut=bool(thought) or unfinished,
     )
 
 

@@ -61,8 +61,9 @@ class Cell:
     n_samples: distinct samples among the scored ones, the n of the interval.
     headline: whether this is the task's main metric.
     n_tasks: 1, or for a family's mean the tasks it averages; missing: tasks of the family without a value at this ctx.
-    n_texts: answers that are texts (failed ones among them); n_cut, n_empty, n_looped of them are broken (`tables.answers`),
-    perhaps in several ways. value_completed: the mean over answers with a value that are not broken, n_completed of them.
+    n_texts: answers that are texts (failed ones among them); n_cut, n_empty, n_looped, n_reasoning_cut of them are broken
+    (`tables.answers`), perhaps in several ways.
+    value_completed: the mean over answers with a value that are not broken, n_completed of them.
     """
 
     model: str
@@ -89,12 +90,18 @@ class Cell:
     n_cut: int = 0
     n_empty: int = 0
     n_looped: int = 0
+    n_reasoning_cut: int = 0
     n_completed: int = 0
     value_completed: float = math.nan
 
     @property
     def broken(self) -> bool:
-        return bool(self.n_cut or self.n_empty or self.n_looped)
+        return bool(self.n_cut or self.n_empty or self.n_looped or self.n_reasoning_cut)
+
+    @property
+    def degenerate(self) -> bool:
+        """Whether every answer, of two or more, is empty or a loop."""
+        return 2 <= self.n_texts <= self.n_empty + self.n_looped
 
 
 GroupKey = tuple[str, str, int, str, str]  # model, task, ctx, edition, protocol
@@ -113,6 +120,7 @@ class _Group:
     n_cut: int = 0
     n_empty: int = 0
     n_looped: int = 0
+    n_reasoning_cut: int = 0
 
 
 def summarise(rows: Iterable[RowLike], skips: Iterable[Mapping[str, Any]] = (), seed: int = 0) -> list[Cell]:
@@ -135,6 +143,7 @@ def summarise(rows: Iterable[RowLike], skips: Iterable[Mapping[str, Any]] = (), 
         group.n_cut += found.cut
         group.n_empty += found.empty
         group.n_looped += found.looped
+        group.n_reasoning_cut += found.reasoning_cut
         repeats.append(values)
         group.n_total += 1
         group.n_failed += row.failure is not None
@@ -200,6 +209,7 @@ def _cell(key: GroupKey, group: _Group, metric: str, seed: int) -> Cell:
         n_cut=group.n_cut,
         n_empty=group.n_empty,
         n_looped=group.n_looped,
+        n_reasoning_cut=group.n_reasoning_cut,
         n_completed=n_completed,
         value_completed=_mean(completed),
     )
@@ -267,6 +277,7 @@ def _family_cell(
         n_cut=sum(cell.n_cut for cell in group),
         n_empty=sum(cell.n_empty for cell in group),
         n_looped=sum(cell.n_looped for cell in group),
+        n_reasoning_cut=sum(cell.n_reasoning_cut for cell in group),
         n_completed=sum(cell.n_completed for cell in group),
         value_completed=_weighted(
             [cell.value_completed for cell in whole], [cell.n_completed if by_size else 1 for cell in whole]

@@ -3,7 +3,7 @@
 A cost joins a score when model (with its size) and length are the same and the shapes do not differ (layers, widths, heads, experts
 of the configs that both recorded). Weights may differ: times and bytes do not depend on what a model has learnt. Where dtype,
 backend, engine version or hardware differ the cost is another's, and `of` says whose. A server's hardware is what `--hardware`
-said; without it, address and model are all that is known to agree, and `of` says so.
+said, to the run and to the profile; else costs join by address and model alone, and `of` says so.
 """
 
 from __future__ import annotations
@@ -78,6 +78,8 @@ def _cost(entrant: Entrant, ctx: int, profiles: Sequence[Profile]) -> Cost:
         found = dict(_quantities(profile, entrant.model, ctx))
         if shapes := _other_shape(entrant, profile):
             reasons.append(f"{profile.name} has {entrant.model} in another shape ({', '.join(shapes)})")
+        elif address := _other_server(entrant, profile):
+            reasons.append(f"{profile.name} is of the server at {address}, and its hardware is not known (--hardware)")
         elif not found:
             reasons.append(f"{profile.name} has no cost of {entrant.model} at {format_length(ctx)}")
         else:
@@ -128,11 +130,22 @@ def _differences(entrant: Entrant, profile: Profile) -> list[str]:
     found = [
         f"{name} {theirs[name]}, the run {mine[name]}"
         for name in theirs
-        if mine.get(name) is not None and theirs[name] is not None and mine[name] != theirs[name]
+        if name != "address" and None not in (mine[name], theirs[name]) and mine[name] != theirs[name]
     ]
-    if "address" in theirs and (theirs["hardware"] is None or mine["hardware"] is None):
+    if _joins_by_address(mine, theirs):
         found.append("the server's hardware is not known (--hardware): joined by address and model")
     return found
+
+
+def _other_server(entrant: Entrant, profile: Profile) -> str:
+    """The profile's address where it has to be the run's and is not."""
+    mine, theirs = _run_setting(entrant), _profile_setting(profile, entrant.model)
+    return theirs["address"] if _joins_by_address(mine, theirs) and mine["address"] != theirs["address"] else ""
+
+
+def _joins_by_address(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    """Whether both are a server's and one does not say what it runs on."""
+    return None not in (mine["address"], theirs["address"]) and None in (mine["hardware"], theirs["hardware"])
 
 
 def _run_setting(entrant: Entrant) -> dict[str, Any]:
@@ -158,9 +171,12 @@ def _profile_setting(profile: Profile, model: str) -> dict[str, Any]:
     facts = {**profile.get("models", model, default={}), **point.environment, **point.settings}
     found = {name: facts.get(name) for name in ("dtype", *ENGINES, "server_software")}
     found["backend"] = str(facts.get("backend") or "native")
-    if "server" in facts:
-        return {**found, "address": facts["server"], "hardware": facts.get("hardware")}
-    return {**found, "hardware": facts.get("gpu") or facts.get("cpu")}
+    here = facts.get("gpu") or facts.get("cpu")
+    return {
+        **found,
+        "address": facts.get("server"),
+        "hardware": facts.get("hardware") if "server" in facts else here,
+    }
 
 
 def _notes(entrant: Entrant, profile: Profile) -> list[str]:

@@ -62,6 +62,7 @@ COLUMNS = (
     "share_looped",
     "value_completed",
     "n_completed",
+    "n_reasoning_cut",
 )
 MARKDOWN_COLUMNS = ("model", "task", "ctx", "metric", "value", "95 % interval", "n", "failed", "edition", "protocol")
 BROKEN = ("cut", "empty", "looped")
@@ -186,6 +187,7 @@ def _row(entrant: Entrant, cell: Cell, average: bool) -> dict[str, Any]:
         **{f"share_{name}": _share(getattr(cell, f"n_{name}"), cell.n_texts) for name in BROKEN},
         "value_completed": percent(cell.value_completed),
         "n_completed": cell.n_completed,
+        "n_reasoning_cut": cell.n_reasoning_cut,
     }
 
 

@@ -19,48 +19,7 @@ from kleval.tasks.prose import Draws, Split, belongs_to, indefinite, sentences, 
 ARTICLES_VERSION = "articles-1"
 CORPUS_SIZE = 3000
 
-_ONSETS = (
-    "b",
-    "br",
-    "d",
-    "dr",
-    "f",
-    "g",
-    "gr",
-    "k",
-    "kl",
-    "l",
-    "m",
-    "n",
-    "p",
-    "pr",
-    "r",
-    "s",
-    "st",
-    "t",
-    "tr",
-    "v",
-    "w",
-    "z",
-)
-_VOWELS = ("a", "e", "i", "o", "u", "ai", "ea", "oa")
-_CODAS = ("", "", "l", "n", "r", "s", "nd", "rk", "st", "th", "m", "ck")
-_COLOURS = ("red", "green", "white", "black", "yellow", "purple", "orange", "grey")
-_GOODS = (
-    "bells",
-    "clocks",
-    "lamps",
-    "ropes",
-    "violins",
-    "saddles",
-    "carpets",
-    "bottles",
-    "kettles",
-    "paper",
-    "boats",
-    "cheese",
-)
-_JOBS = ("painter", "surgeon", "engineer", "poet", "judge", "printer", "botanist", "baker", "sculptor", "captain")
+_SYLLABLES = lx.syllables("articles")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +65,7 @@ class _Names:
     def new(self) -> str:
         d = self.draws
         while True:
-            parts = (d.pick(_ONSETS) + d.pick(_VOWELS) + d.pick(_CODAS) for _ in range(2 + d.below(2)))
+            parts = ("".join(map(d.pick, _SYLLABLES)) for _ in range(2 + d.below(2)))
             name = "".join(parts).capitalize()
             if name not in self.used and name.lower() not in self.used and belongs_to(name) == self.split:
                 self.used.add(name)
@@ -136,7 +95,7 @@ class _Values:
 
 
 def _town(v: _Values, title: str, mayor: str) -> tuple[Fact, ...]:
-    year, colour, goods = v.number(1500, 1950), v.of(_COLOURS), v.of(_GOODS)
+    year, colour, goods = v.number(1500, 1950), v.of(lx.COLOURS), v.of(lx.GOODS)
     return (
         Fact(f"The mayor of {title} is {mayor}.", "Who is the mayor of {}?", (mayor,)),
         Fact(f"{title} was founded in {year}.", "When was {} founded?", (year, f"in {year}")),
@@ -150,7 +109,7 @@ def _town(v: _Values, title: str, mayor: str) -> tuple[Fact, ...]:
 
 
 def _person(v: _Values, title: str, town: str) -> tuple[Fact, ...]:
-    year, job, thing = v.number(1500, 1950), v.of(_JOBS), v.of(lx.THINGS)
+    year, job, thing = v.number(1500, 1950), v.of(lx.JOBS), v.of(lx.THINGS)
     worked = f"{title} worked as {indefinite(job)}."
     carried = f"{title} always carried a famous {thing}."
     return (
@@ -162,7 +121,7 @@ def _person(v: _Values, title: str, town: str) -> tuple[Fact, ...]:
 
 
 def _company(v: _Values, title: str, founder: str) -> tuple[Fact, ...]:
-    year, goods, workers = v.number(1700, 1950), v.of(_GOODS), v.number(20, 920)
+    year, goods, workers = v.number(1700, 1950), v.of(lx.GOODS), v.number(20, 920)
     opened = f"The company {title} opened its doors in {year}."
     return (
         Fact(f"The company {title} was started by {founder}.", "Who started the company {}?", (founder,)),
@@ -173,7 +132,7 @@ def _company(v: _Values, title: str, founder: str) -> tuple[Fact, ...]:
 
 
 def _ship(v: _Values, title: str, port: str) -> tuple[Fact, ...]:
-    year, colour, masts = v.number(1600, 1900), v.of(_COLOURS), v.of(lx.NUMBERS[:8])
+    year, colour, masts = v.number(1600, 1900), v.of(lx.COLOURS), v.of(lx.NUMBERS[:8])
     sails = f"The sails of the ship {title} were {colour}."
     return (
         Fact(f"The ship {title} was built in {port}.", "Where was the ship {} built?", (port, f"in {port}")),

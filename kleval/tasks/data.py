@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kleval.tasks import datafile, download, registry
-from kleval.tasks.assets import ANY_FORMAT, ASSETS, STAND_INS, Asset
+from kleval.tasks.assets import APART, ASSETS, Asset
 from kleval.tasks.download import Progress
 from kleval.types import UsageError
 
@@ -76,9 +76,6 @@ def assets(family: str) -> tuple[Asset, ...]:
     return ASSETS[family]
 
 
-_FAMILY_OF_ITS_OWN = {"code/livecodebench_v6": "livecodebench"}
-
-
 def family_of(name: str) -> str:
     """The family of a task, whose files its tasks share; a family and a provided task (lm_eval/NAME) stand for themselves.
 
@@ -88,7 +85,7 @@ def family_of(name: str) -> str:
     if not slash or family not in ASSETS:
         return name
     registry.expand([name])
-    return _FAMILY_OF_ITS_OWN.get(name, family)
+    return APART.get(name, family)
 
 
 def verify(family: str, data_dir: Path | None = None) -> list[Status]:
@@ -97,17 +94,13 @@ def verify(family: str, data_dir: Path | None = None) -> list[Status]:
         return provided.verify(family, data_dir)
     family = family_of(family)
     folder = data_folder(family, data_dir)
-    return [
-        status_of(asset, file, known, folder, family)
-        for asset in assets(family)
-        for file, known in asset.files().items()
-    ]
+    return [status_of(asset, file, known, folder) for asset in assets(family) for file, known in asset.files().items()]
 
 
-def status_of(asset: Asset, file: str, known: Mapping[str, str], folder: Path, family: str = "") -> Status:
-    """One file of an asset as it lies in `folder`. family: whose loader says which other forms count; none without."""
+def status_of(asset: Asset, file: str, known: Mapping[str, str], folder: Path) -> Status:
+    """One file of an asset as it lies in `folder`."""
     path = folder / file
-    found = lying(family, file, folder)
+    found = _lying(asset, path, folder)
     if found is None:
         return Status(file, path, "missing", 0, "", "", asset.licence, asset.needed_for, asset.url, bool(known))
     name = file if found == path else found.relative_to(folder).as_posix()
@@ -119,20 +112,17 @@ def status_of(asset: Asset, file: str, known: Mapping[str, str], folder: Path, f
     return Status(name, found, state, size, sha256, revision, asset.licence, asset.needed_for, asset.url, pinned)
 
 
-def lying(family: str, file: str, folder: Path) -> Path | None:
-    """The file of a family in `folder`, or what its loader reads in its place."""
-    if family in ANY_FORMAT:
-        found = datafile.existing(folder / file)
-    else:
-        found = datafile.packed_or_not(folder / file)
+def _lying(asset: Asset, path: Path, folder: Path) -> Path | None:
+    """The file of an asset in `folder`, or what its loader reads in its place."""
+    found = datafile.existing(path) if asset.any_format else datafile.packed_or_not(path)
     if found is not None:
         return found
-    for other in STAND_INS.get(family, {}).get(file, ()):
-        path = folder / other
+    for other in asset.stand_ins:
+        place = folder / other
         if other.endswith("/"):
-            lies = sorted(path.iterdir())[:1] if path.is_dir() else []
+            lies = sorted(place.iterdir())[:1] if place.is_dir() else []
         else:
-            lies = list(datafile.parts(path))
+            lies = list(datafile.parts(place))
         if lies:
             return lies[0]
     return None
@@ -144,7 +134,7 @@ def need(family: str, file: str, for_what: str, data_dir: Path | None = None) ->
     for asset in assets(family):
         known = asset.files().get(file)
         if known is not None:
-            status = status_of(asset, file, known, folder, family)
+            status = status_of(asset, file, known, folder)
             if status.state == "pointer":
                 datafile.refuse_pointer(status.path)
             if status.state == "missing":
@@ -171,7 +161,7 @@ def fetch(family: str, data_dir: Path | None = None, progress: Progress | None =
     problems = []
     for asset in assets(family):
         try:
-            fetch_asset(asset, folder, progress, family)
+            fetch_asset(asset, folder, progress)
         except UsageError as error:
             problems.append(str(error))
     if problems:
@@ -179,9 +169,9 @@ def fetch(family: str, data_dir: Path | None = None, progress: Progress | None =
     return verify(family, data_dir)
 
 
-def fetch_asset(asset: Asset, folder: Path, progress: Progress | None = None, family: str = "") -> bool:
-    """One asset into `folder`. False when it was there already, in whatever form its family's loader reads."""
-    if all(status_of(asset, file, known, folder, family).good for file, known in asset.files().items()):
+def fetch_asset(asset: Asset, folder: Path, progress: Progress | None = None) -> bool:
+    """One asset into `folder`. False when it was there already, in whatever form its loader reads."""
+    if all(status_of(asset, file, known, folder).good for file, known in asset.files().items()):
         return False
     download.get(asset, folder, progress)
     return True

@@ -7,28 +7,31 @@ cannot be carried over, or whose process dies, is made here instead: the samples
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 from kleval.tasks.registry import all_tasks, load_task
 from kleval.tasks.sample_cache import Made, SampleCache
-from kleval.types import Task, Tokenizer
+from kleval.types import ContextTooSmall, Task, Tokenizer, Unfit
 
 Cell = tuple[Task, Tokenizer, int]  # task, tokenizer, ctx
 
 
 @dataclass(slots=True)
 class Makers:
-    """workers: processes; 0 makes everything here, when it is asked for. A cache without a folder needs no workers."""
+    """workers: processes; 0 makes everything here, when it is asked for. A cache without a folder needs no workers. budget: that
+    generation budgets are raised to, as `with_budget` does it."""
 
     cache: SampleCache
     n: int
     seed: int
     workers: int = 0
     data_dir: Path | None = None
+    budget: int = 0
     _pool: ProcessPoolExecutor | None = None
     _jobs: dict[tuple[str, str, int], Future[None]] = field(default_factory=dict)
 
@@ -36,7 +39,8 @@ class Makers:
         """Have these made, in this order. What is there already, or is not a task of the registry, is left alone."""
         if not self.workers or self.cache.folder is None:
             return
-        for task, tokenizer, ctx in cells:
+        for task, tokenizer, length in cells:
+            ctx = length - self.budget
             place = _place(task, tokenizer, ctx)
             if place in self._jobs or task.id not in all_tasks():
                 continue
@@ -50,10 +54,11 @@ class Makers:
 
     def samples(self, task: Task, tokenizer: Tokenizer, ctx: int) -> Iterator[Made]:
         """The samples of a cell, waited for where they are being made. Raises as `task.samples` does."""
-        job = self._jobs.pop(_place(task, tokenizer, ctx), None)
+        job = self._jobs.pop(_place(task, tokenizer, ctx - self.budget), None)
         if job is not None and not job.cancel():
             job.exception()
-        return self.cache.samples(task, tokenizer, ctx, self.n, self.seed)
+        cached = partial(self.cache.samples, task, tokenizer, n=self.n, seed=self.seed)
+        return with_budget(cached, ctx, self.budget)
 
     def __enter__(self) -> Makers:
         return self
@@ -66,6 +71,23 @@ class Makers:
                 process.terminate()
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
+
+
+def with_budget(make: Callable[[int], Iterator[Made]], ctx: int, budget: int) -> Iterator[Made]:
+    """Samples made for `budget` tokens less than ctx, with a generation budget of at least so many: together they fit into ctx."""
+    if not budget:
+        yield from make(ctx)
+        return
+    try:
+        for made in make(max(1, ctx - budget)):
+            if isinstance(made, Unfit):
+                yield replace(made, minimum_tokens=made.minimum_tokens + budget)
+                continue
+            own = {"max_new_tokens_of_task": made.max_new_tokens}
+            yield replace(made, ctx=ctx, max_new_tokens=max(made.max_new_tokens, budget), meta={**made.meta, **own})
+    except ContextTooSmall as error:
+        why = f"{error} (and {budget} tokens of --max-new-tokens)"
+        raise ContextTooSmall(why, error.minimum_tokens + budget) from None
 
 
 def _place(task: Task, tokenizer: Tokenizer, ctx: int) -> tuple[str, str, int]:

@@ -137,18 +137,9 @@ def indefinite(phrase: str) -> str:
     return f"{'an' if phrase[0] in 'aeiou' or phrase.startswith('honest') else 'a'} {phrase}"
 
 
-_IRREGULAR = {
-    "loaf": "loaves",
-    "shelf": "shelves",
-    "watchman": "watchmen",
-    "fisherman": "fishermen",
-    "ferryman": "ferrymen",
-}
-
-
 def _plural(noun: str) -> str:
-    if noun in _IRREGULAR:
-        return _IRREGULAR[noun]
+    if noun in lx.IRREGULAR_PLURALS:
+        return lx.IRREGULAR_PLURALS[noun]
     return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
 
 

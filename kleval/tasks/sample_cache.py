@@ -107,11 +107,12 @@ def key(task: Task, tokenizer: Tokenizer, ctx: int, seed: int) -> str:
 
 @cache
 def _source_digest() -> str:
-    """sha256 over the code that makes samples and counts their tokens."""
+    """sha256 over the code that makes samples and counts their tokens, and the data that it reads."""
     package = Path(kleval.__file__).parent
     files = [
         package / "types.py",
         *sorted((package / "tasks").rglob("*.py")),
+        *sorted((package / "tasks").rglob("*.toml")),
         *sorted(package.glob("tokenization*/*.py")),
     ]
     h = hashlib.sha256()

@@ -40,6 +40,8 @@ def test_an_unknown_model_is_a_usage_error() -> None:
         ("request_timeout", "x", "--request-timeout is a positive time"),
         ("timeout", float("nan"), "--timeout is a positive time"),
         ("base_url", 3, "base_url is an address"),
+        ("hardware", "", "hardware is a text"),
+        ("hardware", "1x L4", "--hardware is for --backend openai, not native"),
         ("dtype", None, "dtype is a text"),
         ("engine_args", {"a": "b"}, "--engine-arg a: --backend native has no such argument, it takes prefill_tokens"),
         ("engine_args", {"prefill-tokens": "0"}, "--engine-arg prefill-tokens: '0' is no value"),

@@ -81,6 +81,13 @@ def test_v1_is_found_where_the_address_lacks_it():
         assert backend.describe()["server"] == url
 
 
+def test_its_hardware_is_what_the_user_says():
+    with serve(Behaviour()) as url:
+        assert "hardware" not in open_backend("tiny", base_url=url, tokenizer="words").describe()
+        told = open_backend("tiny", base_url=url, tokenizer="words", hardware="8x H200").describe()
+        assert told["hardware"] == "8x H200"
+
+
 def test_only_chat_is_there():
     with serve(Behaviour(software="other", has=frozenset({"/chat/completions", "/models"}))) as url:
         backend = open_backend("tiny", base_url=url, tokenizer="words")

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from kleval.cli import run
 from kleval.cli.main import call
-from kleval.cli.profile import parse_seconds, profile_lengths
+from kleval.cli.profile import DEFAULT_CTX, parse_seconds, profile_lengths
+from kleval.lengths import parse_lengths
 from kleval.store import RunStore
 from kleval.types import UsageError
 
@@ -116,6 +118,10 @@ def test_one_length_is_a_ladder_and_a_list_is_itself() -> None:
     assert profile_lengths("1048576") == (4096, 16384, 65536, 262144, 1048576)
     assert profile_lengths("4k,1m") == (4096, 1048576)
     assert profile_lengths("64k-64k*2") == (65536,)
+
+
+def test_the_lengths_of_a_run_are_among_those_of_a_profile() -> None:
+    assert set(parse_lengths(run.DEFAULT_CTX)) < set(profile_lengths(DEFAULT_CTX))
 
 
 def test_a_dry_run_prints_the_plan_with_seconds_and_bytes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ def test_a_served_profile_prints_a_table_and_writes_page_and_csv(
     served_server: Any, url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["profile", "--base-url", url, *SMALL, "--ctx", "32,64", "--concurrency", "1,2", "--out", "here"]
-    assert call(words) == 0
+    assert call([*words, "--hardware", "8x H200"]) == 0
     said = capsys.readouterr()
     assert "TTFT ms" in said.out
     assert f"tiny at {url} (vllm 1.2.3)" in said.err
@@ -40,9 +40,10 @@ def test_a_served_profile_prints_a_table_and_writes_page_and_csv(
     ]
     assert all(float(r["ttft_ms"]) >= 1000 * served_server.FIRST_SECONDS and r["unit"] == "ms/token" for r in rows)
     assert all(r["state_bytes"] == r["bound"] == r["mbu"] == r["cpu"] == "" for r in rows)
+    assert {r["hardware"] for r in rows} == {"8x H200"}
     page = Path("here/report.html").read_text("utf-8")
     assert page.count('class="figure"') == 3
-    for text in ("Time to first token", "2 requests together", "Output throughput", "vllm 1.2.3"):
+    for text in ("8x H200", "Time to first token", "2 requests together", "Output throughput", "vllm 1.2.3"):
         assert text in page
     for text in ("random weights", "The paper's curves", "State bytes by component"):
         assert text not in page
@@ -133,6 +134,8 @@ SERVED = "--base-url http://127.0.0.1:9/v1 --model tiny"
         ("--backend openai --model tiny", "add its address, --base-url"),
         ("--backend vllm --model tiny --batch 1", "--batch is not for --backend vllm"),
         ("--concurrency 4", "--concurrency is for served models"),
+        ("--hardware L4", "--hardware is for served models"),
+        ("--backend vllm --model tiny --hardware L4", "--hardware is not for --backend vllm"),
         ("--engine-arg a=b", "--engine-arg is for served models"),
     ],
 )

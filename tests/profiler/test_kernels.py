@@ -14,13 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kleval.cli.main import call
-from kleval.profiler import events as ev
 from kleval.profiler import operators
-from kleval.profiler.kernels import KernelSpec, plan_kernels, profile_kernels
+from kleval.profiler.kernels import plan_kernels, profile_kernels
+from kleval.profiler.workload import KernelSpec
 from kleval.store import Point, RunStore
-from kleval.tables.kernel_summary import summarise_kernels
+from kleval.tables.cost_rows import kernel_rows
+from kleval.tables.costs import make_profile
 from kleval.tables.ratios import kernel_ratios
 from kleval.types import UsageError
+from kleval.work import events as ev
 
 CPU = torch.device("cpu")
 
@@ -28,7 +30,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KernelSpec:
     """Two lengths, one and two heads of 8, two turns of few calls."""
-    monkeypatch.setattr("kleval.profiler.kernel_session.MAX_CALLS", 3)
+    monkeypatch.setattr("kleval.profiler.kernel_turns.MAX_CALLS", 3)
     return KernelSpec(ctxs=(48, 96), heads=(1, 2), head_dim=8, repeats=2, device="cpu", out=tmp_path / "run")
 
 
@@ -39,10 +41,12 @@ def points_of(spec: KernelSpec) -> dict[str, Point]:
 
 def test_every_planned_kernel_becomes_points(tiny: KernelSpec) -> None:
     result = profile_kernels(tiny)
-    assert (result.status, result.exit_code, result.unmeasured) == ("complete", 0, ())
+    assert (result.status, result.exit_code, result.skips) == ("complete", 0, ())
     points = points_of(tiny)
-    expected = {planned.id(8, repeat) for planned in plan_kernels(tiny, "float32") for repeat in range(2)}
-    assert set(points) == expected | {"machine/copy", "machine/matmul"}
+    assert set(points) == {planned.id for planned in plan_kernels(tiny, "cpu")}
+    assert {"machine/copy", "machine/matmul", "kernel/chunk/dplr/h2d8/96/r1", "kernel/recurrent/kda/h1d8/1/r0"} <= set(
+        points
+    )
     assert {(p.protocol, p.model) for p in points.values() if p.kind == "kernel"} == {
         *(("chunk", name) for name in ("kda", "gdn", "dplr", "softmax")),
         *(("recurrent", name) for name in ("kda", "gdn")),
@@ -61,8 +65,8 @@ def test_operators_take_turns_within_a_shape(tiny: KernelSpec) -> None:
     order: list[tuple[str, int]] = []
 
     def listen(event: ev.Event) -> None:
-        if isinstance(event, ev.PointDone) and event.point.protocol == "chunk":
-            order.append((event.point.model, event.point.repeat))
+        if isinstance(event, ev.UnitDone) and isinstance(event.record, Point) and event.record.protocol == "chunk":
+            order.append((event.record.model, event.record.repeat))
 
     profile_kernels(dataclasses.replace(tiny, ctxs=(48,), heads=(1,)), listen)
     assert order == [(name, repeat) for repeat in (0, 1) for name in ("kda", "gdn", "dplr", "softmax")]
@@ -105,9 +109,9 @@ def test_all_operators_pass_their_check(name: str, protocol: Any, dtype: torch.d
 
 def test_what_the_time_budget_does_not_allow_is_left_out_and_said(tiny: KernelSpec) -> None:
     result = profile_kernels(dataclasses.replace(tiny, ctxs=(48, 1 << 20), heads=(1,), time_budget=5.0))
-    left = {(one["operator"], one["ctx"]) for one in result.unmeasured}
+    left = {(one["operator"], one["ctx"]) for one in result.skips}
     assert left == {(name, 1 << 20) for name in ("kda", "gdn", "dplr", "softmax")}
-    assert all("of the time budget" in one["reason"] for one in result.unmeasured)
+    assert all("of the time budget" in one["reason"] for one in result.skips)
     assert not [p for p in points_of(tiny).values() if p.ctx == 1 << 20]
     assert result.status == "complete"
 
@@ -116,8 +120,8 @@ def test_interrupted_and_run_again_it_continues(tiny: KernelSpec) -> None:
     seen: list[str] = []
 
     def stop(event: ev.Event) -> None:
-        if isinstance(event, ev.PointDone):
-            seen.append(event.point.id)
+        if isinstance(event, ev.UnitDone):
+            seen.append(event.record.id)
             if len(seen) == 7:
                 raise KeyboardInterrupt
 
@@ -126,7 +130,7 @@ def test_interrupted_and_run_again_it_continues(tiny: KernelSpec) -> None:
     assert len(kept) == 7
     measured: list[str] = []
     result = profile_kernels(
-        tiny, lambda event: measured.append(event.point.id) if isinstance(event, ev.PointDone) else None
+        tiny, lambda event: measured.append(event.record.id) if isinstance(event, ev.UnitDone) else None
     )
     assert result.status == "complete"
     assert not set(measured) & set(kept)
@@ -208,8 +212,8 @@ def test_ratios_are_paired_by_repeat() -> None:
 
 
 def test_rows_give_medians_and_spread() -> None:
-    rows = summarise_kernels([point("kda", r, s) for r, s in enumerate((1.0, 3.0, 2.0))])
-    assert [(row.seconds, row.spread, row.repeats) for row in rows] == [(2.0, 1.0, 3)]
+    rows = kernel_rows(make_profile([point("kda", r, s) for r, s in enumerate((1.0, 3.0, 2.0))], {}))
+    assert [(row["seconds"], row["spread"], row["repeats"]) for row in rows] == [(2.0, 1.0, 3)]
 
 
 @pytest.mark.parametrize(

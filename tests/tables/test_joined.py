@@ -58,6 +58,12 @@ def served(point: Point) -> Point | None:
     )
 
 
+def said(point: Point) -> Point | None:
+    """As `served`, of a server whose hardware was told."""
+    found = served(point)
+    return found and dataclasses.replace(found, settings={**found.settings, "hardware": "8x H200"})
+
+
 ASKED = {
     "config": None,
     "dtype": None,
@@ -173,11 +179,16 @@ def test_a_server_joins_by_address_and_model_until_its_hardware_is_said(scored: 
 
 
 def test_a_server_whose_hardware_both_say_agrees(scored: Make, make_profile: Make) -> None:
-    def said(point: Point) -> Point | None:
-        found = served(point)
-        return found and dataclasses.replace(found, settings={**found.settings, "hardware": "8x H200"})
-
     run = scored(backend="openai", describe=describe(**ASKED, hardware="8x H200"))
     assert costs(run, make_profile("same", change=said))["m0", 4096].agrees
     run = scored("two", backend="openai", describe=describe(**ASKED, hardware="1x L4"))
     assert "hardware 8x H200, the run 1x L4" in costs(run, make_profile("other", change=said))["m0", 4096].of
+
+
+def test_another_address_joins_only_where_the_hardware_is_said(scored: Make, make_profile: Make) -> None:
+    there = describe(**ASKED | {"server": "http://other:8000/v1"}, hardware="8x H200")
+    run = scored(backend="openai", describe=there)
+    cost = costs(run, make_profile("unsaid", change=served))["m0", 4096]
+    assert not cost.values
+    assert "unsaid is of the server at http://gpu:8000/v1, and its hardware is not known" in cost.of
+    assert costs(run, make_profile("same", change=said))["m0", 4096].agrees

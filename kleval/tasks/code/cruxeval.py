@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kleval.tasks import tables
-from kleval.tasks.code import files, items
+from kleval.tasks.code import files
 from kleval.tasks.code.running import verdict
 from kleval.tasks.code.task import LM_EVAL, OWN, Benchmark, CodeTask, Problem, pass_at_k
 from kleval.tasks.registry import check_protocol
@@ -75,13 +75,9 @@ def output_cot(edition: str, protocol: str | None, data_dir: Path | None) -> Cod
 def _load(task_id: str, edition: str, protocol: str | None, data_dir: Path | None) -> CodeTask:
     official, backwards = edition == "official", task_id == "code/cruxeval_input_cot"
     protocol = check_protocol(f"{task_id} ({edition})", protocol, (LM_EVAL, OWN) if official else (OWN,))
+    place = ("cruxeval", ("cruxeval", "test"))
     make = partial(_problem, backwards)
-    if official:
-        paths = files.find(task_id, "cruxeval", ("cruxeval", "test"), data_dir)
-        problems, revision, digest = files.read(paths, make)
-    else:
-        problems = [make(f"item {n}", row) for n, row in enumerate(items.FUNCTIONS)]
-        revision, digest = "builtin-1", files.own_digest(*(f"{p.plain}{p.data}" for p in problems))
+    problems, revision, digest = files.of_edition(task_id, edition, place, "functions", make, data_dir)
     theirs = protocol == LM_EVAL
     reader: Reader
     if theirs:

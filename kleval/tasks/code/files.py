@@ -1,4 +1,6 @@
-"""Data files of the code tasks: under the data directory, in any format that `tables` reads."""
+"""Problems of the code tasks: official ones from files under the data directory, in any format that `tables` reads, builtin ones
+from `items.toml`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kleval.tasks import assets_code, data, datafile, tables
+from kleval.tasks import data, datafile, packaged, tables
 from kleval.types import UsageError
 
 
@@ -46,9 +48,31 @@ def read(paths: Sequence[Path], make: Callable[[str, dict[str, Any]], Any]) -> t
     digest = sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
     if not made:
         raise UsageError(f"{paths[0]} has no problem for this task")
-    return made, assets_code.KNOWN.get(digest, f"unpinned sha256:{digest[:16]}"), digest
+    known = {sha256: revision for asset in data.assets("code") for sha256, revision in asset.known.items()}
+    return made, known.get(digest, f"unpinned sha256:{digest[:16]}"), digest
 
 
-def own_digest(*parts: str) -> str:
+def bank(name: str) -> list[dict[str, Any]]:
+    """Rows of that name, made by kleval."""
+    rows: list[dict[str, Any]] = packaged.load("code/items.toml")[name]
+    return rows
+
+
+def of_edition(
+    task_id: str,
+    edition: str,
+    place: tuple[str, Sequence[str]],
+    items: str,
+    make: Callable[[str, dict[str, Any]], Any],
+    data_dir: Path | None,
+) -> tuple[list[Any], str, str]:
+    """Problems, their revision and digest. place: folder and stems of the official ones; items: name of the builtin ones."""
+    if edition == "official":
+        return read(find(task_id, *place, data_dir), make)
+    problems = [make(f"item {n}", row) for n, row in enumerate(bank(items))]
+    return problems, "builtin-1", own_digest(problems)
+
+
+def own_digest(problems: Sequence[Any]) -> str:
     """sha256 over the texts of a builtin edition."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    return hashlib.sha256("\0".join(f"{one.plain}{one.data}" for one in problems).encode()).hexdigest()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kleval.tasks import tables
-from kleval.tasks.code import files, isolated_tests, items
+from kleval.tasks.code import files, isolated_tests
 from kleval.tasks.code.task import LM_EVAL, OWN, Benchmark, CodeTask, Problem, user
 from kleval.tasks.registry import check_protocol
 
@@ -31,13 +31,9 @@ def load(edition: str, protocol: str | None, data_dir: Path | None) -> CodeTask:
     known = (LM_EVAL, INSTRUCT) if edition == "official" else (OWN,)
     protocol = check_protocol(f"{task_id} ({edition})", protocol, known)
     instruct = protocol == INSTRUCT
+    place = ("humaneval_plus", ("test", "humanevalplus"))
     make = partial(_problem, instruct)
-    if edition == "official":
-        paths = files.find(task_id, "humaneval_plus", ("test", "humanevalplus"), data_dir)
-        problems, revision, digest = files.read(paths, make)
-    else:
-        problems = [make(f"item {n}", row) for n, row in enumerate(items.COMPLETIONS)]
-        revision, digest = "builtin-1", files.own_digest(*(f"{p.plain}{p.data}" for p in problems))
+    problems, revision, digest = files.of_edition(task_id, edition, place, "completions", make, data_dir)
     benchmark = Benchmark(
         title="HumanEval+",
         source="EvalPlus, evalplus/humanevalplus (Apache-2.0), arXiv 2305.01210; PyPI lm-eval 0.4.13, tasks/humaneval (MIT)",

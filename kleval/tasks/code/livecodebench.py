@@ -21,8 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from kleval.tasks import data, tables
-from kleval.tasks.code import files, stdin_items
+from kleval.tasks import data, packaged, tables
+from kleval.tasks.code import files
 from kleval.tasks.code.judging import grade
 from kleval.tasks.code.task import OWN, Benchmark, CodeTask, Problem
 from kleval.tasks.registry import check_protocol
@@ -57,7 +57,7 @@ def load(edition: str, protocol: str | None, data_dir: Path | None) -> CodeTask:
     task_id = "code/livecodebench_v6"
     official = edition == "official"
     protocol = check_protocol(f"{task_id} ({edition})", protocol, (PROTOCOL,) if official else (OWN,))
-    shots: Mapping[str, Mapping[str, str]] = stdin_items.SHOTS
+    shots: Mapping[str, Mapping[str, str]] = packaged.load("code/items.toml")["shots"]
     deviations: tuple[str, ...] = _DEVIATIONS
     if official:
         paths = _files(task_id, data_dir)
@@ -67,8 +67,8 @@ def load(edition: str, protocol: str | None, data_dir: Path | None) -> CodeTask:
         shots = _official_shots(paths[0].parent)
         problems, revision, digest = files.read(paths, partial(_official, shots))
     else:
-        problems = [_problem(shots, **row) for row in stdin_items.PROBLEMS]
-        revision, digest = "builtin-1", files.own_digest(*(f"{p.plain}{p.data}" for p in problems))
+        problems = [_problem(shots, **row) for row in files.bank("problems")]
+        revision, digest = "builtin-1", files.own_digest(problems)
     missing = (
         f"base models are shown an example: put func.json and stdin.json of the repository's lcb_runner/prompts/{_SHOTS} into"
         f" the data directory, under livecodebench/{_SHOTS}"
@@ -133,7 +133,7 @@ def _problem(
     question: str,
     starter: str,
     function: str,
-    tests: Sequence[tuple[str, str]],
+    tests: Sequence[Sequence[str]],
     solution: str = "",
 ) -> Problem:
     shot = shots.get("func" if starter else "stdin")
@@ -150,7 +150,7 @@ def _problem(
         name=name,
         plain=plain,
         chat=({"role": "system", "content": _SYSTEM}, {"role": "user", "content": asked}),
-        data={"function": function, "tests": tuple(tests)},
+        data={"function": function, "tests": tuple((given, expected) for given, expected in tests)},
         solution=f"```python\n{solution}\n```" if solution else "",
     )
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from kleval.sandbox import Limits
 from kleval.tasks import tables
-from kleval.tasks.code import files, isolated_tests, items, running
+from kleval.tasks.code import files, isolated_tests, running
 from kleval.tasks.code.task import LM_EVAL, OWN, Benchmark, CodeTask, Problem
 from kleval.tasks.registry import check_protocol
 from kleval.types import UsageError
@@ -42,12 +42,9 @@ def load(edition: str, protocol: str | None, data_dir: Path | None) -> CodeTask:
     known = (LM_EVAL, INSTRUCT, EVALPLUS) if edition == "official" else (OWN,)
     protocol = check_protocol(f"{task_id} ({edition})", protocol, known)
     instruct = protocol == INSTRUCT
-    if edition == "official":
-        paths = files.find(task_id, "mbpp_plus", ("test", "mbppplus"), data_dir)
-        problems, revision, digest = files.read(paths, partial(_problem, protocol))
-    else:
-        problems = [_problem(protocol, f"item {n}", row) for n, row in enumerate(items.SENTENCES)]
-        revision, digest = "builtin-1", files.own_digest(*(f"{p.plain}{p.data}" for p in problems))
+    place = ("mbpp_plus", ("test", "mbppplus"))
+    make = partial(_problem, protocol)
+    problems, revision, digest = files.of_edition(task_id, edition, place, "sentences", make, data_dir)
     benchmark = Benchmark(
         title="MBPP+",
         source="EvalPlus, evalplus/mbppplus (Apache-2.0), arXiv 2305.01210; PyPI lm-eval 0.4.13, tasks/mbpp (MIT)",
@@ -88,7 +85,7 @@ def _problem(protocol: str, where: str, row: dict[str, Any]) -> Problem:
             "Here is a solution to this programming problem:\n```python\n",
         )
     turns: list[Mapping[str, str]] = []
-    for shot in items.MBPP_SHOTS:
+    for shot in files.bank("mbpp_shots"):
         turns.append({"role": "user", "content": _ask(shot["text"], shot["test_list"])})
         turns.append({"role": "assistant", "content": f"{shot['code']}\n[DONE]"})
     turns.append({"role": "user", "content": _ask(asked, tests)})

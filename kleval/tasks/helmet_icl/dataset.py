@@ -21,12 +21,11 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from kleval.tasks import data, datafile, tables
-from kleval.tasks.helmet_icl import labels
+from kleval.tasks import data, datafile, packaged, tables
 from kleval.tasks.helmet_icl.drawing import Item
 from kleval.types import UsageError
 
@@ -51,16 +50,14 @@ class Spec:
     field: str
 
 
+_names = partial(packaged.words, "helmet_icl/items.toml", "labels")
+_TREC = ("train_5500.label", "TREC_10.label")
 SPECS: dict[str, Spec] = {
-    "trec_coarse": Spec(
-        "trec", labels.TREC_COARSE, 6, ("train", "test"), ("train_5500.label", "TREC_10.label"), "coarse_label"
-    ),
-    "trec_fine": Spec(
-        "trec", labels.TREC_FINE, 50, ("train", "test"), ("train_5500.label", "TREC_10.label"), "fine_label"
-    ),
-    "banking77": Spec("banking77", labels.BANKING77, 77, ("train", "test"), ("train.csv", "test.csv"), "label"),
-    "clinic150": Spec("clinc150", labels.CLINC, 151, ("train", "validation"), ("data_oos_plus.json",), "intent"),
-    "nlu": Spec("nlu", labels.NLU, 68, ("train", "train"), ("NLU-Data-Home-Domain-Annotated-All.csv",), "label"),
+    "trec_coarse": Spec("trec", _names("trec_coarse"), 6, ("train", "test"), _TREC, "coarse_label"),
+    "trec_fine": Spec("trec", _names("trec_fine"), 50, ("train", "test"), _TREC, "fine_label"),
+    "banking77": Spec("banking77", _names("banking77"), 77, ("train", "test"), ("train.csv", "test.csv"), "label"),
+    "clinic150": Spec("clinc150", _names("clinc"), 151, ("train", "validation"), ("data_oos_plus.json",), "intent"),
+    "nlu": Spec("nlu", _names("nlu"), 68, ("train", "train"), ("NLU-Data-Home-Domain-Annotated-All.csv",), "label"),
 }
 
 
@@ -137,7 +134,7 @@ def _banking(source: Source) -> list[list[Item]]:
         rows = tables.rows(path)
         found.append(
             [
-                Item(tables.text(w, r, "text"), _number(w, tables.text(w, r, "category"), labels.BANKING77))
+                Item(tables.text(w, r, "text"), _number(w, tables.text(w, r, "category"), SPECS["banking77"].names))
                 for w, r in rows
             ]
         )
@@ -162,7 +159,7 @@ def _clinc(source: Source) -> list[list[Item]]:
 def _pair(where: str, row: Any) -> Item:
     if not isinstance(row, list) or len(row) != 2 or not isinstance(row[0], str) or not tables.is_unicode(row[0]):
         raise UsageError(f"{where} must be [text, label]")
-    return Item(row[0], _number(where, row[1], labels.CLINC))
+    return Item(row[0], _number(where, row[1], SPECS["clinic150"].names))
 
 
 def _trec(source: Source) -> list[list[Item]]:
@@ -192,7 +189,7 @@ def _nlu(source: Source) -> list[list[Item]]:
         annotated = tables.text(where, row, "answer_annotation")
         if annotated != "null":
             label = f"{tables.text(where, row, 'scenario')}_{tables.text(where, row, 'intent')}"
-            items.append(Item(_ANNOTATION.sub(r"\2", annotated), _number(where, label, labels.NLU)))
+            items.append(Item(_ANNOTATION.sub(r"\2", annotated), _number(where, label, SPECS["nlu"].names)))
     return [items]
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kleval.tasks import lexicon as lx
-from kleval.tasks.lca.invented import PARAMETERS, VERBS
 
 COMMITS_VERSION = "commits-1"
 _MOST_CALLERS = 4
@@ -76,14 +75,14 @@ def commit(rng: random.Random, with_callers: bool = True) -> Commit:
     kind = rng.choice(_KINDS)
     modules = rng.sample(lx.PLACES, 3)
     things = rng.sample(lx.THINGS, 4)
-    verbs = rng.sample(VERBS, 2)
+    verbs = rng.sample(lx.VERBS, 2)
     number = rng.randint(2, 40)
     names = _Names(
         project=f"{things[2]}{modules[2]}",
         module=modules[0],
         function=f"{verbs[0]}_{things[0]}",
         other=f"{verbs[1]}_{things[0]}",
-        parameter=rng.choice(PARAMETERS),
+        parameter=rng.choice(lx.PARAMETERS),
         number=number,
         larger=number + rng.randint(3, 60),
         constant=f"MAX_{things[1].upper()}S",

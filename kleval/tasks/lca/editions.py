@@ -91,8 +91,8 @@ def _commit_prompt(tokenizer: Tokenizer, mods: Sequence[dict[str, Any]], simple:
 
 def _lexicon_digest(version: str) -> str:
     words = (
-        lexicon.NAMES, lexicon.PLACES, lexicon.THINGS, lexicon.ADJECTIVES, lexicon.ABSTRACTS, invented.VERBS,
-        invented.PARAMETERS,
+        lexicon.NAMES, lexicon.PLACES, lexicon.THINGS, lexicon.ADJECTIVES, lexicon.ABSTRACTS, lexicon.VERBS,
+        lexicon.PARAMETERS,
     )  # fmt: skip
     return hashlib.sha256(f"{version}\0{words}".encode()).hexdigest()
 

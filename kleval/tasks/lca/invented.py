@@ -16,22 +16,7 @@ from dataclasses import dataclass, field
 from kleval.tasks import lexicon as lx
 
 LIBRARY_VERSION = "library-1"
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
-
-
-VERBS = _words(
-    """polish weigh paint mend count sort wrap stamp bend dry warm cool fold split join mark seal test trim rinse shake
-    press lift lower hang hide lend label measure store"""
-)
-PARAMETERS = _words(
-    "strength speed depth margin weight limit pressure height width patience grain angle delay thickness"
-)
-_ONSETS = _words("b br d dr f fl g gl k kr l m n p pl r s sk st t tr v w z")
-_VOWELS = _words("a e i o u")
-_CODAS = _words("b d g k l m n p r s t v x nd rk st lm")
+_SYLLABLES = lx.syllables("libraries")
 _PER_MODULE = 10
 _OPERATIONS = ("+", "-", "*")
 
@@ -123,7 +108,7 @@ def assignment(rng: random.Random, n_steps: int) -> Assignment:
 def _coined(rng: random.Random) -> str:
     """A syllable that is no keyword of Python."""
     while True:
-        word = rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS)
+        word = "".join(map(rng.choice, _SYLLABLES))
         if not keyword.iskeyword(word):
             return word
 
@@ -142,7 +127,7 @@ def _module_names(rng: random.Random, n: int, taken: set[str]) -> list[str]:
 
 def _functions(rng: random.Random) -> Iterator[Function]:
     """Functions without end, no two with one name; no two with one purpose until all purposes are used up."""
-    n_purposes = len(VERBS) * len(lx.ADJECTIVES) * len(lx.THINGS)
+    n_purposes = len(lx.VERBS) * len(lx.ADJECTIVES) * len(lx.THINGS)
     # A walk over all purposes: a step that shares no factor with their number meets each once.
     step = rng.randrange(n_purposes // 3, n_purposes)
     while _common(step, n_purposes) > 1:
@@ -157,7 +142,7 @@ def _functions(rng: random.Random) -> Iterator[Function]:
         while name in names:
             name += _coined(rng)
         names.add(name)
-        yield _function(rng, name, (VERBS[verb], lx.ADJECTIVES[adjective], lx.THINGS[thing]))
+        yield _function(rng, name, (lx.VERBS[verb], lx.ADJECTIVES[adjective], lx.THINGS[thing]))
 
 
 def _common(a: int, b: int) -> int:
@@ -168,7 +153,7 @@ def _common(a: int, b: int) -> int:
 
 def _function(rng: random.Random, name: str, purpose: tuple[str, str, str]) -> Function:
     verb, adjective, thing = purpose
-    parameter, default = rng.choice(PARAMETERS), rng.randint(1, 9)
+    parameter, default = rng.choice(lx.PARAMETERS), rng.randint(1, 9)
     key = _coined(rng)
     change = f'item.get("{key}", {rng.randint(1, 99)}) {rng.choice(_OPERATIONS)} {parameter}'
     bodies = (

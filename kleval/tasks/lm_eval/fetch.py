@@ -90,7 +90,7 @@ def fetch(
                 _from_hub(want, _root(data_dir) / want.folder, hub, progress)
             else:
                 for asset in _assets(want, family):
-                    data.fetch_asset(asset, _root(data_dir) / family, progress, family)
+                    data.fetch_asset(asset, _root(data_dir) / family, progress)
         except UsageError as error:
             problems.append(str(error))
     if problems:
@@ -109,7 +109,7 @@ def _statuses(want: Wanted, data_dir: Path | None) -> Iterable[Status]:
         folder = _folder(family, data_dir)
         for asset in _assets(want, family):
             for file, known in asset.files().items():
-                yield data.status_of(asset, file, known, folder, family)
+                yield data.status_of(asset, file, known, folder)
         return
     folder = _folder(want.folder, data_dir)
     noted = files.source(folder) or {"files": {}, "revision": "", "missing": []}

@@ -18,8 +18,7 @@ from kleval.tasks.longbench2.scoring import LETTERS
 from kleval.tasks.prose import sentences
 
 EXAMS_VERSION = "exams-1"
-_ONSETS = "b br d dr f g gr k kl l m n p pr r s st t tr v z".split()  # noqa: SIM905
-_VOWELS = "a e i o u ai ea oa".split()  # noqa: SIM905
+_SYLLABLES = lx.syllables("exams")
 _MOST_NUMBER = 9000
 
 
@@ -64,9 +63,9 @@ class _Names:
     def new(self) -> str:
         rng = self._rng
         while True:
-            made = "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(rng.randint(2, 3)))
+            made = "".join(map(rng.choice, _SYLLABLES * rng.randint(2, 3)))
             if len(self._used) > 50_000:
-                made += rng.choice(_ONSETS) + rng.choice(_VOWELS)
+                made += "".join(map(rng.choice, _SYLLABLES))
             if made not in self._used and not keyword.iskeyword(made):
                 self._used.add(made)
                 return made

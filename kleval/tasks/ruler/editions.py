@@ -14,7 +14,7 @@ from itertools import count as counting
 from pathlib import Path
 from typing import Literal, Protocol
 
-from kleval.tasks import assets, data, datafile
+from kleval.tasks import data, datafile
 from kleval.tasks.draws import own_draws
 from kleval.tasks.ruler import builtin, corpus, cwe, fwe, haystack, lm_eval, official, vt
 from kleval.tasks.ruler.builtin import Guess, Source
@@ -106,7 +106,7 @@ class Official:
     def _essays(self) -> haystack.Essays | None:
         if "PaulGrahamEssays.json" not in self._files:
             return None
-        folder = self._files[f"{assets.PUNKT}/abbrev_types.txt"].path.parent
+        folder = next(status.path.parent for file, status in self._files.items() if file.endswith("abbrev_types.txt"))
         return haystack.read_essays(self._files["PaulGrahamEssays.json"].path, folder)
 
     def _more_words(self) -> tuple[str, Sequence[str]]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 from kleval.tasks.registry import check_protocol
 from kleval.tasks.short import answers, shapes, task_ids
-from kleval.tasks.short.items import chinese, choices, exams, reasoning, sums
-from kleval.tasks.short.question import Benchmark, Shape
+from kleval.tasks.short.items import chinese, reasoning, sums, written
+from kleval.tasks.short.question import Benchmark, Items, Shape
 from kleval.tasks.short.task import ShortTask
 from kleval.types import Task, UsageError
 
@@ -73,7 +73,9 @@ def _source(name: str) -> str:
 
 @cache
 def _benchmark(name: str) -> Benchmark:
-    return _BENCHMARKS[name](name)
+    title, shape, make, *notes = _BENCHMARKS[name]
+    shots, items = make()
+    return Benchmark(name, title, _source(name), shape, items, shots, tuple(notes))
 
 
 def _nearest(task_id: str) -> str:
@@ -81,149 +83,72 @@ def _nearest(task_id: str) -> str:
     return f", or take {near[0]}" if near else ""
 
 
-def _hellaswag(name: str) -> Benchmark:
-    return Benchmark(name, "HellaSwag: how a scene goes on", _source(name), shapes.CONTINUATION, choices.scenes())
-
-
-def _arc(name: str) -> Benchmark:
-    return Benchmark(name, "ARC-Challenge: school science", _source(name), shapes.CONTINUATION, choices.science())
-
-
-def _winogrande(name: str) -> Benchmark:
-    made = choices.gaps()
-    shots, items = made[: choices.WINOGRANDE_SHOTS], made[choices.WINOGRANDE_SHOTS :]
-    return Benchmark(name, "Winogrande: what a gap stands for", _source(name), shapes.PRONOUN, items, shots)
-
-
-def _mmlu(name: str) -> Benchmark:
-    return Benchmark(name, "MMLU: exam questions by subject", _source(name), shapes.EXAM, exams.exam(1), exams.exam(0))
-
-
-def _mmlu_generated(name: str) -> Benchmark:
-    return Benchmark(name, "MMLU, generated letter", _source(name), shapes.EXAM_GENERATED, exams.exam(1), exams.exam(0))
-
-
-def _redux_generated(name: str) -> Benchmark:
-    return Benchmark(
-        name, "MMLU-Redux, generated letter", _source(name), shapes.REDUX_GENERATED, exams.exam(2), exams.exam(0)
-    )
-
-
-def _redux(name: str) -> Benchmark:
-    title = "MMLU-Redux by likelihood: exam questions by subject"
-    return Benchmark(name, title, _source(name), shapes.REDUX, exams.exam(2), exams.exam(0))
-
-
-def _mmlu_pro(name: str) -> Benchmark:
-    made = exams.professional()
-    shots, items = made[: exams.PRO_SHOTS], made[exams.PRO_SHOTS :]
-    note = "shots are the same for all subjects; the benchmark has its own for each"
-    return Benchmark(
-        name, "MMLU-Pro: ten options, reasoning first", _source(name), shapes.PROFESSIONAL, items, shots, (note,)
-    )
-
-
-def _gpqa(name: str) -> Benchmark:
-    made = exams.graduate()
-    shots, items = made[: exams.GRADUATE_SHOTS], made[exams.GRADUATE_SHOTS :]
-    return Benchmark(name, "GPQA-Diamond by likelihood: natural science", _source(name), shapes.GRADUATE, items, shots)
-
-
-def _gpqa_reasoned(name: str) -> Benchmark:
-    items = exams.graduate_reasoned()[exams.GRADUATE_SHOTS :]
-    return Benchmark(
-        name, "GPQA-Diamond: natural science, reasoning first", _source(name), shapes.GRADUATE_REASONED, items
-    )
-
-
-def _triviaqa(name: str) -> Benchmark:
-    made = choices.trivia()
-    shots, items = made[: choices.TRIVIA_SHOTS], made[choices.TRIVIA_SHOTS :]
-    return Benchmark(name, "TriviaQA: short answers from memory", _source(name), shapes.TRIVIA, items, shots)
-
-
-def _bbh(name: str) -> Benchmark:
-    shots, items = reasoning.hard()
-    note = "three kinds of subtask; the benchmark has 27"
-    return Benchmark(name, "BIG-Bench Hard: reasoning first", _source(name), shapes.HARD, items, shots, (note,))
-
-
-def _stories(title: str) -> Callable[[str], Benchmark]:
-    def make(name: str) -> Benchmark:
-        shots, items = sums.stories(name)
-        return Benchmark(name, f"{title}: word problems", _source(name), shapes.STORIES, items, shots)
-
-    return make
-
-
-def _exercises(title: str) -> Callable[[str], Benchmark]:
-    def make(name: str) -> Benchmark:
-        shots, items = sums.exercises(name)
-        return Benchmark(name, f"{title}: exercises in LaTeX", _source(name), shapes.EXERCISES, items, shots)
-
-    return make
-
-
-def _aime(name: str) -> Benchmark:
-    return Benchmark(
-        name, "AIME 2025: competition, whole numbers", _source(name), shapes.COMPETITION, sums.competition()
-    )
-
-
-def _hmmt(name: str) -> Benchmark:
-    return Benchmark(
-        name, "HMMT 2025: competition, expressions", _source(name), shapes.TOURNAMENT, sums.tournament(shapes.BOXED)
-    )
-
-
-def _polymath(name: str) -> Benchmark:
-    title = "PolyMath in English: four levels"
-    return Benchmark(name, title, _source(name), shapes.LEVELLED, sums.levelled(shapes.PLAIN_POLYMATH_NOTE))
-
-
-def _ceval(name: str) -> Benchmark:
-    shots, items = chinese.ceval()
-    return Benchmark(name, "C-Eval: Chinese exam questions", _source(name), shapes.CEVAL, items, shots)
-
-
-def _cmmlu(name: str) -> Benchmark:
-    shots, items = chinese.cmmlu()
-    return Benchmark(name, "CMMLU: Chinese exam questions", _source(name), shapes.CMMLU, items, shots)
-
-
-def _cmath(name: str) -> Benchmark:
-    shots, items = chinese.word_problems()
-    return Benchmark(name, "CMATH: Chinese word problems", _source(name), shapes.WORD_PROBLEM, items, shots)
-
-
-def _cruxeval(name: str) -> Benchmark:
-    title = "CRUXEval-O: what a program returns, nothing is run"
-    return Benchmark(name, title, _source(name), shapes.PROGRAM, reasoning.programs())
-
-
-_BENCHMARKS: dict[str, Callable[[str], Benchmark]] = {
-    "lm_eval/hellaswag": _hellaswag,
-    "lm_eval/arc_challenge": _arc,
-    "lm_eval/winogrande": _winogrande,
-    "lm_eval/mmlu": _mmlu,
-    "lm_eval/mmlu_generative": _mmlu_generated,
-    "lm_eval/mmlu_redux_generative": _redux_generated,
-    "lm_eval/mmlu_pro": _mmlu_pro,
-    "lm_eval/gpqa_diamond_n_shot": _gpqa,
-    "lm_eval/gpqa_diamond_cot_zeroshot": _gpqa_reasoned,
-    "lm_eval/triviaqa": _triviaqa,
-    "lm_eval/bbh": _bbh,
-    "lm_eval/gsm8k": _stories("GSM8K"),
-    "lm_eval/gsm8k_platinum": _stories("GSM8K-Platinum"),
-    "lm_eval/minerva_math": _exercises("MATH"),
-    "lm_eval/minerva_math500": _exercises("MATH500"),
-    "lm_eval/aime25": _aime,
-    "lm_eval/ceval-valid": _ceval,
-    "lm_eval/cmmlu": _cmmlu,
-    "short/mmlu_redux": _redux,
-    "short/hmmt25": _hmmt,
-    "short/polymath_en": _polymath,
-    "short/cmath": _cmath,
-    "short/cruxeval_output_cot": _cruxeval,
+# Title, shape, what makes the items, what else differs from the benchmark.
+_BENCHMARKS: dict[str, tuple[str, Shape, Callable[[], Items]] | tuple[str, Shape, Callable[[], Items], str]] = {
+    "lm_eval/hellaswag": ("HellaSwag: how a scene goes on", shapes.CONTINUATION, written.scenes),
+    "lm_eval/arc_challenge": ("ARC-Challenge: school science", shapes.CONTINUATION, written.science),
+    "lm_eval/winogrande": ("Winogrande: what a gap stands for", shapes.PRONOUN, written.gaps),
+    "lm_eval/mmlu": ("MMLU: exam questions by subject", shapes.EXAM, written.mmlu),
+    "lm_eval/mmlu_generative": ("MMLU, generated letter", shapes.EXAM_GENERATED, written.mmlu),
+    "lm_eval/mmlu_redux_generative": ("MMLU-Redux, generated letter", shapes.REDUX_GENERATED, written.mmlu_redux),
+    "lm_eval/mmlu_pro": (
+        "MMLU-Pro: ten options, reasoning first",
+        shapes.PROFESSIONAL,
+        written.professional,
+        "shots are the same for all subjects; the benchmark has its own for each",
+    ),
+    "lm_eval/gpqa_diamond_n_shot": (
+        "GPQA-Diamond by likelihood: natural science",
+        shapes.GRADUATE,
+        written.graduate,
+    ),
+    "lm_eval/gpqa_diamond_cot_zeroshot": (
+        "GPQA-Diamond: natural science, reasoning first",
+        shapes.GRADUATE_REASONED,
+        written.graduate_reasoned,
+    ),
+    "lm_eval/triviaqa": ("TriviaQA: short answers from memory", shapes.TRIVIA, written.trivia),
+    "lm_eval/bbh": (
+        "BIG-Bench Hard: reasoning first",
+        shapes.HARD,
+        reasoning.hard,
+        "three kinds of subtask; the benchmark has 27",
+    ),
+    "lm_eval/gsm8k": ("GSM8K: word problems", shapes.STORIES, partial(sums.stories, "lm_eval/gsm8k")),
+    "lm_eval/gsm8k_platinum": (
+        "GSM8K-Platinum: word problems",
+        shapes.STORIES,
+        partial(sums.stories, "lm_eval/gsm8k_platinum"),
+    ),
+    "lm_eval/minerva_math": (
+        "MATH: exercises in LaTeX",
+        shapes.EXERCISES,
+        partial(sums.exercises, "lm_eval/minerva_math"),
+    ),
+    "lm_eval/minerva_math500": (
+        "MATH500: exercises in LaTeX",
+        shapes.EXERCISES,
+        partial(sums.exercises, "lm_eval/minerva_math500"),
+    ),
+    "lm_eval/aime25": ("AIME 2025: competition, whole numbers", shapes.COMPETITION, sums.competition),
+    "lm_eval/ceval-valid": ("C-Eval: Chinese exam questions", shapes.CEVAL, partial(written.chinese, "ceval")),
+    "lm_eval/cmmlu": ("CMMLU: Chinese exam questions", shapes.CMMLU, partial(written.chinese, "cmmlu")),
+    "short/mmlu_redux": ("MMLU-Redux by likelihood: exam questions by subject", shapes.REDUX, written.mmlu_redux),
+    "short/hmmt25": (
+        "HMMT 2025: competition, expressions",
+        shapes.TOURNAMENT,
+        partial(sums.tournament, shapes.BOXED),
+    ),
+    "short/polymath_en": (
+        "PolyMath in English: four levels",
+        shapes.LEVELLED,
+        partial(sums.levelled, shapes.PLAIN_POLYMATH_NOTE),
+    ),
+    "short/cmath": ("CMATH: Chinese word problems", shapes.WORD_PROBLEM, chinese.word_problems),
+    "short/cruxeval_output_cot": (
+        "CRUXEval-O: what a program returns, nothing is run",
+        shapes.PROGRAM,
+        written.programs,
+    ),
 }
 NAMES: tuple[str, ...] = tuple(_BENCHMARKS)

@@ -19,23 +19,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from kleval.tasks import data, datafile, tables
-from kleval.tasks.mmlu_subjects import SUBJECTS
 from kleval.tasks.registry import check_protocol
 from kleval.tasks.short import builtin, shapes
-from kleval.tasks.short.items.reasoning import program_text
 from kleval.tasks.short.items.sums import LEVELS
+from kleval.tasks.short.items.written import program_text
 from kleval.tasks.short.question import Benchmark, Item, Shape, lettered
 from kleval.tasks.short.task import ShortTask
 from kleval.types import Task, UsageError
 
 FAMILY = "short"
 _REDUX_OK = "ok"
+_REDUX_FILES = tuple(asset.name for asset in data.assets(FAMILY) if asset.name.startswith("mmlu_redux/"))
+SUBJECTS = tuple(Path(name).stem for name in _REDUX_FILES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,15 +180,6 @@ def _find(name: str, file: str, data_dir: Path | None) -> Found:
     return Found(status.path, status.revision, status.sha256)
 
 
-@lru_cache(maxsize=1)
-def _all_known() -> dict[str, dict[str, str]]:
-    return {asset.name: dict(asset.known) for asset in data.assets(FAMILY)}
-
-
-def _known(file: str) -> dict[str, str]:
-    return _all_known().get(file, {})
-
-
 def _redux_rows(name: str, data_dir: Path | None) -> tuple[list[Found], Iterator[tuple[str, str, dict[str, Any]]]]:
     """The files, and their rows with their subject: one file for all, or one for each."""
     folder = data.data_folder(FAMILY, data_dir)
@@ -196,7 +187,7 @@ def _redux_rows(name: str, data_dir: Path | None) -> tuple[list[Found], Iterator
     if whole is not None:
         found = [Found(whole, "", data.file_sha256(whole))]
         return found, ((where, _text(where, row, "subject"), row) for where, row in _rows(whole))
-    found = [_find(name, f"mmlu_redux/{subject}.arrow", data_dir) for subject in SUBJECTS]
+    found = [_find(name, file, data_dir) for file in _REDUX_FILES]
     return found, (
         (where, subject, row) for subject, file in zip(SUBJECTS, found, strict=True) for where, row in _rows(file.path)
     )

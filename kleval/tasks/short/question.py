@@ -33,6 +33,9 @@ class Item:
         return (self.texts[self.gold] if self.texts else self.text) + self.answer
 
 
+Items = tuple[tuple[Item, ...], tuple[Item, ...]]  # those that are only shown, those that are asked
+
+
 def _no_description(group: str) -> str:
     return ""
 
@@ -97,8 +100,3 @@ def placed(right: str, wrong: Sequence[str], number: int) -> tuple[tuple[str, ..
     n = len(wrong) + 1
     gold = (number * 3 + number // n) % n
     return (*wrong[:gold], right, *wrong[gold:]), gold
-
-
-def fields(table: str) -> list[list[str]]:
-    """Rows of a small table written as text: one per line, fields parted by ` | `."""
-    return [[field.strip() for field in line.split(" | ")] for line in table.strip().splitlines()]

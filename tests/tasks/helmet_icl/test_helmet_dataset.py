@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from kleval.tasks.helmet_icl import labels
 from kleval.tasks.helmet_icl.dataset import SPECS, find, read
 from kleval.tasks.helmet_icl.drawing import Item, Pool, chosen_items, item_seed, label_numbers
 from kleval.types import UsageError
@@ -35,7 +34,7 @@ def test_the_real_data_are_read_whole_with_the_hubs_numbers(real_data: Path, nam
 
 
 def test_items_out_of_scope_come_last(real_data: Path) -> None:
-    oos = labels.CLINC.index("oos")
+    oos = SPECS["clinic150"].names.index("oos")
     for items, n in zip(read(find("clinic150", real_data)), (250, 100), strict=True):
         assert {item.label for item in items[-n:]} == {oos}
         assert Counter(item.label for item in items)[oos] == n
@@ -45,7 +44,7 @@ def test_the_recorded_official_run_on_banking77_is_met(real_data: Path) -> None:
     """It numbered labels in the order of categories.json, and chose few test items. Its first answer was 33."""
     order = json.loads((real_data / "banking77/categories.json").read_text())
     train, test = (
-        [Item(item.text, order.index(labels.BANKING77[item.label])) for item in items]
+        [Item(item.text, order.index(SPECS["banking77"].names[item.label])) for item in items]
         for items in read(find("banking77", real_data))
     )
     first = chosen_items(test, 42, 10)[0]
@@ -92,8 +91,8 @@ def test_nlu_is_read_from_its_csv_without_annotations(tmp_path: Path) -> None:
     (folder / SPECS["nlu"].files[0]).write_text("\n".join([header, *rows]) + "\n")
     (items,) = read(find("nlu", tmp_path))
     assert items == (
-        Item("wake me up at five am this week", labels.NLU.index("alarm_set")),
-        Item("tell me a joke", labels.NLU.index("general_joke")),
+        Item("wake me up at five am this week", SPECS["nlu"].names.index("alarm_set")),
+        Item("tell me a joke", SPECS["nlu"].names.index("general_joke")),
     )
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from kleval.tasks import data
-from kleval.tasks.mmlu_subjects import SUBJECTS
 from kleval.tasks.registry import load_task
+from kleval.tasks.short.official import SUBJECTS
 from kleval.tasks.short.task import ShortTask
 from kleval.tokenization import load_tokenizer
 from kleval.types import Completion, Sample, Score, UsageError

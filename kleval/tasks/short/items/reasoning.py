@@ -1,12 +1,11 @@
-"""Small reasoning problems that are computed, and short Python functions: the shapes of BIG-Bench Hard with worked examples
-and of CRUXEval's output prediction."""
+"""Small reasoning problems that are computed: the shape of BIG-Bench Hard with worked examples."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
 
-from kleval.tasks.short.question import Item
+from kleval.tasks.short.question import Item, Items
 
 BBH_SHOTS = 3
 _ASKED = 4
@@ -58,7 +57,7 @@ _KINDS: dict[str, Callable[[random.Random], tuple[str, str]]] = {
 }
 
 
-def hard() -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+def hard() -> Items:
     """Shots and items, the subtasks in turn."""
     drawn = {kind: _drawn(kind, BBH_SHOTS + _ASKED) for kind in _KINDS}
     shots = [item for made in drawn.values() for item in made[:BBH_SHOTS]]
@@ -75,46 +74,3 @@ def _drawn(kind: str, n: int) -> list[Item]:
         text = f"Q: {question}\nA: Let's think step by step.\n"
         made.setdefault(text, Item(text, reason, (answer,), kind))
     return list(made.values())
-
-
-# Code, the arguments of f, what f returns.
-PROGRAMS = (
-    (
-        "def f(words):\n    return [w.upper() for w in words if len(w) > 3]",
-        "['tree', 'sky', 'stone']",
-        "['TREE', 'STONE']",
-    ),
-    (
-        "def f(n):\n    total = 0\n    while n:\n        total += n % 10\n        n //= 10\n    return total",
-        "4096",
-        "19",
-    ),
-    ("def f(text, sep):\n    return sep.join(reversed(text.split(sep)))", "'a-b-c', '-'", "'c-b-a'"),
-    ("def f(d):\n    return {v: k for k, v in d.items()}", "{'x': 1, 'y': 2}", "{1: 'x', 2: 'y'}"),
-    ("def f(a, b):\n    while b:\n        a, b = b, a % b\n    return a", "84, 36", "12"),
-    (
-        "def f(xs):\n    out = []\n    for x in xs:\n        if x not in out:\n            out.append(x)\n    return tuple(out)",
-        "[3, 1, 3, 2, 1]",
-        "(3, 1, 2)",
-    ),
-    ("def f(s):\n    return s[::2] + s[1::2]", "'abcdef'", "'acebdf'"),
-    ("def f(xs, k):\n    return xs[k:] + xs[:k]", "[1, 2, 3, 4, 5], 2", "[3, 4, 5, 1, 2]"),
-    ("def f(s):\n    return sum(c.isdigit() for c in s) > 2", "'a1b2'", "False"),
-)
-
-
-def program_text(code: str, arguments: str) -> str:
-    """One program as it is asked about."""
-    return f"[PYTHON]\n{code}\nassert f({arguments}) == ??\n[/PYTHON]\n[THOUGHT]\n"
-
-
-def programs() -> tuple[Item, ...]:
-    return tuple(
-        Item(
-            program_text(code, arguments),
-            f"f is called with {arguments} and returns {output}.\n[/THOUGHT]\n"
-            f"[ANSWER]\nassert f({arguments}) == {output}\n[/ANSWER]",
-            (output,),
-        )
-        for code, arguments, output in PROGRAMS
-    )

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from fractions import Fraction
 
-from kleval.tasks.short.question import Item
+from kleval.tasks.short.question import Item, Items
 
 GSM_SHOTS = 8
 MATH_SHOTS = 4
@@ -206,7 +206,7 @@ def _drawn(what: str, templates: tuple[Template, ...], n: int) -> list[Worked]:
     return list(made.values())
 
 
-def stories(what: str) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+def stories(what: str) -> Items:
     """Shots and items of a benchmark of the name `what`, with the answer behind `####`."""
     made = [
         Item(f"Question: {question}\nAnswer:", f" {reason}\n#### {answer}", (answer,))
@@ -215,7 +215,7 @@ def stories(what: str) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     return tuple(made[:GSM_SHOTS]), tuple(made[GSM_SHOTS:])
 
 
-def exercises(what: str) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+def exercises(what: str) -> Items:
     """Shots and items in Minerva's form: a boxed answer, then the sentence that the answer is read from."""
     made = [
         Item(
@@ -229,25 +229,25 @@ def exercises(what: str) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     return tuple(made[:MATH_SHOTS]), tuple(made[MATH_SHOTS:])
 
 
-def competition() -> tuple[Item, ...]:
-    return tuple(
+def competition() -> Items:
+    return (), tuple(
         Item(f"Question: {question}\nAnswer:", f" {reason} The answer is $\\boxed{{{answer}}}$.", (answer,))
         for question, reason, answer in _drawn("aime25", _COMPETITION, _ASKED)
     )
 
 
-def tournament(instruction: str) -> tuple[Item, ...]:
-    return tuple(
+def tournament(instruction: str) -> Items:
+    return (), tuple(
         Item(f"{question}{instruction}", f"{reason} So it is $\\boxed{{{answer}}}$.", (answer,))
         for question, reason, answer in _drawn("hmmt25", _TOURNAMENT, _ASKED)
     )
 
 
-def levelled(instruction: str) -> tuple[Item, ...]:
+def levelled(instruction: str) -> Items:
     """Three questions for each of PolyMath's levels."""
     templates = (_STORIES, _EXERCISES, _COMPETITION, _TOURNAMENT)
     drawn = [_drawn(f"polymath/{level}", kinds, 3) for level, kinds in zip(LEVELS, templates, strict=True)]
-    return tuple(
+    return (), tuple(
         Item(f"{question}{instruction}", f"{reason} So it is $\\boxed{{{answer}}}$.", (answer,), level)
         for row in zip(*drawn, strict=True)
         for level, (question, reason, answer) in zip(LEVELS, row, strict=True)

@@ -1,0 +1,88 @@
+"""Reasoning in an answer's text: `<think>…</think>answer`, told apart from the answer that is scored.
+
+A text is split only where it begins inside reasoning: its first word is an opening tag, or the chat template wrote one at the
+end of the prompt. A closing tag alone ends reasoning only where it cannot be known what the template wrote (a chat endpoint).
+Tags in the middle of an answer are part of it: conversations and code are quoted with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kleval.types import UsageError
+
+# Of DeepSeek-R1, Qwen 3 and most others; Claude-like texts; Kimi-VL; Magistral; Seed-OSS.
+TAGS: tuple[tuple[str, str], ...] = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<reasoning>", "</reasoning>"),
+    ("◁think▷", "◁/think▷"),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+)
+_BRACKETS = "<[◁>]▷"
+_TAIL_CHARACTERS = 64  # of a rendered prompt, that may hold the opening tag and blanks behind it
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """reasoning: without its tags. answer: what follows the last closing tag, without blanks before it.
+
+    closed: whether there is a closing tag.
+    """
+
+    reasoning: str
+    answer: str
+    closed: bool
+
+
+def tags(mode: str) -> tuple[tuple[str, str], ...]:
+    """The pairs of tags that `--reasoning` means: `auto` all known ones, `off` none, else those of that name.
+
+    UsageError for a name that is no tag's.
+    """
+    if mode == "auto":
+        return TAGS
+    if mode == "off":
+        return ()
+    name = mode.strip(_BRACKETS)
+    if not name or any(c in f"{_BRACKETS}/ \n\t" for c in name):
+        raise UsageError(f"--reasoning is auto, off or a tag's name like think, not {mode!r}")
+    known = tuple(pair for pair in TAGS if pair[0].strip(_BRACKETS).casefold() == name.casefold())
+    return known or ((f"<{name}>", f"</{name}>"),)
+
+
+def opened_by(rendered: str, pairs: Sequence[tuple[str, str]] = TAGS) -> str:
+    """The opening tag that a rendered prompt ends with, "" for none."""
+    tail = rendered[-_TAIL_CHARACTERS:].rstrip()
+    return next((opening for opening, _ in pairs if tail.endswith(opening)), "")
+
+
+def split(text: str, opened: str | None = None, pairs: Sequence[tuple[str, str]] = TAGS) -> Split | None:
+    """The text's reasoning and answer; None where it is all answer.
+
+    opened: the tag that the template wrote at the end of the prompt, "" for none, None where that cannot be known.
+    """
+    start = text.lstrip()
+    for opening, closing in pairs:
+        begins = start.startswith(opening)
+        if begins or opened == opening:
+            body = start[len(opening) :] if begins else text
+            return _at_last(body, closing) or Split(body, "", closed=False)
+    if opened is None:
+        alone = [
+            (closing, found) for opening, closing in pairs if opening not in text and (found := _at_last(text, closing))
+        ]
+        return alone[0][1] if alone else None
+    return None
+
+
+def first_stop(text: str, stops: Sequence[str]) -> int | None:
+    """Where the first of the stop strings begins, None where there is none."""
+    return min((at for stop in stops if stop and (at := text.find(stop)) >= 0), default=None)
+
+
+def _at_last(text: str, closing: str) -> Split | None:
+    before, tag, after = text.rpartition(closing)
+    return Split(before.strip("\n"), after.lstrip(), closed=True) if tag else None

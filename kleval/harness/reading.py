@@ -1,0 +1,72 @@
+"""Reading an answer: its reasoning told apart, stop strings looked for behind it, and an answer that never came called so.
+
+Stop strings end an answer, not what the model thinks before it. An engine knows of no reasoning: where the template opens one, the
+request is sent without them, and an answer that one cut in its reasoning is asked for once more without; they are cut here.
+Reasoning that the budget cut is a failure where the budget is a short one of kleval's own, or a judge's. With an official budget or
+a raised one it is an empty answer, scored as that: a model that thinks without end does not gain by leaving its hard questions out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from kleval.backends.reasoning import TAGS, first_stop, opened_by, split
+from kleval.types import Backend, Failure, Outcome, Request
+
+_TAIL_TOKENS = 64  # of a rendered prompt, that hold the opening tag and blanks behind it
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the answers to one request are read.
+
+    opened: the tag that the chat template wrote at the end of the prompt, "" for none, None where that is not known here. pairs: of
+    tags. excused: whether reasoning that the budget cut is no answer, rather than an empty one. unstopped: sent without stop strings.
+    """
+
+    opened: str | None
+    pairs: Sequence[tuple[str, str]]
+    excused: bool
+    unstopped: bool = False
+
+    @classmethod
+    def of(cls, request: Request, backend: Backend, pairs: Sequence[tuple[str, str]], excused: bool) -> Reading:
+        """A judge's is read with all known tags: what is said of the model's answers does not hold for it."""
+        pairs = pairs if request.kind == "generate" else TAGS
+        opened = _opened(request, backend, pairs)
+        return cls(opened, pairs, excused or request.kind == "judge", unstopped=bool(opened and request.stop))
+
+    def sent(self, request: Request) -> Request:
+        return replace(request, stop=()) if self.unstopped else request
+
+    def read(self, request: Request, outcome: Outcome) -> Outcome | None:
+        """The outcome as it is scored; None where a stop string cut it before its answer began."""
+        if request.kind == "loglikelihood" or isinstance(outcome, Failure):
+            return outcome
+        found = split(outcome.text, self.opened, self.pairs)
+        if found is not None:
+            told = "\n".join(part for part in (outcome.reasoning, found.reasoning) if part)
+            outcome = replace(outcome, text=found.answer, reasoning=told)
+        unanswered = (bool(outcome.reasoning) and not outcome.text.strip()) or (found is not None and not found.closed)
+        if unanswered and outcome.finish_reason == "stop" and not self.unstopped:
+            return None
+        if unanswered and outcome.finish_reason == "length" and self.excused:
+            return Failure(
+                "reasoning_cut",
+                f"{outcome.output_tokens} tokens of reasoning and no answer: the budget of {request.max_new_tokens} was too small, "
+                "raise it with --max-new-tokens",
+            )
+        at = first_stop(outcome.text, request.stop) if self.unstopped else None
+        return outcome if at is None else replace(outcome, text=outcome.text[:at], finish_reason="stop")
+
+
+def _opened(request: Request, backend: Backend, pairs: Sequence[tuple[str, str]]) -> str | None:
+    if request.answer_prefix:
+        return opened_by(request.answer_prefix, pairs)
+    renders = getattr(backend, "renders", None)
+    if renders is not None and not renders(request):
+        return None
+    if isinstance(request.prompt, str):
+        return opened_by(request.prompt, pairs)
+    return opened_by(backend.tokenizer.decode((request.token_ids or ())[-_TAIL_TOKENS:]), pairs)

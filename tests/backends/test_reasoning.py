@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kleval.backends.reasoning import TAGS, Split, opened_by, split, tags
+from kleval.types import UsageError
+
+
+def test_what_precedes_the_last_closing_tag_is_reasoning() -> None:
+    assert split("<think>a</think>b</think>\n\n42") == Split("a</think>b", "42", closed=True)
+
+
+@pytest.mark.parametrize("opened", ["", None])
+def test_an_answer_that_quotes_both_tags_is_whole(opened: str | None) -> None:
+    assert split("he wrote <think>x</think> here", opened) is None
+
+
+def test_a_closing_tag_alone_counts_only_where_the_template_opened_or_is_unknown() -> None:
+    text = "so it is\n</think>42"
+    assert split(text, "<think>") == split(text, None) == Split("so it is", "42", closed=True)
+    assert split(text, "") is None
+
+
+def test_reasoning_that_never_closes_has_no_answer() -> None:
+    assert split("<think>on and on") == Split("on and on", "", closed=False)
+    assert split("on and on", "<think>") == Split("on and on", "", closed=False)
+
+
+def test_a_template_that_closed_what_it_opened_opens_nothing() -> None:
+    assert opened_by("<bot><think>\n\n</think>\n\n") == ""
+    assert opened_by("<bot><think>\n") == "<think>"
+
+
+@pytest.mark.parametrize("pair", TAGS)
+def test_every_known_pair_is_found_and_has_a_name(pair: tuple[str, str]) -> None:
+    opening, closing = pair
+    assert split(f"{opening}a{closing}b") == Split("a", "b", closed=True)
+    assert split(f"{opening}a{closing}b", pairs=tags("off")) is None
+
+
+def test_a_tag_of_ones_own() -> None:
+    assert split("<plan>a</plan>b", pairs=tags("plan")) == Split("a", "b", closed=True)
+    with pytest.raises(UsageError, match="--reasoning"):
+        tags("a b")
+
+
+@given(st.text())
+def test_text_without_tags_is_whole(text: str) -> None:
+    if not any(tag in text for pair in TAGS for tag in pair):
+        assert split(text) is None
+        assert split(text, "") is None
+
+
+@given(st.text(), st.text())
+def test_reasoning_never_reaches_the_answer(reasoning: str, answer: str) -> None:
+    if "</think>" not in answer:
+        found = split(f"<think>{reasoning}</think>{answer}")
+        assert found is not None
+        assert found.answer == answer.lstrip()

@@ -1,0 +1,186 @@
+"""Reasoning through the whole harness: what is scored, what is kept, what is a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from harness_fakes import EchoBackend, OneCall, WordTokenizer, go, loader, rows, spec
+
+from kleval.harness import run
+from kleval.tables.answers import condition
+from kleval.types import Completion, Request, Sample, Score, UsageError
+
+
+@dataclass
+class Says(EchoBackend):
+    """Always the same text, cut before a stop string and after `cut` words."""
+
+    text: str = ""
+    cut: int | None = None
+    renders_here: bool = True
+    asked: list[Request] = field(default_factory=list)
+
+    def renders(self, request: Request) -> bool:
+        return self.renders_here
+
+    def answer(self, request: Request) -> Completion:
+        self.asked.append(request)
+        text, finish = self.text, "eos"
+        stops = [text.index(stop) for stop in request.stop if stop in text]
+        if stops:
+            text, finish = text[: min(stops)], "stop"
+        if self.cut is not None and len(text.split()) > self.cut:
+            text, finish = " ".join(text.split()[: self.cut]), "length"
+        assert request.token_ids is not None
+        return Completion(text, len(request.token_ids), len(text.split()), finish)  # type: ignore[arg-type]
+
+
+class Template(WordTokenizer):
+    """Messages, then what a template that opens reasoning ends with."""
+
+    chat_template_digest = "t" * 64
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "<assistant>\n<think>\n"
+
+
+@dataclass
+class Asks(OneCall):
+    """Right is the answer `yes`, with a stop string where the test says so."""
+
+    stop: tuple[str, ...] = ()
+    prefix: str = ""
+    chat: bool = True
+
+    def request(self, sample: Sample) -> Request:
+        prompt: Any = ({"role": "user", "content": sample.prompt},) if self.chat else sample.prompt
+        return Request("generate", prompt, self.prefix, max_new_tokens=4, stop=self.stop)
+
+    def score(self, text: str) -> Score:
+        return Score({self.metric: float(text == "yes")}, extracted=text)
+
+
+def row(tmp_path: Any, backend: EchoBackend, task: OneCall | None = None, **changes: Any) -> Any:
+    go(tmp_path / "run", backend, (task or Asks(),), limit=1, ctxs=(64,), **changes)
+    (found,) = rows(tmp_path / "run")
+    return found
+
+
+def test_reasoning_is_kept_and_not_scored(tmp_path: Any) -> None:
+    found = row(tmp_path, Says(text="<think>no, or</think>\n\nyes"))
+    assert found.score == 1.0
+    assert (found.outcomes[0]["text"], found.outcomes[0]["reasoning"]) == ("yes", "no, or")
+
+
+@pytest.mark.parametrize(("template", "renders", "score"), [(True, True, 1.0), (False, True, 0.0), (False, False, 1.0)])
+def test_a_closing_tag_alone_ends_what_a_template_opened_or_may_have(
+    tmp_path: Any, template: bool, renders: bool, score: float
+) -> None:
+    tokenizer = Template() if template else WordTokenizer()
+    assert row(tmp_path, Says(text="no</think>yes", renders_here=renders, tokenizer=tokenizer)).score == score
+
+
+def test_off_scores_the_whole_text(tmp_path: Any) -> None:
+    assert row(tmp_path, Says(text="<think>no</think>yes"), reasoning="off").score == 0.0
+
+
+def test_a_tag_of_ones_own(tmp_path: Any) -> None:
+    assert row(tmp_path, Says(text="<plan>no</plan>yes"), reasoning="plan").score == 1.0
+
+
+ENDLESS = "<think>on and on and on and on"
+
+
+def test_reasoning_that_a_short_budget_cut_is_a_failure(tmp_path: Any) -> None:
+    found = row(tmp_path, Says(text=ENDLESS, cut=4))
+    assert found.failure["kind"] == "reasoning_cut"
+    assert "--max-new-tokens" in found.failure["message"]
+
+
+@pytest.mark.parametrize(("edition", "raised"), [("official", None), ("builtin", 8)])
+def test_with_an_official_or_a_raised_budget_it_is_wrong_and_counted_apart(
+    tmp_path: Any, edition: str, raised: int | None
+) -> None:
+    found = row(tmp_path, Says(text=ENDLESS, cut=4), Asks(edition=edition), max_new_tokens=raised)
+    assert (found.failure, found.score) == (None, 0.0)
+    state = condition(found.outcomes)
+    assert (state.reasoning_cut, state.cut, state.empty) == (True, False, False)
+
+
+def test_stop_strings_do_not_end_reasoning(tmp_path: Any) -> None:
+    said = "<think>first\n\nthen\n\n</think>\n\nyes\n\nQuestion: more"
+    backend = Says(text=said)
+    found = row(tmp_path, backend, Asks(stop=("\n\n",)))
+    assert (found.score, found.outcomes[0]["finish_reason"]) == (1.0, "stop")
+    assert [request.stop for request in backend.asked] == [("\n\n",), ()]
+
+
+def test_where_the_template_opens_reasoning_stop_strings_are_not_sent(tmp_path: Any) -> None:
+    backend = Says(text="first\n\nthen</think>yes\n\nmore", tokenizer=Template())
+    assert row(tmp_path, backend, Asks(stop=("\n\n",))).score == 1.0
+    assert [request.stop for request in backend.asked] == [()]
+
+
+def test_a_given_beginning_opens_no_reasoning(tmp_path: Any) -> None:
+    found = row(tmp_path, Says(text="yes", tokenizer=Template()), Asks(prefix="so:"))
+    assert found.score == 1.0
+
+
+@dataclass
+class Judged(Asks):
+    needs_judge = True
+
+    def step(self, sample: Sample, outcomes: Sequence[Completion]) -> Sequence[Request] | Score:
+        if len(outcomes) == 2:
+            return Score({self.metric: float(outcomes[1].text == "TRUE")})
+        return [Request("judge", f"is it {outcomes[0].text}", max_new_tokens=8)] if outcomes else [self.request(sample)]
+
+
+def judged(tmp_path: Any, said: str, judge: Says) -> Any:
+    task = Judged()
+    given = spec(tmp_path / "run", tasks=(task.id,), limit=1, ctxs=(64,), judge_model="judge")
+    run(given, lambda name: Says(text=said), loader(task), open_judge=lambda name: judge)
+    (found,) = rows(tmp_path / "run")
+    return found
+
+
+def test_a_judge_that_thinks_is_read_like_any_model(tmp_path: Any) -> None:
+    judge = Says(text="is it FALSE? no</think>TRUE", renders_here=False)
+    assert judged(tmp_path, "<think>hm</think>yes", judge).score == 1.0
+    assert judge.asked[0].prompt == "is it yes"
+
+
+def test_a_judge_whose_reasoning_was_cut_is_a_failure(tmp_path: Any) -> None:
+    assert judged(tmp_path, "yes", Says(text=ENDLESS, cut=4)).failure["kind"] == "reasoning_cut"
+
+
+@pytest.mark.parametrize("said", ["", " \n", "<think>hm</think>"])
+def test_a_judge_is_never_asked_about_an_empty_answer(tmp_path: Any, said: str) -> None:
+    judge = Says(text="TRUE")
+    assert judged(tmp_path, said, judge).score == 0.0
+    assert not judge.asked
+
+
+def test_a_raised_budget_fits_into_ctx_and_is_said(tmp_path: Any) -> None:
+    backend = Says(text="yes")
+    found = row(tmp_path, backend, Asks(chat=False), max_new_tokens=32)
+    (request,) = backend.asked
+    assert request.max_new_tokens == found.max_new_tokens == 32
+    assert found.ctx == 64
+    assert found.prompt_tokens + 32 <= 64
+    assert found.meta["max_new_tokens_of_task"] == 4
+
+
+def test_a_budget_that_leaves_no_room_names_the_length_that_is_needed(tmp_path: Any) -> None:
+    with pytest.raises(UsageError, match="--ctx 108"):
+        row(tmp_path, Says(text="yes"), max_new_tokens=100)
+
+
+def test_a_directory_belongs_to_one_budget_and_one_way_of_reading(tmp_path: Any) -> None:
+    row(tmp_path, Says(text="yes"))
+    for change in ({"max_new_tokens": 8}, {"reasoning": "off"}):
+        with pytest.raises(UsageError, match=next(iter(change))):
+            row(tmp_path, Says(text="yes"), **change)
