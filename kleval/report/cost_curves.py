@@ -15,7 +15,7 @@ from kleval.report.figure import EMPTY, GREY, Cell, Figure, Grid, Look, Row, Ser
 from kleval.report.paper_curves import LABEL, PaperFigure
 from kleval.report.score_curves import Looks
 from kleval.tables.costs import Ceiling, Measure
-from kleval.tables.ratios import KernelRatio, Ratio
+from kleval.tables.ratios import Ratio
 
 Rows = Sequence[dict[str, Any]]  # of `cost_rows`
 Spell = Callable[[float], str]
@@ -91,14 +91,14 @@ def _words(m: Measure, factor: float, spell: Spell) -> list[str]:
     return lines
 
 
-def compared(name: str, look: Look, found: Sequence[Ratio] | Sequence[KernelRatio], estimate: bool = False) -> Series:
+def compared(name: str, look: Look, found: Sequence[Ratio], estimate: bool = False) -> Series:
     """Ratios with their intervals; one of a single repeat has none."""
     points = [(r.ctx, r.value, [times(r), *(["estimate"] if estimate else [])]) for r in found]
     limits = [(r.value, r.value) if math.isnan(r.low) else (r.low, r.high) for r in found]
     return curve(name, look, points, "estimate" if estimate else "measured", limits)
 
 
-def times(r: Ratio | KernelRatio) -> str:
+def times(r: Ratio) -> str:
     return words.times(r.value) + ("" if r.n < 2 else f"  (95 %: {words.times(r.low)} – {words.times(r.high)})")
 
 

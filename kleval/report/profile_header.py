@@ -149,7 +149,9 @@ def model_facts(profile: Profile, model: str) -> list[Fact]:
     config = about.get("config") if isinstance(about.get("config"), Mapping) else {}
     mixers = [str(mixer) for mixer in config.get("layer_mixers") or []]
     facts = [Fact("Weights", str(about.get("weights") or "random"))]
-    facts += [Fact(_name(name), str(about[name])) for name in ("server", "hardware", "software", "dtype") if about.get(name)]
+    facts += [
+        Fact(_name(name), str(about[name])) for name in ("server", "hardware", "software", "dtype") if about.get(name)
+    ]
     if about.get("parameters"):
         facts.append(Fact("Parameters", words.count(about["parameters"])))
     if about.get("active_parameters"):

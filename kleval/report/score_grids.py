@@ -207,6 +207,12 @@ def _row(entrant: Entrant, cell: cells.Cell, looks: Looks, broken: bool, family:
 
 
 def _broken(cell: cells.Cell) -> str:
-    """`2 cut, 1 empty`: answers that the budget ended, that are empty, or that repeat one token or a short loop to the end."""
-    counts = (("cut", cell.n_cut), ("empty", cell.n_empty), ("looping", cell.n_looped))
+    """`2 cut, 1 empty`: answers that the budget ended, that are empty, that repeat one token or a short loop to the end, or of which
+    only the reasoning came."""
+    counts = (
+        ("cut", cell.n_cut),
+        ("empty", cell.n_empty),
+        ("looping", cell.n_looped),
+        ("reasoning cut", cell.n_reasoning_cut),
+    )
     return ", ".join(f"{n} {name}" for name, n in counts if n and cell.headline)

@@ -6,6 +6,7 @@ Several rounds stand behind every number: the median is shown. Where rounds fail
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import median
 
 from kleval import text as words
@@ -65,7 +66,7 @@ def served_figure(profile: Profile, quantity: str) -> Figure:
 def served_grid(profile: Profile, show: Show) -> Grid:
     """A row per concurrency, a column per length."""
     rows = [
-        (together(protocol), {m.ctx: _cell(profile, m, show) for m in profile.of("served", protocol)}, "")
+        (together(protocol), {m.ctx: _cell(m, show) for m in profile.of("served", protocol)}, "")
         for protocol in profile.protocols("served")
     ]
     return grid("Requests", profile.ctxs("served"), rows)
@@ -77,17 +78,16 @@ def together(protocol: str) -> str:
     return "1 request" if n == 1 else f"{n} requests together"
 
 
-def _cell(profile: Profile, m: Measure, show: Show) -> Cell:
+def _cell(m: Measure, show: Show) -> Cell:
     shown = cell(m, show)
-    failed = sum((p.kind, p.protocol, p.ctx) == (m.kind, m.protocol, m.ctx) for p in profile.failures)
-    if m.failed or not failed:
+    if m.failed or not m.bad:
         return shown
-    return Cell(shown.text, shown.subs, shown.kind, shown.title, (f"{plural(failed, 'round')} failed",))
+    return replace(shown, warnings=(f"{plural(len(m.bad), 'round')} failed",))
 
 
 def _ttft(m: Measure) -> Cell:
     last = f"last {milliseconds(m.of('ttft_ms_max'))}" if m.batch > 1 else ""
-    prompt, cached = m.of("prompt_tokens"), sum(p.values.get("cached_tokens") or 0 for p in m.good)
+    prompt, cached = m.of("prompt_tokens"), m.total("cached_tokens") or 0
     counted = f"prompt {prompt:,.0f}" if prompt is not None and round(prompt) != m.ctx else ""
     warm = m.of("warmup_ttft_ms")
     title = f"{plural(m.repeats, 'round')}, prompt of {prompt:,.0f} tokens" if prompt is not None else ""

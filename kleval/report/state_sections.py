@@ -1,96 +1,94 @@
-"""State bytes of one sequence: by component where they were measured so, in all where an engine says them."""
+"""State bytes of one sequence: measured in live tensors, or as the backend that served it says; by component where these are known."""
 
 from __future__ import annotations
 
 from kleval import text as words
-from kleval.report.cost_curves import Rows, against_length, curve, grid, measured_grid, subs
-from kleval.report.figure import Cell, Grid, Row
+from kleval.report.cost_curves import Rows, against_length, curve, measured_grid, subs
+from kleval.report.figure import Cell, Figure, Grid, Row
 from kleval.report.score_curves import Looks
 from kleval.report.sections import Card, Section, whole
 from kleval.tables import cost_rows
 from kleval.tables.costs import Measure, Profile
 
 MAX_BAR_LENGTHS = 5
-COMPONENTS = {
-    "latent": "latent KV (MLA layers)",
-    "recurrent": "recurrent state",
-    "conv": "convolution tails",
-    "state": "state, as the engine says",
-}
+COMPONENTS = ("latent", "kv", "recurrent", "conv", "other")
+ALL = "state"  # what stands for all of it, where components are not known
 
 
 def state_section(profile: Profile, rows: Rows, looks: Looks) -> Section | None:
-    """State bytes of one sequence: by component where they were measured so, in all where a server or an engine says them."""
-    found = profile.of("memory")
+    found = _said(profile)
     if not found:
-        return _served_state(profile, rows, looks)
-    bars = state_bars(profile)
-    kinds = {c for row in bars.rows for c, cell in zip(COMPONENTS, row.cells, strict=False) if cell.level}
-    table, csv = measured_grid("State of one sequence", found, _memory), cost_rows.part(rows, "memory")
-    lead = (
-        "What one sequence keeps between tokens, as live tensors. Bars of one length share a scale; lengths do not. The table has "
-        "every length."
-    )
-    cards = (Card("state-bars", grid=bars), Card("state-bytes", grid=table, csv=csv))
-    keys = tuple(name for name in COMPONENTS if name in kinds)
-    return Section("state", "State bytes by component", "State bytes", lead, cards, keys=keys, methods=("state",))
-
-
-def _served_state(profile: Profile, rows: Rows, looks: Looks) -> Section | None:
-    """The bytes that a backend said beside its times, at the smallest concurrency that has them."""
-    said: dict[tuple[str, int], float] = {}
-    for m in profile.of("served"):
-        if (value := m.of("state_bytes")) is not None:
-            said.setdefault((m.model, m.ctx), value)
-    if not said:
         return None
-    lines, cells = [], []
-    for model in dict.fromkeys(model for model, _ in said):
-        mine = {ctx: value for (name, ctx), value in sorted(said.items()) if name == model}
-        shown = {ctx: words.size(value, precise=True) for ctx, value in mine.items()}
-        lines.append(curve(model, looks[model], [(ctx, value, [shown[ctx]]) for ctx, value in mine.items()]))
-        per_token = {ctx: f"{words.size(value / ctx, precise=True)} per token" for ctx, value in mine.items()}
-        cells.append((model, {ctx: Cell(shown[ctx], (per_token[ctx],)) for ctx in mine}, ""))
-    ctxs = sorted({ctx for _, ctx in said})
-    figure = against_length("prompt, tokens", ctxs, lines, words.size_tick, doublings=True)
-    card = Card("served-state", figures=(figure,), grid=grid("State of one sequence", ctxs, cells))
-    csv = cost_rows.part(rows, "served")
-    lead = "What one sequence keeps between tokens, as the backend that served it says. Both axes are logarithmic."
-    cards = whole([Card(card.id, figures=card.figures, grid=card.grid, csv=csv)])
-    return Section("state", "State bytes against context", "State bytes", lead, cards, methods=("state",))
+    bars = state_bars(found)
+    kinds = {cell.kind for row in bars.rows for cell in row.cells if cell.level}
+    served = found[0].kind == "served"
+    cards = [
+        Card("state-bars", grid=bars),
+        Card(
+            "state-bytes",
+            figures=(state_figure(found, looks),),
+            grid=measured_grid("State of one sequence", found, _state),
+            csv=cost_rows.part(rows, found[0].kind),
+        ),
+    ]
+    lead = "What one sequence keeps between tokens, " + (
+        "as the backend that served it says." if served else "as live tensors."
+    )
+    lead += " Bars of one length share a scale; lengths do not. The table has every length."
+    keys = tuple(name for name in (*COMPONENTS, ALL) if name in kinds)
+    title = "State bytes against context"
+    return Section("state", title, "State bytes", lead, whole(cards), keys=keys, methods=("state",))
 
 
-def state_bars(profile: Profile) -> Grid:
+def _said(profile: Profile) -> list[Measure]:
+    """One per model and length: of the memory that was measured, else of the smallest concurrency whose backend said bytes."""
+    served = [m for m in profile.of("served") if m.of("state_bytes") is not None]
+    by_place = {(m.model, m.ctx): m for m in reversed(profile.of("memory") or served)}
+    return list(by_place.values())[::-1]
+
+
+def state_figure(found: list[Measure], looks: Looks) -> Figure:
+    lines = []
+    for model in dict.fromkeys(m.model for m in found):
+        mine = [(m.ctx, value) for m in found if m.model == model and (value := m.of("state_bytes"))]
+        lines.append(curve(model, looks[model], [(ctx, value, [_size(value)]) for ctx, value in sorted(mine)]))
+    ctxs = [m.ctx for m in found]
+    return against_length("context, tokens", ctxs, lines, words.size_tick, doublings=True)
+
+
+def state_bars(found: list[Measure]) -> Grid:
     """The models' bytes by component, on one scale within a length; at most MAX_BAR_LENGTHS lengths, the longest among them."""
-    rows, ctxs = [], profile.ctxs("memory")
+    rows, ctxs = [], sorted({m.ctx for m in found})
     step = max(1, -(-len(ctxs) // MAX_BAR_LENGTHS))
     for ctx in ctxs[::-1][::step][::-1]:
-        here = [m for m in profile.of("memory") if m.ctx == ctx]
-        largest = max((m.value for m in here if not m.failed), default=0.0)
+        here = [m for m in found if m.ctx == ctx]
+        largest = max((m.of("state_bytes") or 0.0 for m in here), default=0.0)
         rows.append(Row(f"{words.format_length(ctx)} tokens", (), kind="head"))
         for m in here:
-            if m.failed:
-                rows.append(Row(m.model, (), f"failed: {m.failure}"))
-                continue
-            parts = [m.of(f"{name}_bytes") or 0.0 for name in COMPONENTS if name != "state"]
-            parts.append(0.0 if any(parts) else m.value)
-            cells = [
-                Cell(words.size(v, precise=True), kind=c, level=100 * v / largest)
-                for c, v in zip(COMPONENTS, parts, strict=True)
-            ]
-            rows.append(Row(m.model, tuple(cells), words.size(m.value, precise=True)))
-    return Grid(("", *COMPONENTS.values()), tuple(rows), "bars")
+            total = m.of("state_bytes")
+            parts = {name: value for name in COMPONENTS if (value := m.of(f"{name}_bytes"))} or {ALL: total or 0.0}
+            cells = [Cell(_size(v), kind=name, level=100 * v / largest) for name, v in parts.items() if largest]
+            note = f"failed: {m.failure}" if m.failed else _size(total)
+            rows.append(Row(m.model, () if m.failed else tuple(cells), note))
+    return Grid(("", *COMPONENTS, ALL), tuple(rows), "bars")
 
 
-def _memory(m: Measure) -> Cell:
-    def spell(value: float | None) -> str:
-        return words.size(value, precise=True)
+def _state(m: Measure) -> Cell:
+    """Whether it equals the closed form, and what holds it."""
+    total, closed, allocated = m.of("state_bytes"), m.closed("state_bytes"), m.of("allocated_bytes")
+    equal = "" if closed is None else "= closed form" if closed == total else f"closed form {_size(closed)}"
+    names = {
+        "weights": "weights_bytes",
+        "workspace": "workspace_bytes",
+        "peak": "peak_bytes",
+        "reserved": "reserved_bytes",
+        "RSS": "rss_bytes",
+    }
+    title = "; ".join(f"{name} {_size(value)}" for name, key in names.items() if (value := m.of(key)) is not None)
+    per_token = f"{_size((total or 0) / m.ctx)} per token" if m.kind == "served" else ""
+    more = subs(equal, f"alloc. {_size(allocated)}" if allocated else "", per_token)
+    return Cell(_size(total), more, "" if closed in (None, total) else "failed", title)
 
-    closed = m.closed("state_bytes")
-    equal = "" if closed is None else "= closed form" if closed == m.value else f"closed form {spell(closed)}"
-    names = {"workspace": "workspace_bytes", "peak": "peak_bytes", "reserved": "reserved_bytes", "RSS": "rss_bytes"}
-    seen = [f"{name} {spell(value)}" for name, key in names.items() if (value := m.of(key)) is not None]
-    title = "; ".join([f"weights {spell(m.of('weights_bytes'))}", *seen])
-    allocated = m.of("allocated_bytes")
-    more = subs(equal, f"alloc. {spell(allocated)}" if allocated else "")
-    return Cell(spell(m.value), more, "" if closed in (None, m.value) else "failed", title)
+
+def _size(value: float | None) -> str:
+    return words.size(value, precise=True)

@@ -175,5 +175,5 @@ def test_a_served_profile_shows_the_state_bytes_that_its_backend_said(make_profi
     found = page([make_profile(architectures=("mla",), ctxs=(4096, 8192), repeats=1, change=served)])
     assert "state" in found.sections
     assert "4.00 MiB1.00 KiB per token 8.00 MiB1.00 KiB per token" in found.words
-    (curve,) = found.figures["fig-served-state-0"]["data"]
+    (curve,) = found.figures["fig-state-bytes-0"]["data"]
     assert curve["y"] == [4 << 20, 8 << 20]
