@@ -32,7 +32,7 @@ from kleval.backends.server_wire import (
 )
 from kleval.backends.spec import BackendSpec
 from kleval.tokenization import ModelTokenizer, encode_pair, split_begin
-from kleval.types import Failure, Outcome, Request, TimedRequest, Tokenizer, Trace, UsageError
+from kleval.types import Completion, Failure, Outcome, Request, TimedRequest, Tokenizer, Trace, UsageError
 
 
 def open_openai(spec: BackendSpec) -> OpenAIBackend:
@@ -155,9 +155,16 @@ class OpenAIBackend:
                 positions.append(position)
         if not jobs:
             return
+        doubted: list[tuple[int, Outcome, Completion]] = []
         for number, outcome in in_background(jobs, self._answer, self._asker, self._spec.timeout):
             self.stats["rate_limited"] = self._pace.n_refused
-            yield positions[number], outcome
+            held = self._counts.held.pop(id(jobs[number].request), None)
+            if held is None:
+                yield positions[number], outcome
+            else:
+                doubted.append((positions[number], outcome, held))
+        for position, failure, held in doubted:
+            yield position, held if self._counts.proven else failure
 
     def _job(self, request: Request) -> _Job | Failure:
         """The request as tokens, or why it is not worth sending."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from kleval.backends.reasoning import first_stop, split
@@ -95,8 +95,8 @@ def generated(answer: Answer, request: Request, expected: Expected, seconds: flo
     if failure is not None:
         return failure
     n_prompt, n_new = answer.count("prompt_tokens") or 0, answer.count("completion_tokens") or 0
-    remark = _cut(n_prompt, expected)
-    if isinstance(remark, Failure):
+    remark = _cut(n_prompt, request, expected)
+    if isinstance(remark, Failure) and (expected.counts is None or (expected.exact and n_prompt > expected.n_prompt)):
         return remark
     failure = _miscounted(n_new, answer, request, expected)
     if failure is not None:
@@ -108,16 +108,21 @@ def generated(answer: Answer, request: Request, expected: Expected, seconds: flo
         if expected.server.is_told_in(text):
             return _REPEATS_KEY
     cut = first_stop(text, request.stop)
-    return Completion(
+    completion = Completion(
         text if cut is None else text[:cut],
         n_prompt or expected.n_prompt,
         n_new,
         reason,
         ids,
         seconds=seconds,
-        notes=(remark,) if remark else (),
+        notes=(remark,) if isinstance(remark, str) else (),
         reasoning=reasoning,
     )
+    if not isinstance(remark, Failure) or expected.counts is None:
+        return completion
+    said = f"the server counted {n_prompt} prompt tokens and read about {expected.n_prompt}: an answer proves it"
+    whole = replace(completion, prompt_tokens=expected.n_prompt, notes=(said,))
+    return whole if expected.counts.doubt(request, whole, expected.n_prompt, n_prompt) else remark
 
 
 def _miscounted(n_new: int, answer: Answer, request: Request, expected: Expected) -> Failure | None:
@@ -217,7 +222,7 @@ def finish_kind(finish: str) -> FinishKind:
     return next((kind for kind, words in _FINISHES.items() if word in words), "end")
 
 
-def _cut(n_prompt: int, expected: Expected) -> Failure | str | None:
+def _cut(n_prompt: int, request: Request, expected: Expected) -> Failure | str | None:
     """Whether the server read another prompt than the one that was sent, or a remark. A count of 0 (all cached, or not counted)
     says nothing."""
     sent = expected.n_prompt
@@ -230,7 +235,7 @@ def _cut(n_prompt: int, expected: Expected) -> Failure | str | None:
             "context_overflow",
             f"the server counted {n_prompt} prompt tokens of about {sent}: it cut the prompt, or --tokenizer is another model's",
         )
-    return None if expected.exact or expected.counts is None else expected.counts.judge(sent, n_prompt)
+    return None if expected.exact or expected.counts is None else expected.counts.judge(sent, n_prompt, request.prompt)
 
 
 def _finish_reason(answer: Answer, request: Request) -> FinishReason:

@@ -2,16 +2,22 @@
 
 Where prompts go as text or messages the server's count differs from this side's estimate by its tokenizer and its template, so
 a single count shows little. Several do: a server that cuts (Ollama's num_ctx) counts the same for prompts of different lengths,
-or suddenly far less per estimated token than before.
+or suddenly far less per estimated token than before. Compared are prompts of the same make-up alone (a tokenizer takes three times as
+many tokens for a UUID as for words of the same length), and by their bytes too: words may be long and short.
+
+A gateway whose prefill runs on another machine counts less than it read. An answer can prove that: it holds a number that stands
+only where a cut prompt would lack it. Doubted answers are held until those asked together are there.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import deque
 from statistics import median
+from typing import NamedTuple
 
-from kleval.types import Failure
+from kleval.types import Completion, Failure, Prompt, Request
 
 SAME_COUNT = 0.01
 OTHER_LENGTH = 1.25
@@ -20,51 +26,128 @@ ENOUGH_ANSWERS = 3
 LOST_HALF = 0.5
 WORTH_SAYING = 0.8
 REMEMBERED = 512
+SAME_MAKE_UP = 0.08  # by which the shares of digits, of other ASCII signs and of characters beyond ASCII may differ
+_LOOKED_AT = 4096  # characters of a prompt, evenly spread
+_WORD = re.compile(r"[0-9A-Za-z]{6,}")
+_DIGITS = 4  # of a word that nobody writes by chance
+_MARGIN = 0.9  # of what must have been lost: characters and tokens are not spread evenly
+
+
+class _Count(NamedTuple):
+    estimate: int
+    counted: int
+    size: int
+    make_up: tuple[float, ...]
+
+    @classmethod
+    def of(cls, estimate: int, counted: int, text: str) -> _Count:
+        return cls(estimate, counted, len(text.encode("utf-8", "replace")) or estimate, _make_up(text))
+
+    @property
+    def ratio(self) -> float:
+        return self.counted / self.estimate
 
 
 class PromptCounts:
-    """The counts of one server and model. Safe to use from several threads."""
+    """The counts of one server and model. Safe to use from several threads.
+
+    proven: whether an answer has shown that less is counted than is read. held: by id of the request, answers that are doubted.
+    """
 
     def __init__(self) -> None:
-        self._known: deque[tuple[int, int]] = deque(maxlen=REMEMBERED)  # estimate, counted
+        self.proven = False
+        self.held: dict[int, Completion] = {}
+        self._known: deque[_Count] = deque(maxlen=REMEMBERED)
         self._lock = threading.Lock()
 
-    def judge(self, estimate: int, counted: int) -> Failure | str | None:
+    def judge(self, estimate: int, counted: int, prompt: Prompt = "") -> Failure | str | None:
         """Whether a prompt was cut: a failure where the counts prove it, a remark where they only look like it, else None.
 
         estimate: tokens of the prompt as this side counts them. counted: as the server does; 0 says nothing.
         """
         if counted <= 0 or estimate <= 0:
             return None
+        new = _Count.of(estimate, counted, text_of(prompt))
         with self._lock:
-            known = list(self._known)
-            twin = next((pair for pair in known if _same_count_of_another_length(pair, (estimate, counted))), None)
+            known = self._alike(new)
+            twin = next((one for one in known if _same_count_of_another_length(one, new)), None)
             if twin is not None:
                 return Failure(
                     "context_overflow",
-                    f"the server counted {counted} prompt tokens here and {twin[1]} of a prompt that is {twin[0] / estimate:.2g} "
-                    "times as long: it cuts prompts at its own limit (num_ctx or the like)",
+                    f"the server counted {counted} prompt tokens here and {twin.counted} of a prompt that is "
+                    f"{twin.estimate / estimate:.2g} times as long: it cuts prompts at its own limit (num_ctx or the like)",
                 )
             # An answer whose prompt was cut is no yardstick for others; one that may have been is.
-            ratios = [c / e for e, c in known if e >= SHORTEST_TOKENS]
-            usual = median(ratios) if len(ratios) >= ENOUGH_ANSWERS and estimate >= SHORTEST_TOKENS else None
-            if usual is not None and counted / estimate < LOST_HALF * usual:
+            long = [one for one in known if one.estimate >= SHORTEST_TOKENS]
+            enough = len(long) >= ENOUGH_ANSWERS and estimate >= SHORTEST_TOKENS
+            usual = median(one.ratio for one in long) if enough else None
+            lost = enough and counted / new.size < LOST_HALF * median(one.counted / one.size for one in long)
+            if lost and usual is not None and new.ratio < LOST_HALF * usual:
                 return Failure(
                     "context_overflow",
                     f"the server counted {counted} prompt tokens where about {round(usual * estimate)} were expected from its other "
                     "answers: it cut the prompt",
                 )
-            self._known.append((estimate, counted))
-        if usual is not None and counted / estimate < WORTH_SAYING * usual:
+            self._known.append(new)
+        if usual is not None and new.ratio < WORTH_SAYING * usual:
             return f"the server counted {counted} prompt tokens where about {round(usual * estimate)} were expected"
         return None
 
+    def doubt(self, request: Request, answer: Completion, estimate: int, counted: int) -> bool:
+        """Whether the counts alone speak against an answer: it proves that its prompt was read, or one before it did.
 
-def _same_count_of_another_length(known: tuple[int, int], new: tuple[int, int]) -> bool:
-    (a, counted_a), (b, counted_b) = known, new
-    short, long = sorted((a, b))
+        Else it is held: an answer that comes later may prove it.
+        """
+        prompt = text_of(request.prompt)
+        with self._lock:
+            alike = self._alike(_Count.of(estimate, counted, prompt))
+            share = counted / estimate / max((one.ratio for one in alike), default=1.0)
+            at = _lost_and_said(prompt, answer.text, share)
+            # Of a prompt whose middle is taken out the first words are there; what stands behind them proves it for all prompts.
+            self.proven = self.proven or (at is not None and at >= share / 2)
+            if not self.proven and at is None:
+                self.held[id(request)] = answer
+        return self.proven or at is not None
+
+    def _alike(self, new: _Count) -> list[_Count]:
+        return [
+            one
+            for one in self._known
+            if all(abs(a - b) <= SAME_MAKE_UP for a, b in zip(one.make_up, new.make_up, strict=True))
+        ]
+
+
+def text_of(prompt: Prompt) -> str:
+    return prompt if isinstance(prompt, str) else "\n".join(message["content"] for message in prompt)
+
+
+def _make_up(text: str) -> tuple[float, ...]:
+    """Shares of digits, of other signs than letters and blanks, and of characters beyond ASCII."""
+    seen = text[:: max(1, len(text) // _LOOKED_AT)]
+    if not seen:
+        return (0.0, 0.0, 0.0)
+    digits = sum(c.isdigit() for c in seen)
+    beyond = sum(not c.isascii() for c in seen)
+    signs = sum(c.isascii() and not c.isalnum() and not c.isspace() for c in seen)
+    return (digits / len(seen), signs / len(seen), beyond / len(seen))
+
+
+def _lost_and_said(prompt: str, answer: str, share: float) -> float | None:
+    """Where in a prompt a number of the answer stands that would have been lost if only the last `share` had been read, as a share of
+    its length; None where there is none."""
+    lost = int(len(prompt) * (1 - share) * _MARGIN)
+    for word in _WORD.findall(answer):
+        at = prompt.find(word)
+        if sum(c.isdigit() for c in word) >= _DIGITS and 0 <= at < lost and prompt.find(word, lost) < 0:
+            return prompt.rfind(word) / len(prompt)
+    return None
+
+
+def _same_count_of_another_length(known: _Count, new: _Count) -> bool:
+    short, long = sorted((known, new), key=lambda one: one.estimate)
     return (
-        abs(counted_a - counted_b) <= SAME_COUNT * max(counted_a, counted_b)
-        and long >= OTHER_LENGTH * short
-        and long - short >= SHORTEST_TOKENS
+        abs(known.counted - new.counted) <= SAME_COUNT * max(known.counted, new.counted)
+        and long.estimate >= OTHER_LENGTH * short.estimate
+        and long.size >= OTHER_LENGTH * short.size
+        and long.estimate - short.estimate >= SHORTEST_TOKENS
     )

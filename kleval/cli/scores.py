@@ -70,10 +70,23 @@ def _print_group(group: Sequence[Cell], below: Sequence[Cell], with_protocol: bo
     table([header[i] for i in keep], [[row[i] for i in keep] for row in rows])
     if all(row[len(lengths) + 1] == "0" for row in rows):
         click.echo("no failures")
-    for line in broken_lines(group, below):
+    for line in [*degenerate_lines(group), *broken_lines(group, below)]:
         click.echo(line)
     if any(_bounds(cell) for cell in [*group, *below]):
         click.echo("{low, high}: the score with every failure wrong, and with every failure right")
+
+
+def degenerate_lines(group: Sequence[Cell]) -> list[str]:
+    """Per length, the tasks whose every answer is empty or a loop: so does an engine that is at fault, hardly a model."""
+    lines = []
+    for ctx in sorted({cell.ctx for cell in group if cell.degenerate}):
+        tasks = [cell.task for cell in group if cell.ctx == ctx and cell.degenerate]
+        more = f" and {len(tasks) - MOST_TASKS} others" if len(tasks) > MOST_TASKS else ""
+        lines.append(
+            f"{format_length(ctx)}: every answer of {', '.join(tasks[:MOST_TASKS])}{more} is empty or a loop: likely a fault "
+            "of the engine (dtype, kernels, chat template), not of the model"
+        )
+    return lines
 
 
 def broken_lines(group: Sequence[Cell], below: Sequence[Cell]) -> list[str]:

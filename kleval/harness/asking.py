@@ -213,8 +213,12 @@ def _advance(asked: Asked, backend: Backend, judge: Backend | None, policy: Poli
     if not requests or asked.n_steps >= MAX_STEPS:
         what = "gave neither a request nor a score" if not requests else f"has no score after {MAX_STEPS} steps"
         return Failure("internal", f"{asked.task.id} {what}")
-    if judge is None and any(request.kind == "judge" for request in requests):
-        raise UsageError(f"{asked.task.id} is scored by a judge: name one with --judge-model")
+    if any(request.kind == "judge" for request in requests):
+        if judge is None:
+            raise UsageError(f"{asked.task.id} is scored by a judge: name one with --judge-model")
+        answers = [record["text"] for record in asked.records if record["kind"] == "generate"]
+        if answers and not any(text.strip() for text in answers):
+            return Score({asked.task.metric: 0.0}, extracted="")  # a judge may call an empty answer right
     asked.n_steps += 1
     asked.open = len(requests)
     asked.step_outcomes = {}

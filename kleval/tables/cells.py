@@ -98,6 +98,11 @@ class Cell:
     def broken(self) -> bool:
         return bool(self.n_cut or self.n_empty or self.n_looped or self.n_reasoning_cut)
 
+    @property
+    def degenerate(self) -> bool:
+        """Whether every answer, of two or more, is empty or a loop."""
+        return 2 <= self.n_texts <= self.n_empty + self.n_looped
+
 
 GroupKey = tuple[str, str, int, str, str]  # model, task, ctx, edition, protocol
 

@@ -1,10 +1,18 @@
 from __future__ import annotations
 
-from hypothesis import given
+import random
+import re
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kleval.backends.server_counts import PromptCounts
-from kleval.types import Failure
+from kleval.backends.server_counts import PromptCounts, text_of
+from kleval.tasks.registry import expand, load_task
+from kleval.tokenization import load_tokenizer
+from kleval.types import Completion, Failure, Request, Sample
 
 
 def kinds(pairs: list[tuple[int, int]]) -> list[str]:
@@ -40,3 +48,73 @@ def test_prompts_that_were_read_whole_are_never_called_cut(
 ) -> None:
     pairs = [(int(length * filled), int(length * filled * ratio) + template) for length, filled in made]
     assert set(kinds(pairs)) <= {"whole"}
+
+
+SERVERS: dict[str, Callable[[str], int]] = {
+    "bytes": lambda text: len(text.encode()),
+    "four characters": lambda text: len(text) // 4,
+    "single digits": lambda text: len(re.findall(r"\d|[A-Za-z]{1,6}|[^\sA-Za-z\d]", text)),
+    "three digits": lambda text: len(re.findall(r"\d{1,3}|[A-Za-z]+|[^\sA-Za-z\d]", text)),
+}
+
+
+@cache
+def ruler_prompts() -> tuple[tuple[int, str], ...]:
+    """Tokens and text of RULER's samples at three lengths, as `words` measures them."""
+    found = []
+    for ctx in (768, 1024, 2048):
+        for name in expand(["ruler"]):
+            for made in load_task(name).samples(load_tokenizer("words"), ctx, 2, 7):
+                if isinstance(made, Sample):
+                    found.append((made.prompt_tokens, text_of(made.prompt) + made.answer_prefix))
+    return tuple(found)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+@settings(max_examples=20, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(0, 60))
+def test_no_sample_of_ruler_is_called_cut_whatever_the_servers_tokens_are(
+    server: str, order: random.Random, template: int
+) -> None:
+    prompts, counts = list(ruler_prompts()), PromptCounts()
+    order.shuffle(prompts)
+    for estimate, text in prompts:
+        assert not isinstance(counts.judge(estimate, SERVERS[server](text) + template, text), Failure)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_the_same_prompts_at_a_server_that_cuts_are_called_cut(server: str) -> None:
+    counts, called = PromptCounts(), 0
+    limit = SERVERS[server](" ".join(["word"] * 512))
+    for estimate, text in ruler_prompts():
+        counted = SERVERS[server](text)
+        failed = isinstance(counts.judge(estimate, min(counted, limit), text), Failure)
+        assert not (failed and counted <= limit)
+        called += failed
+    assert called >= 10
+
+
+def long_prompt(at: float) -> str:
+    words = ["grass is green"] * 1000
+    words[int(at * 1000)] = "the number is 8423957"
+    return " ".join(words)
+
+
+@pytest.mark.parametrize(
+    ("at", "said", "counts", "proven"),
+    [
+        (0.1, "8423957", True, False),
+        (0.4, "8423957", True, True),
+        (0.9, "8423957", False, False),
+        (0.4, "8423958", False, False),
+        (0.4, "green", False, False),
+    ],
+)
+def test_an_answer_proves_what_was_read_by_a_number_that_a_cut_prompt_lacks(
+    at: float, said: str, counts: bool, proven: bool
+) -> None:
+    known = PromptCounts()
+    request = Request("generate", long_prompt(at), max_new_tokens=8)
+    assert known.doubt(request, Completion(said, 3000, 4), 3000, 1500) is counts
+    assert known.proven is proven
+    assert bool(known.held) is not counts

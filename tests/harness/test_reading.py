@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from harness_fakes import EchoBackend, OneCall, WordTokenizer, go, rows
+from harness_fakes import EchoBackend, OneCall, WordTokenizer, go, loader, rows, spec
 
+from kleval.harness import run
 from kleval.tables.answers import condition
 from kleval.types import Completion, Request, Sample, Score, UsageError
 
@@ -126,6 +127,41 @@ def test_where_the_template_opens_reasoning_stop_strings_are_not_sent(tmp_path: 
 def test_a_given_beginning_opens_no_reasoning(tmp_path: Any) -> None:
     found = row(tmp_path, Says(text="yes", tokenizer=Template()), Asks(prefix="so:"))
     assert found.score == 1.0
+
+
+@dataclass
+class Judged(Asks):
+    needs_judge = True
+
+    def step(self, sample: Sample, outcomes: Sequence[Completion]) -> Sequence[Request] | Score:
+        if len(outcomes) == 2:
+            return Score({self.metric: float(outcomes[1].text == "TRUE")})
+        return [Request("judge", f"is it {outcomes[0].text}", max_new_tokens=8)] if outcomes else [self.request(sample)]
+
+
+def judged(tmp_path: Any, said: str, judge: Says) -> Any:
+    task = Judged()
+    given = spec(tmp_path / "run", tasks=(task.id,), limit=1, ctxs=(64,), judge_model="judge")
+    run(given, lambda name: Says(text=said), loader(task), open_judge=lambda name: judge)
+    (found,) = rows(tmp_path / "run")
+    return found
+
+
+def test_a_judge_that_thinks_is_read_like_any_model(tmp_path: Any) -> None:
+    judge = Says(text="is it FALSE? no</think>TRUE", renders_here=False)
+    assert judged(tmp_path, "<think>hm</think>yes", judge).score == 1.0
+    assert judge.asked[0].prompt == "is it yes"
+
+
+def test_a_judge_whose_reasoning_was_cut_is_a_failure(tmp_path: Any) -> None:
+    assert judged(tmp_path, "yes", Says(text=ENDLESS, cut=4)).failure["kind"] == "reasoning_cut"
+
+
+@pytest.mark.parametrize("said", ["", " \n", "<think>hm</think>"])
+def test_a_judge_is_never_asked_about_an_empty_answer(tmp_path: Any, said: str) -> None:
+    judge = Says(text="TRUE")
+    assert judged(tmp_path, said, judge).score == 0.0
+    assert not judge.asked
 
 
 def test_a_raised_budget_fits_into_ctx_and_is_said(tmp_path: Any) -> None:
