@@ -144,7 +144,7 @@ def test_another_command_is_refused_with_what_differs(small: ProfileSpec, change
 
 def test_another_machine_does_not_continue_a_profile(small: ProfileSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     profile(small, stop_after(1))
-    monkeypatch.setattr("kleval.profiler.environment.cpu_name", lambda: "another")
+    monkeypatch.setattr("kleval.store.machine.cpu_name", lambda: "another")
     with pytest.raises(UsageError, match=r"machine\.cpu"):
         profile(small)
 
