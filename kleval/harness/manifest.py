@@ -1,4 +1,4 @@
-"""What run.json says about a run besides its rows: settings, environment, and what a reader must know to compare."""
+"""Contents of a run's run.json: settings, environment, and what a reader must know to compare."""
 
 from __future__ import annotations
 

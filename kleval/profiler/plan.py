@@ -1,4 +1,4 @@
-"""Which points a profile measures, how many times, and what each will cost: decided before anything is timed for real.
+"""Plan of a native profile: its points, how many times each, and what it will cost; made before anything is timed for real.
 
 The time budget is shared out: decode gets DECODE_SHARE of it, prefill the rest. Within decode every depth and protocol has an equal
 slot; steps and repeats go down until it fits, and what a slot leaves goes to the deeper ones. kleval.profiler.prefill_levels shares out
