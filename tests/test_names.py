@@ -14,7 +14,7 @@ LEFT = {
     *(f"profiler/{name}.py" for name in ("__init__", "bench", "judge", "plan", "workload")),
     *(f"profiler/served/{name}.py" for name in ("__init__", "spec")),
     *(f"report/{name}.py" for name in ("export/shared", "views")),
-    *(f"tables/{name}.py" for name in ("costs", "ratios", "ruler", "scores")),
+    *(f"tables/{name}.py" for name in ("ruler", "scores")),
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,12 +10,11 @@ import click
 from click.core import ParameterSource
 
 from kleval.cli import options
-from kleval.text import format_length, format_lengths
+from kleval.text import format_lengths
 from kleval.types import UsageError
 
 if TYPE_CHECKING:
     from kleval.profiler.served.spec import ServedSpec
-    from kleval.tables.served_summary import ServedRow
     from kleval.work import events as ev
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -154,7 +153,7 @@ def parse_concurrency(text: str) -> tuple[int, ...]:
 
 def first_lines(spec: ServedSpec, event: ev.Started) -> list[str]:
     """What is measured, and where."""
-    from kleval.tables.served_summary import software_of
+    from kleval.tables.costs import software_of
 
     settings, environment = event.settings, event.environment
     where = settings.get("base_url") or f"--backend {settings['backend']} in this process"
@@ -166,28 +165,3 @@ def first_lines(spec: ServedSpec, event: ev.Started) -> list[str]:
         f"  ctx       {format_lengths(spec.ctxs)}, prompts of random {'words, as ' if prompts != 'token ids' else ''}{prompts}",
         f"  requests  {together} together, {spec.decode_tokens} tokens each, {spec.repeats} rounds after one that is not counted",
     ]
-
-
-def print_served(rows: Sequence[ServedRow], kind: str) -> None:
-    """One table of a served profile, in one of FORMATS."""
-    from kleval.cli.profile_table import print_records, print_table
-    from kleval.text import number, percent
-
-    if kind not in ("table", "md"):
-        print_records([row.record() for row in rows], kind)
-        return
-    header = ["ctx", "prompt", "together", "TTFT ms", "TPOT ms", "p50", "p90", "p99", "E2E ms", "out tok/s", "spread"]
-    header += ["cached", "failed"]
-    cells = []
-    for row in rows:
-        failed = f"{row.failed} of {row.failed + row.rounds}" if row.failed else "0"
-        line = [format_length(row.ctx), "" if row.prompt_tokens is None else f"{row.prompt_tokens:,.0f}"]
-        line += [str(row.concurrency), number(row.ttft_ms), ("~" if row.tpot_estimate else "") + number(row.tpot_ms)]
-        line.append(number(row.itl_ms_median))
-        line += [number(row.itl_ms_p90), number(row.itl_ms_p99), number(row.e2e_ms)]
-        line += [number(row.output_tokens_per_second), percent(row.spread)]
-        line += ["not told" if row.cached_tokens is None else f"{row.cached_tokens:,}", failed]
-        cells.append(line)
-    title = "Served model: medians over rounds; p50, p90, p99 of the times between tokens, ms"
-    title += "; ~ an estimate" if any(row.tpot_estimate for row in rows) else ""
-    print_table(header, cells, kind, title)

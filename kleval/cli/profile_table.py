@@ -1,29 +1,33 @@
-"""A profile's rows on stdout: tables for people, or every column as markdown, CSV, JSON or JSON lines."""
+"""Tables of a profile on stdout: for people, as text or markdown, or every column as CSV, JSON or JSON lines."""
 
 from __future__ import annotations
 
-import csv
 import json
-import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kleval.cli.console import table
+from kleval.tables import formats
 from kleval.text import format_length, number, percent, size, times
+
+if TYPE_CHECKING:
+    from kleval.tables.costs import Profile
 
 FORMATS = ("table", "md", "csv", "json", "jsonl")
 
+Row = Mapping[str, Any]
+Columns = dict[str, Callable[[Row], str]]  # header -> the cell of a row
 
-def print_records(records: Sequence[Mapping[str, Any]], kind: str) -> None:
+
+def print_records(records: Sequence[Row], kind: str) -> None:
     """Records with the same keys, complete and unrounded, as csv, json or jsonl."""
+    columns = list(records[0]) if records else []
     if kind == "csv":
-        writer = csv.DictWriter(sys.stdout, list(records[0]) if records else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
+        click.echo(formats.to_csv(records, columns), nl=False)
     elif kind == "json":
-        click.echo(json.dumps(list(records), indent=1, ensure_ascii=False))
+        click.echo(formats.to_json(records, columns), nl=False)
     else:
         for record in records:
             click.echo(json.dumps(record, ensure_ascii=False))
@@ -36,101 +40,158 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], kind: str,
     if kind == "table":
         table(header, rows)
     else:
-        for line in (header, ["---"] * len(header), *rows):
-            click.echo(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |")
+        click.echo(formats.to_markdown(header, rows), nl=False)
     click.echo()
 
 
-def print_profile(rows: Sequence[Any], kind: str) -> None:
-    """Summary rows (kleval.tables.summary.SummaryRow) in one of FORMATS."""
+def print_profile(profile: Profile, kind: str) -> None:
+    """What a profile holds (kleval.tables.cost_rows.shown_rows) in one of FORMATS."""
+    from kleval.tables.cost_rows import shown_rows
+
+    print_rows(shown_rows(profile), kind)
+
+
+def print_rows(rows: Sequence[Row], kind: str) -> None:
+    """Rows of models, operators or requests in one of FORMATS; for people in a table per kind of measurement."""
     if kind not in ("table", "md"):
-        print_records([row.record() for row in rows], kind)
+        print_records(rows, kind)
         return
-    against = next((f"vs {row.baseline}" for row in rows if row.baseline), "vs baseline")
-    by_kind: dict[str, list[Any]] = {}
-    for row in rows:
-        by_kind.setdefault(row.kind, []).append(row)
-    header: tuple[str, ...]
-    if found := by_kind.get("prefill"):
-        header = (
-            "ctx",
-            "model",
-            "protocol",
-            "seconds",
-            "spread",
-            "tokens/s",
-            "MFU",
-            against,
-            "flops allow",
-            "check",
-        )
-        print_table(header, [_prefill(row) for row in found], kind, "Prefill latency, batch 1")
-    if found := by_kind.get("decode"):
-        header = ("depth", "model", "protocol", "batch", "ms/step", "p90", "ms/token", "tokens/s", "spread", "MBU")
-        header += (against, "bytes allow")
-        print_table(header, [_decode(row) for row in found], kind, "Decode, sampling excluded")
-    if found := by_kind.get("memory"):
-        header = ("ctx", "model", "state used", "closed form", "allocated", "weights", f"saved {against}")
-        print_table(header, [_memory(row) for row in found], kind, "State memory of one sequence")
+    against = next((f"vs {row['baseline']}" for row in rows if row.get("baseline")), "vs baseline")
+    for title, is_shown, lead, columns in (
+        ("Prefill latency, batch 1", _is("kind", "prefill"), PREFILL_OF, prefill(against)),
+        ("Decode, sampling excluded", _is("kind", "decode"), DECODE_OF, decode(against)),
+        ("State memory of one sequence", _is("kind", "memory"), MEMORY_OF, memory(against)),
+        ("Whole prompt, forward, batch 1", _is("protocol", "chunk"), CHUNK_OF, CHUNK),
+        ("One decoded token, batch 1", _is("protocol", "recurrent"), STEP_OF, STEP),
+        (PAIR_TITLE, lambda row: row.get("operator") == "dplr" and row["over_kda"], PAIR_OF, PAIR),
+        (SERVED_TITLE, lambda row: "concurrency" in row, SERVED_OF, SERVED),
+    ):
+        if shown := [row for row in rows if is_shown(row)]:
+            lines = [[cell(row) for cell in lead.values()] + _cells(row, columns) for row in shown]
+            estimate = "; ~ an estimate" if any(row.get("tpot_estimate") for row in shown) else ""
+            print_table([*lead, *columns], lines, kind, title + estimate)
 
 
-def _prefill(row: Any) -> list[str]:
-    protocol = "sampled (estimate)" if row.estimate else row.protocol
-    if row.value is None:
-        return [format_length(row.ctx), row.model, protocol, "failed", *[""] * 6]
-    check = "" if row.sampled_over_full is None else f"{row.sampled_over_full:.3f} of full"
-    return [
-        format_length(row.ctx),
-        row.model,
-        protocol,
-        number(row.value),
-        percent(row.spread),
-        number(row.tokens_per_second),
-        percent(row.utilisation),
-        ratio(row),
-        times(row.ratio_ideal),
-        check,
-    ]
+def _cells(row: Row, columns: Columns) -> list[str]:
+    """One line behind its lead; of what failed, that alone."""
+    if "concurrency" not in row and row.get("value", row.get("seconds")) is None:
+        return ["failed", *[""] * (len(columns) - 1)]
+    return [cell(row) for cell in columns.values()]
 
 
-def _decode(row: Any) -> list[str]:
-    if row.value is None:
-        return [format_length(row.ctx), row.model, row.protocol, str(row.batch), "failed", *[""] * 7]
-    return [
-        format_length(row.ctx),
-        row.model,
-        row.protocol,
-        str(row.batch),
-        number(row.step_ms_median),
-        number(row.step_ms_p90),
-        number(row.value),
-        number(row.tokens_per_second),
-        percent(row.spread),
-        percent(row.utilisation),
-        ratio(row),
-        times(row.ratio_ideal),
-    ]
+def _is(name: str, value: str) -> Callable[[Row], bool]:
+    return lambda row: row.get(name) == value
 
 
-def _memory(row: Any) -> list[str]:
-    if row.value is None:
-        return [format_length(row.ctx), row.model, "failed", *[""] * 4]
-    same = "equal" if row.value == row.closed_form else f"{size(row.closed_form)}: DIFFERS"
-    saved = "" if not row.ratio else f"{1 - 1 / row.ratio:.1%}"
-    return [
-        format_length(row.ctx),
-        row.model,
-        size(row.value),
-        same,
-        size(row.allocated_bytes),
-        size(row.weights_bytes),
-        saved,
-    ]
+def _of(name: str, spell: Callable[[Any], str] = str, factor: float = 1) -> Callable[[Row], str]:
+    """A column: one value, in words."""
+    return lambda row: spell(row[name] if factor == 1 or row[name] is None else factor * row[name])
 
 
-def ratio(row: Any) -> str:
+def ratio(row: Row) -> str:
     """`2.88× (2.80–2.96)`, the interval only where there is one."""
-    if row.ratio is None:
+    if row["ratio"] is None:
         return ""
-    interval = "" if row.ratio_low is None else f" ({row.ratio_low:.2f}–{row.ratio_high:.2f})"
-    return times(row.ratio) + interval
+    interval = "" if row["ratio_low"] is None else f" ({row['ratio_low']:.2f}–{row['ratio_high']:.2f})"
+    return times(row["ratio"]) + interval
+
+
+def prefill(against: str) -> Columns:
+    return {
+        "seconds": _of("value", number),
+        "spread": _of("spread", percent),
+        "tokens/s": _of("tokens_per_second", number),
+        "MFU": _of("utilisation", percent),
+        against: ratio,
+        "flops allow": _of("ratio_ideal", times),
+        "check": lambda row: "" if row["sampled_over_full"] is None else f"{row['sampled_over_full']:.3f} of full",
+    }
+
+
+def decode(against: str) -> Columns:
+    return {
+        "ms/step": _of("step_ms_median", number),
+        "p90": _of("step_ms_p90", number),
+        "ms/token": _of("value", number),
+        "tokens/s": _of("tokens_per_second", number),
+        "spread": _of("spread", percent),
+        "MBU": _of("utilisation", percent),
+        against: ratio,
+        "bytes allow": _of("ratio_ideal", times),
+    }
+
+
+def memory(against: str) -> Columns:
+    def closed_form(row: Row) -> str:
+        return "equal" if row["value"] == row["closed_form"] else f"{size(row['closed_form'])}: DIFFERS"
+
+    return {
+        "state used": _of("value", size),
+        "closed form": closed_form,
+        "allocated": _of("allocated_bytes", size),
+        "weights": _of("weights_bytes", size),
+        f"saved {against}": lambda row: "" if not row["ratio"] else f"{1 - 1 / row['ratio']:.1%}",
+    }
+
+
+def _paper(row: Row) -> str:
+    from kleval.report.paper_curves import KERNELS
+
+    return times(KERNELS.ratio("kda", "dplr").get(row["ctx"]))
+
+
+def _over_kda(row: Row) -> str:
+    return "" if row["over_kda_low"] is None else f"{row['over_kda_low']:.2f}-{row['over_kda_high']:.2f}"
+
+
+def _failed(row: Row) -> str:
+    return f"{row['failed']} of {row['failed'] + row['rounds']}" if row["failed"] else "0"
+
+
+LENGTH = _of("ctx", format_length)
+MEMORY_OF: Columns = {"ctx": LENGTH, "model": _of("model")}
+PREFILL_OF = MEMORY_OF | {"protocol": lambda row: "sampled (estimate)" if row["estimate"] else row["protocol"]}
+DECODE_OF: Columns = {"depth": LENGTH, "model": _of("model"), "protocol": _of("protocol"), "batch": _of("batch")}
+CHUNK_OF: Columns = {"heads": _of("heads"), "tokens": LENGTH, "operator": _of("operator")}
+CHUNK: Columns = {
+    "ms": _of("seconds", number, 1e3),
+    "p90": _of("seconds_p90", number, 1e3),
+    "spread": _of("spread", percent),
+    "Mtok/s": _of("tokens_per_second", number, 1e-6),
+    "GFLOP/s": _of("flops_per_second", number, 1e-9),
+    "of bound": _of("utilisation", percent),
+    "vs KDA": _of("over_kda", times),
+}
+STEP_OF: Columns = {"heads": _of("heads"), "operator": _of("operator")}
+STEP: Columns = {
+    "us": _of("seconds", number, 1e6),
+    "p90": _of("seconds_p90", number, 1e6),
+    "spread": _of("spread", percent),
+    "of bound": _of("utilisation", percent),
+}
+PAIR_TITLE = "General DPLR over KDA; the paper says about 2x, hardware not stated"
+PAIR_OF: Columns = {"heads": _of("heads"), "tokens": LENGTH}
+PAIR: Columns = {
+    "DPLR / KDA": _of("over_kda", times),
+    "95 %": _over_kda,
+    "FLOPs allow": _of("flops_over_kda", times),
+    "paper Fig. 2 (16 heads)": _paper,
+}
+SERVED_TITLE = "Served model: medians over rounds; p50, p90, p99 of the times between tokens, ms"
+SERVED_OF: Columns = {
+    "ctx": LENGTH,
+    "prompt": lambda row: "" if row["prompt_tokens"] is None else f"{row['prompt_tokens']:,.0f}",
+    "together": _of("concurrency"),
+}
+SERVED: Columns = {
+    "TTFT ms": _of("ttft_ms", number),
+    "TPOT ms": lambda row: ("~" if row["tpot_estimate"] else "") + number(row["tpot_ms"]),
+    "p50": _of("itl_ms_median", number),
+    "p90": _of("itl_ms_p90", number),
+    "p99": _of("itl_ms_p99", number),
+    "E2E ms": _of("e2e_ms", number),
+    "out tok/s": _of("output_tokens_per_second", number),
+    "spread": _of("spread", percent),
+    "cached": lambda row: "not told" if row["cached_tokens"] is None else f"{row['cached_tokens']:,}",
+    "failed": _failed,
+}

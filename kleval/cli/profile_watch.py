@@ -66,16 +66,11 @@ class ProfileWatch:
         report, leaderboard = None, None
         if result.out is not None and not self._spec.dry_run and result.counts.get("measured"):
             from kleval.store import RunStore
-            from kleval.tables.summary import summarise
+            from kleval.tables.costs import make_profile
 
             store = RunStore.open(result.out)
-            if not self._json and isinstance(self._spec, ServedSpec):
-                from kleval.cli.profile_served import print_served
-                from kleval.tables.served_summary import summarise_served
-
-                print_served(summarise_served(store.points()), self._format)
-            elif not self._json:
-                print_profile(summarise(store.points(), list(store.manifest["models"])), self._format)
+            if not self._json:
+                print_profile(make_profile(tuple(store.points()), store.manifest), self._format)
             if result.status != "interrupted":
                 report, leaderboard = write_files(store)
         if self._json:

@@ -13,8 +13,7 @@ from kleval.report.figures import Look, looks_of
 from kleval.report.header import Fact
 from kleval.report.profile_lines import Figure, Line, draw, escaped
 from kleval.report.profile_tables import EMPTY, Cell, Grid, Row
-from kleval.tables.costs import Measure, Profile
-from kleval.tables.served_summary import software_of
+from kleval.tables.costs import Measure, Profile, software_of
 from kleval.text import plural
 
 QUANTITIES = {

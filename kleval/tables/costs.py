@@ -1,7 +1,8 @@
-"""What the profile's page and CSV read: a run's points, put together per measurement, with ratios to the baseline.
+"""Measurements of a profile: a run's points put together per measurement, with ratios to the baseline.
 
 Points are the only numbers; the manifest adds names, settings, layer counts and what the profiler wants a reader to know. A
-measurement is one model (or operator) at one length under one protocol, over its repeats.
+measurement is one model (or operator) at one length under one protocol, over its repeats. The terminal's tables, the page,
+profile.csv and the costs beside scores are views of it.
 """
 
 from __future__ import annotations
@@ -14,16 +15,10 @@ from typing import Any
 
 from kleval.quantiles import spread
 from kleval.store import Point, RunStore
-from kleval.tables.ratios import KernelRatio, Ratio, choose_baseline, kernel_ratios, kernel_shape, ratios
+from kleval.tables.ratios import TIMES, Ratio, choose_baseline, kernel_ratios, kernel_shape, ratios
 from kleval.types import UsageError
 
-METRIC = {
-    "prefill": "seconds",
-    "decode": "ms_per_token",
-    "memory": "state_bytes",
-    "kernel": "seconds",
-    "served": "tpot_ms",
-}
+METRIC = TIMES | {"memory": "state_bytes", "served": "tpot_ms"}  # what a kind is compared by
 UNITS = {"prefill": "s", "decode": "ms/token", "memory": "bytes", "kernel": "s", "served": "ms/token"}
 KIND_ORDER = ("prefill", "decode", "memory", "kernel", "served", "machine")
 PROTOCOL_ORDER = ("full", "sampled", "batch-1", "largest-batch", "state", "chunk", "recurrent")
@@ -33,10 +28,7 @@ NOISE_LIMIT = 0.15  # where a run does not say its own
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One measurement. good: its points that did not fail, by repeat. value: median over repeats in UNITS, NaN when all failed.
-
-    low, high: smallest and largest repeat. heads, head_dim: of kernels, else 0. failure: why there is no value, else "".
-    """
+    """One measurement. good: its points that did not fail, by repeat; bad: the others. heads, head_dim: of kernels, else 0."""
 
     kind: str
     protocol: str
@@ -45,14 +37,11 @@ class Measure:
     heads: int
     head_dim: int
     good: tuple[Point, ...]
-    value: float
-    low: float
-    high: float
-    failure: str
+    bad: tuple[Point, ...] = ()
 
     @property
     def first(self) -> Point:
-        return self.good[0]
+        return (self.good or self.bad)[0]
 
     @property
     def estimate(self) -> bool:
@@ -60,24 +49,56 @@ class Measure:
 
     @property
     def batch(self) -> int:
-        return self.first.batch if self.good else 0
+        return self.first.batch
 
     @property
     def failed(self) -> bool:
         return not self.good
 
     @property
+    def failure(self) -> str:
+        """Why a repeat has no value, "" where all have one."""
+        if not self.bad:
+            return ""
+        told = next((point.failure for point in self.bad if point.failure), {"message": "no value"})
+        return told.get("message", "failed")
+
+    @property
     def repeats(self) -> int:
         return len(self.good)
 
     @property
+    def values(self) -> list[float]:
+        """Of every good repeat, in UNITS."""
+        return [point.values[METRIC[self.kind]] or 0 for point in self.good]
+
+    @property
+    def value(self) -> float:
+        """The median over repeats, NaN when all failed."""
+        return median(self.values) if self.good else math.nan
+
+    @property
+    def low(self) -> float:
+        return min(self.values, default=math.nan)
+
+    @property
+    def high(self) -> float:
+        return max(self.values, default=math.nan)
+
+    @property
     def spread(self) -> float | None:
-        return spread([_value(point) for point in self.good]) if len(self.good) > 1 else None
+        """(largest - smallest) / median over repeats."""
+        return spread(self.values) if len(self.good) > 1 else None
 
     def of(self, name: str) -> float | None:
         """The median over repeats of one of the values, None where no repeat has it."""
         found = [value for point in self.good if (value := point.values.get(name)) is not None]
         return median(found) if found else None
+
+    def total(self, name: str) -> float | None:
+        """Its sum over repeats."""
+        found = [value for point in self.good if (value := point.values.get(name)) is not None]
+        return sum(found) if found else None
 
     def closed(self, name: str) -> float | None:
         return self.first.closed_form.get(name) if self.good else None
@@ -89,15 +110,6 @@ class Measure:
             return self.closed("bound_seconds")
         step = self.closed("bound_ms")
         return None if step is None else step / max(self.batch, 1)
-
-
-@dataclass(frozen=True, slots=True)
-class StateRatio:
-    """The baseline's state bytes over the model's at one length."""
-
-    model: str
-    ctx: int
-    value: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +134,7 @@ class Profile:
     baseline: str
     measures: tuple[Measure, ...]
     ratios: tuple[Ratio, ...]
-    kernel_ratios: tuple[KernelRatio, ...]
+    kernel_ratios: tuple[Ratio, ...]
 
     def get(self, *path: str, default: Any = None) -> Any:
         """The manifest's value at a path of keys; default where it ends early or holds null."""
@@ -167,13 +179,22 @@ class Profile:
                 found.append(point.environment)
         return found
 
-    def state_ratios(self) -> list[StateRatio]:
-        """Of the bytes that were measured."""
-        bytes_of = {(m.model, m.ctx): m.value for m in self.of("memory") if not m.failed}
+    def state_ratios(self) -> list[Ratio]:
+        """Of the bytes that were measured; ideal: of the layers alone."""
+        measured = {(m.model, m.ctx): m.value for m in self.of("memory") if not m.failed}
+        ideal = {ceiling.model: ceiling.value for ceiling in self.ceilings()}
         return [
-            StateRatio(model, ctx, bytes_of[self.baseline, ctx] / value)
-            for (model, ctx), value in bytes_of.items()
-            if model != self.baseline and value and (self.baseline, ctx) in bytes_of
+            Ratio(
+                "memory",
+                "state",
+                ctx,
+                model,
+                self.baseline,
+                measured[self.baseline, ctx] / value,
+                ideal=ideal.get(model),
+            )
+            for (model, ctx), value in measured.items()
+            if model != self.baseline and value and (self.baseline, ctx) in measured
         ]
 
     def ceilings(self) -> list[Ceiling]:
@@ -201,68 +222,58 @@ class Profile:
 
 def read_profile(store: RunStore) -> Profile:
     """UsageError when the run holds no measurement."""
-    points = tuple(store.points())
-    if not any(point.kind != "machine" for point in points):
+    profile = make_profile(tuple(store.points()), store.manifest, store.name, str(store.path), store.status)
+    if not profile.measures:
         raise UsageError(f"{store.path} holds no measurements: make some with kleval profile --out {store.path}")
-    manifest = store.manifest
+    return profile
+
+
+def make_profile(
+    points: Sequence[Point], manifest: Mapping[str, Any], name: str = "", path: str = "", status: str = "complete"
+) -> Profile:
+    """A Profile of points. manifest: `models` (by name, in their order) and what else a run's says."""
     seen = dict.fromkeys(p.model for p in points if p.kind not in ("kernel", "machine"))
     named = list(manifest.get("models") or {})
     models = tuple(dict.fromkeys([*(name for name in named if name in seen), *seen]))
     baseline = choose_baseline(models) if models else ""
     return Profile(
-        name=store.name,
-        path=str(store.path),
+        name=name,
+        path=path,
         manifest=manifest,
-        status=store.status,
-        points=points,
+        status=status,
+        points=tuple(points),
         models=models,
         baseline=baseline,
         measures=tuple(_measures(points, models)),
-        ratios=tuple(ratios(points, baseline)) if models else (),
+        ratios=tuple(ratios([point for point in points if point.kind != "kernel"], baseline)),
         kernel_ratios=tuple(kernel_ratios(points)),
     )
 
 
+def software_of(environment: Mapping[str, Any]) -> str:
+    """What served a model, with its version, of a point's environment."""
+    named = environment.get("server_software") or environment.get("software")
+    return str(named or f"vLLM {environment.get('vllm', '')}".strip())
+
+
 def _measures(points: Sequence[Point], models: Sequence[str]) -> list[Measure]:
-    groups: dict[tuple[str, str, int, int, int, str], list[Point]] = {}
+    groups: dict[tuple[str, str, str, int, int, int], list[Point]] = {}
     for point in points:
         if point.kind in METRIC:
-            heads, head_dim = kernel_shape(point) if point.kind == "kernel" else (0, 0)
-            groups.setdefault((point.kind, point.protocol, heads, head_dim, point.ctx, point.model), []).append(point)
+            key = (point.kind, point.protocol, point.model, point.ctx, *kernel_shape(point))
+            groups.setdefault(key, []).append(point)
     place = {name: i for i, name in enumerate([*models, *OPERATORS])}
 
-    def order(key: tuple[str, str, int, int, int, str]) -> tuple[Any, ...]:
-        kind, protocol, heads, head_dim, ctx, model = key
-        rank = PROTOCOL_ORDER.index(protocol) if protocol in PROTOCOL_ORDER else 2
-        number = int(protocol.rpartition("-")[2]) if kind == "served" else 0
-        return KIND_ORDER.index(kind), rank, number, protocol, heads, head_dim, place.get(model, len(place)), model, ctx
+    def order(measure: Measure) -> tuple[Any, ...]:
+        rank = PROTOCOL_ORDER.index(measure.protocol) if measure.protocol in PROTOCOL_ORDER else 2
+        number = int(measure.protocol.rpartition("-")[2]) if measure.kind == "served" else 0
+        shape = (measure.heads, measure.head_dim, place.get(measure.model, len(place)), measure.model, measure.ctx)
+        return KIND_ORDER.index(measure.kind), rank, number, measure.protocol, *shape
 
-    return [_measure(*key, groups[key]) for key in sorted(groups, key=order)]
+    return sorted((_measure(*key, group) for key, group in groups.items()), key=order)
 
 
-def _measure(
-    kind: str, protocol: str, heads: int, head_dim: int, ctx: int, model: str, group: Sequence[Point]
-) -> Measure:
+def _measure(kind: str, protocol: str, model: str, ctx: int, heads: int, head_dim: int, group: list[Point]) -> Measure:
     good = sorted((p for p in group if not p.failed and p.values.get(METRIC[kind])), key=lambda p: p.repeat)
-    values = [_value(point) for point in good]
-    failure = ""
-    if not good:
-        failed = next((p.failure for p in group if p.failure), None)
-        failure = failed.get("message", "failed") if failed else "no value"
-    return Measure(
-        kind,
-        protocol,
-        model,
-        ctx,
-        heads,
-        head_dim,
-        tuple(good),
-        median(values) if values else math.nan,
-        min(values, default=math.nan),
-        max(values, default=math.nan),
-        failure,
-    )
-
-
-def _value(point: Point) -> float:
-    return float(point.values[METRIC[point.kind]] or 0)
+    bad = tuple(point for point in group if point not in good)
+    return Measure(kind, protocol, model, ctx, heads, head_dim, tuple(good), bad)

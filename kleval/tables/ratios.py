@@ -1,4 +1,4 @@
-"""How many times faster one model is than another, from a run's points: repeat by repeat, then together.
+"""Ratios of costs between models, from a run's points: repeat by repeat, then together.
 
 A profile measures its models in turn (A B A B), so the two measurements of one repeat share the state that the machine was in.
 Each repeat gives one ratio; reported is their geometric mean with the 95 % interval of Student's t on the logarithms
@@ -11,19 +11,21 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kleval.store.records import METRIC, Point
+from kleval.store import Point
 
-CLOSED_FORM = {"prefill": "flops", "decode": "bytes_per_step"}
+# What is compared, and the closed form that would give the ratio alone.
+TIMES = {"prefill": "seconds", "decode": "ms_per_token", "kernel": "seconds"}
+CLOSED_FORM = {"prefill": "flops", "decode": "bytes_per_step", "kernel": "flops"}
 CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """baseline's time over model's time: above 1, model is faster.
+    """baseline's time (or bytes) over model's: above 1, model is faster (or smaller). Of kernels, both are operators.
 
-    low, high: the interval, NaN for n = 1. n: repeats that both have. ideal: the ratio that operations alone (prefill) or bytes
-    alone (decode, per token) would give; None when unknown. estimate: a side is a sampled prefill. batch, baseline_batch: of
-    the two sides; they differ in the protocol `largest-batch`.
+    low, high: the interval, NaN for n = 1. n: repeats that both have. ideal: the ratio that operations alone (prefill, kernels) or
+    bytes alone (decode, per token) would give; None when unknown. estimate: a side is a sampled prefill. batch, baseline_batch: of
+    the two sides; they differ in the protocol `largest-batch`. heads, head_dim: of kernels, else 0.
     """
 
     kind: str
@@ -32,13 +34,15 @@ class Ratio:
     model: str
     baseline: str
     value: float
-    low: float
-    high: float
-    n: int
-    ideal: float | None
-    estimate: bool
-    batch: int
-    baseline_batch: int
+    low: float = math.nan
+    high: float = math.nan
+    n: int = 1
+    ideal: float | None = None
+    estimate: bool = False
+    batch: int = 1
+    baseline_batch: int = 1
+    heads: int = 0
+    head_dim: int = 0
 
 
 def choose_baseline(models: Iterable[str]) -> str:
@@ -50,18 +54,32 @@ def choose_baseline(models: Iterable[str]) -> str:
 
 
 def ratios(points: Iterable[Point], baseline: str) -> list[Ratio]:
-    """One Ratio per kind, protocol, ctx and other model, in that order; failed points are left out."""
-    sides: dict[tuple[str, str, int, str], dict[int, Point]] = {}
+    """One Ratio per kind, protocol, shape, ctx and other model, in that order; failed points are left out."""
+    sides: dict[tuple[str, str, int, int, int], dict[str, dict[int, Point]]] = {}
     for point in points:
-        if point.kind in METRIC and not point.failed and _time(point) is not None:
-            sides.setdefault((point.kind, point.protocol, point.ctx, point.model), {})[point.repeat] = point
+        if not point.failed and _time(point) > 0:
+            place = (point.kind, point.protocol, *kernel_shape(point), point.ctx)
+            sides.setdefault(place, {}).setdefault(point.model, {})[point.repeat] = point
     found = []
-    for (kind, protocol, ctx, model), mine in sorted(sides.items()):
-        theirs = sides.get((kind, protocol, ctx, baseline), {})
-        both = sorted(mine.keys() & theirs.keys())
-        if model != baseline and both:
-            found.append(_ratio([(theirs[repeat], mine[repeat]) for repeat in both], baseline))
+    for _, by_model in sorted(sides.items()):
+        theirs = by_model.pop(baseline, {})
+        for _, mine in sorted(by_model.items()):
+            if both := sorted(mine.keys() & theirs.keys()):
+                found.append(_ratio([(theirs[repeat], mine[repeat]) for repeat in both]))
     return found
+
+
+def kernel_ratios(points: Iterable[Point], slow: str = "dplr", fast: str = "kda") -> list[Ratio]:
+    """slow's time over fast's per shape and T at which both operators were measured on whole prompts."""
+    chunks = [point for point in points if (point.kind, point.protocol) == ("kernel", "chunk")]
+    return [ratio for ratio in ratios(chunks, slow) if ratio.model == fast]
+
+
+def kernel_shape(point: Point) -> tuple[int, int]:
+    """(heads, head dim) of a kernel point, 0 where it does not say."""
+    if point.kind != "kernel":
+        return 0, 0
+    return int(point.settings.get("heads") or 0), int(point.settings.get("head_dim") or 0)
 
 
 def interval(values: list[float]) -> tuple[float, float, float]:
@@ -77,79 +95,27 @@ def interval(values: list[float]) -> tuple[float, float, float]:
     return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
 
 
-def _ratio(pairs: list[tuple[Point, Point]], baseline: str) -> Ratio:
-    value, low, high = interval([_seconds(theirs) / _seconds(mine) for theirs, mine in pairs])
+def _ratio(pairs: list[tuple[Point, Point]]) -> Ratio:
     theirs, mine = pairs[0]
-    name = CLOSED_FORM[mine.kind]
-    ideals = [(p.closed_form.get(name) or 0) / p.batch for p in (theirs, mine)]
+    ideals = [(p.closed_form.get(CLOSED_FORM[mine.kind]) or 0) / max(p.batch, 1) for p in (theirs, mine)]
+    heads, head_dim = kernel_shape(mine)
     return Ratio(
-        kind=mine.kind,
-        protocol=mine.protocol,
-        ctx=mine.ctx,
-        model=mine.model,
-        baseline=baseline,
-        value=value,
-        low=low,
-        high=high,
+        mine.kind,
+        mine.protocol,
+        mine.ctx,
+        mine.model,
+        theirs.model,
+        *interval([_time(slow) / _time(fast) for slow, fast in pairs]),
         n=len(pairs),
         ideal=ideals[0] / ideals[1] if all(ideals) else None,
         estimate=mine.estimate or theirs.estimate,
         batch=mine.batch,
         baseline_batch=theirs.batch,
+        heads=heads,
+        head_dim=head_dim,
     )
 
 
-def _time(point: Point) -> float | None:
-    value = point.values.get(METRIC[point.kind])
-    return None if value is None or value <= 0 else float(value)
-
-
-def _seconds(point: Point) -> float:
-    value = _time(point)
-    assert value is not None
-    return value
-
-
-@dataclass(frozen=True, slots=True)
-class KernelRatio:
-    """slow's time over fast's at one shape: above 1, fast is faster. low, high: 95 % interval, NaN for one repeat.
-
-    ideal: what operations alone would give.
-    """
-
-    slow: str
-    fast: str
-    heads: int
-    head_dim: int
-    ctx: int
-    value: float
-    low: float
-    high: float
-    n: int
-    ideal: float | None
-
-
-def kernel_shape(point: Point) -> tuple[int, int]:
-    """(heads, head dim) of a kernel point, 0 where it does not say."""
-    return int(point.settings.get("heads") or 0), int(point.settings.get("head_dim") or 0)
-
-
-def kernel_ratios(points: Iterable[Point], slow: str = "dplr", fast: str = "kda") -> list[KernelRatio]:
-    """One per shape and T at which both operators were measured, over the repeats that both have, in that order."""
-    sides: dict[tuple[int, int, int], dict[str, dict[int, Point]]] = {}
-    for point in points:
-        if point.kind == "kernel" and point.protocol == "chunk" and point.values.get("seconds"):
-            place = sides.setdefault((*kernel_shape(point), point.ctx), {})
-            place.setdefault(point.model, {})[point.repeat] = point
-    found = []
-    for (heads, head_dim, ctx), by_name in sorted(sides.items()):
-        theirs, mine = by_name.get(slow, {}), by_name.get(fast, {})
-        both = sorted(theirs.keys() & mine.keys())
-        if not both:
-            continue
-        quotients = [float(theirs[r].values["seconds"] or 0) / float(mine[r].values["seconds"] or 1) for r in both]
-        value, low, high = interval(quotients)
-        flops = [points_of[both[0]].closed_form.get("flops") for points_of in (theirs, mine)]
-        ideal = flops[0] / flops[1] if flops[0] and flops[1] else None
-        found.append(KernelRatio(slow, fast, heads, head_dim, ctx, value, low, high, len(both), ideal))
-    return found
+def _time(point: Point) -> float:
+    """0 where there is none."""
+    return float(point.values.get(TIMES.get(point.kind, "")) or 0)

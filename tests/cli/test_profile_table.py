@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from kleval.cli.profile_table import print_profile
-from kleval.tables.summary import SummaryRow
+from kleval.cli.profile_table import print_rows
+from kleval.tables.cost_rows import MODEL_COLUMNS
 
-ALONE = SummaryRow(
-    kind="prefill", protocol="full", model="mla@nano", ctx=4096, batch=1, value=0.7, unit="s", repeats=2, spread=0.0
-)
+ALONE: dict[str, Any] = dict.fromkeys(MODEL_COLUMNS) | {
+    "kind": "prefill",
+    "protocol": "full",
+    "model": "mla@nano",
+    "ctx": 4096,
+    "batch": 1,
+    "value": 0.7,
+    "unit": "s",
+    "repeats": 2,
+    "spread": 0.0,
+}
 
 
 def test_a_ratio_s_column_is_named_after_its_baseline(capsys: pytest.CaptureFixture[str]) -> None:
-    compared = replace(ALONE, model="kimi-linear@nano", value=0.35, ratio=2.0, baseline="mla@nano")
-    memory = replace(compared, kind="memory", closed_form=0.35, state_bytes=1, allocated_bytes=1, weights_bytes=1)
-    print_profile([compared, ALONE, memory], "table")
+    compared = ALONE | {"model": "kimi-linear@nano", "value": 0.35, "ratio": 2.0, "baseline": "mla@nano"}
+    memory = compared | {"kind": "memory", "closed_form": 0.35, "allocated_bytes": 1, "weights_bytes": 1}
+    print_rows([compared, ALONE, memory], "table")
     out = capsys.readouterr().out
     assert out.count(" vs mla@nano") == 2
     assert "saved vs mla@nano" in out
+
+
+def test_what_failed_is_said_once_in_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows([ALONE | {"value": None, "failure": "too large"}], "md")
+    assert capsys.readouterr().out.splitlines()[-2] == "| 4k | mla@nano | full | failed |  |  |  |  |  |  |"
+
+
+def test_a_name_is_no_formula_in_csv(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows([ALONE | {"model": "=1+1"}], "csv")
+    assert ",'=1+1,4096," in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from kleval.models.sizes import preset
 from kleval.profiler.judge import caveats, checks, noise
 from kleval.store import Point
-from kleval.tables.summary import COLUMNS, summarise
+from kleval.tables.cost_rows import MODEL_COLUMNS, model_rows
+from kleval.tables.costs import make_profile
 
 
 def prefill(model: str, repeat: int, seconds: float, protocol: str = "full", **changes: Any) -> Point:
@@ -65,38 +67,42 @@ def test_different_positions_are_told() -> None:
     assert not any("NoPE" in text for text in caveats({"mla": both["mla"]}))
 
 
-def test_a_summary_row_has_medians_ratio_and_bound() -> None:
+def rows_of(points: Sequence[Point], *models: str) -> list[dict[str, Any]]:
+    return model_rows(make_profile(points, {"models": dict.fromkeys(models)}))
+
+
+def test_a_row_has_medians_ratio_and_bound() -> None:
     points = [prefill("mla", r, s) for r, s in enumerate((6.0, 6.0, 9.0))]
     points += [prefill("kl", r, s) for r, s in enumerate((2.0, 2.0, 3.0))]
-    mla, kl = summarise(points, ["mla", "kl"])
-    assert (mla.model, mla.ratio) == ("mla", None)
-    assert (kl.value, kl.repeats, kl.unit) == (2.0, 3, "s")
-    assert kl.ratio == pytest.approx(3)
-    assert kl.spread == pytest.approx(0.5)
-    assert (kl.closed_form, kl.utilisation) == (0.1, 0.5)
+    mla, kl = rows_of(points, "mla", "kl")
+    assert (mla["model"], mla["ratio"]) == ("mla", None)
+    assert (kl["value"], kl["repeats"], kl["unit"]) == (2.0, 3, "s")
+    assert kl["ratio"] == pytest.approx(3)
+    assert kl["spread"] == pytest.approx(0.5)
+    assert (kl["closed_form"], kl["utilisation"]) == (0.1, 0.5)
 
 
 def test_an_estimate_stays_one_in_every_row() -> None:
-    (row,) = summarise([prefill("m", 0, 1.0, "sampled")], ["m"])
-    assert row.estimate
-    assert row.record()["estimate"] is True
+    (row,) = rows_of([prefill("m", 0, 1.0, "sampled")], "m")
+    assert row["estimate"] is True
 
 
 def test_a_failed_point_is_a_row_without_a_value() -> None:
     failed = prefill("m", 0, 1.0, values={}, failure={"kind": "out_of_memory", "message": "too large"})
-    (row,) = summarise([failed], ["m"])
-    assert (row.value, row.failure, row.repeats) == (None, "too large", 0)
+    (row,) = rows_of([failed], "m")
+    assert (row["value"], row["failure"], row["repeats"], row["batch"]) == (None, "too large", 0, 1)
 
 
-def test_every_record_has_the_same_columns() -> None:
+def test_every_row_has_the_same_columns() -> None:
     machine = Point(
         id="machine/copy", kind="machine", model="", ctx=0, batch=0, protocol="copy", repeat=0,
         values={"bytes_per_second": 1e10},
     )  # fmt: skip
-    for row in summarise([prefill("m", 0, 1.0), machine], ["m"]):
-        assert tuple(row.record()) == COLUMNS
+    rows = rows_of([prefill("m", 0, 1.0), machine], "m")
+    assert [row["unit"] for row in rows] == ["s", "bytes/s"]
+    assert all(tuple(row) == MODEL_COLUMNS for row in rows)
 
 
 def test_rows_are_in_the_order_the_models_were_given() -> None:
     points = [prefill("a", 0, 1.0), prefill("b", 0, 1.0)]
-    assert [row.model for row in summarise(points, ["b", "a"])] == ["b", "a"]
+    assert [row["model"] for row in rows_of(points, "b", "a")] == ["b", "a"]

@@ -18,7 +18,8 @@ from kleval.profiler import operators
 from kleval.profiler.kernels import plan_kernels, profile_kernels
 from kleval.profiler.workload import KernelSpec
 from kleval.store import Point, RunStore
-from kleval.tables.kernel_summary import summarise_kernels
+from kleval.tables.cost_rows import kernel_rows
+from kleval.tables.costs import make_profile
 from kleval.tables.ratios import kernel_ratios
 from kleval.types import UsageError
 from kleval.work import events as ev
@@ -211,8 +212,8 @@ def test_ratios_are_paired_by_repeat() -> None:
 
 
 def test_rows_give_medians_and_spread() -> None:
-    rows = summarise_kernels([point("kda", r, s) for r, s in enumerate((1.0, 3.0, 2.0))])
-    assert [(row.seconds, row.spread, row.repeats) for row in rows] == [(2.0, 1.0, 3)]
+    rows = kernel_rows(make_profile([point("kda", r, s) for r, s in enumerate((1.0, 3.0, 2.0))], {}))
+    assert [(row["seconds"], row["spread"], row["repeats"]) for row in rows] == [(2.0, 1.0, 3)]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from kleval.profiler.served import ServedSpec
 from kleval.profiler.served.figures import why_not
 from kleval.profiler.served.job import asked_settings, profile_served
 from kleval.store import Point, RunStore
-from kleval.tables.served_summary import summarise_served
+from kleval.tables.cost_rows import served_rows
+from kleval.tables.costs import make_profile
 from kleval.types import Arrival, Failure, Trace, UsageError
 from kleval.work import Result
 from kleval.work import events as ev
@@ -130,8 +131,8 @@ def test_a_fault_fails_its_round_alone_and_the_same_command_measures_it_again(
     assert bad.failure is not None
     assert bad.failure["kind"] == ("rate_limit" if fault == 429 else "server")
     assert bad.failure["message"].startswith("1 of 2 requests: ")
-    (row,) = summarise_served(points(result))
-    assert (row.rounds, row.failed, row.ttft_ms) == (1, 1, good.values["ttft_ms"])
+    (row,) = served_rows(make_profile(points(result), {}))
+    assert (row["rounds"], row["failed"], row["ttft_ms"]) == (1, 1, good.values["ttft_ms"])
     again = profile_served(spec)
     assert again.status == "complete"
     assert again.counts["measured"] == 2
