@@ -113,7 +113,7 @@ def generated(answer: Answer, request: Request, expected: Expected, seconds: flo
         text if cut is None else text[:cut],
         n_prompt or expected.n_prompt,
         n_new,
-        reason,
+        reason if cut is None else "stop",
         ids,
         seconds=seconds,
         notes=(remark,) if isinstance(remark, str) else (),
@@ -265,8 +265,9 @@ def _prompt_logprobs(choice: Any, continuation: Sequence[int], first: int) -> tu
 
 
 def _echoed(choice: Any, spelled: tuple[int, str, str] | None, first: int, n: int) -> tuple[float, bool] | None:
-    """The older form: log-probabilities of the prompt, echoed. spelled: the number of some tokens before, what they
-    must spell, and what the n must; None when they are known. Where the server writes nothing readable for any of the n, those before them must be the prompt's last."""
+    """The older form: log-probabilities of the prompt, echoed. spelled: the number of some tokens before, what they must spell, and
+    what the n must; None when they are known. Where the server writes nothing readable for any of the n, those before them must be
+    the prompt's last."""
     logprobs = choice.get("logprobs")
     try:
         values = logprobs["token_logprobs"][first : first + n]

@@ -39,6 +39,7 @@ _DATA = {
 class IclTask(OneCall, SizedTask):
     version = VERSION
     own_protocols = (PROTOCOL,)
+    without_prefix = CHAT
 
     def __init__(self, name: str, edition: str, protocol: str | None, data_dir: Path | None) -> None:
         self.id = f"helmet_icl/{name}"
