@@ -128,7 +128,8 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
             raise UsageError(f"{typed[0]} stands before '{command.invoked_subcommand}': put it behind")
         return 0
     from kleval.cli.directory import run_directory
-    from kleval.cli.profile_watch import ProfileWatch
+    from kleval.cli.shows import ProfileShow, ServedShow
+    from kleval.cli.watch import Watch
     from kleval.profiler.workload import DEFAULT_MODELS, ProfileSpec, parse_batches
 
     served = served_backend(command, given)
@@ -138,7 +139,7 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
         from kleval.profiler.served.job import profile_served
 
         asked = make_served_spec(given, served, profile_lengths(given["ctx"]), out, line)
-        with ProfileWatch(asked, kind, as_json, quiet) as watch:
+        with Watch(asked, ServedShow(asked, kind), as_json, quiet) as watch:
             result = profile_served(asked, watch)
             watch.finish(result)
         return result.exit_code
@@ -162,7 +163,7 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
     spec.check()
     from kleval.profiler import profile as measure
 
-    with ProfileWatch(spec, kind, as_json, quiet) as watch:
+    with Watch(spec, ProfileShow(spec, kind), as_json, quiet) as watch:
         measured = measure(spec, watch)
         watch.finish(measured)
     return measured.exit_code

@@ -62,7 +62,8 @@ def kernels(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
     GDN as well. Every operator is first checked against its recurrent form in float64, and not timed when it is wrong.
     """
     from kleval.cli.directory import run_directory
-    from kleval.cli.kernel_watch import KernelWatch
+    from kleval.cli.shows import KernelShow
+    from kleval.cli.watch import Watch
     from kleval.profiler.environment import resolve_device
     from kleval.profiler.kernels import profile_kernels
     from kleval.profiler.workload import KernelSpec
@@ -82,7 +83,7 @@ def kernels(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
         dry_run=given["dry_run"],
         command=line,
     )
-    with KernelWatch(spec, kind, as_json, quiet) as watch:
+    with Watch(spec, KernelShow(spec, kind), as_json, quiet) as watch:
         result = profile_kernels(spec, watch)
         watch.finish(result)
     return result.exit_code

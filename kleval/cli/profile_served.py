@@ -1,4 +1,4 @@
-"""The part of `kleval profile` that measures served models: its options, its spec, what it says, its table."""
+"""The part of `kleval profile` that measures served models: its options and its spec."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ import click
 from click.core import ParameterSource
 
 from kleval.cli import options
-from kleval.text import format_lengths
 from kleval.types import UsageError
 
 if TYPE_CHECKING:
     from kleval.profiler.served.spec import ServedSpec
-    from kleval.work import events as ev
 
 F = TypeVar("F", bound=Callable[..., Any])
 OF_SERVERS = ("base_url", "api", "api_key_env", "hardware", "concurrency", "request_timeout")
@@ -149,19 +147,3 @@ def parse_concurrency(text: str) -> tuple[int, ...]:
     if not parts or not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
         raise UsageError(f"'{text}' is not a concurrency: write numbers from 1, like 1,8,32")
     return tuple(int(part) for part in parts)
-
-
-def first_lines(spec: ServedSpec, event: ev.Started) -> list[str]:
-    """What is measured, and where."""
-    from kleval.tables.costs import software_of
-
-    settings, environment = event.settings, event.environment
-    where = settings.get("base_url") or f"--backend {settings['backend']} in this process"
-    software = software_of(environment)
-    prompts = settings["served.prompts"]
-    together = ", ".join(map(str, spec.concurrencies))
-    return [
-        f"  model     {next(iter(event.models))} at {where} ({software})",
-        f"  ctx       {format_lengths(spec.ctxs)}, prompts of random {'words, as ' if prompts != 'token ids' else ''}{prompts}",
-        f"  requests  {together} together, {spec.decode_tokens} tokens each, {spec.repeats} rounds after one that is not counted",
-    ]

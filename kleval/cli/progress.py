@@ -1,4 +1,4 @@
-"""Live progress on stderr, drawn from events of work: answers, tokens per second, token-weighted time to go.
+"""Live progress on stderr, drawn from events of work: records, their pace, work-weighted time to go.
 
 On a terminal one line is redrawn with rich; elsewhere a plain line is written every few seconds.
 """
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from kleval.work.events import Progress
 
 PLAIN_EVERY_SECONDS = 5.0
+DRAWN_EVERY_SECONDS = 0.1
 
 
-def line(at: Progress) -> str:
-    """`12/390 answers, 4,100 tokens/s, 3m10s to go, 1 failed`."""
-    parts = [f"{at.n_done}/{at.n_total} answers"]
-    if at.work_per_second is not None:
-        parts.append(f"{at.work_per_second:,.0f} tokens/s")
+def line(at: Progress, unit: str, rate: str = "") -> str:
+    """`12/390 answers, 4,100 tokens/s, 3m10s to go, 1 failed`. rate: what the work is counted in; empty, and its pace is not said."""
+    parts = [f"{at.n_done}/{at.n_total} {unit}"]
+    if rate and at.work_per_second is not None:
+        parts.append(f"{at.work_per_second:,.0f} {rate}/s")
     if at.n_done < at.n_total and at.eta_seconds is not None:
         parts.append(f"{duration(at.eta_seconds)} to go")
     if at.n_failed:
@@ -33,10 +34,10 @@ def line(at: Progress) -> str:
 
 
 class ProgressView:
-    """Shows Progress events. Use as a context manager; silent when quiet."""
+    """Shows Progress events. Use as a context manager; silent but for warnings when quiet. unit, rate: as of `line`."""
 
-    def __init__(self, quiet: bool = False) -> None:
-        self._quiet = quiet
+    def __init__(self, unit: str, rate: str = "", quiet: bool = False) -> None:
+        self._unit, self._rate, self._quiet = unit, rate, quiet
         self._drawn = time.monotonic()
         self._bar: Any = None
         self._row: Any = None
@@ -47,7 +48,8 @@ class ProgressView:
             from rich.progress import BarColumn, Progress, TextColumn
 
             columns = (TextColumn("{task.fields[label]}", markup=False), BarColumn(), TextColumn("{task.fields[line]}"))
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            # A thread that redraws would take a core from what is being timed: drawn only when something is said.
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False)
             self._row = self._bar.add_task("", total=None, label="", line="starting")
             self._bar.start()
         return self
@@ -58,17 +60,24 @@ class ProgressView:
             self._bar = None
 
     def show(self, at: Progress) -> None:
-        now = time.monotonic()
-        if self._bar is not None:
-            self._bar.update(self._row, total=at.work_total, completed=at.work_done, label=at.label, line=line(at))
-        elif not self._quiet and (at.n_done >= at.n_total or now - self._drawn >= PLAIN_EVERY_SECONDS):
-            self._drawn = now
-            note(f"{line(at)}  ({at.label})")
+        every = PLAIN_EVERY_SECONDS if self._bar is None else DRAWN_EVERY_SECONDS
+        if self._quiet or (at.n_done < at.n_total and time.monotonic() - self._drawn < every):
+            return
+        self._drawn = time.monotonic()
+        told = line(at, self._unit, self._rate)
+        if self._bar is None:
+            note(f"{told}  ({at.label})")
+        else:
+            work = {"total": at.work_total, "completed": at.work_done}
+            self._bar.update(self._row, **work, label=at.label, line=told, refresh=True)
 
     def say(self, text: str) -> None:
         """A line that stays, above the bar if there is one."""
-        if self._quiet:
-            return
+        if not self._quiet:
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        """A line that stays and is said when quiet too."""
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:

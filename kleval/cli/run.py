@@ -135,6 +135,7 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
     the same command continues where it stopped.
     """
     from kleval.backends.registry import open_backend
+    from kleval.cli.shows import RunShow
     from kleval.cli.watch import Watch
     from kleval.harness import run as harness_run
     from kleval.tasks.registry import loader
@@ -154,7 +155,7 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
         return open_backend(name, backend=given["judge_backend"] or "auto", **shared)
 
     load = loader(spec.tasks, spec.edition, spec.protocol, spec.data_dir)
-    with Watch(spec, as_json=as_json, quiet=quiet) as watch:
+    with Watch(spec, RunShow(spec), as_json, quiet) as watch:
         result = harness_run(spec, backend, load, watch, open_judge=judge)
         watch.finish(result)
     return result.exit_code

@@ -1,6 +1,7 @@
-"""What `kleval run` says: its first lines, progress, the table of scores, and where things are.
+"""Output of a command that works: its first lines, the plan, progress, the results, and where they are.
 
-Words for people go to stderr and the table to stdout; with --json stdout has a `launch` and a `done` record instead.
+Words for people go to stderr and results to stdout; with --json stdout has a `launch`, perhaps `planned` or `point`, and a `done`
+record instead. What differs between the kinds of commands is in their Show (kleval.cli.shows).
 """
 
 from __future__ import annotations
@@ -8,30 +9,78 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kleval import __version__
 from kleval.cli.console import emit, note
+from kleval.cli.profile_table import print_records, print_table
 from kleval.cli.progress import ProgressView
-from kleval.cli.scores import print_scores
-from kleval.text import format_lengths
-from kleval.work import Result
+from kleval.store import Point, RunStore
+from kleval.work import Result, Unit
 from kleval.work import events as ev
+from kleval.work.unit import Spec
 
-if TYPE_CHECKING:
-    from kleval.harness.spec import RunSpec
+
+class Show:
+    """What one kind of command says. format: of what goes to stdout, one of profile_table.FORMATS.
+
+    unit: what its records are called. rate: what a unit of work is called, where its pace says something. table: the file beside
+    report.html, by its name in the `done` record. plan_header: of the table that a dry run prints; none, and none is printed.
+    """
+
+    unit = "points"
+    rate = ""
+    table = "table"
+    plan_header: tuple[str, ...] = ()
+
+    def __init__(self, format: str = "table") -> None:
+        self.format = format
+
+    def launch(self, event: ev.Started) -> dict[str, Any]:
+        """Fields of the `launch` record."""
+        raise NotImplementedError
+
+    def first_lines(self, event: ev.Started) -> list[str]:
+        """What decides the results, defaults included."""
+        raise NotImplementedError
+
+    def plan_lines(self, event: ev.Planned) -> list[str]:
+        raise NotImplementedError
+
+    def planned(self, unit: Any, facts: Mapping[str, Any]) -> tuple[dict[str, Any], Sequence[object]] | None:
+        """What a dry run says of a unit: a record, and cells below plan_header. None: nothing."""
+        return None
+
+    def dry_run(self, event: ev.Planned) -> str:
+        raise NotImplementedError
+
+    def print_results(self, store: RunStore) -> None:
+        raise NotImplementedError
+
+    def write_table(self, store: RunStore) -> Path:
+        raise NotImplementedError
+
+    def last_lines(self, store: RunStore, result: Result) -> list[str]:
+        """What a reader must know before believing the results, above where they are."""
+        return [f"note      {caveat}" for caveat in store.manifest["caveats"]]
+
+    def done(self, result: Result) -> dict[str, Any]:
+        """Further fields of the `done` record."""
+        return {}
 
 
 class Watch:
-    """Called with every event of a run; `finish` once with its result. Use as a context manager."""
+    """Called with every event of a command; `finish` once with its result. Use as a context manager.
 
-    def __init__(self, spec: RunSpec, as_json: bool, quiet: bool) -> None:
-        self._spec = spec
-        self._json = as_json
-        self._quiet = quiet
-        self._view = ProgressView(quiet)
-        self._launched = False
-        self._done = False
+    quiet: without progress; what decides the results, and what went wrong, is said all the same.
+    """
+
+    def __init__(self, spec: Spec, show: Show, as_json: bool, quiet: bool) -> None:
+        self._spec, self._show, self._json = spec, show, as_json
+        self._view = ProgressView(show.unit, show.rate, quiet)
+        self._launched = self._done = False
+        self._planned: ev.Planned | None = None
+        self._failures: set[tuple[str, str]] = set()
 
     def __enter__(self) -> Watch:
         return self
@@ -45,12 +94,14 @@ class Watch:
         match event:
             case ev.Started():
                 self._start(event)
+            case ev.Phase():
+                self._view.say(f"  {event.text}")
             case ev.Planned():
                 self._plan(event)
             case ev.Failed():
-                note(f"{event.label}: {event.message}")
-            case ev.Phase():
-                self._view.say(event.text)
+                self._view.warn(f"{event.label}: {event.message}")
+            case ev.UnitDone(record=Point() as point):
+                self._point(point)
             case ev.Progress():
                 self._view.show(event)
             case ev.Finished():
@@ -59,13 +110,16 @@ class Watch:
                 pass
 
     def finish(self, result: Result) -> None:
-        """The table and the files of a run that has ended; of a dry run, nothing."""
-        report, leaderboard = None, None
-        if result.out is not None and not self._spec.dry_run:
+        """The results and files of a command that has ended; of a dry run, that it was one."""
+        files: dict[str, Path] = {}
+        lines: list[str] = []
+        if result.out is not None and not self._spec.dry_run and result.counts:
+            store = RunStore.open(result.out)
             if not self._json:
-                _print_table(result.out, self._spec)
-            if result.status != "interrupted" and result.counts.get("finished", 0):
-                report, leaderboard = _write_files(result.out)
+                self._show.print_results(store)
+            if result.status != "interrupted" and (result.counts.get("finished") or result.counts.get("measured")):
+                files = _write_files(self._show, store)
+            lines = self._show.last_lines(store, result)
         if self._json:
             self._done = True
             emit(
@@ -74,136 +128,80 @@ class Watch:
                 exit_code=result.exit_code,
                 message=result.message,
                 counts=result.counts,
+                **self._show.done(result),
                 out=_text(result.out),
-                report=_text(report),
-                leaderboard=_text(leaderboard),
+                report=_text(files.get("report")),
+                **{self._show.table: _text(files.get("table"))},
             )
-        self._say_where(result, report, leaderboard)
+        if self._spec.dry_run:
+            if self._planned is not None:
+                note(f"dry run: {self._show.dry_run(self._planned)}")
+            return
+        for line in lines:
+            note(line)
+        self._say_where(result, files)
 
     def _start(self, event: ev.Started) -> None:
         spec = self._spec
         self._launched = True
         if self._json:
-            emit(
-                "launch",
-                kleval=__version__,
-                models=list(event.models),
-                suite=spec.suite,
-                tasks=list(spec.tasks),
-                ctx=list(spec.ctxs),
-                limit=spec.limit,
-                repeats=spec.repeats,
-                edition=spec.edition,
-                protocol=spec.protocol,
-                seed=spec.seed,
-                temperature=spec.temperature,
-                backend=spec.backend,
-                device=spec.device,
-                dtype=spec.dtype,
-                out=_text(spec.out),
-                continued=event.continued,
-                dry_run=spec.dry_run,
-            )
-        for line in first_lines(spec, event, {} if spec.dry_run else event.models):
-            note(line)
+            told = {"out": _text(spec.out), "continued": event.continued, "dry_run": spec.dry_run}
+            emit("launch", kleval=__version__, models=list(event.models), **self._show.launch(event), **told)
+        note(f"kleval {__version__}")
+        for line in self._show.first_lines(event):
+            note(f"  {line}")
+        if spec.out is not None:
+            note(f"  out       {spec.out}{' (continued)' if event.continued else ''}")
 
-    def _plan(self, at: ev.Planned) -> None:
-        for text in at.amended:
+    def _plan(self, event: ev.Planned) -> None:
+        self._planned = event
+        for text in event.amended:
             note(f"  amended   {text}")
-        for path in at.repaired:
+        for path in event.repaired:
             note(f"  repaired  {path}: a line cut short by a kill was removed")
-        for text in at.caveats:
-            note(f"  caveat    {text}")
-        left = at.n_total - at.n_done
-        before = f" ({at.n_done:,} of {at.n_total:,} are there already)" if at.n_done else ""
-        tokens = sum((unit.n - unit.n_done) * unit.weight for unit in at.units)
-        note(f"  work      {left:,} answers{before}, at most {tokens:,.0f} tokens")
-        for line in skipped_lines(at.skips):
-            note(f"  skipped   {line}")
-        if not self._spec.dry_run:
+        for line in self._show.plan_lines(event):
+            note(f"  {line}")
+        if self._spec.dry_run:
+            self._print_plan(event.units, event.facts)
+        else:
             self._view.__enter__()
 
-    def _say_where(self, result: Result, report: Path | None, leaderboard: Path | None) -> None:
-        if self._spec.dry_run:
-            note("dry run: nothing was asked")
-            return
-        note()
+    def _print_plan(self, units: Sequence[Unit], facts: Mapping[str, Any]) -> None:
+        told = [one for unit in units if (one := self._show.planned(unit, facts)) is not None]
+        records, format = [record for record, _ in told], self._show.format
+        if self._json:
+            for record in records:
+                emit("planned", **record)
+        elif told and format in ("table", "md"):
+            print_table(self._show.plan_header, [[str(cell) for cell in cells] for _, cells in told], format)
+        elif told:
+            print_records(records, format)
+
+    def _point(self, point: Point) -> None:
+        if self._json:
+            emit("point", id=point.id, values=point.values, closed_form=point.closed_form, failure=point.failure)
+        if point.failure is not None:
+            what, message = point.id.rpartition("/")[0], point.failure["message"]
+            if (what, message) not in self._failures:  # the same for every repeat is said once
+                self._view.warn(f"{point.id} failed: {message}")
+            self._failures.add((what, message))
+
+    def _say_where(self, result: Result, files: Mapping[str, Path]) -> None:
         if result.status != "complete":
-            told = result.message.startswith(result.status)
-            note(result.message if told else f"{result.status}: {result.message}")
-        if result.exit_code != 0:
-            note(f"continue  {_again(self._spec)}")
-        for name, path in (("rows", result.out), ("report", report), ("table", leaderboard)):
-            if path is not None:
+            told = not result.message or result.message.startswith(result.status)
+            note((result.message or result.status) if told else f"{result.status}: {result.message}")
+            given = any(part == "--out" or part.startswith("--out=") for part in self._spec.command.split())
+            note(f"continue  {self._spec.command}{'' if given else f' --out {self._spec.out}'}")
+        for name, path in {"rows": result.out, **files}.items():
+            if path is not None and path.exists():
                 note(f"{name:<9} {path}")
 
 
-def first_lines(spec: RunSpec, event: ev.Started, opened: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Everything that decides the result, defaults included. opened: the manifest's models, none for a dry run."""
-    what = f"suite {spec.suite}, {len(spec.tasks)} tasks" if spec.suite else _few(spec.tasks)
-    temperature = "greedy" if not spec.temperature else f"temperature {spec.temperature:g}"
-    if spec.temperature is None and spec.edition == "official":
-        temperature = "temperature each task’s own"
-    lines = [
-        f"kleval {__version__}",
-        f"  models    {'; '.join(_where(spec, name, opened.get(name, {})) for name in event.models)}",
-        f"  tasks     {what}",
-        f"  data      edition {spec.edition}, protocol {spec.protocol or 'each task’s default'}, seed {spec.seed}",
-        f"  ctx       {format_lengths(spec.ctxs)} tokens of {spec.tokenizer or 'the model'}",
-        f"  samples   --limit {spec.limit} per task and length, --repeats {spec.repeats}, {temperature}",
-    ]
-    if spec.out is not None:
-        lines.append(f"  out       {spec.out}{' (continued)' if event.continued else ''}")
-    return lines
-
-
-def _where(spec: RunSpec, name: str, model: Mapping[str, Any]) -> str:
-    describe = model.get("describe", {})
-    device, dtype = describe.get("device", spec.device), describe.get("dtype", spec.dtype)
-    why = " (auto: this CPU has no units for bfloat16)" if describe.get("dtype_settled") else ""
-    return f"{name} (backend {model.get('backend', spec.backend)}, device {device}, dtype {dtype}{why})"
-
-
-def skipped_lines(skips: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One line per task and model, its lengths together."""
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for skip in skips:
-        groups.setdefault((skip["model"], skip["task"]), []).append(skip)
-    return [
-        f"{model}, {task} at {format_lengths(tuple(skip['ctx'] for skip in group))}:"
-        f" needs {max(skip['minimum_tokens'] for skip in group):,} tokens"
-        for (model, task), group in groups.items()
-    ]
-
-
-def _print_table(out: Path, spec: RunSpec) -> None:
-    from kleval.store import RunStore
-    from kleval.tables.cells import families, summarise
-
-    store = RunStore.open(out)
-    cells = summarise(store.rows(), store.manifest["skips"])
-    rank = {task: place for place, task in enumerate(spec.tasks)}
-    print_scores(sorted(cells, key=lambda cell: rank.get(cell.task, len(rank))), families(cells, spec.groups))
-
-
-def _write_files(out: Path) -> tuple[Path, Path]:
+def _write_files(show: Show, store: RunStore) -> dict[str, Path]:
     from kleval.report.page import write_report
-    from kleval.store import RunStore
-    from kleval.tables.leaderboard import write_csv
 
-    runs = [RunStore.open(out)]
-    return write_report(runs, out / "report.html"), write_csv(runs, out / "leaderboard.csv")
+    return {"report": write_report([store], store.path / "report.html"), "table": show.write_table(store)}
 
 
-def _again(spec: RunSpec) -> str:
-    given = any(part == "--out" or part.startswith("--out=") for part in spec.command.split())
-    return spec.command if given else f"{spec.command} --out {spec.out}"
-
-
-def _few(names: Sequence[str], most: int = 4) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def _text(path: Any) -> str | None:
+def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)

@@ -113,10 +113,9 @@ def machine_points() -> list[PlannedPoint]:
 
 
 def point_verdict(session: Session, left_out: int | None = None, **fields: Any) -> Verdict:
-    """Complete unless something failed or is missing. fields: of the manifest.
+    """Complete unless something failed or is missing. fields: of the manifest, among them `unmeasured` where points are skipped.
 
-    left_out: repeats that there was no time for; None: none are left out by design. Neither they nor what was skipped while the
-    command ran are missing.
+    left_out: repeats that there was no time for; None: none are left out by design. Neither they nor what was skipped are missing.
     """
     points = {point.id: point for point in session.store.points()}
     failed = [point for point in points.values() if point.failed]
@@ -125,7 +124,7 @@ def point_verdict(session: Session, left_out: int | None = None, **fields: Any) 
     counts = {"planned": n, "measured": len(points) - len(failed), "failed": len(failed), "missing": missing}
     if left_out is not None:
         counts["left_out"] = left_out
-    if unmeasured:
+    if "unmeasured" in fields:
         counts["unmeasured"] = unmeasured
     problem = ""
     if failed:

@@ -14,19 +14,19 @@ DONE = replace(HALF, n_done=2, work_done=200, eta_seconds=0.0, n_failed=1)
 
 
 def test_a_line_has_speed_and_time_to_go() -> None:
-    assert line(HALF) == "1/2 answers, 1,234 tokens/s, 1m40s to go"
+    assert line(HALF, "answers", "tokens") == "1/2 answers, 1,234 tokens/s, 1m40s to go"
 
 
 def test_nothing_is_promised_before_anything_is_known() -> None:
-    assert line(replace(HALF, work_per_second=None, eta_seconds=None)) == "1/2 answers"
+    assert line(replace(HALF, work_per_second=None, eta_seconds=None), "answers", "tokens") == "1/2 answers"
 
 
 def test_failures_are_said() -> None:
-    assert line(DONE) == "2/2 answers, 1,234 tokens/s, 1 failed"
+    assert line(DONE, "answers", "tokens") == "2/2 answers, 1,234 tokens/s, 1 failed"
 
 
 def test_plain_lines_are_rare_and_end_with_the_last_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    with ProgressView() as view:
+    with ProgressView("answers", "tokens") as view:
         view.show(HALF)
         view.show(DONE)
     said = capsys.readouterr()
@@ -35,7 +35,7 @@ def test_plain_lines_are_rare_and_end_with_the_last_answer(capsys: pytest.Captur
 
 
 def test_quiet_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
-    with ProgressView(quiet=True) as view:
+    with ProgressView("answers", quiet=True) as view:
         view.say("hello")
         view.show(DONE)
     assert capsys.readouterr() == ("", "")

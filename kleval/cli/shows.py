@@ -1,0 +1,251 @@
+"""Wording of each kind of command that works, for kleval.cli.watch: a run, profiles of models, of served models and of kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kleval.cli.watch import Show
+from kleval.text import duration, format_length, format_lengths, number, size
+from kleval.work import events as ev
+
+if TYPE_CHECKING:
+    from kleval.harness.spec import RunSpec
+    from kleval.profiler.served.spec import ServedSpec
+    from kleval.profiler.workload import KernelSpec, ProfileSpec
+    from kleval.store import RunStore
+    from kleval.work import Result
+
+MOST_NAMES = 4
+OF_RUNS = ("suite", "tasks", "ctxs", "limit", "repeats", "edition", "protocol", "seed", "temperature")
+
+
+class RunShow(Show):
+    """`kleval run`."""
+
+    unit, rate, table = "answers", "tokens", "leaderboard"
+
+    def __init__(self, spec: RunSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    def launch(self, event: ev.Started) -> dict[str, Any]:
+        names = (*OF_RUNS, "backend", "device", "dtype")
+        return {"ctx" if name == "ctxs" else name: getattr(self.spec, name) for name in names}
+
+    def first_lines(self, event: ev.Started) -> list[str]:
+        spec, opened = self.spec, {} if self.spec.dry_run else event.models
+        what = f"suite {spec.suite}, {len(spec.tasks)} tasks" if spec.suite else _few(spec.tasks)
+        temperature = "greedy" if not spec.temperature else f"temperature {spec.temperature:g}"
+        if spec.temperature is None and spec.edition == "official":
+            temperature = "temperature each task’s own"
+        return [
+            f"models    {'; '.join(self._where(name, opened.get(name, {})) for name in event.models)}",
+            f"tasks     {what}",
+            f"data      edition {spec.edition}, protocol {spec.protocol or 'each task’s default'}, seed {spec.seed}",
+            f"ctx       {format_lengths(spec.ctxs)} tokens of {spec.tokenizer or 'the model'}",
+            f"samples   --limit {spec.limit} per task and length, --repeats {spec.repeats}, {temperature}",
+        ]
+
+    def _where(self, name: str, model: Mapping[str, Any]) -> str:
+        describe = model.get("describe", {})
+        device, dtype = describe.get("device", self.spec.device), describe.get("dtype", self.spec.dtype)
+        why = " (auto: this CPU has no units for bfloat16)" if describe.get("dtype_settled") else ""
+        return f"{name} (backend {model.get('backend', self.spec.backend)}, device {device}, dtype {dtype}{why})"
+
+    def plan_lines(self, event: ev.Planned) -> list[str]:
+        before = f" ({event.n_done:,} of {event.n_total:,} are there already)" if event.n_done else ""
+        tokens = sum((unit.n - unit.n_done) * unit.weight for unit in event.units)
+        return [
+            *(f"caveat    {text}" for text in event.caveats),
+            f"work      {event.n_total - event.n_done:,} answers{before}, at most {tokens:,.0f} tokens",
+            *(f"skipped   {line}" for line in skipped_lines(event.skips)),
+        ]
+
+    def dry_run(self, event: ev.Planned) -> str:
+        return "nothing was asked"
+
+    def print_results(self, store: RunStore) -> None:
+        from kleval.cli.scores import print_scores
+        from kleval.tables.cells import families, summarise
+
+        cells = summarise(store.rows(), store.manifest["skips"])
+        rank = {task: place for place, task in enumerate(self.spec.tasks)}
+        in_order = sorted(cells, key=lambda cell: rank.get(cell.task, len(rank)))
+        print_scores(in_order, families(cells, self.spec.groups))
+
+    def write_table(self, store: RunStore) -> Path:
+        from kleval.tables.leaderboard import write_csv
+
+        return write_csv([store], store.path / "leaderboard.csv")
+
+    def last_lines(self, store: RunStore, result: Result) -> list[str]:
+        return [""]  # its caveats are known before it begins; its tables do not end with a line
+
+
+def skipped_lines(skips: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line per task and model, its lengths together."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for skip in skips:
+        groups.setdefault((skip["model"], skip["task"]), []).append(skip)
+    return [
+        f"{model}, {task} at {format_lengths(tuple(skip['ctx'] for skip in group))}:"
+        f" needs {max(skip['minimum_tokens'] for skip in group):,} tokens"
+        for (model, task), group in groups.items()
+    ]
+
+
+class ProfileShow(Show):
+    """`kleval profile` of kleval's own decoders, and what all profiles have in common. records: what the plan is counted in."""
+
+    spec: Any
+    records = "points"
+    plan_header: tuple[str, ...] = ("point", "batch", "expected s", "state")
+
+    def __init__(self, spec: ProfileSpec | ServedSpec | KernelSpec, format: str) -> None:
+        super().__init__(format)
+        self.spec = spec
+
+    def launch(self, event: ev.Started) -> dict[str, Any]:
+        return self._launch(self.spec.batches, event)
+
+    def _launch(self, batches: Sequence[object], event: ev.Started) -> dict[str, Any]:
+        told = {"settings": dict(event.settings), "environment": dict(event.environment)}
+        return {"ctx": self.spec.ctxs, "batch": batches, **told}
+
+    def first_lines(self, event: ev.Started) -> list[str]:
+        spec, machine = self.spec, event.environment
+        where = machine["gpu"] or f"{machine['cpu']}, {machine['threads']} threads"
+        return [
+            f"models    {', '.join(event.models)} (random weights)",
+            f"ctx       {format_lengths(spec.ctxs)}",
+            f"decode    batch {', '.join(map(str, spec.batches))}; prefill {spec.prefill}",
+            f"machine   {where}; dtype {event.settings['dtype']}, torch {machine['torch']}",
+        ]
+
+    def plan_lines(self, event: ev.Planned) -> list[str]:
+        plan = event.facts.get("plan", {"notes": (), "unmeasured": ()})
+        lines = [f"note      {text}" for text in plan["notes"]]
+        for one in plan["unmeasured"]:
+            what = f"{one['model']}, {one['protocol']} at {format_length(one['ctx'])}"
+            lines.append(f"not measured  {what}: {one['reason']}")
+        if self.spec.dry_run:
+            return lines
+        before = f" ({event.n_done} are there already)" if event.n_done else ""
+        return [*lines, f"work      {event.n_total - event.n_done} {self.records}{before}{self.work(event)}"]
+
+    def work(self, event: ev.Planned) -> str:
+        """What more is known of the work."""
+        plan = event.facts["plan"]
+        return (
+            f", about {_seconds(event)} in all, chunks of {plan['chunk_tokens']}, states of a largest batch in "
+            f"{size(plan['memory_budget'])}"
+        )
+
+    def planned(self, unit: Any, facts: Mapping[str, Any]) -> tuple[dict[str, Any], Sequence[object]] | None:
+        record = {"point": unit.id, "batch": unit.batch, "seconds": round(unit.seconds, 4)}
+        record |= {"state_bytes": unit.state_bytes, "steps": unit.steps}
+        return record, (unit.id, unit.batch, number(unit.seconds), size(unit.state_bytes))
+
+    def dry_run(self, event: ev.Planned) -> str:
+        return f"nothing was measured; {len(event.units)} points, about {_seconds(event)}"
+
+    def print_results(self, store: RunStore) -> None:
+        from kleval.cli.profile_table import print_profile
+        from kleval.tables.costs import make_profile
+
+        print_profile(make_profile(tuple(store.points()), store.manifest), self.format)
+
+    def write_table(self, store: RunStore) -> Path:
+        from kleval.tables.cost_rows import write_profile_csv
+
+        return write_profile_csv(store, store.path / "profile.csv")
+
+
+class ServedShow(ProfileShow):
+    """`kleval profile` of a model whose requests are timed."""
+
+    records = "rounds"
+    plan_header = ("round", "requests together", "tokens each")
+
+    def launch(self, event: ev.Started) -> dict[str, Any]:
+        return self._launch(self.spec.concurrencies, event)
+
+    def first_lines(self, event: ev.Started) -> list[str]:
+        from kleval.tables.costs import software_of
+
+        spec, settings = self.spec, event.settings
+        where = settings.get("base_url") or f"--backend {settings['backend']} in this process"
+        prompts = settings["served.prompts"]
+        words = f"prompts of random {'words, as ' if prompts != 'token ids' else ''}{prompts}"
+        together = ", ".join(map(str, spec.concurrencies))
+        rounds = f"{spec.repeats} rounds after one that is not counted"
+        return [
+            f"model     {next(iter(event.models))} at {where} ({software_of(event.environment)})",
+            f"ctx       {format_lengths(spec.ctxs)}, {words}",
+            f"requests  {together} together, {spec.decode_tokens} tokens each, {rounds}",
+        ]
+
+    def work(self, event: ev.Planned) -> str:
+        return ""
+
+    def planned(self, unit: Any, facts: Mapping[str, Any]) -> tuple[dict[str, Any], Sequence[object]] | None:
+        record, _ = super().planned(unit, facts) or ({}, ())
+        return record, (unit.id, unit.batch, unit.steps)
+
+    def dry_run(self, event: ev.Planned) -> str:
+        return f"nothing was measured; {len(event.units)} rounds"
+
+
+class KernelShow(ProfileShow):
+    """`kleval profile kernels`."""
+
+    plan_header = ("operator", "form", "heads", "tokens", "GFLOP", "bytes")
+
+    def launch(self, event: ev.Started) -> dict[str, Any]:
+        return {"ctx": self.spec.ctxs, "heads": self.spec.heads, "head_dim": self.spec.head_dim}
+
+    def first_lines(self, event: ev.Started) -> list[str]:
+        heads = f"{', '.join(map(str, self.spec.heads))} heads of {self.spec.head_dim}"
+        return [f"kernels   batch 1, {heads}, {format_lengths(self.spec.ctxs)} tokens"]
+
+    def work(self, event: ev.Planned) -> str:
+        return ""
+
+    def planned(self, unit: Any, facts: Mapping[str, Any]) -> tuple[dict[str, Any], Sequence[object]] | None:
+        from kleval.profiler.operators import flops, nbytes
+
+        if unit.kind != "kernel" or unit.repeat:
+            return None
+        shape = (unit.model, unit.protocol, unit.ctx, unit.heads, self.spec.head_dim)
+        n_flops, n_bytes = flops(*shape), nbytes(*shape, facts["dtype"])
+        record = {"operator": unit.model, "protocol": unit.protocol, "heads": unit.heads, "ctx": unit.ctx}
+        cells = (unit.model, unit.protocol, unit.heads, format_length(unit.ctx), f"{n_flops / 1e9:,.3g}", size(n_bytes))
+        return {**record, "flops": n_flops, "bytes": n_bytes}, cells
+
+    def dry_run(self, event: ev.Planned) -> str:
+        shapes = sum(self.planned(unit, event.facts) is not None for unit in event.units)
+        return f"nothing was measured; {shapes} shapes, {self.spec.repeats} repeats each"
+
+    def last_lines(self, store: RunStore, result: Result) -> list[str]:
+        left: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+        for one in result.skips:
+            left.setdefault((one["operator"], one["heads"]), []).append(one)
+        lines = [
+            f"not measured  {operator}, {heads} heads, at {format_lengths([one['ctx'] for one in found])} ({found[0]['reason']})"
+            for (operator, heads), found in left.items()
+        ]
+        return [*lines, *super().last_lines(store, result)]
+
+    def done(self, result: Result) -> dict[str, Any]:
+        return {"unmeasured": result.skips}
+
+
+def _seconds(event: ev.Planned) -> str:
+    return duration(sum(unit.weight for unit in event.units))
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
