@@ -24,7 +24,8 @@ START = {"status": "running", "started": "2026-01-01T00:00:00+00:00"}
 
 
 def write_run(folder: Path, n: int) -> None:
-    from kleval.store import Row, RunStore, rows
+    from kleval.store import Row, RunStore
+    from kleval.store.records import to_line
 
     rng = random.Random(0)
     about = {"edition": "builtin", "protocol": "nvidia-c3f5e3b"}
@@ -63,7 +64,7 @@ def write_run(folder: Path, n: int) -> None:
         store.append(lines[0])
         (file,) = (folder / "samples").rglob("*.jsonl")
         with file.open("ab") as out:  # not appended one by one: what is measured is reading
-            out.writelines(rows.to_line(row) for row in lines[1:])
+            out.writelines(to_line(row) for row in lines[1:])
         store.update(status="complete")
 
 

@@ -9,8 +9,6 @@ PACKAGE = Path(__file__).parent.parent / "kleval"
 QUESTIONS = {"What", "Where", "How", "When", "Which", "Why", "Whether", "Who", "Whose", "Does", "Is"}
 LEFT = {
     *(f"backends/{name}.py" for name in ("server_wire", "spec")),
-    *(f"report/{name}.py" for name in ("export/shared", "views")),
-    *(f"tables/{name}.py" for name in ("ruler", "scores")),
 }
 
 

@@ -12,10 +12,12 @@ mean would be if every answer that is missing were wrong, or right.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
+from kleval.store import Row
 from kleval.tables.answers import condition
 from kleval.tables.intervals import Interval, interval
 
@@ -23,33 +25,8 @@ NO_MEAN = {"lca", "lm_eval", "short", "code"}
 FAMILY_METRIC = "average"
 
 
-class RowLike(Protocol):
-    """What summarise reads of a row; `kleval.store.Row` has all of it."""
-
-    @property
-    def model(self) -> str: ...
-    @property
-    def task(self) -> str: ...
-    @property
-    def ctx(self) -> int: ...
-    @property
-    def edition(self) -> str: ...
-    @property
-    def protocol(self) -> str: ...
-    @property
-    def id(self) -> str: ...
-    @property
-    def metric(self) -> str: ...
-    @property
-    def score(self) -> float | None: ...
-    @property
-    def metrics(self) -> Mapping[str, float | None]: ...
-    @property
-    def failure(self) -> Mapping[str, Any] | None: ...
-    @property
-    def outcomes(self) -> Sequence[Mapping[str, Any]]: ...
-    @property
-    def references(self) -> Sequence[str]: ...
+# What a cell counts: answers, and of them what `tables.answers` finds amiss.
+COUNTS = ("n_total", "n_failed", "n_skipped", "n_texts", "n_cut", "n_empty", "n_looped", "n_reasoning_cut")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,65 +85,83 @@ GroupKey = tuple[str, str, int, str, str]  # model, task, ctx, edition, protocol
 
 
 @dataclass(slots=True)
-class _Group:
-    headline: str
-    answers: dict[str, list[Mapping[str, float]]]  # sample id -> one entry per repeat; empty for no score
-    metrics: set[str]
-    broken: set[tuple[str, int]] = field(default_factory=set)  # (sample id, place among its repeats)
-    n_total: int = 0
-    n_failed: int = 0
-    n_skipped: int = 0
-    n_texts: int = 0
-    n_cut: int = 0
-    n_empty: int = 0
-    n_looped: int = 0
-    n_reasoning_cut: int = 0
+class Group:
+    """What the rows of one model, task, ctx, edition and protocol say; only their scores are kept.
 
-
-def summarise(rows: Iterable[RowLike], skips: Iterable[Mapping[str, Any]] = (), seed: int = 0) -> list[Cell]:
-    """One Cell per (model, task, ctx, metric, edition, protocol), ordered by model, task, ctx, headline metric first.
-
-    rows: one per (model, sample, repeat), as RunStore.rows() gives them; only their scores are kept in memory.
-    skips: the manifest's `skips`; each makes a cell without a value, so that nothing that was asked for disappears.
+    answers: sample id -> the values of each repeat by metric, nothing for no score. broken: (sample id, place among its repeats).
+    prompts: sample id -> prompt hash. failures: (kind, message) -> failed answers. temperatures: what was sampled at.
     """
-    groups: dict[GroupKey, _Group] = {}
-    for row in rows:
-        key = (row.model, row.task, row.ctx, row.edition, row.protocol)
-        group = groups.setdefault(key, _Group(row.metric, {}, {row.metric}))
-        values = {} if row.failure is not None else _values(row)
-        group.metrics.update(values)
-        repeats = group.answers.setdefault(row.id, [])
+
+    headline: str
+    answers: dict[str, list[Mapping[str, float]]] = field(default_factory=dict)
+    broken: set[tuple[str, int]] = field(default_factory=set)
+    prompts: dict[str, str] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    failures: Counter[tuple[str, str]] = field(default_factory=Counter)
+    temperatures: set[float] = field(default_factory=set)
+
+    def add(self, row: Row) -> None:
+        repeats = self.answers.setdefault(row.id, [])
         found = condition(row.outcomes, row.references)
         if found.broken:
-            group.broken.add((row.id, len(repeats)))
-        group.n_texts += found.asked
-        group.n_cut += found.cut
-        group.n_empty += found.empty
-        group.n_looped += found.looped
-        group.n_reasoning_cut += found.reasoning_cut
+            self.broken.add((row.id, len(repeats)))
+        self.counts["n_total"] += 1
+        self.counts["n_texts"] += found.asked
+        for name in ("cut", "empty", "looped", "reasoning_cut"):
+            self.counts[f"n_{name}"] += getattr(found, name)
+        self.prompts[row.id] = row.prompt_hash
+        self.temperatures |= {float(o["temperature"]) for o in row.outcomes if o.get("temperature") is not None}
+        values: dict[str, float] = {}
+        if row.failure is not None:
+            self.counts["n_failed"] += 1
+            self.failures[row.failure.get("kind", "unknown"), row.failure.get("message", "")] += 1
+        else:
+            scored = {**row.metrics, **({row.metric: row.score} if row.score is not None else {})}
+            values = {name: value for name, value in scored.items() if value is not None and not math.isnan(value)}
         repeats.append(values)
-        group.n_total += 1
-        group.n_failed += row.failure is not None
+
+    def scores(self) -> dict[str, float]:
+        """Id and prompt hash, which is the text that was asked -> mean headline score over repeats."""
+        return {
+            f"{sample} {self.prompts[sample]}": _mean(values)
+            for sample, repeats in self.answers.items()
+            if (values := [answer[self.headline] for answer in repeats if self.headline in answer])
+        }
+
+
+def grouped(rows: Iterable[Row], skips: Iterable[Mapping[str, Any]] = ()) -> dict[GroupKey, Group]:
+    """Groups in order. skips: the manifest's `skips`; each is in a group, so that nothing that was asked for disappears."""
+    groups: dict[GroupKey, Group] = {}
+    for row in rows:
+        key = (row.model, row.task, row.ctx, row.edition, row.protocol)
+        if key not in groups:
+            groups[key] = Group(row.metric)
+        groups[key].add(row)
     for skip in skips:
         key = (skip["model"], skip["task"], skip["ctx"], skip["edition"], skip["protocol"])
-        group = groups.setdefault(key, _Group(skip["metric"], {}, {skip["metric"]}))
-        group.n_skipped += skip["n"]
+        groups.setdefault(key, Group(skip["metric"])).counts["n_skipped"] += skip["n"]
+    return dict(sorted(groups.items()))
+
+
+def summarise(rows: Iterable[Row], skips: Iterable[Mapping[str, Any]] = (), seed: int = 0) -> list[Cell]:
+    """One Cell per (model, task, ctx, metric, edition, protocol), ordered by model, task, ctx, headline metric first.
+
+    rows: one per (model, sample, repeat), as RunStore.rows() gives them. skips: as `grouped` takes them.
+    """
+    return cells_of(grouped(rows, skips), seed)
+
+
+def cells_of(groups: Mapping[GroupKey, Group], seed: int = 0) -> list[Cell]:
+    """The cells of groups, in their order."""
     cells = []
-    for key in sorted(groups):
-        group = groups[key]
-        others = sorted(group.metrics - {group.headline})
-        cells += [_cell(key, group, metric, seed) for metric in (group.headline, *others)]
+    for key, group in groups.items():
+        metrics = {name for repeats in group.answers.values() for answer in repeats for name in answer}
+        for metric in (group.headline, *sorted(metrics - {group.headline})):
+            cells.append(_cell(key, group, metric, seed))
     return cells
 
 
-def _values(row: RowLike) -> dict[str, float]:
-    values = {name: value for name, value in row.metrics.items() if value is not None and not math.isnan(value)}
-    if row.score is not None and not math.isnan(row.score):
-        values[row.metric] = row.score
-    return values
-
-
-def _cell(key: GroupKey, group: _Group, metric: str, seed: int) -> Cell:
+def _cell(key: GroupKey, group: Group, metric: str, seed: int) -> Cell:
     model, task, ctx, edition, protocol = key
     means: list[float] = []
     lows: list[float] = []
@@ -175,17 +170,18 @@ def _cell(key: GroupKey, group: _Group, metric: str, seed: int) -> Cell:
     completed: list[float] = []
     for sample, repeats in group.answers.items():
         values = [answer[metric] for answer in repeats if metric in answer]
-        if values:
-            means.append(math.fsum(values) / len(values))
         whole = [a[metric] for i, a in enumerate(repeats) if metric in a and (sample, i) not in group.broken]
+        if values:
+            means.append(_mean(values))
         if whole:
-            completed.append(math.fsum(whole) / len(whole))
+            completed.append(_mean(whole))
         n_completed += len(whole)
         n_scored += len(values)
         missing = len(repeats) - len(values)
         lows.append(math.fsum(values) / len(repeats))
         highs.append((math.fsum(values) + missing) / len(repeats))
     ci = interval(means, seed)
+    counts: dict[str, Any] = {name: group.counts[name] for name in COUNTS}
     return Cell(
         model=model,
         task=task,
@@ -197,21 +193,14 @@ def _cell(key: GroupKey, group: _Group, metric: str, seed: int) -> Cell:
         ci_low=ci.low,
         ci_high=ci.high,
         ci_method=ci.method,
-        n_total=group.n_total,
         n_scored=n_scored,
-        n_failed=group.n_failed,
-        n_skipped=group.n_skipped,
         bound_low=_mean(lows),
         bound_high=_mean(highs),
         n_samples=len(means),
         headline=metric == group.headline,
-        n_texts=group.n_texts,
-        n_cut=group.n_cut,
-        n_empty=group.n_empty,
-        n_looped=group.n_looped,
-        n_reasoning_cut=group.n_reasoning_cut,
         n_completed=n_completed,
         value_completed=_mean(completed),
+        **counts,
     )
 
 
@@ -249,10 +238,20 @@ def _family_cell(
     model: str, family: str, ctx: int, edition: str, group: Sequence[Cell], tasks: set[str], by_size: bool
 ) -> Cell:
     present = [cell for cell in group if not math.isnan(cell.value)]
-    asked = [cell for cell in group if cell.n_total]
-    whole = [cell for cell in group if cell.n_completed]
     protocols = {cell.protocol for cell in group}
     ci = mover(present, [cell.n_samples for cell in present] if by_size else None)
+
+    counts: dict[str, Any] = {
+        name: sum(getattr(cell, name) for cell in group) for name in (*COUNTS, "n_scored", "n_samples", "n_completed")
+    }
+
+    def mean(name: str, size: str) -> float:
+        """Over the tasks that have any of it."""
+        some = [cell for cell in group if getattr(cell, size)]
+        weights = [getattr(cell, size) if by_size else 1 for cell in some]
+        values = [weight * getattr(cell, name) for cell, weight in zip(some, weights, strict=True)]
+        return math.fsum(values) / math.fsum(weights) if some else math.nan
+
     return Cell(
         model=model,
         task=family,
@@ -264,24 +263,12 @@ def _family_cell(
         ci_low=ci.low,
         ci_high=ci.high,
         ci_method=ci.method,
-        n_total=sum(cell.n_total for cell in group),
-        n_scored=sum(cell.n_scored for cell in group),
-        n_failed=sum(cell.n_failed for cell in group),
-        n_skipped=sum(cell.n_skipped for cell in group),
-        bound_low=_weighted([cell.bound_low for cell in asked], [cell.n_total if by_size else 1 for cell in asked]),
-        bound_high=_weighted([cell.bound_high for cell in asked], [cell.n_total if by_size else 1 for cell in asked]),
-        n_samples=sum(cell.n_samples for cell in present),
+        bound_low=mean("bound_low", "n_total"),
+        bound_high=mean("bound_high", "n_total"),
         n_tasks=len(present),
         missing=tuple(sorted(tasks - {cell.task for cell in present})),
-        n_texts=sum(cell.n_texts for cell in group),
-        n_cut=sum(cell.n_cut for cell in group),
-        n_empty=sum(cell.n_empty for cell in group),
-        n_looped=sum(cell.n_looped for cell in group),
-        n_reasoning_cut=sum(cell.n_reasoning_cut for cell in group),
-        n_completed=sum(cell.n_completed for cell in group),
-        value_completed=_weighted(
-            [cell.value_completed for cell in whole], [cell.n_completed if by_size else 1 for cell in whole]
-        ),
+        value_completed=mean("value_completed", "n_completed"),
+        **counts,
     )
 
 
@@ -294,10 +281,6 @@ def mover(cells: Sequence[Cell], weights: Sequence[float] | None = None) -> Inte
     down = math.sqrt(math.fsum((s * (c.value - c.ci_low)) ** 2 for s, c in zip(shares, cells, strict=True)))
     up = math.sqrt(math.fsum((s * (c.ci_high - c.value)) ** 2 for s, c in zip(shares, cells, strict=True)))
     return Interval(mean, max(mean - down, 0.0), min(mean + up, 1.0), "mover")
-
-
-def _weighted(values: Sequence[float], weights: Sequence[float]) -> float:
-    return math.fsum(v * w for v, w in zip(values, weights, strict=True)) / math.fsum(weights) if values else math.nan
 
 
 def _mean(values: Sequence[float]) -> float:

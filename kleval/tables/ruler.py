@@ -1,4 +1,4 @@
-"""What RULER's README makes of a model's scores: effective length and averages over lengths.
+"""Effective length of a model by RULER's README, and its averages over lengths.
 
 There is no official code for either. The README's rule, checked against its table (reference Llama-2-7B-chat at 4K =
 85.6): the effective length is the longest one such that it and every shorter one reach the threshold.

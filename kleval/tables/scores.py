@@ -1,4 +1,4 @@
-"""What the report and the leaderboard read: every model of every run, with its cells, averages and per-sample scores.
+"""Entrants of a comparison: every model of every run, with its cells, averages and per-sample scores.
 
 An entrant is one model in one run, and one line in every figure. Runs are never pooled: the same model in two runs is
 two entrants, told apart by the run's name, and `conflicts` says in words why two entrants cannot be compared.
@@ -6,13 +6,13 @@ two entrants, told apart by the run's name, and `conflicts` says in words why tw
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from kleval.store import Row, RunStore
-from kleval.tables.cells import FAMILY_METRIC, Cell, families, summarise
+from kleval.tables.cells import FAMILY_METRIC, Cell, Group, cells_of, families, grouped
 from kleval.types import UsageError
 
 # How many tasks an average has to cover to be called the family's. RULER: NVIDIA/RULER@c3f5e3b, scripts/synthetic.yaml;
@@ -102,31 +102,6 @@ class Entrant:
         return self.run.get("tasks", task, default={})
 
 
-@dataclass(slots=True)
-class _Tally:
-    values: dict[Place, dict[str, list[float]]] = field(default_factory=dict)
-    ids: dict[Place, set[str]] = field(default_factory=dict)
-    failures: dict[tuple[str, str], list[Place]] = field(default_factory=dict)
-    temperatures: set[float] = field(default_factory=set)
-
-    def add(self, row: Row) -> None:
-        place = (row.task, row.ctx)
-        self.ids.setdefault(place, set()).add(row.id)
-        self.temperatures |= {float(o["temperature"]) for o in row.outcomes if o.get("temperature") is not None}
-        if row.failure is not None:
-            what = (row.failure.get("kind", "unknown"), row.failure.get("message", ""))
-            self.failures.setdefault(what, []).append(place)
-        if row.failure is None and row.score is not None and not math.isnan(row.score):
-            values = self.values.setdefault(place, {})
-            values.setdefault(f"{row.id} {row.prompt_hash}", []).append(row.score)
-
-    def scores(self) -> dict[Place, dict[str, float]]:
-        return {
-            place: {key: math.fsum(repeats) / len(repeats) for key, repeats in by_key.items()}
-            for place, by_key in self.values.items()
-        }
-
-
 def collect(runs: Sequence[RunStore], watch: Callable[[Run], Watch] | None = None) -> list[Entrant]:
     """Every model of the runs, in the runs' order and, within one, that of its models.
 
@@ -135,49 +110,53 @@ def collect(runs: Sequence[RunStore], watch: Callable[[Run], Watch] | None = Non
     """
     if not runs:
         raise UsageError("no run given: name at least one run directory, see kleval ls runs")
-    found: list[tuple[Run, str, list[Cell], _Tally]] = []
-    names: dict[str, int] = {}
+    found: list[tuple[Run, str, list[Cell], list[tuple[Place, Group]]]] = []
+    names: Counter[str] = Counter()
     for store in runs:
-        names[store.name] = names.get(store.name, 0) + 1
+        names[store.name] += 1
         ordinal = f" ({names[store.name]})" if names[store.name] > 1 else ""
         run = Run(store.name + ordinal, store, store.manifest, store.status)
-        tallies: dict[str, _Tally] = {}
-        cells = summarise(_seen(store.rows(), tallies, watch(run) if watch else None), run.get("skips", default=[]))
+        groups = grouped(_seen(store.rows(), watch(run) if watch else None), run.get("skips", default=[]))
+        cells = cells_of(groups)
         order = {model: i for i, model in enumerate(run.get("models", default={}))}
         for model in sorted({cell.model for cell in cells}, key=lambda m, o=order: (o.get(m, len(o)), m)):  # type: ignore[misc]
-            found.append((run, model, [c for c in cells if c.model == model], tallies.get(model, _Tally())))
+            mine = [((task, ctx), group) for (name, task, ctx, *_), group in groups.items() if name == model]
+            found.append((run, model, [c for c in cells if c.model == model], mine))
     if not found:
         where = ", ".join(str(store.path) for store in runs)
         raise UsageError(f"{where} has no answers yet: run its command again to continue it")
-    counts: dict[str, int] = {}
-    for _, model, _, _ in found:
-        counts[model] = counts.get(model, 0) + 1
+    counts = Counter(model for _, model, _, _ in found)
     mixed = len({cell.edition for _, _, cells, _ in found for cell in cells}) > 1
-    return [
-        Entrant(
-            key=f"m{i}",
-            label=(model if counts[model] == 1 else f"{model} · {run.id}") + (_editions(cells) if mixed else ""),
-            model=model,
-            run=run,
-            cells={(c.task, c.ctx): c for c in cells if c.headline},
-            others=tuple(c for c in cells if not c.headline),
-            averages={(c.task, c.ctx): c for c in families(cells, run.groups)},
-            scores=tally.scores(),
-            ids={place: frozenset(ids) for place, ids in tally.ids.items()},
-            failures={what: tuple(places) for what, places in tally.failures.items()},
-            temperatures=tuple(sorted(tally.temperatures)),
+    entrants = []
+    for i, (run, model, cells, mine) in enumerate(found):
+        failures: dict[tuple[str, str], tuple[Place, ...]] = {}
+        for place, group in mine:
+            for what, n in group.failures.items():
+                failures[what] = failures.get(what, ()) + (place,) * n
+        entrants.append(
+            Entrant(
+                key=f"m{i}",
+                label=(model if counts[model] == 1 else f"{model} · {run.id}") + (_editions(cells) if mixed else ""),
+                model=model,
+                run=run,
+                cells={(c.task, c.ctx): c for c in cells if c.headline},
+                others=tuple(c for c in cells if not c.headline),
+                averages={(c.task, c.ctx): c for c in families(cells, run.groups)},
+                scores={place: scores for place, group in mine if (scores := group.scores())},
+                ids={place: frozenset(group.answers) for place, group in mine if group.answers},
+                failures=failures,
+                temperatures=tuple(sorted(set().union(*(group.temperatures for _, group in mine)))),
+            )
         )
-        for i, (run, model, cells, tally) in enumerate(found)
-    ]
+    return entrants
 
 
 def _editions(cells: Sequence[Cell]) -> str:
     return f" ({', '.join(dict.fromkeys(cell.edition for cell in cells))})"
 
 
-def _seen(rows: Iterator[Row], tallies: dict[str, _Tally], watch: Watch | None) -> Iterator[Row]:
+def _seen(rows: Iterable[Row], watch: Watch | None) -> Iterator[Row]:
     for row in rows:
-        tallies.setdefault(row.model, _Tally()).add(row)
         if watch is not None:
             watch(row)
         yield row

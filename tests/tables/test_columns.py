@@ -30,7 +30,7 @@ def cells(tasks: dict[str, float], ctx: int = 4096) -> list[Cell]:
                 model="m", task=task, ctx=ctx, edition="builtin", protocol="p", metric="x", id=f"{task}{i}"
             )
             row.score, row.metrics, row.failure = value, {"x": value}, None
-            row.outcomes, row.references = (), ()
+            row.outcomes, row.references, row.prompt_hash = (), (), ""
             rows.append(row)
     found = summarise(rows)
     return [*found, *families(found)]

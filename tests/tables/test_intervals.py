@@ -29,6 +29,7 @@ class FakeRow:
     failure: dict[str, str] | None = None
     outcomes: tuple[dict[str, object], ...] = ()
     references: tuple[str, ...] = ()
+    prompt_hash: str = ""
 
 
 FAILED = {"kind": "timeout", "message": ""}

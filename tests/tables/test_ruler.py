@@ -52,7 +52,7 @@ def averages(values: dict[int, float], tasks: int = 13) -> list[Cell]:
     ]
     for row in rows:
         row.score, row.metrics, row.failure = values[row.ctx], {"x": values[row.ctx]}, None
-        row.outcomes, row.references = (), ()
+        row.outcomes, row.references, row.prompt_hash = (), (), ""
     return families(summarise(rows))
 
 
