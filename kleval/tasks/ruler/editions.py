@@ -19,7 +19,7 @@ from kleval.tasks.draws import own_draws
 from kleval.tasks.ruler import builtin, corpus, cwe, fwe, haystack, lm_eval, niah, official, qa, vt
 from kleval.tasks.ruler.builtin import Guess, Source
 from kleval.tasks.ruler.official import DoesNotFit, Drafter, Fitted, Measure
-from kleval.tasks.ruler.spec import ANY_PLACE, LM_EVAL, PROTOCOL, VERSION, Spec
+from kleval.tasks.ruler.spec import ANY_PLACE, IN_PROMPT, LM_EVAL, PROTOCOL, VERSION, Spec
 from kleval.tasks.ruler.words import WONDERWORDS_VERSION, pairs, words_digest
 from kleval.types import UsageError
 
@@ -240,8 +240,8 @@ _TOKENS_PER_ARTICLE = 64
 def protocols(spec: Spec, edition: str) -> tuple[str, ...]:
     """What `--protocol` can name, the default first."""
     if edition != "official":
-        return (PROTOCOL,)
-    return (PROTOCOL, LM_EVAL, *((ANY_PLACE,) if spec.kind == "qa" else ()))
+        return (PROTOCOL, IN_PROMPT)
+    return (PROTOCOL, LM_EVAL, IN_PROMPT, *((ANY_PLACE,) if spec.kind == "qa" else ()))
 
 
 @cache
