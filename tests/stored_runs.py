@@ -41,6 +41,7 @@ def write_run(
     backend: str = "native",
     describe: Callable[[str], Mapping[str, Any]] = lambda model: {},
     finish: str = "eos",
+    meta: Callable[[str, str, int, int], Mapping[str, Any]] = lambda model, task, ctx, index: {},
 ) -> RunStore:
     """A finished run. answer(model, task, ctx, index) decides each row, describe(model) what the backend says besides."""
     about = {
@@ -106,6 +107,7 @@ def write_run(
                                     of_task[task],
                                     text(model, task, ctx, index),
                                     finish,
+                                    meta(model, task, ctx, index),
                                 ),
                                 asked,
                             )
@@ -123,6 +125,7 @@ def make_row(
     about: dict[str, str],
     text: str,
     finish: str,
+    meta: Mapping[str, Any],
 ) -> Row:
     failure = answer if isinstance(answer, dict) else None
     score = None if isinstance(answer, dict) else float(answer)
@@ -159,6 +162,7 @@ def make_row(
         failure=failure,
         outcomes=(outcome,),
         answer_prefix=" Answer:",
+        meta=dict(meta),
         seconds=0.5,
         finished="2026-03-01T10:00:01+00:00",
     )

@@ -12,7 +12,6 @@ LEFT = {
     *(f"harness/{name}.py" for name in ("earlier", "events", "manifest", "opening", "progress", "spec")),
     *(f"profiler/{name}.py" for name in ("__init__", "bench", "judge", "plan", "workload")),
     *(f"profiler/served/{name}.py" for name in ("__init__", "spec")),
-    *(f"report/{name}.py" for name in ("export/shared", "views")),
 }
 
 

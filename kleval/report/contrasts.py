@@ -1,56 +1,44 @@
-"""The difference tables of the page: the first model against each of the others, cell by cell."""
+"""Differences between the first model and each of the others, cell by cell, paired sample by sample."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from kleval.report.views import Shape
+from kleval.report.figure import Cell, Grid, Row
+from kleval.report.score_curves import Shape
+from kleval.report.sections import Card, Section
 from kleval.tables import differences
 from kleval.tables.scores import Entrant, conflicts, expected_tasks, members
-from kleval.text import places, plural, signed
+from kleval.text import DASH, places, plural, signed
 
 
-@dataclass(frozen=True, slots=True)
-class DiffCell:
-    """tone: up | down where the difference is clear (Difference.clear), else even; none where there is none, title says why."""
-
-    text: str
-    limits: str = ""
-    tone: str = "none"
-    title: str = ""
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class DiffRow:
-    label: str
-    cells: tuple[DiffCell, ...]
-    average: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class DiffTable:
-    """first - second. reasons: why they are not comparable; then there are no rows. remarks: why single cells are not."""
-
-    first: Entrant
-    second: Entrant
-    reasons: tuple[str, ...]
-    rows: tuple[DiffRow, ...] = ()
-    remarks: tuple[str, ...] = ()
+def difference_section(entrants: Sequence[Entrant], shape: Shape) -> Section:
+    """The first entrant against each of the others. For two models or more."""
+    lead = (
+        "Points by which the first model is ahead, paired sample by sample, with 95 % intervals. Shaded where the interval excludes "
+        "zero and, for scores of 0 or 1, McNemar's exact test agrees: of cells without a true difference, up to one in twenty would be."
+    )
+    cards = tuple(difference_card(entrants[0], other, shape) for other in entrants[1:])
+    layout = "pair" if len(cards) > 1 and len(shape.ctxs) < 4 else "column"
+    return Section(
+        "differences",
+        "Differences on the same samples",
+        "Differences",
+        lead,
+        cards,
+        layout,
+        methods=("differences",),
+    )
 
 
-def diff_tables(entrants: Sequence[Entrant], shape: Shape) -> list[DiffTable]:
-    """The first entrant against each of the others."""
-    return [_diff_table(entrants[0], other, shape) for other in entrants[1:]]
-
-
-def _diff_table(a: Entrant, b: Entrant, shape: Shape) -> DiffTable:
-    reasons = tuple(conflicts(a, b))
+def difference_card(a: Entrant, b: Entrant, shape: Shape) -> Card:
+    """a - b. Where they are not comparable the card says why and has no grid; its notes say why single cells are not."""
+    title = f"{a.label} minus {b.label}"
+    reasons = conflicts(a, b)
     if not a.ids.keys() & b.ids.keys():
-        reasons = ("no task was asked of both at the same length",)
+        reasons = ["no task was asked of both at the same length"]
     if reasons:
-        return DiffTable(a, b, reasons)
+        return Card(title=title, text=f"Not comparable. They differ in what was asked: {'; '.join(reasons)}.")
     found = {
         (task, ctx): differences.paired(a.scores.get((task, ctx), {}), b.scores.get((task, ctx), {}))
         for task in shape.tasks
@@ -67,35 +55,33 @@ def _diff_table(a: Entrant, b: Entrant, shape: Shape) -> DiffTable:
         for ctx in shape.ctxs:
             parts = [d for task in over if (d := found[task, ctx]) is not None]
             note = f"{len(parts)} of {expected} tasks" if len(parts) < expected else ""
-            cells.append(_shown_difference(differences.mean(parts), "no task has a score from both", note))
-        rows.append(DiffRow(f"{family} average", tuple(cells), average=True))
-    rows += [
-        DiffRow(
-            shape.name(task),
-            tuple(
-                _shown_difference(found[task, c], _unpaired(a, b, task, c), _uneven(a, b, task, c)) for c in shape.ctxs
-            ),
-        )
-        for task in shape.tasks
-    ]
-    return DiffTable(a, b, (), tuple(rows), _remarks(a, b, [place for place, d in found.items() if d is None]))
+            cells.append(_shown(differences.mean(parts), "no task has a score from both", note))
+        rows.append(Row(f"{family} average", tuple(cells), kind="average"))
+    for task in shape.tasks:
+        shown = [_shown(found[task, c], _unpaired(a, b, task, c), _uneven(a, b, task, c)) for c in shape.ctxs]
+        rows.append(Row(shape.name(task), tuple(shown)))
+    remarks = _remarks(a, b, [place for place, d in found.items() if d is None])
+    grid = Grid(("Task", *shape.columns), tuple(rows), "diff")
+    return Card(title=title, grid=grid, notes=(" ".join(remarks),) if remarks else ())
 
 
-def _remarks(a: Entrant, b: Entrant, unpaired: Sequence[tuple[str, int]]) -> tuple[str, ...]:
+def _remarks(a: Entrant, b: Entrant, unpaired: Sequence[tuple[str, int]]) -> list[str]:
     """One sentence per reason and the places it holds for; skipped by both needs no word."""
     by_reason: dict[str, list[tuple[str, int]]] = {}
     for task, ctx in unpaired:
         if a.ids.get((task, ctx)) or b.ids.get((task, ctx)):
             by_reason.setdefault(_unpaired(a, b, task, ctx), []).append((task, ctx))
-    return tuple(f"{reason[0].upper()}{reason[1:]} ({places(where)})." for reason, where in by_reason.items())
+    return [f"{reason[0].upper()}{reason[1:]} ({places(where)})." for reason, where in by_reason.items()]
 
 
-def _shown_difference(d: differences.Difference | None, reason: str, note: str) -> DiffCell:
+def _shown(d: differences.Difference | None, reason: str, note: str) -> Cell:
+    """kind: up | down where the difference is clear (Difference.clear), else even; none where there is none, title says why."""
     if d is None:
-        return DiffCell("–", title=reason)
-    tone = "even" if not d.clear else "up" if d.value > 0 else "down"
-    shown = f"{signed(d.low)} … {signed(d.high)}"
-    return DiffCell(signed(d.value), shown, tone, f"95 % interval {shown}, {plural(d.n, 'pair')}", note)
+        return Cell(DASH, kind="none", title=reason)
+    kind = "even" if not d.clear else "up" if d.value > 0 else "down"
+    interval = f"{signed(d.low)} … {signed(d.high)}"
+    subs = tuple(filter(None, (interval, note)))
+    return Cell(signed(d.value), subs, kind, f"95 % interval {interval}, {plural(d.n, 'pair')}")
 
 
 def _unpaired(a: Entrant, b: Entrant, task: str, ctx: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
@@ -41,3 +42,11 @@ def policy(scripts: Sequence[str]) -> str:
 def data_uri(text: str, kind: str) -> str:
     """A file as the address of a download link. kind: its media type."""
     return f"data:{kind};charset=utf-8;base64,{base64.b64encode(text.encode('utf-8', 'replace')).decode()}"
+
+
+def marked(text: str) -> Any:
+    """Words for people as HTML: escaped, then `code` and **bold**."""
+    from markupsafe import Markup, escape
+
+    found = re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text)))
+    return Markup(re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", found))

@@ -12,8 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from kleval.report.score_curves import Shape
+from kleval.report.sections import Section
 from kleval.store import Row, RunStore
 from kleval.tables.scores import Entrant, Run
+from kleval.text import format_length, plural
 from kleval.types import UsageError
 
 Verdict = Literal["failed", "wrong", "partial", "right", "unscored"]
@@ -34,6 +37,7 @@ class Example:
     """One answer, clipped. prompt: the end of the prompt with the answer prefix; prompt_cut: characters left out before it.
 
     answer: what the model wrote in the last request, empty for a failure. score: x 100 is shown; None when there is none.
+    ended: how many tokens it has, and by what it ended.
     """
 
     entrant: str
@@ -52,9 +56,11 @@ class Example:
     answer: str
     answer_cut: int
     failure: Mapping[str, str] | None
-    prompt_tokens: int
-    output_tokens: int
-    finish_reason: str
+    ended: str
+
+    @property
+    def length(self) -> str:
+        return format_length(self.ctx)
 
     def chars(self) -> int:
         return len(self.prompt) + len(self.answer) + len(self.references)
@@ -143,12 +149,30 @@ def _example(entrant: Entrant, store: RunStore, row: Row) -> Example:
         answer=clean(answer[:ANSWER_CHARS]),
         answer_cut=max(0, len(answer) - ANSWER_CHARS),
         failure={name: clean(str(text)[:ANSWER_CHARS]) for name, text in row.failure.items()} if row.failure else None,
-        prompt_tokens=row.prompt_tokens,
-        output_tokens=sum(int(outcome.get("output_tokens") or 0) for outcome in row.outcomes),
-        finish_reason=str(last.get("finish_reason") or ""),
+        ended=_ended(row),
     )
+
+
+def _ended(row: Row) -> str:
+    """`12 tokens, ended by eos`"""
+    tokens = sum(int(outcome.get("output_tokens") or 0) for outcome in row.outcomes)
+    reason = row.outcomes[-1].get("finish_reason") if row.outcomes else None
+    return plural(tokens, "token") + (f", ended by {reason}" if reason else "")
 
 
 def clean(text: str) -> str:
     """Control characters and lone surrogates as a visible mark."""
     return _CONTROLS.sub("\ufffd", text.replace("\r\n", "\n"))
+
+
+def samples_section(picker: Picker, entrants: Sequence[Entrant], shape: Shape) -> Section | None:
+    """None where no run holds an answer."""
+    shown, left_out = picker.pick(entrants)
+    by_task = [(task, [example for example in shown if example.task == task]) for task in shape.tasks]
+    found = tuple((task, examples) for task, examples in by_task if examples)
+    lead = (
+        "Up to three answers per task, length and model, chosen to show what happens (a failure, a wrong, a partly right and a right "
+        "one where there are such): not a fair sample. Long texts are clipped."
+        + (f" {plural(left_out, 'more example')} left out to keep the page small." if left_out else "")
+    )
+    return Section("examples", "Samples to look at", "Samples", lead, samples=found) if found else None

@@ -1,259 +1,82 @@
-"""The first screen of the page: what was run, on what, and everything that limits what may be concluded from it."""
+"""Header of the page: what was compared and how, one line per model, and what limits what may be concluded from it."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
-from kleval.report.views import Shape
-from kleval.tables.scores import Entrant, Run, conflicts, expected_tasks
-from kleval.text import MINUS, digest, format_length, moment, plural, size
+from kleval.report import profile_header, run_header
+from kleval.report.figure import Grid, Look, looks_of
+from kleval.report.header_facts import Fact, Notice, Sheet
+from kleval.report.score_curves import Looks, Shape
+from kleval.tables.costs import Profile
+from kleval.tables.scores import Entrant
 
-Tone = Literal["bad", "warn", "info"]
-STATUS_TONES: Mapping[str, Tone] = {"running": "warn", "incomplete": "bad", "interrupted": "bad"}
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """Something to know before reading a number. tone orders and colours it."""
-
-    tone: Tone
-    title: str
-    text: str
+_TONES = {"bad": 0, "warn": 1, "info": 2}
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
-    """A line of a fact sheet. full: the whole value where `value` is shortened. mark: set on what is shown at once."""
+class Header:
+    """lead_in, names: the title. lines: per model its look, its name and its facts, those of scores and of costs apart.
 
-    name: str
-    value: str
-    full: str = ""
-    mark: str = ""
+    sheets: of directories and machines. models: all facts of the runs' models. data: of the tasks, None without runs.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class RunSheet:
-    run: Run
-    tone: str
-    facts: tuple[Fact, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class DataRow:
-    """One task's data, as its runs recorded it. run: which ones, where runs differ."""
-
-    task: str
-    version: str
-    protocol: str
-    edition: str
-    revision: str
-    digest: str
-    digest_full: str
-    run: str = ""
+    lead_in: str
+    names: tuple[str, ...]
+    sheets: tuple[Sheet, ...]
+    lines: tuple[tuple[Look, str, tuple[tuple[str, list[Fact]], ...]], ...]
+    models: tuple[tuple[Look, str, list[Fact]], ...]
+    notices: tuple[Notice, ...]
+    data: Grid | None
 
 
-def runs_of(entrants: Sequence[Entrant]) -> list[Run]:
-    return list({id(e.run): e.run for e in entrants}.values())
+def looks(entrants: Sequence[Entrant], profiles: Sequence[Profile]) -> tuple[Looks, Looks]:
+    """By an entrant's key, and by the name of a profile's model: the same model looks the same in scores and in costs."""
+    asked = {e.model for e in entrants}
+    others = dict.fromkeys(model for profile in profiles for model in profile.models if model not in asked)
+    found = looks_of([("", e.key) for e in entrants] + [(model, "") for model in others])
+    of_models = {model: look for (model, key), look in found.items() if not key}
+    of_models |= {e.model: found["", e.key] for e in reversed(entrants)}
+    return {e.key: found["", e.key] for e in entrants}, of_models
 
 
-def tiles(entrants: Sequence[Entrant], shape: Shape) -> list[Fact]:
-    """The few facts in large type."""
-    runs = runs_of(entrants)
-    limits = _joined(run.setting("limit") for run in runs)
-    repeats = _joined(run.setting("repeats") for run in runs)
-    editions = list(dict.fromkeys(c.edition for e in entrants for c in e.cells.values()))
-    protocols = list(dict.fromkeys(c.protocol for e in entrants for c in e.cells.values()))
-    suites = _joined(run.setting("suite") for run in runs)
-    asked = sum(c.n_total for e in entrants for c in e.cells.values())
-    failed = sum(c.n_failed for e in entrants for c in e.cells.values())
-    return [
-        Fact("Lengths", ", ".join(format_length(ctx) for ctx in shape.ctxs)),
-        Fact("Tasks", f"{len(shape.tasks)}" + (f" · suite {suites}" if suites != "–" else "")),
-        Fact("Samples per task and length", limits + ("" if repeats in ("1", "–") else f" × {repeats} repeats")),
-        Fact("Answers", f"{asked:,}" + (f", {failed:,} failed" if failed else ", none failed")),
-        Fact("Edition", ", ".join(editions), mark="" if editions == ["official"] else "not the official data"),
-        Fact("Protocol", ", ".join(protocols)),
-    ]
-
-
-def notices(entrants: Sequence[Entrant], shape: Shape) -> list[Notice]:
-    found = [notice for run in runs_of(entrants) for notice in _run_notices(run, entrants)]
-    editions = {c.edition for e in entrants for c in e.cells.values()}
-    if "builtin" in editions:
-        which = "These scores are" if editions == {"builtin"} else "Scores marked builtin are"
-        text = (
-            "The prompts follow the protocol, but the texts and questions in them were generated by kleval. "
-            f"{which} comparable with each other, not with published ones."
-        )
-        found.append(Notice("warn", "builtin edition – not the official data", text))
-    found += _comparability(entrants)
-    partial = _partial_averages(entrants, shape)
-    if partial:
-        text = f"{partial}. They are not the family's score and are marked where they appear."
-        found.append(Notice("warn", "Averages over fewer tasks than the family has", text))
-    found += [Notice("info", "Note", text) for run in runs_of(entrants) for text in run.get("caveats", default=[])]
-    order = {"bad": 0, "warn": 1, "info": 2}
-    return sorted(dict.fromkeys(found), key=lambda notice: order[notice.tone])
-
-
-def _run_notices(run: Run, entrants: Sequence[Entrant]) -> list[Notice]:
-    mine = [c for e in entrants if e.run is run for c in e.cells.values()]
-    have, planned = sum(c.n_total for c in mine), run.get("counts", "planned", default=0)
-    failed = sum(c.n_failed for c in mine)
-    losses = f"{plural(failed, 'answer')} of {have:,} failed" if failed else ""
-    found = []
-    if not run.complete:
-        what = {"running": "was still running when this page was made", "interrupted": "was interrupted"}
-        state = what.get(run.status, "has ended")
-        parts = [f"{have:,} of {planned:,} answers are here"] if have < planned else []
-        parts += [losses] if losses else []
-        text = f"{run.id} {state}: {' and '.join(parts)}. " if parts else f"{run.id} {state}. "
-        text += "Its command, run again, asks for what is missing."
-        found.append(Notice(STATUS_TONES.get(run.status, "bad"), "This run is not complete", text))
-    if failed:
-        text = f"{run.id}: {losses}. " if run.complete else ""
-        text += (
-            "A failed answer counts neither as wrong nor as right; the bounds in the full table show by how much the "
-            "failures could have changed a score."
-        )
-        found.append(Notice("warn", "Some answers failed", text))
-    return found
-
-
-def _comparability(entrants: Sequence[Entrant]) -> list[Notice]:
-    seen: dict[tuple[str, str], list[str]] = {}
-    for i, a in enumerate(entrants):
-        for b in entrants[i + 1 :]:
-            reasons = conflicts(a, b)
-            if reasons:
-                seen.setdefault((a.run.id, b.run.id), reasons)
-    return [
-        Notice("bad", "Not comparable", f"{one} and {other} differ in what was asked: {'; '.join(reasons)}.")
-        for (one, other), reasons in seen.items()
-    ]
-
-
-def _partial_averages(entrants: Sequence[Entrant], shape: Shape) -> str:
-    """`ruler at 1k covers 9 of 13 tasks (kimi-linear@nano, mla@nano)`, joined."""
-    found: dict[str, list[str]] = {}
-    for family in shape.families:
-        for ctx in shape.ctxs:
-            for e in entrants:
-                cell = e.averages.get((family, ctx))
-                if cell is not None and cell.n_tasks < expected_tasks(family, cell):
-                    text = f"{family} at {format_length(ctx)} covers {cell.n_tasks} of {expected_tasks(family, cell)} tasks"
-                    found.setdefault(text, []).append(e.label)
-    everyone = len(entrants)
-    return "; ".join(t if len(who) == everyone else f"{t} ({', '.join(who)})" for t, who in found.items())
-
-
-def model_facts(entrant: Entrant) -> list[Fact]:
-    """What identifies the model, first the names and then whatever else its backend described."""
-    about, describe = entrant.about, entrant.about.get("describe") or {}
-    tokenizer = about.get("tokenizer") or {}
-    facts = [
-        Fact("Backend", str(about.get("backend") or "–"), mark="main"),
-        Fact("Tokenizer", str(tokenizer.get("name") or "–")),
-        _digest_fact("Tokenizer digest", tokenizer.get("digest")),
-    ]
-    if tokenizer.get("chat_template_digest"):
-        facts.append(_digest_fact("Chat template", tokenizer["chat_template_digest"]))
-    for name, value in _flat(describe):
-        if name not in ("name", "model", "backend") and value not in (None, "", [], {}):
-            mark = "main" if name in ("dtype", "device") or name.endswith("digest") else ""
-            facts.append(
-                dataclasses.replace(_digest_fact(name[0].upper() + name[1:].replace("_", " "), value), mark=mark)
-            )
-    return facts
-
-
-def run_sheets(entrants: Sequence[Entrant]) -> list[RunSheet]:
-    return [
-        RunSheet(run, STATUS_TONES.get(run.status, "ok"), tuple(_run_facts(run, entrants))) for run in runs_of(entrants)
-    ]
-
-
-def _run_facts(run: Run, entrants: Sequence[Entrant]) -> list[Fact]:
-    machine = run.get("hardware", default={})
-    commit = str(run.get("kleval", "commit", default="") or "")
-    version = f"kleval {run.get('kleval', 'version', default='–')}"
-    gpus = machine.get("gpus") or []
-    temperatures = _joined(e.temperature for e in entrants if e.run is run)
-    software = [f"Python {machine['python']}"] if machine.get("python") else []
-    software += [f"PyTorch {machine['torch']}"] if machine.get("torch") else []
-    cores = f", {machine['cores']} cores" if machine.get("cores") else ""
-    memory = f", {size(machine['memory_bytes'])}" if machine.get("memory_bytes") else ""
-    facts = [
-        Fact("Started", moment(run.get("started"))),
-        Fact("Finished", moment(run.get("finished"))),
-        Fact("Status", run.status),
-        Fact("Answers", _counts(run.get("counts", default={}))),
-        Fact("Seed", str(run.setting("seed")), mark="main"),
-        Fact("Temperature", temperatures, mark="main"),
-        Fact("Repeats", str(run.setting("repeats") or "–")),
-        Fact("Version", version, mark="main"),
-        Fact(
-            "Commit", commit[:12] + ("-dirty" if commit.endswith("-dirty") else "") if commit else "–", commit, "main"
-        ),
-        Fact("Processor", f"{machine.get('cpu') or '–'}{cores}{memory}", mark="main"),
-        Fact("GPU", ", ".join(gpus) if gpus else "none used", mark="main" if gpus else ""),
-        Fact("Software", ", ".join(software) or "–"),
-        Fact("Platform", str(machine.get("platform") or "–")),
-    ]
-    if len(run.get("sessions", default=[])) > 1:
-        facts.append(Fact("Sessions", f"{len(run.get('sessions'))} (the run was continued)"))
-    for amendment in run.get("amendments", default=[]):
-        facts.append(Fact("Amended", f"{moment(amendment.get('at'))}: {', '.join(amendment.get('changes', []))}"))
-    if run.setting("command"):
-        facts.append(Fact("Command", str(run.setting("command"))))
-    return facts
-
-
-def data_rows(entrants: Sequence[Entrant], shape: Shape) -> list[DataRow]:
-    """Per task, once where all runs agree."""
-    found: dict[DataRow, list[str]] = {}
-    for task in shape.tasks:
-        for run in runs_of(entrants):
-            about = run.get("tasks", task)
-            if about:
-                texts = {name: str(about.get(name) or "–") for name in ("version", "protocol", "edition")}
-                revision, whole = str(about.get("data_revision") or "–"), str(about.get("data_digest") or "–")
-                row = DataRow(task, **texts, revision=revision, digest=digest(whole), digest_full=whole)
-                found.setdefault(row, []).append(run.id)
-    if len({row.task for row in found}) == len(found):
-        return list(found)
-    return [dataclasses.replace(row, run=", ".join(runs)) for row, runs in found.items()]
-
-
-def title(entrants: Sequence[Entrant]) -> str:
-    names = list(dict.fromkeys(e.model for e in entrants))
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + f" and {names[-1]}"
-
-
-def _digest_fact(name: str, value: Any) -> Fact:
-    text = ", ".join(str(v) for v in value) if isinstance(value, (list, tuple)) else str(value)
-    short = digest(text)
-    return Fact(name, short, text if short != text else "")
-
-
-def _counts(counts: Mapping[str, Any]) -> str:
-    order = ("planned", "answered", "scored", "unscored", "failed", "skipped")
-    parts = [f"{counts[name]:,} {name}" for name in order if counts.get(name)]
-    return ", ".join(parts) or "–"
-
-
-def _joined(values: Iterable[Any]) -> str:
-    shown = dict.fromkeys(
-        str(v).replace("-", MINUS) if isinstance(v, float) else str(v) for v in values if v is not None
+def header(entrants: Sequence[Entrant], profiles: Sequence[Profile], shape: Shape) -> Header:
+    of_scores, of_models = looks(entrants, profiles)
+    answering = [(of_scores[e.key], e.label, run_header.entrant_facts(e)) for e in entrants]
+    lines: dict[str, tuple[Look, str, list[tuple[str, list[Fact]]]]] = {}
+    for e, (look, label, facts) in zip(entrants, answering, strict=True):
+        lines[e.key] = (look, label, [("scores" if profiles else "", [fact for fact in facts if fact.mark])])
+    for profile in profiles:
+        for model in profile.models:
+            key = next((e.key for e in entrants if e.model == model), f"model {model}")
+            line = lines.setdefault(key, (of_models[model], model, []))
+            line[2].append(("costs" if entrants else "", profile_header.model_facts(profile, model)))
+    notices = run_header.run_notices(entrants, shape) if entrants else []
+    sheets = run_header.run_sheets(entrants, shape)
+    for profile in profiles:
+        notices += profile_header.profile_notices(profile)
+        sheets += profile_header.profile_sheets(profile)
+    return Header(
+        lead_in=_lead_in(entrants, profiles),
+        names=tuple(_names(entrants, profiles)),
+        sheets=tuple(sheets),
+        lines=tuple((look, label, tuple(groups)) for look, label, groups in lines.values()),
+        models=tuple(answering),
+        notices=tuple(sorted(dict.fromkeys(notices), key=lambda notice: _TONES[notice.tone])),
+        data=run_header.data_grid(entrants, shape) if entrants else None,
     )
-    return ", ".join(shown) or "–"
 
 
-def _flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    flat: list[tuple[str, Any]] = []
-    for name, value in record.items():
-        flat += _flat(value, f"{prefix}{name} ") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]
-    return flat
+def _lead_in(entrants: Sequence[Entrant], profiles: Sequence[Profile]) -> str:
+    if entrants:
+        return "Score and cost: " if profiles else ""
+    return "What context costs: " if any(profile.models for profile in profiles) else "Kernels: "
+
+
+def _names(entrants: Sequence[Entrant], profiles: Sequence[Profile]) -> dict[str, None]:
+    """Models, or operators where a profile has none."""
+    found = dict.fromkeys(e.model for e in entrants)
+    for profile in profiles:
+        found |= dict.fromkeys(profile.models or [m.model for m in profile.of("kernel")])
+    return found

@@ -1,37 +1,113 @@
 "use strict";
 (function () {
-  for (const element of document.querySelectorAll(".tools")) element.hidden = false;
+  const figures = JSON.parse(document.getElementById("figures").textContent);
+  const root = document.documentElement;
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
 
-  const table = document.getElementById("scores");
-  const body = table.tBodies[0];
-  const heads = Array.from(table.tHead.querySelectorAll("th"));
-  heads.forEach(function (head) {
-    const column = head.cellIndex;
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = head.textContent;
-    head.textContent = "";
-    head.append(button);
-    button.addEventListener("click", function () {
-      const down = head.getAttribute("aria-sort") === "ascending";
-      for (const other of heads) other.removeAttribute("aria-sort");
-      head.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const key = (row) => row.cells[column].dataset.sort ?? row.cells[column].textContent.trim();
-      const numeric = head.classList.contains("num");
-      const compare = numeric ? (a, b) => Number(key(a)) - Number(key(b)) : (a, b) => key(a).localeCompare(key(b));
-      const rows = Array.from(body.rows).sort((a, b) => (down ? -compare(a, b) : compare(a, b)));
-      body.append(...rows);
+  function themed(layout, small) {
+    const font = { family: getComputedStyle(document.body).fontFamily, size: small ? 11 : 13, color: colour("--muted") };
+    const axis = { gridcolor: colour("--grid"), linecolor: colour("--axis"), tickcolor: colour("--axis") };
+    return Object.assign({}, layout, {
+      font: font,
+      margin: small ? { l: 32, r: 8, t: 8, b: 24 } : layout.margin,
+      xaxis: Object.assign({}, layout.xaxis, axis, { showline: true }),
+      yaxis: Object.assign({}, layout.yaxis, axis),
+      hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--axis"), font: { color: colour("--ink"), size: 13 }, align: "left" },
     });
+  }
+
+  // Labels of the axis of lengths that would run into each other: every other one, counted from the last.
+  function thinned(axis, width) {
+    const n = (axis.tickvals || []).length;
+    const step = Math.ceil((n * 40) / Math.max(width, 1));
+    if (step < 2) return axis;
+    const text = axis.ticktext.map((label, i) => ((n - 1 - i) % step === 0 ? label : ""));
+    return Object.assign({}, axis, { ticktext: text });
+  }
+
+  function draw(only) {
+    for (const div of document.querySelectorAll(".figure")) {
+      if (only && only !== div) continue;
+      const figure = figures[div.id];
+      const small = div.closest(".panel") !== null;
+      const layout = themed(figure.layout, small);
+      layout.width = div.clientWidth;
+      layout.height = div.clientHeight;
+      if (!small) layout.xaxis = thinned(layout.xaxis, layout.width - layout.margin.l - layout.margin.r);
+      Plotly.react(div, figure.data, layout, { displayModeBar: false });
+    }
+  }
+  draw();
+  dark.addEventListener("change", () => draw());
+  let width = window.innerWidth;
+  window.addEventListener("resize", function () {
+    if (window.innerWidth !== width) draw();
+    width = window.innerWidth;
   });
 
-  const filter = document.getElementById("filter");
-  filter.addEventListener("input", function () {
-    const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
-    for (const row of body.rows) {
-      const text = row.textContent.toLowerCase();
-      row.hidden = !words.every((word) => text.includes(word));
+  window.addEventListener("beforeprint", function () {
+    root.classList.add("printing");
+    for (const details of document.querySelectorAll("details.print-open")) details.open = true;
+    for (const div of document.querySelectorAll(".figure")) {
+      Plotly.relayout(div, { width: div.clientWidth, height: div.clientHeight });
     }
   });
+  window.addEventListener("afterprint", function () {
+    root.classList.remove("printing");
+    draw();
+  });
+
+  // A legend entry is a button where its figure's traces carry its key: it takes them away and brings them back.
+  for (const button of document.querySelectorAll("button[data-trace]")) {
+    button.addEventListener("click", function () {
+      const shown = button.getAttribute("aria-pressed") !== "true";
+      button.setAttribute("aria-pressed", String(shown));
+      for (const div of button.closest("[data-legend]").querySelectorAll(".figure")) {
+        for (const trace of figures[div.id].data) {
+          if (trace.legendgroup === button.dataset.trace) trace.visible = shown;
+        }
+        draw(div);
+      }
+    });
+  }
+
+  for (const element of document.querySelectorAll(".tools")) element.hidden = false;
+
+  function sortable(table) {
+    const body = table.tBodies[0];
+    const heads = Array.from(table.tHead.querySelectorAll("th"));
+    heads.forEach(function (head) {
+      if (!head.textContent) return;
+      const column = head.cellIndex;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = head.textContent;
+      head.textContent = "";
+      head.append(button);
+      button.addEventListener("click", function () {
+        const down = head.getAttribute("aria-sort") === "ascending";
+        for (const other of heads) other.removeAttribute("aria-sort");
+        head.setAttribute("aria-sort", down ? "descending" : "ascending");
+        const key = (row) => row.cells[column].dataset.sort ?? row.cells[column].textContent.trim();
+        const numeric = head.classList.contains("num");
+        const compare = numeric ? (a, b) => Number(key(a)) - Number(key(b)) : (a, b) => key(a).localeCompare(key(b));
+        const rows = Array.from(body.rows).sort((a, b) => (down ? -compare(a, b) : compare(a, b)));
+        body.append(...rows);
+      });
+    });
+
+    const filter = document.getElementById("filter");
+    filter.addEventListener("input", function () {
+      const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+      for (const row of body.rows) {
+        const text = row.textContent.toLowerCase();
+        row.hidden = !words.every((word) => text.includes(word));
+      }
+    });
+  }
+  const table = document.getElementById("scores");
+  if (table) sortable(table);
 
   const choices = Array.from(document.querySelectorAll("select[data-choice]"));
   function choose() {

@@ -1,24 +1,41 @@
 """Stored runs and profiles as one HTML page that needs no network: everything it shows and runs is in the file.
 
-Sections appear where there are records: scores, score against cost, costs, failures, samples, methods. Model answers and prompts are
-untrusted: the templates escape all text (autoescape), figures travel as JSON in which no tag can end, and a content security policy
-lets nothing run but the page's own scripts, by their hashes, and nothing load. The same records give the same bytes: ids are counted,
-times are the runs' own.
+Sections appear where there are records, in the order that a reader asks: what was compared and how, scores, scores against costs,
+costs, failures, all scores, samples, methods. Model answers and prompts are untrusted: the template escapes all text (autoescape),
+figures travel as JSON in which no tag can end, and a content security policy lets nothing run but the page's own scripts, by their
+hashes, and nothing load. The same records give the same bytes: ids are counted, times are the runs' own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import tomllib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from kleval.files import write_text
-from kleval.report import embed
-from kleval.report.cost_sections import costs_part
-from kleval.report.parts import Part, environment
-from kleval.report.score_cost import Joint, joint
-from kleval.report.score_sections import scores_part
-from kleval.store import RunStore
-from kleval.tables.costs import read_profile
+from kleval.report import (
+    absences,
+    contrasts,
+    cost_sections,
+    embed,
+    kernel_sections,
+    score_curves,
+    score_grids,
+    served_sections,
+    state_sections,
+)
+from kleval.report.examples import Picker, samples_section
+from kleval.report.header import header, looks
+from kleval.report.plotly_drawer import plotly
+from kleval.report.score_cost import score_cost_section
+from kleval.report.sections import Card, Section
+from kleval.store import Row, RunStore
+from kleval.tables import cost_rows
+from kleval.tables.costs import Profile, read_profile
+from kleval.tables.depths import Depths
+from kleval.tables.scores import Entrant, Run, collect
 from kleval.types import UsageError
 
 
@@ -31,57 +48,157 @@ def write_report(stores: Sequence[RunStore], path: Path, left_out: Callable[[str
     if not stores:
         raise UsageError("no run given: name at least one run directory, see kleval ls runs")
     missing: list[str] = []
-    runs = [store for store in stores if store.manifest.get("kind", "run") == "run"]
-    profiles = []
+    runs: list[RunStore] = []
+    profiles: list[Profile] = []
     for store in stores:
-        if store not in runs:
-            try:
-                profiles.append(read_profile(store))
-            except UsageError as error:
-                missing.append(str(error))
-    parts, together = [], None
-    if runs:
+        if store.manifest.get("kind", "run") == "run":
+            runs.append(store)
+            continue
         try:
-            scores, entrants = scores_part(runs)
+            profiles.append(read_profile(store))
         except UsageError as error:
             missing.append(str(error))
-        else:
-            parts.append(scores)
-            together = joint(entrants, profiles) if any(profile.models for profile in profiles) else None
-    alone = len(stores) == len(profiles) == 1
-    parts += [costs_part(profile, "" if alone else f"p{i}-") for i, profile in enumerate(profiles)]
-    if missing and (left_out is None or not parts):
+    entrants: list[Entrant] = []
+    picker, depths = Picker(), Depths()
+    if runs:
+        try:
+            entrants = collect(runs, lambda run: _watch(run, picker, depths))
+        except UsageError as error:
+            missing.append(str(error))
+    if missing and (left_out is None or not (entrants or profiles)):
         raise UsageError("; ".join(missing))
     for text in missing:
         assert left_out is not None
         left_out(text)
-    return write_text(path, render(parts, together))
+    return write_text(path, render(entrants, profiles, picker, depths, [store.name for store in stores]))
 
 
-def render(parts: Sequence[Part], together: Joint | None = None) -> str:
-    """The page's text. together: scores beside costs."""
+def _watch(run: Run, picker: Picker, depths: Depths) -> Callable[[Row], None]:
+    watching = picker.watch(run), depths.watch(run)
+
+    def see(row: Row) -> None:
+        for each in watching:
+            each(row)
+
+    return see
+
+
+def sections(entrants: Sequence[Entrant], profiles: Sequence[Profile], picker: Picker, depths: Depths) -> list[Section]:
+    """In the page's order. UsageError naming two profiles that hold the same model's cost."""
+    shape = score_curves.Shape.of(entrants)
+    of_scores, of_models = looks(entrants, profiles)
+    editions = list(dict.fromkeys(cell.edition for e in entrants for cell in e.cells.values()))
+    official = editions == ["official"]
+    found: list[Section | None] = []
+    if entrants:
+        found += [
+            score_curves.average_section(entrants, shape, of_scores) if shape.families else None,
+            score_curves.task_section(entrants, shape, of_scores),
+            score_grids.heat_section(entrants, shape, of_scores),
+            score_grids.depth_section(entrants, depths, shape, of_scores),
+            score_grids.column_section(entrants, of_scores, official),
+            contrasts.difference_section(entrants, shape) if len(entrants) > 1 else None,
+        ]
+        mark = "" if official else f"{' and '.join(editions)} edition"
+        found = [replace(section, mark=mark) for section in found if section]
+    if entrants and any(profile.models for profile in profiles):
+        found.append(score_cost_section(entrants, profiles, shape, of_scores))
+    for i, profile in enumerate(profiles):
+        prefix = f"p{i}-" if entrants or len(profiles) > 1 else ""
+        found += [section and _named(section, prefix) for section in _costs(profile, of_models)]
+    found.append(absences.absence_section(entrants, profiles))
+    if entrants:
+        found.append(score_grids.table_section(entrants, shape, of_scores))
+        found.append(samples_section(picker, entrants, shape))
+    kept = [section for section in found if section]
+    return [*kept, _methods(kept, entrants)]
+
+
+def _costs(profile: Profile, of_models: score_curves.Looks) -> list[Section | None]:
+    rows = cost_rows.records(profile)
+    found = [
+        served_sections.served_section(profile, rows),
+        cost_sections.prefill_section(profile, rows, of_models),
+        cost_sections.decode_section(profile, rows, of_models),
+        cost_sections.ratio_section(profile, rows, of_models),
+        state_sections.state_section(profile, rows, of_models),
+        cost_sections.bound_section(profile, rows, of_models),
+        kernel_sections.kernel_section(profile, rows),
+    ]
+    return found
+
+
+def _named(section: Section, prefix: str) -> Section:
+    """With every id behind a prefix, where several profiles share a page."""
+    cards = tuple(replace(card, id=f"{prefix}{card.id}") for card in section.cards)
+    return replace(section, id=f"{prefix}{section.id}", cards=cards)
+
+
+def _methods(kept: Iterable[Section], entrants: Sequence[Entrant]) -> Section:
+    """How the numbers of these sections are made."""
+    texts = tomllib.loads(embed.asset("methods.toml"))
+    metrics, intervals = texts.pop("metric"), texts.pop("interval")
+    used = {name for section in kept for name in section.methods} | {"lengths"} | ({"editions"} if entrants else set())
+    cells = [cell for e in entrants for cell in e.cells.values()]
+    shown = {cell.metric for cell in cells} | {c.metric for e in entrants for c in e.others if c.metric in metrics}
+    more = {
+        "scores": [f"`{name}`: {metrics.get(name, 'defined by the task; see its card.')}" for name in sorted(shown)],
+        "intervals": [
+            f"`{name}`, {intervals[name]}" for name in sorted({cell.ci_method for cell in cells}) if name in intervals
+        ],
+    }
+    cards = [
+        Card(title=method["title"], text=" ".join([method["text"], *more.get(name, [])]))
+        for name, method in texts.items()
+        if name in used
+    ]
+    title = "How these numbers are made"
+    return Section("methods", title, title, cards=tuple(cards), layout="prose")
+
+
+def render(
+    entrants: Sequence[Entrant], profiles: Sequence[Profile], picker: Picker, depths: Depths, sources: Sequence[str]
+) -> str:
+    """The page's text. sources: names of the directories."""
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    scored = any(part.scores for part in parts)
-    own = ("figures.js", "page.js") if scored else ("figures.js",)
-    scripts = [embed.script(get_plotlyjs()), embed.script(embed.asset(*own))]
-    drawn = {div: figure for part in parts for div, figure in part.figures.items()}
-    if together:
-        drawn |= {panel.div: panel.figure for panel in together.panels}
+    found = sections(entrants, profiles, picker, depths)
+    scripts = [embed.script(get_plotlyjs()), embed.script(embed.asset("page.js"))]
+    drawn = {
+        f"fig-{card.id}-{i}": plotly(figure)
+        for section in found
+        for card in section.cards
+        for i, figure in enumerate(card.figures)
+    }
     text: str = (
-        environment()
+        _environment()
         .get_template("page.html.j2")
         .render(
-            parts=parts,
-            lead_in="Score and cost: " if scored and not all(part.scores for part in parts) else parts[0].lead_in,
-            names=list(dict.fromkeys(name for part in parts for name in part.names)),
-            sources=[source for part in parts for source in part.sources],
-            joint=together,
-            style=Markup(embed.asset("page.css", "profile.css")),
+            header=header(entrants, profiles, score_curves.Shape.of(entrants)),
+            sections=found,
+            looks=looks(entrants, profiles)[0],
+            downloads={p.name: embed.data_uri(cost_rows.whole(p), "text/csv") for p in profiles},
+            sources=sources,
+            style=Markup(embed.asset("page.css")),
             figure_data=Markup(embed.to_json(drawn)),
             scripts=[Markup(script) for script in scripts],
             policy=embed.policy(scripts),
         )
     )
     return text
+
+
+def _environment() -> Any:
+    """The template beside this file, with autoescape."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    env = Environment(
+        loader=PackageLoader("kleval.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters["marked"] = embed.marked
+    return env

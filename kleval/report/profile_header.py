@@ -1,4 +1,4 @@
-"""The first screen of the profile's page: what was measured, on what, and what limits what may be concluded from it."""
+"""Profiles in the page's header: what was measured, on what, and what limits what may be concluded from it."""
 
 from __future__ import annotations
 
@@ -6,26 +6,32 @@ from collections.abc import Mapping
 from typing import Any
 
 from kleval import text as words
-from kleval.report.header import Fact, Notice, Tone
-from kleval.report.profile_served import served_tiles
-from kleval.tables.costs import Profile
+from kleval.report.header_facts import Fact, Notice, Sheet, Tone
+from kleval.tables.costs import Profile, software_of
 from kleval.text import plural
 
 _MANIFEST_NOISE = "Noisy"
 _WARNINGS = (_MANIFEST_NOISE, "Cached prompts")
+_TONES = {"complete": "ok", "running": "warn"}
 
 
-def title(profile: Profile) -> tuple[str, list[str]]:
-    """What the page is about, and the names it is about."""
-    if profile.models:
-        return "What context costs: ", list(profile.models)
-    return "Kernels: ", list(dict.fromkeys(m.model for m in profile.of("kernel")))
+def profile_sheets(profile: Profile) -> list[Sheet]:
+    """The profile's, then one per machine and software that its points were measured with."""
+    started = str(profile.get("started", default=""))[:10]
+    tone = _TONES.get(profile.status, "bad")
+    large, facts = tuple(_tiles(profile)), tuple(_facts(profile))
+    found = [Sheet(f"Profile {profile.name}", started, profile.status, tone, large, facts)]
+    several = len(profile.environments) > 1
+    for i, environment in enumerate(profile.environments, 1):
+        name = f"Machine and software{f' {i}' if several else ''} of {profile.name}"
+        found.append(Sheet(name, facts=tuple(_environment_facts(environment))))
+    return found
 
 
-def tiles(profile: Profile) -> list[Fact]:
+def _tiles(profile: Profile) -> list[Fact]:
     """The few facts in large type."""
     if profile.of("served"):
-        return served_tiles(profile)
+        return _served_tiles(profile)
     environment = profile.environments[0] if profile.environments else {}
     counted = [p for p in profile.points if p.kind != "machine"]
     failed = len(profile.failures)
@@ -40,13 +46,35 @@ def tiles(profile: Profile) -> list[Fact]:
         Fact("Measurements", f"{len(counted):,}" + (f", {failed:,} failed" if failed else ", none failed")),
     ]
     if profile.models:
-        found.insert(3, Fact("Weights", "random", mark="times only, no answers"))
+        weights = {str(profile.get("models", model, "weights", default="random")) for model in profile.models}
+        mark = "times only, no answers" if weights == {"random"} else ""
+        found.insert(3, Fact("Weights", ", ".join(sorted(weights)), mark=mark))
         found.insert(4, Fact("Prefill chunk", f"{settings.get('chunk_tokens', words.DASH)} tokens"))
     return found
 
 
-def notices(profile: Profile) -> list[Notice]:
-    """Worst first: an unfinished run, failures, noise, then what is compared."""
+def _served_tiles(profile: Profile) -> list[Fact]:
+    """The few facts in large type."""
+    counted = [p for p in profile.points if p.kind == "served"]
+    failed = len(profile.failures)
+    settings = next((p.settings for p in counted), {})
+    environment = profile.environments[0] if profile.environments else {}
+    sent = [cached for p in counted if (cached := p.values.get("cached_tokens")) is not None]
+    where = settings.get("hardware") or settings.get("server") or environment.get("gpu") or environment.get("cpu")
+    return [
+        Fact("Prompts, tokens", ", ".join(words.format_length(ctx) for ctx in profile.ctxs("served"))),
+        Fact("Served by", software_of(environment)),
+        Fact("Where", str(where or words.DASH)),
+        Fact("Requests together", ", ".join(p.removeprefix("concurrency-") for p in profile.protocols("served"))),
+        Fact("Tokens asked of each", str(settings.get("decode_tokens", words.DASH))),
+        Fact("Prompts sent as", str(settings.get("prompts", words.DASH))),
+        Fact("From prefix cache", f"{sum(sent):,.0f} tokens" if sent else "not told"),
+        Fact("Rounds", f"{len(counted):,}" + (f", {failed:,} failed" if failed else ", none failed")),
+    ]
+
+
+def profile_notices(profile: Profile) -> list[Notice]:
+    """An unfinished run, failures, noise, then what is compared."""
     found = [*_state(profile), *_noise(profile)]
     said = [str(text) for text in profile.get("caveats", default=[])]
     for text in said:
@@ -59,8 +87,7 @@ def notices(profile: Profile) -> list[Notice]:
         found.append(Notice("info", "Note", text))
     if len(profile.models) > 1 and "MLA baseline" not in everything:
         found.append(Notice("info", "Note", _positions(profile)))
-    order = {"bad": 0, "warn": 1, "info": 2}
-    return sorted(found, key=lambda notice: order[notice.tone])
+    return found
 
 
 def _sentence(text: str) -> str:
@@ -116,33 +143,28 @@ def _positions(profile: Profile) -> str:
     return f"{said}The paper does not state how its MLA baseline encodes positions."
 
 
-def model_facts(profile: Profile) -> list[tuple[str, list[Fact]]]:
-    """Per model: parameters, layers, positions, weights."""
-    found = []
-    for model in profile.models:
-        about = profile.get("models", model, default={})
-        config = about.get("config") if isinstance(about.get("config"), Mapping) else {}
-        mixers = [str(mixer) for mixer in config.get("layer_mixers") or []]
-        facts = [Fact("Weights", str(about.get("weights") or "random"))]
-        facts += [
-            Fact(_name(name), str(about[name]))
-            for name in ("server", "hardware", "software", "dtype")
-            if about.get(name)
-        ]
-        if about.get("parameters"):
-            facts.append(Fact("Parameters", words.count(about["parameters"])))
-        if about.get("active_parameters"):
-            facts.append(Fact("Active", words.count(about["active_parameters"])))
-        if mixers:
-            counts = ", ".join(f"{mixers.count(kind)} {kind.upper()}" for kind in dict.fromkeys(mixers))
-            facts.append(Fact("Layers", f"{len(mixers)}: {counts}"))
-        if config.get("mla_use_nope") is not None:
-            facts.append(Fact("Positions in MLA", "NoPE" if config["mla_use_nope"] else "RoPE"))
-        found.append((model, facts))
-    return found
+def model_facts(profile: Profile, model: str) -> list[Fact]:
+    """Parameters, layers, positions, weights."""
+    about = profile.get("models", model, default={})
+    config = about.get("config") if isinstance(about.get("config"), Mapping) else {}
+    mixers = [str(mixer) for mixer in config.get("layer_mixers") or []]
+    facts = [Fact("Weights", str(about.get("weights") or "random"))]
+    facts += [
+        Fact(_name(name), str(about[name])) for name in ("server", "hardware", "software", "dtype") if about.get(name)
+    ]
+    if about.get("parameters"):
+        facts.append(Fact("Parameters", words.count(about["parameters"])))
+    if about.get("active_parameters"):
+        facts.append(Fact("Active", words.count(about["active_parameters"])))
+    if mixers:
+        counts = ", ".join(f"{mixers.count(kind)} {kind.upper()}" for kind in dict.fromkeys(mixers))
+        facts.append(Fact("Layers", f"{len(mixers)}: {counts}"))
+    if config.get("mla_use_nope") is not None:
+        facts.append(Fact("Positions in MLA", "NoPE" if config["mla_use_nope"] else "RoPE"))
+    return facts
 
 
-def run_facts(profile: Profile) -> list[Fact]:
+def _facts(profile: Profile) -> list[Fact]:
     """Time, settings and command of the run."""
     facts = [
         Fact("Started", words.moment(profile.get("started"))),
@@ -159,7 +181,7 @@ def run_facts(profile: Profile) -> list[Fact]:
     return [*facts, Fact("Command", str(command))] if command else facts
 
 
-def environment_facts(environment: Mapping[str, Any]) -> list[Fact]:
+def _environment_facts(environment: Mapping[str, Any]) -> list[Fact]:
     """The fingerprint, as the points carry it."""
     facts = []
     for name, value in environment.items():

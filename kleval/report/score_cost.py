@@ -1,129 +1,111 @@
-"""Score against cost: what a model's contexts score beside what they cost at the same lengths (the paper's Figure 1a)."""
+"""Score against cost: a model's scores beside what they cost at the same lengths (the paper's Figure 1a)."""
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
-from kleval.report.figures import Look, looks
-from kleval.report.profile_lines import ticks
-from kleval.report.views import Shape
-from kleval.tables.cells import Cell
+from kleval.report.figure import Cell, Figure, Grid, Row, Series, logarithmic, scores
+from kleval.report.score_curves import Looks, Shape, notes
+from kleval.report.sections import Card, Section
+from kleval.tables import cells
 from kleval.tables.costs import Profile
 from kleval.tables.joined import Cost, columns, joined
 from kleval.tables.scores import Entrant
 from kleval.text import DASH, format_length, limits, score, seconds, seconds_tick, size, size_tick
 
 _BATCH = "largest_batch"  # the column of a batch that was found, which is no cost
+Costs = Mapping[tuple[str, int], Cost]
 
 
-@dataclass(frozen=True, slots=True)
-class JointPanel:
-    """One figure of the score against one cost."""
-
-    title: str
-    axis: str
-    div: str
-    figure: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class JointRow:
-    label: str
-    length: str
-    score: str
-    costs: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Joint:
-    """what: the score that is shown. sources: whose costs they are, or why there is none. No panels: nothing met."""
-
-    what: str
-    columns: tuple[str, ...]
-    panels: tuple[JointPanel, ...]
-    rows: tuple[JointRow, ...]
-    legend: tuple[tuple[Look, str], ...]
-    sources: tuple[str, ...]
-
-
-def joint(entrants: Sequence[Entrant], profiles: Sequence[Profile]) -> Joint:
-    """UsageError naming two profiles that hold the same model's cost."""
+def score_cost_section(entrants: Sequence[Entrant], profiles: Sequence[Profile], shape: Shape, looks: Looks) -> Section:
+    """A figure per cost, then all numbers. UsageError naming two profiles that hold the same model's cost."""
     costs = joined(entrants, profiles)
-    shape, look = Shape.of(entrants), looks(entrants)
     what = f"{shape.families[0]} average" if shape.families else shape.tasks[0]
     found = {(e.key, ctx): cell for e in entrants for ctx in shape.ctxs if (cell := _score(e, shape, ctx)) is not None}
     names = [name for name in columns(costs) if name != _BATCH]
-    panels = []
+    cards = []
     for name in names:
-        points = [
-            (
-                e,
-                [
-                    (ctx, found[e.key, ctx], costs[e.key, ctx].values[name])
-                    for ctx in shape.ctxs
-                    if _both(found, costs, e, ctx, name)
-                ],
-            )
-            for e in entrants
-        ]
-        kept = [(e, places) for e, places in points if places]
-        if kept:
-            panels.append(
-                JointPanel(
-                    f"{what} against {_title(name)}",
-                    _title(name),
-                    f"fig-{name.replace('_', '-')}",
-                    _figure(kept, look, name),
-                )
-            )
-    rows = [
-        JointRow(
-            e.label,
-            format_length(ctx),
-            score(cell.value) + f"  ({limits(cell.ci_low, cell.ci_high)})"
-            if (cell := found.get((e.key, ctx)))
-            else DASH,
-            tuple(_shown(name, costs[e.key, ctx].values.get(name)) for name in names),
-        )
-        for ctx in shape.ctxs
-        for e in entrants
-        if (e.key, ctx) in costs and costs[e.key, ctx].values
-    ]
-    return Joint(
-        what,
-        tuple(_title(name) for name in names),
-        tuple(panels),
-        tuple(rows),
-        tuple((look[e.key], e.label) for e in entrants),
-        _sources(entrants, costs),
+        figure = _figure(entrants, found, costs, name, shape, looks)
+        title = f"{what} against {_title(name)}"
+        cards += [] if figure.empty else [Card(f"score-{name.replace('_', '-')}", title, figures=(figure,))]
+    said = _sources(entrants, costs)
+    if not cards:
+        text = "Nothing could be joined: no score has a cost of the same model at the same length."
+        return _section((Card("joined", text=text, notes=said),))
+    rows = []
+    for ctx in shape.ctxs:
+        for e in entrants:
+            if (cost := costs.get((e.key, ctx))) is None or not cost.values:
+                continue
+            cell = found.get((e.key, ctx))
+            shown = score(cell.value) + f"  ({limits(cell.ci_low, cell.ci_high)})" if cell else DASH
+            values = [Cell(_spell(name)(cost.values.get(name))) for name in names]
+            rows.append(Row(e.label, (Cell(format_length(ctx)), Cell(shown), *values), look=looks[e.key]))
+    heads = ("Model", "Length", what, *map(_title, names))
+    grid = Grid(heads, tuple(rows), "plain", numbers=frozenset(range(1, len(heads))))
+    return _section((*cards, Card("joined", grid=grid, notes=said)))
+
+
+def _section(cards: tuple[Card, ...]) -> Section:
+    lead = (
+        "Each line is a model, each of its points a context length: up is better, left is cheaper. Scores with 95 % intervals; costs "
+        "were measured by the profiles on this page, on a logarithmic axis."
     )
+    title = "Score against cost"
+    return Section("score-cost", title, title, lead, cards, "pair", methods=("score-cost",))
 
 
-def _score(entrant: Entrant, shape: Shape, ctx: int) -> Cell | None:
+def _score(entrant: Entrant, shape: Shape, ctx: int) -> cells.Cell | None:
     """The first family's average, else the first task."""
-    cell = (
-        entrant.averages.get((shape.families[0], ctx)) if shape.families else entrant.cells.get((shape.tasks[0], ctx))
-    )
+    named = (entrant.averages, shape.families) if shape.families else (entrant.cells, shape.tasks)
+    cell = named[0].get((named[1][0], ctx))
     return None if cell is None or math.isnan(cell.value) else cell
 
 
-def _both(found: Mapping[Any, Cell], costs: Mapping[Any, Cost], entrant: Entrant, ctx: int, name: str) -> bool:
-    place = (entrant.key, ctx)
-    return place in found and place in costs and costs[place].values.get(name, 0) > 0
+def _figure(
+    entrants: Sequence[Entrant],
+    found: Mapping[tuple[str, int], cells.Cell],
+    costs: Costs,
+    name: str,
+    shape: Shape,
+    looks: Looks,
+) -> Figure:
+    spell, series = _spell(name), []
+    for e in entrants:
+        both = [
+            (ctx, found[e.key, ctx], costs[e.key, ctx].values[name])
+            for ctx in shape.ctxs
+            if (e.key, ctx) in found and (e.key, ctx) in costs and costs[e.key, ctx].values.get(name, 0) > 0
+        ]
+        series.append(
+            Series(
+                e.key,
+                e.label,
+                looks[e.key],
+                [_plain(name) * cost for _, _, cost in both],
+                [round(100 * cell.value, 4) for _, cell, _ in both],
+                [[*notes(e, cell)[:2], f"{_title(name)} {spell(cost)}"] for _, cell, cost in both],
+                [100 * cell.ci_low for _, cell, _ in both],
+                [100 * cell.ci_high for _, cell, _ in both],
+                labels=[format_length(ctx) for ctx, _, _ in both],
+            )
+        )
+    kept = tuple(one for one in series if one.x)
+    of_bytes = name.endswith("_bytes")
+    values = [x for one in kept for x in one.x]
+    axis = logarithmic(_title(name), values, size_tick if of_bytes else seconds_tick, 1.25, doublings=of_bytes)
+    return Figure(axis, scores(), kept)
 
 
-def _sources(entrants: Sequence[Entrant], costs: Mapping[tuple[str, int], Cost]) -> tuple[str, ...]:
+def _sources(entrants: Sequence[Entrant], costs: Costs) -> tuple[str, ...]:
     """Per model whose cost it is, once for all lengths that say the same."""
     said: dict[str, list[int]] = {}
     for e in entrants:
         for (key, ctx), cost in costs.items():
             if key == e.key:
                 said.setdefault(f"{e.label}: {cost.of}", []).append(ctx)
-    return tuple(f"{text} ({', '.join(format_length(ctx) for ctx in ctxs)})." for text, ctxs in said.items())
+    return tuple(f"{text} ({', '.join(map(format_length, ctxs))})." for text, ctxs in said.items())
 
 
 def _title(name: str) -> str:
@@ -142,87 +124,14 @@ def _title(name: str) -> str:
     return name
 
 
-def _plain(name: str) -> tuple[float, Callable[[float | None], str], Callable[[float], str]]:
-    """Factor to seconds or bytes, a value's spelling, a tick's."""
-    if name.endswith("_bytes"):
-        return 1.0, lambda value: size(value, precise=True), size_tick
-    return 1.0 if "seconds" in name else 1e-3, seconds, seconds_tick
+def _plain(name: str) -> float:
+    """Factor to seconds or bytes."""
+    return 1.0 if name.endswith("_bytes") or "seconds" in name else 1e-3
 
 
-def _shown(name: str, value: float | None) -> str:
-    factor, spell, _ = _plain(name)
-    return spell(None if value is None else factor * value)
+def _spell(name: str) -> Callable[[float | None], str]:
+    def spell(value: float | None) -> str:
+        plain = None if value is None else _plain(name) * value
+        return size(plain, precise=True) if name.endswith("_bytes") else seconds(plain)
 
-
-def _doublings(low: float, high: float) -> tuple[list[float], list[str]]:
-    """Places and labels of an axis of bytes: powers of two, at most six."""
-    powers = range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)
-    where = [2.0**power for power in powers][:: max(1, -(-len(powers) // 6))]
-    return where, [size_tick(place) for place in where]
-
-
-def _figure(
-    kept: Sequence[tuple[Entrant, list[tuple[int, Cell, float]]]], look: Mapping[str, Look], name: str
-) -> dict[str, Any]:
-    factor, spell, tick = _plain(name)
-    values = [factor * cost for _, places in kept for _, _, cost in places]
-    low, high = min(values) / 1.25, max(values) * 1.25
-    if high / low < 2.5:
-        middle = math.sqrt(low * high)
-        low, high = middle / math.sqrt(2.5), middle * math.sqrt(2.5)
-    where, labels = _doublings(low, high) if name.endswith("_bytes") else ticks(low, high, tick)
-    traces = []
-    for entrant, places in kept:
-        drawn, label = look[entrant.key], html.escape(entrant.label)
-        traces.append(
-            {
-                "type": "scatter",
-                "x": [factor * cost for _, _, cost in places],
-                "y": [round(100 * cell.value, 4) for _, cell, _ in places],
-                "mode": "lines+markers+text",
-                "name": label,
-                "legendgroup": entrant.key,
-                "text": [format_length(ctx) for ctx, _, _ in places],
-                "textposition": "top center",
-                "textfont": {"size": 11},
-                "customdata": [
-                    f"<b>{label}</b> at {format_length(ctx)}<br>{score(cell.value)}  (95 %: {limits(cell.ci_low, cell.ci_high)})<br>"
-                    f"{_title(name)} {spell(factor * cost)}"
-                    for ctx, cell, cost in places
-                ],
-                "hovertemplate": "%{customdata}<extra></extra>",
-                "line": {"color": drawn.colour, "width": 2.25, "dash": drawn.dash},
-                "marker": {"color": drawn.colour, "size": 9, "symbol": drawn.symbol},
-                "error_y": {
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [100 * (cell.ci_high - cell.value) for _, cell, _ in places],
-                    "arrayminus": [100 * (cell.value - cell.ci_low) for _, cell, _ in places],
-                    "color": drawn.band(0.45),
-                    "thickness": 1.2,
-                    "width": 4,
-                },
-            }
-        )
-    layout = {
-        "showlegend": False,
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "margin": {"l": 38, "r": 14, "t": 10, "b": 34},
-        "hovermode": "closest",
-        "dragmode": False,
-        "xaxis": {
-            "type": "log",
-            "range": [math.log10(low), math.log10(high)],
-            "tickmode": "array",
-            "tickvals": where,
-            "ticktext": labels,
-            "showgrid": False,
-            "zeroline": False,
-            "fixedrange": True,
-            "ticks": "outside",
-            "ticklen": 4,
-        },
-        "yaxis": {"range": [-4, 108], "tickvals": [0, 25, 50, 75, 100], "zeroline": False, "fixedrange": True},
-    }
-    return {"data": traces, "layout": layout}
+    return spell

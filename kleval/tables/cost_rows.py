@@ -58,7 +58,12 @@ Rows = Sequence[Mapping[str, Any]]
 
 def write_profile_csv(store: RunStore, path: Path) -> Path:
     """Write the CSV to path, all of it or nothing. UsageError when there is nothing to write or it cannot be written."""
-    return write_text(path, to_csv(records(read_profile(store)), COLUMNS))
+    return write_text(path, whole(read_profile(store)))
+
+
+def whole(profile: Profile) -> str:
+    """The CSV of all of a profile's measurements."""
+    return to_csv(records(profile), COLUMNS)
 
 
 def part(rows: Rows, kind: str, protocols: Sequence[str] = ()) -> str:

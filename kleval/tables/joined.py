@@ -33,7 +33,7 @@ QUANTITIES = {
     "prefill": {"prefill_seconds": "seconds"},
     "decode": {"tpot_ms": "step_ms_median"},
     "memory": {"state_bytes": "state_bytes"},
-    "served": {"tpot_ms": "tpot_ms", "ttft_ms": "ttft_ms"},
+    "served": {"tpot_ms": "tpot_ms", "ttft_ms": "ttft_ms", "state_bytes": "state_bytes"},
 }
 _ORDER = ("tpot_ms_batch", "tpot_ms", "ms_per_token", "largest_batch", "prefill_seconds", "ttft_ms", "state_bytes")
 
@@ -112,7 +112,7 @@ def _quantities(profile: Profile, model: str, ctx: int) -> Iterator[tuple[str, t
         for name, value_of in QUANTITIES.get(measure.kind, {}).items():
             value = measure.of(value_of)
             if value is not None:
-                yield name if measure.kind == "memory" else f"{name}_{protocol}", (value, measure)
+                yield name if name == "state_bytes" else f"{name}_{protocol}", (value, measure)
 
 
 def _other_shape(entrant: Entrant, profile: Profile) -> list[str]:

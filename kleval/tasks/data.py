@@ -55,6 +55,19 @@ class Status:
         return self.state == "ok" or (self.state == "unrecognised" and not self.pinned)
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The files that an official edition reads. sha256: of the one, or over those of several."""
+
+    paths: tuple[Path, ...]
+    revision: str
+    sha256: str
+
+    @property
+    def path(self) -> Path:
+        return self.paths[0]
+
+
 def data_folder(family: str, data_dir: Path | None = None) -> Path:
     """Where the files of `family` lie: data_dir or KLEVAL_DATA_DIR (or its subfolder of that name, when there is one),
     else ~/.cache/kleval/data/FAMILY."""

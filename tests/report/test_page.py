@@ -67,8 +67,8 @@ def test_a_run_and_a_profile_are_one_page_in_the_order_a_reader_asks(both: list[
     assert found.words.startswith("Score and cost: kimi-linear@nano, mla@nano – kleval report")
     order = [
         "averages",
-        "heat",
         "tasks",
+        "heat",
         "differences",
         "score-cost",
         "p0-prefill-latency",
@@ -89,15 +89,16 @@ def test_scores_stand_beside_costs_of_the_same_model_and_length(both: list[RunSt
     (state,) = [
         p.values["state_bytes"] for p in profile.points() if (p.kind, p.model, p.ctx) == ("memory", MODELS[0], 8192)
     ]
-    kimi, mla = found.figures["fig-state-bytes"]["data"]
+    drawn = {trace["name"]: trace for trace in found.figures["fig-score-state-bytes-0"]["data"]}
+    kimi, mla = (drawn[model] for model in MODELS)
     assert kimi["x"][1] == state
     assert kimi["y"] == [100.0, 100.0]
     assert mla["y"] == [0.0, 0.0]
     assert kimi["text"] == ["4k", "8k"]
-    assert {"fig-tpot-ms-batch1", "fig-prefill-seconds-full", "fig-state-bytes"} <= set(found.figures)
+    assert {"fig-score-tpot-ms-batch1-0", "fig-score-prefill-seconds-full-0"} <= set(found.figures)
     row = re.search(r"kimi-linear@nano\s*4k\s*100\.0 +\(.{5,20}\)\s*[\d.]+ (ms|µs|s)", found.words)
     assert row
-    assert "fig-largest-batch" not in found.figures
+    assert "fig-score-largest-batch-0" not in found.figures
     assert "Each line is a model, each of its points a context length" in found.words
 
 
@@ -150,3 +151,29 @@ def test_answers_that_were_cut_or_are_empty_stand_beside_their_score(make_run: M
     )
     assert "Broken" in found.words
     assert "1 empty" in found.words
+
+
+def test_depth_by_length_is_there_where_answers_stand_at_one_depth(make_run: Make) -> None:
+    assert "depth" not in page([make_run("none")]).sections
+    found = page(
+        [make_run(meta=lambda m, t, c, i: {"depth_percent": [5.0 + 40 * i]}, answer=lambda m, t, c, i: float(i > 0))]
+    )
+    assert found.sections.index("heat") < found.sections.index("depth") < found.sections.index("differences")
+    assert "one@nano 1k2k 0–20 % 0.0 0.0 20–40 % 40–60 % 100.0 100.0" in found.words.replace("1k 2k", "1k2k")
+    assert "(ruler/vt, ruler/cwe)" in found.words
+
+
+def test_a_served_profile_shows_the_state_bytes_that_its_backend_said(make_profile: Make) -> None:
+    def served(point: Point) -> Point | None:
+        if (point.kind, point.protocol) != ("decode", "batch-1"):
+            return None
+        values = {"tpot_ms": 2.0, "ttft_ms": 9.0, "output_tokens_per_second": 50.0, "state_bytes": 1024.0 * point.ctx}
+        return dataclasses.replace(
+            point, id=f"s{point.id}", kind="served", protocol="concurrency-1", values=values, closed_form={}
+        )
+
+    found = page([make_profile(architectures=("mla",), ctxs=(4096, 8192), repeats=1, change=served)])
+    assert "state" in found.sections
+    assert "4.00 MiB1.00 KiB per token 8.00 MiB1.00 KiB per token" in found.words
+    (curve,) = found.figures["fig-state-bytes-0"]["data"]
+    assert curve["y"] == [4 << 20, 8 << 20]

@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kleval.report import paper_curves
-from kleval.report.profile_figures import bound_figure, decode_figure, prefill_figure, ratio_figure
-from kleval.report.profile_lines import ticks
+from kleval.report.cost_sections import bound_figure, decode_figure, prefill_figure, ratio_figure
+from kleval.report.figure import Figure, Look, Series, ticks
+from kleval.report.header import looks
+from kleval.report.plotly_drawer import plotly
 from kleval.store import RunStore
-from kleval.tables.costs import read_profile
+from kleval.tables.costs import Profile, read_profile
 from kleval.text import seconds_tick
 
 MakeProfile = Callable[..., RunStore]
@@ -45,61 +47,62 @@ def test_a_curve_of_the_paper_without_a_point_has_none() -> None:
     assert 8192 not in paper_curves.TPOT_LARGE_BATCH.ratio("gdn-h")
 
 
+def look(profile: Profile) -> dict[str, Look]:
+    return dict(looks([], [profile])[1])
+
+
+def named(figure: Figure, key: str, style: str = "measured") -> Series:
+    return next(one for one in figure.series if (one.key, one.style) == (key, style))
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.floats(1e-6, 1e4), st.floats(2.5, 1e6))
 def test_an_axis_has_two_to_ten_ticks_inside_its_range(low: float, span: float) -> None:
-    places, labels = ticks(low, low * span, seconds_tick)
+    places = ticks(low, low * span)
     assert 2 <= len(places) <= 10
     assert all(low * 0.99 <= place <= low * span * 1.01 for place in places)
-    assert len(set(labels)) == len(labels)
+    assert len({seconds_tick(place) for place in places}) == len(places)
 
 
 def test_lengths_are_human(make_profile: MakeProfile) -> None:
     profile = read_profile(make_profile(ctxs=(4096, 131072, 1 << 20)))
-    axis = decode_figure(profile, "batch-1").data["layout"]["xaxis"]
-    assert axis["ticktext"] == ["4k", "128k", "1M"]
-    assert axis["type"] == "log"
+    axis = decode_figure(profile, "batch-1", look(profile)).x
+    assert [label for _, label in axis.ticks] == ["4k", "128k", "1M"]
+    assert axis.log
 
 
 def test_whiskers_reach_from_the_smallest_to_the_largest_repeat(make_profile: MakeProfile) -> None:
     store = make_profile(ctxs=(4096,), full_up_to=4096)
     profile = read_profile(store)
-    traces = {t["legendgroup"]: t for t in prefill_figure(profile).data["data"] if "-open" not in t["marker"]["symbol"]}
-    trace = traces["mla@nano"]
+    mla = named(prefill_figure(profile, look(profile)), "mla@nano")
     times = sorted(
         p.values["seconds"] or 0
         for p in store.points()
         if (p.kind, p.protocol, p.model) == ("prefill", "full", "mla@nano")
     )
-    assert trace["y"] == [times[1]]
-    assert trace["y"][0] + trace["error_y"]["array"][0] == pytest.approx(times[2])
-    assert trace["y"][0] - trace["error_y"]["arrayminus"][0] == pytest.approx(times[0])
+    assert (mla.low[0], mla.y[0], mla.high[0]) == tuple(times)
 
 
 def test_bounds_are_drawn_per_token_and_below_what_was_measured(make_profile: MakeProfile) -> None:
     profile = read_profile(make_profile(size="48b-a3b"))
-    traces = bound_figure(profile, "decode", "largest-batch").data["data"]
+    figure = bound_figure(profile, "decode", "largest-batch", look(profile))
     for model in profile.models:
-        bound, measured = (
-            next(t for t in traces if t["legendgroup"] == model and (t["mode"] == "lines") == is_bound)
-            for is_bound in (True, False)
-        )
-        assert all(b < m for b, m in zip(bound["y"], measured["y"], strict=True))
+        bound, measured = named(figure, model, "allowed"), named(figure, model)
+        assert all((b or 0) < (m or 0) for b, m in zip(bound.y, measured.y, strict=True))
 
 
 def test_the_ratio_figure_has_what_bytes_allow_and_the_level_of_one(make_profile: MakeProfile) -> None:
     profile = read_profile(make_profile(size="48b-a3b"))
-    figure = ratio_figure(profile, "decode", "largest-batch").data
-    allowed = [t for t in figure["data"] if t["mode"] == "lines"]
-    assert {t["legendgroup"] for t in allowed} == set(profile.models) - {"mla@48b-a3b"}
-    levels = sorted(shape["y0"] for shape in figure["layout"]["shapes"])
-    assert levels == pytest.approx([1.0, 27 / 7])
+    figure = ratio_figure(profile, "decode", "largest-batch", look(profile))
+    allowed = {one.key for one in figure.series if one.style == "allowed"}
+    assert allowed == set(profile.models) - {"mla@48b-a3b"}
+    assert sorted(value for value, _ in figure.levels) == pytest.approx([1.0, 27 / 7])
 
 
 def test_a_single_repeat_has_no_interval_and_no_whisker(make_profile: MakeProfile) -> None:
     profile = read_profile(make_profile(repeats=1))
-    traces = ratio_figure(profile, "decode", "batch-1").data["data"]
-    assert not [t for t in traces if "error_y" in t]
+    drawn = plotly(ratio_figure(profile, "decode", "batch-1", look(profile)))
+    assert not [trace for trace in drawn["data"] if "error_y" in trace]
 
 
 def test_the_baseline_is_mla_and_its_ratio_to_itself_is_not_shown(make_profile: MakeProfile) -> None:
@@ -108,5 +111,5 @@ def test_the_baseline_is_mla_and_its_ratio_to_itself_is_not_shown(make_profile: 
     assert "mla@nano" not in {r.model for r in profile.ratios}
     first = read_profile(make_profile("other", architectures=("gdn-h", "kimi-linear")))
     assert first.baseline == "gdn-h@nano"
-    groups = {t["legendgroup"] for t in ratio_figure(first, "decode", "batch-1").data["data"]}
-    assert groups == {"kimi-linear@nano"}  # the paper's ratios are to MLA
+    keys = {one.key for one in ratio_figure(first, "decode", "batch-1", look(first)).series}
+    assert keys == {"kimi-linear@nano"}  # the paper's ratios are to MLA

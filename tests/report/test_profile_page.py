@@ -132,7 +132,7 @@ def test_estimates_are_called_so_and_checked(whole: Page) -> None:
     figure = whole.figures["fig-prefill-0"]["data"]
     sampled = [trace for trace in figure if trace["line"]["dash"] == "3px,3px"]
     assert len(sampled) == 4
-    assert all(trace["marker"]["symbol"].endswith("-open") for trace in sampled)
+    assert all(symbol.endswith("-open") for trace in sampled for symbol in trace["marker"]["symbol"])
     check = whole.row("sampling-check", "mla@48b-a3b")
     assert len(check) == 3  # the two lengths that were run both ways
     assert re.match(r"[+\u2212]\d+\.\d % ≈ .* full ", check[1])
@@ -229,7 +229,7 @@ def test_what_a_point_says_is_text(make_profile: MakeProfile, name: str) -> None
         text
         for figure in found.figures.values()
         for trace in figure["data"]
-        for text in [*trace["text"], trace["name"]]
+        for text in [*trace["hovertext"], trace["name"]]
     ]
     assert not [text for text in hover if name in text]
 
@@ -265,7 +265,7 @@ def test_importing_the_page_loads_no_figures() -> None:
 
 def test_downloads_hold_what_their_tables_show(whole: Page) -> None:
     links = {a["download"]: a["href"] for tag, a in whole.tags if tag == "a" and "download" in a}
-    assert {"prefill.csv", "batch-1.csv", "largest-batch.csv", "state.csv", "kernel-ratio.csv"} <= set(links)
+    assert {"prefill.csv", "batch-1.csv", "largest-batch.csv", "state-bytes.csv", "kernel-ratio.csv"} <= set(links)
     text = base64.b64decode((links["batch-1.csv"] or "").partition("base64,")[2]).decode()
     lines = text.splitlines()
     assert lines[0].startswith("kind,protocol,model,ctx,batch")

@@ -8,12 +8,21 @@ from typing import Any
 
 import pytest
 
-from kleval.report.contrasts import diff_tables
-from kleval.report.views import Shape, average_rows, table_rows
+from kleval.report.contrasts import difference_card
+from kleval.report.figure import Cell, looks_of
+from kleval.report.score_curves import Shape, average_grid
+from kleval.report.score_grids import score_grid
 from kleval.store import RunStore
-from kleval.tables.scores import collect, conflicts
+from kleval.tables.scores import Entrant, collect, conflicts
 
 MakeRun = Callable[..., RunStore]
+
+
+def differing(entrants: list[Entrant]) -> list[Cell]:
+    """The cells of the first two entrants' differences."""
+    grid = difference_card(*entrants[:2], Shape.of(entrants)).grid
+    assert grid is not None
+    return [cell for row in grid.rows for cell in row.cells]
 
 
 def test_a_model_in_two_runs_is_two_entrants(make_run: MakeRun) -> None:
@@ -40,16 +49,15 @@ def test_runs_that_asked_something_else_do_not_compare(make_run: MakeRun, settin
     a, b = collect([make_run("a", models=("one",)), make_run("b", models=("two",), **setting)])
     (reason,) = conflicts(a, b)
     assert word in reason
-    (table,) = diff_tables([a, b], Shape.of([a, b]))
-    assert table.reasons
-    assert not table.rows
+    card = difference_card(a, b, Shape.of([a, b]))
+    assert card.text.startswith("Not comparable. They differ in what was asked: ")
+    assert card.grid is None
 
 
 def test_two_runs_of_the_same_settings_compare(make_run: MakeRun) -> None:
     entrants = collect([make_run("a", models=("one",)), make_run("b", models=("two",))])
     assert conflicts(*entrants) == []
-    (table,) = diff_tables(entrants, Shape.of(entrants))
-    assert {cell.text for row in table.rows for cell in row.cells} == {"0.0"}
+    assert {cell.text for cell in differing(entrants)} == {"0.0"}
 
 
 def test_a_conflict_of_one_task_names_it(make_run: MakeRun) -> None:
@@ -60,22 +68,21 @@ def test_a_conflict_of_one_task_names_it(make_run: MakeRun) -> None:
 
 def test_the_difference_is_first_minus_second(make_run: MakeRun) -> None:
     entrants = collect([make_run(answer=lambda m, t, c, i: float(m == "one@nano"), n=10)])
-    (table,) = diff_tables(entrants, Shape.of(entrants))
-    assert table.first.model == "one@nano"
-    assert {(cell.text, cell.tone) for row in table.rows for cell in row.cells} == {("+100.0", "up")}
+    assert difference_card(*entrants, Shape.of(entrants)).title == "one@nano minus two@nano"
+    assert {(cell.text, cell.kind) for cell in differing(entrants)} == {("+100.0", "up")}
 
 
 def test_same_ids_with_other_prompts_are_not_compared(make_run: MakeRun) -> None:
     entrants = collect([make_run(prompt=lambda m, t, c, i: f"{m} {t} {c} {i}")])
-    (table,) = diff_tables(entrants, Shape.of(entrants))
-    assert {cell.text for row in table.rows for cell in row.cells} == {"–"}
-    assert "not their text" in " ".join(table.remarks)
+    assert {cell.text for cell in differing(entrants)} == {"–"}
+    assert "not their text" in " ".join(difference_card(*entrants, Shape.of(entrants)).notes)
 
 
 def test_failed_samples_are_not_paired(make_run: MakeRun, failed: dict[str, str]) -> None:
     entrants = collect([make_run(answer=lambda m, t, c, i: failed if m == "one@nano" and i == 0 else 1.0)])
-    (table,) = diff_tables(entrants, Shape.of(entrants))
-    assert {cell.note for row in table.rows if not row.average for cell in row.cells} == {"2 pairs"}
+    grid = difference_card(*entrants, Shape.of(entrants)).grid
+    assert grid is not None
+    assert {cell.subs[-1] for row in grid.rows if not row.kind for cell in row.cells} == {"2 pairs"}
 
 
 def test_a_side_metric_that_does_not_apply_is_bounded_by_nothing(make_run: MakeRun) -> None:
@@ -84,18 +91,20 @@ def test_a_side_metric_that_does_not_apply_is_bounded_by_nothing(make_run: MakeR
     side = replace(headline, metric="accuracy hard", headline=False, n_scored=1, bound_low=0.2)
     for n_failed, bounds in ((0, ""), (1, "20.0 – 100.0")):
         with_side = replace(entrant, others=(replace(side, n_failed=n_failed),))
-        assert table_rows([with_side], Shape.of([with_side]))[-1].bounds == bounds
+        grid = score_grid([with_side], Shape.of([with_side]), looks_of([with_side.key]))
+        assert grid.rows[-1].cells[grid.columns.index("Bounds") - 1].text == bounds
 
 
 def test_models_that_share_no_task_get_a_sentence_and_no_rows(make_run: MakeRun) -> None:
     a, b = make_run("a", models=("one",), tasks=("ruler/vt",)), make_run("b", models=("two",), tasks=("lca/lib",))
     entrants = collect([a, b])
-    (table,) = diff_tables(entrants, Shape.of(entrants))
-    assert table.reasons == ("no task was asked of both at the same length",)
-    assert table.rows == ()
+    card = difference_card(*entrants, Shape.of(entrants))
+    assert "no task was asked of both at the same length" in card.text
+    assert card.grid is None
 
 
 def test_an_average_lists_those_that_were_asked(make_run: MakeRun) -> None:
     a, b = make_run("a", models=("one",)), make_run("b", models=("two",), tasks=("lca/lib",))
     entrants = collect([a, b])
-    assert [row.entrant.model for row in average_rows(entrants, "ruler", (1024, 2048))] == ["one"]
+    grid = average_grid(entrants, "ruler", Shape.of(entrants), looks_of([e.key for e in entrants]))
+    assert [row.label for row in grid.rows] == ["one"]

@@ -1,4 +1,4 @@
-"""What the formats share: names, hub data sets, rows by sample, files that are whole or not there."""
+"""Names, hub data sets, rows by sample, and files that are whole or not there: shared by the export formats."""
 
 from __future__ import annotations
 

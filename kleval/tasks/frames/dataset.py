@@ -32,6 +32,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from kleval.tasks import data, datafile, tables
+from kleval.tasks.data import Source
 from kleval.tasks.frames.prompts import Document
 from kleval.tasks.frames.wikipedia import read_page
 from kleval.types import UsageError
@@ -66,24 +67,13 @@ class _Asked:
     reasoning: str
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """inline: documents stand in the rows. documents: the file they are in, or None for saved pages."""
-
-    path: Path
-    inline: bool
-    documents: Path | None
-    revision: str
-    sha256: str
-
-
 def find(data_dir: Path | None) -> Source:
-    """The files. UsageError saying what is missing."""
+    """The file of questions and, where there is one, that of their documents. UsageError saying what is missing."""
     folder = data.data_folder(FAMILY, data_dir)
     inline = datafile.existing(folder / "test.jsonl")
-    if inline is not None and "wiki_items" in next(iter(tables.rows(inline)))[1]:
+    if inline is not None and _has_documents(inline):
         sha256 = data.file_sha256(inline)
-        return Source(inline, True, None, f"unpinned {inline.name} sha256:{sha256[:16]}, documents inline", sha256)
+        return Source((inline,), f"unpinned {inline.name} sha256:{sha256[:16]}, documents inline", sha256)
     status = data.need(FAMILY, "test.tsv", "frames/oracle (official)", data_dir)
     asked = _read_questions(status.path, status.sha256)
     documents = datafile.existing(folder / "documents.jsonl")
@@ -104,23 +94,28 @@ def find(data_dir: Path | None) -> Source:
     kind = documents.name if documents is not None else "saved pages"
     revision = f"{named}, {kind} sha256:{of_documents[:16]}, {whole} of {len(asked)} questions have all their documents"
     sha256 = hashlib.sha256(f"{status.sha256}\n{of_documents}".encode()).hexdigest()
-    return Source(status.path, False, documents, revision, sha256)
+    return Source((status.path, documents) if documents else (status.path,), revision, sha256)
+
+
+def _has_documents(rows: Path) -> bool:
+    return "wiki_items" in next(iter(tables.rows(rows)))[1]
 
 
 def read(source: Source) -> Iterator[Row]:
     """The rows whose documents are there, one at a time, in the data's order."""
-    if source.inline:
+    if _has_documents(source.path):
         for index, (where, row) in enumerate(tables.rows(source.path)):
             yield _inline(index, where, row)
         return
-    listed = _listed(source.documents, data.file_sha256(source.documents)) if source.documents else {}
-    pages = {} if source.documents else _pages(source.path.parent)
+    documents = source.paths[1:]
+    listed = _listed(documents[0], data.file_sha256(documents[0])) if documents else {}
+    pages = {} if documents else _pages(source.path.parent)
     for asked in _read_questions(source.path, data.file_sha256(source.path)):
         keys = [_known(url, listed or pages) for url in asked.urls]
         if all(keys):
-            documents = tuple(listed[key] if listed else _page(pages[key], key) for key in keys if key)
-            facts = {"documents": len(documents), "reasoning": asked.reasoning}
-            yield Row(asked.index, asked.question, asked.answer, documents, facts)
+            shown = tuple(listed[key] if listed else _page(pages[key], key) for key in keys if key)
+            facts = {"documents": len(shown), "reasoning": asked.reasoning}
+            yield Row(asked.index, asked.question, asked.answer, shown, facts)
 
 
 def _inline(index: int, where: str, row: dict[str, Any]) -> Row:

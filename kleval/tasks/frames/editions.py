@@ -6,21 +6,19 @@ others of the same corpus as far as ctx goes, in random order; one corpus per ct
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
-from typing import Any
 
 from kleval.tasks import lexicon
 from kleval.tasks.articles import ARTICLES_VERSION, Article, corpus
 from kleval.tasks.base import as_prompt
-from kleval.tasks.draws import own_draws
 from kleval.tasks.fitting import Filled, budget_for, fill
 from kleval.tasks.frames import dataset, hops
 from kleval.tasks.frames.prompts import answer_sentence, context, question_prompt
+from kleval.tasks.sized import BuiltinData, OfficialData, Question, digest_of
 from kleval.tokenization import count_given
-from kleval.types import ContextTooSmall, Prompt, Tokenizer, Unfit
+from kleval.types import Prompt, Tokenizer, Unfit
 
 OFFICIAL_BUDGET = 1024
 PROBES = 32
@@ -31,23 +29,10 @@ _TRIES = 20
 _FAR = 2  # times the room: what is farther beyond it is estimated
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """text: the question alone. tokens: of the rendered prompt. meta: JSON values."""
-
-    index: int
-    prompt: Prompt = field(repr=False)
-    text: str
-    answers: tuple[str, ...]
-    tokens: int
-    budget: int
-    meta: dict[str, Any] = field(repr=False)
-
-
-class Official:
-    def __init__(self, data_dir: Path | None) -> None:
+class Official(OfficialData):
+    def __init__(self, task_id: str, data_dir: Path | None) -> None:
         self._source = dataset.find(data_dir)
-        self.revision, self.digest = self._source.revision, self._source.sha256
+        super().__init__(task_id, self._source.revision, self._source.sha256)
 
     def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
         for row in dataset.read(self._source):
@@ -63,27 +48,20 @@ class Official:
             # Articles of a hundred thousand tokens need not all be counted to see that they do not fit into 8k.
             if counted > _FAR * max(0, room):
                 whole = sum(len(one) for _, one in row.documents)
-                return _unfit(row.index, counted * whole // max(1, chars), ctx, "about ")
+                return self._unfit(row.index, counted * whole // max(1, chars), OFFICIAL_BUDGET, ctx, "about ")
         prompt = as_prompt(tokenizer, question_prompt(context(row.documents), row.question))
         tokens = count_given(tokenizer, prompt)
         if tokens > room:
-            return _unfit(row.index, tokens, ctx, "")
-        return Question(row.index, prompt, row.question, (row.answer,), tokens, OFFICIAL_BUDGET, row.facts)
+            return self._unfit(row.index, tokens, OFFICIAL_BUDGET, ctx)
+        meta = {**row.facts, "question": row.question}
+        return Question(row.index, prompt, (row.answer,), tokens, OFFICIAL_BUDGET, meta)
 
 
-def _unfit(index: int, tokens: int, ctx: int, about: str) -> Unfit:
-    reason = (
-        f"frames/oracle row {index} takes {about}{tokens} tokens and {OFFICIAL_BUDGET} for the answer, ctx is {ctx}"
-    )
-    return Unfit(index, reason, tokens + OFFICIAL_BUDGET)
-
-
-class Builtin:
-    def __init__(self, task_version: str) -> None:
-        self._key = ("frames/oracle", task_version, "builtin")
-        self.revision = f"kleval {ARTICLES_VERSION}, {hops.HOPS_VERSION}"
+class Builtin(BuiltinData):
+    def __init__(self, task_id: str, task_version: str) -> None:
         words = (lexicon.THINGS, lexicon.PLACES, lexicon.NAMES, lexicon.ADJECTIVES, lexicon.NUMBERS)
-        self.digest = hashlib.sha256(f"{ARTICLES_VERSION}\0{hops.HOPS_VERSION}\0{words}".encode()).hexdigest()
+        digest = digest_of(ARTICLES_VERSION, hops.HOPS_VERSION, words)
+        super().__init__(task_id, task_version, f"kleval {ARTICLES_VERSION}, {hops.HOPS_VERSION}", digest)
 
     def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
         few = corpus(_PROBE_ARTICLES, f"frames/{seed}")
@@ -93,15 +71,13 @@ class Builtin:
         room = _FILLED * ctx - bare
         kinds = [kind for kind, n in hops.KINDS.items() if n * max(counts) <= room] or ["chain-2"]
         budget = self._budget(tokenizer, articles, kinds, ctx, seed)
-        index = 0
-        while True:
+        for index in count():
             yield self._question(index, kinds[index % len(kinds)], articles, tokenizer, ctx, seed, budget)
-            index += 1
 
     def _budget(self, tokenizer: Tokenizer, articles: Sequence[Article], kinds: list[str], ctx: int, seed: int) -> int:
         longest = 0
         for probe in range(PROBES):
-            rng = own_draws(*self._key, ctx, seed, f"probe-{probe}").rng
+            rng = self._draws(ctx, seed, f"probe-{probe}").rng
             asked = hops.ask(rng, articles, kinds[probe % len(kinds)])
             longest = max(longest, _answer_tokens(tokenizer, asked.answers))
         return budget_for(longest)
@@ -109,7 +85,7 @@ class Builtin:
     def _question(
         self, index: int, kind: str, articles: Sequence[Article], tokenizer: Tokenizer, ctx: int, seed: int, budget: int
     ) -> Question:
-        rng = own_draws(*self._key, ctx, seed, index).rng
+        rng = self._draws(ctx, seed, index).rng
         least = ctx
         for attempt in range(_TRIES):
             # Articles differ in length: where these do not fit, others of the shortest kind may.
@@ -136,10 +112,11 @@ class Builtin:
                     "kind": asked.kind,
                     "documents": filled.n_pieces + len(asked.gold),
                     "gold": [articles[i].title for i in asked.gold],
+                    "question": asked.question,
                 }
-                return Question(index, filled.prompt, asked.question, asked.answers, filled.tokens, budget, meta)
+                return Question(index, filled.prompt, asked.answers, filled.tokens, budget, meta)
             least = filled + budget if attempt == 0 else min(least, filled + budget)
-        raise ContextTooSmall(f"{self._key[0]} (builtin) does not fit into ctx {ctx}: it needs {least}", least)
+        raise self._too_small(ctx, least)
 
 
 def _corpus_size(ctx: int, tokens_each: float) -> int:

@@ -7,15 +7,12 @@ there are fewer labels, about two examples for each.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
-from typing import Any
 
 from kleval.tasks import lexicon
-from kleval.tasks.draws import own_draws
 from kleval.tasks.fitting import Filled, budget_for, fill
 from kleval.tasks.helmet_icl import dataset, intents
 from kleval.tasks.helmet_icl.drawing import (
@@ -31,6 +28,7 @@ from kleval.tasks.helmet_icl.drawing import (
 )
 from kleval.tasks.helmet_icl.shots import LENGTHS, shots_at
 from kleval.tasks.helmet_icl.truncation import head
+from kleval.tasks.sized import BuiltinData, OfficialData, Question, digest_of
 from kleval.types import ContextTooSmall, Prompt, Tokenizer, Unfit
 
 OFFICIAL_BUDGET = 20
@@ -56,25 +54,13 @@ class Form:
         return tokenizer.count(tokenizer.render(self.prompt(message), self.prefix))
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """tokens: of the rendered prompt and answer prefix. meta: JSON values."""
-
-    index: int
-    prompt: Prompt = field(repr=False)
-    answer: str
-    tokens: int
-    budget: int
-    meta: dict[str, Any] = field(repr=False)
-
-
-class Official:
+class Official(OfficialData):
     """any_length: kleval's rule where the table of shots has no entry; else ContextTooSmall there."""
 
     def __init__(self, name: str, data_dir: Path | None, form: Form, any_length: bool) -> None:
         self._name, self._form, self._any_length = name, form, any_length
         self._source = dataset.find(name, data_dir)
-        self.revision, self.digest = self._source.revision, self._source.sha256
+        super().__init__(f"helmet_icl/{name}", self._source.revision, self._source.sha256)
 
     def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
         shots, rule = shots_at(self._name, ctx)
@@ -101,7 +87,7 @@ class Official:
             tokens = self._form.count(tokenizer, user_message(context, item.text))
             cuts += 1
         if tokens + OFFICIAL_BUDGET > ctx:
-            reason = f"helmet_icl/{self._name} item {index} takes {tokens} tokens without any example, ctx is {ctx}"
+            reason = f"{self._task_id} item {index} takes {tokens} tokens without any example, ctx is {ctx}"
             return Unfit(index, reason, tokens + OFFICIAL_BUDGET)
         shown = shown[: _n_whole(context, shown, numbers)]
         meta = {
@@ -113,7 +99,7 @@ class Official:
             "tokens_removed": whole - tokens,
         }
         prompt = self._form.prompt(user_message(context, item.text))
-        return Question(index, prompt, str(numbers[item.label]), tokens, OFFICIAL_BUDGET, meta)
+        return Question(index, prompt, (str(numbers[item.label]),), tokens, OFFICIAL_BUDGET, meta)
 
 
 def _n_whole(context: str, shown: Sequence[Item], numbers: Sequence[int]) -> int:
@@ -136,23 +122,20 @@ def _not_in_the_table(name: str, ctx: int) -> ContextTooSmall:
     )
 
 
-class Builtin:
+class Builtin(BuiltinData):
     def __init__(self, name: str, task_version: str, form: Form) -> None:
         self._name, self._form = name, form
-        self._key = (f"helmet_icl/{name}", task_version, "builtin")
         self._n_labels = dataset.SPECS[name].n_labels
-        self.revision = f"kleval {intents.INTENTS_VERSION}"
+        version = intents.INTENTS_VERSION
         words = (lexicon.THINGS, lexicon.ADJECTIVES, lexicon.TIMES, lexicon.PLACES, lexicon.NAMES)
-        made_of = f"{intents.INTENTS_VERSION}\0{name}\0{intents.SHAPES[name]}\0{intents.ACTIONS}\0{words}"
-        self.digest = hashlib.sha256(made_of.encode()).hexdigest()
+        digest = digest_of(version, name, intents.SHAPES[name], intents.ACTIONS, words)
+        super().__init__(f"helmet_icl/{name}", task_version, f"kleval {version}", digest)
 
     def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
         budget = budget_for(max(tokenizer.count(f" {n}") for n in range(self._n_labels)))
         n_labels = self._labels_at(tokenizer, ctx - budget, seed)
-        index = 0
-        while True:
+        for index in count():
             yield self._question(index, tokenizer, ctx, seed, n_labels, budget)
-            index += 1
 
     def _labels_at(self, tokenizer: Tokenizer, room: int, seed: int) -> int:
         """As many labels as leave _EXAMPLES_PER_LABEL examples for each, at least 2."""
@@ -163,7 +146,7 @@ class Builtin:
 
     def _start(self, ctx: int, seed: int, index: object, n_labels: int) -> tuple[str, int, Iterator[str]]:
         """(question, number of its label, examples without end, each with what separates it from the next)."""
-        rng = own_draws(*self._key, ctx, seed, index).rng
+        rng = self._draws(ctx, seed, index).rng
         chosen = intents.draw_intents(rng, self._name, n_labels)
         numbers = label_numbers(self._n_labels, rng.getrandbits(31))
         speaker, said = intents.Speaker(rng), set[str]()
@@ -187,14 +170,14 @@ class Builtin:
                 break
             n_labels = max(2, min(n_labels - 1, 0 if isinstance(filled, int) else filled.n_pieces))
         if isinstance(filled, int) or short:
-            raise self._too_small(tokenizer, ctx, seed, index, budget)
+            raise self._too_small(ctx, self._least(tokenizer, ctx, seed, index, budget))
         assert isinstance(filled, Filled)
         meta = {"labels": n_labels, "shots": filled.n_pieces}
         tokens = tokenizer.count(tokenizer.render(filled.prompt, self._form.prefix))
-        return Question(index, filled.prompt, str(number), tokens, budget, meta)
+        return Question(index, filled.prompt, (str(number),), tokens, budget, meta)
 
-    def _too_small(self, tokenizer: Tokenizer, ctx: int, seed: int, index: int, budget: int) -> ContextTooSmall:
+    def _least(self, tokenizer: Tokenizer, ctx: int, seed: int, index: int, budget: int) -> int:
+        """The ctx that an example of each of two labels takes."""
         question, _, pieces = self._start(ctx, seed, index, 2)
         least = self._form.count(tokenizer, user_message("".join(islice(pieces, 2)).strip(), question)) + budget
-        minimum = max(ctx + 1, least)
-        return ContextTooSmall(f"{self._key[0]} (builtin) does not fit into ctx {ctx}: it needs {minimum}", minimum)
+        return max(ctx + 1, least)

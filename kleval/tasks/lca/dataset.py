@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kleval.tasks import data, tables
+from kleval.tasks.data import Source
 from kleval.types import UsageError
 
 LIBRARY_FILE = "lca-library-based-code-generation.parquet"
@@ -38,17 +39,10 @@ class CommitRow:
     mods: tuple[dict[str, Any], ...] = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    path: Path
-    revision: str
-    sha256: str
-
-
 def find(task_id: str, file: str, data_dir: Path | None) -> Source:
     """`file`, or the same in another format. UsageError naming what gets it when none is there."""
     status = data.need("lca", file, f"{task_id} (official)", data_dir)
-    return Source(status.path, f"unpinned {status.path.name} sha256:{status.sha256[:16]}", status.sha256)
+    return Source((status.path,), f"unpinned {status.path.name} sha256:{status.sha256[:16]}", status.sha256)
 
 
 @lru_cache(maxsize=1)

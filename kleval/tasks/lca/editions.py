@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from kleval.tasks import lexicon
 from kleval.tasks.base import as_prompt
-from kleval.tasks.draws import own_draws
 from kleval.tasks.fitting import Filled, budget_for, fill
 from kleval.tasks.lca import commits, dataset, invented, prompts
+from kleval.tasks.sized import BuiltinData, OfficialData, Question, digest_of
 from kleval.tokenization import count_given
-from kleval.types import ContextTooSmall, Prompt, Tokenizer, Unfit
+from kleval.types import Prompt, Tokenizer, Unfit
 
 LIBRARY_BUDGET = 2048
 COMMIT_BUDGET = 512
@@ -25,23 +24,31 @@ _FILLED = 7 / 8
 _WITHOUT_CALLERS = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """tokens: of the rendered prompt. meta: JSON values."""
+class _Official(OfficialData):
+    def __init__(self, task_id: str, file: str, data_dir: Path | None) -> None:
+        self._source = dataset.find(task_id, file, data_dir)
+        super().__init__(task_id, self._source.revision, self._source.sha256)
 
-    index: int
-    prompt: Prompt
-    reference: str
-    tokens: int
-    budget: int
-    meta: dict[str, Any] = field(repr=False)
+    def _question(
+        self,
+        index: int,
+        prompt: Prompt,
+        reference: str,
+        budget: int,
+        meta: dict[str, Any],
+        tokenizer: Tokenizer,
+        ctx: int,
+    ) -> Question | Unfit:
+        tokens = count_given(tokenizer, prompt)
+        if tokens + budget > ctx:
+            return self._unfit(index, tokens, budget, ctx)
+        return Question(index, prompt, (reference,), tokens, budget, meta)
 
 
-class OfficialLibrary:
+class OfficialLibrary(_Official):
     def __init__(self, data_dir: Path | None, bm25: bool) -> None:
-        self._source = dataset.find("lca/lib", dataset.LIBRARY_FILE, data_dir)
+        super().__init__("lca/lib", dataset.LIBRARY_FILE, data_dir)
         self._bm25 = bm25
-        self.revision, self.digest = self._source.revision, self._source.sha256
 
     def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
         for index, row in enumerate(dataset.read_library(self._source)):
@@ -52,66 +59,58 @@ class OfficialLibrary:
             )
             meta = {"repo": row.repository, "apis": list(row.apis), "n_library_names": len(row.names)}
             prompt = as_prompt(tokenizer, text)
-            yield _official("lca/lib", index, prompt, row.reference, LIBRARY_BUDGET, meta, tokenizer, ctx)
+            yield self._question(index, prompt, row.reference, LIBRARY_BUDGET, meta, tokenizer, ctx)
 
 
-class OfficialCommits:
+class OfficialCommits(_Official):
     def __init__(self, data_dir: Path | None, simple: bool) -> None:
-        self._source = dataset.find("lca/commit", dataset.COMMIT_FILE, data_dir)
+        super().__init__("lca/commit", dataset.COMMIT_FILE, data_dir)
         self._simple = simple
-        self.revision, self.digest = self._source.revision, self._source.sha256
 
     def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
         for index, row in enumerate(dataset.read_commits(self._source)):
             prompt = _commit_prompt(tokenizer, row.mods, self._simple)
             meta = {"repo": row.repository, "hash": row.hash, "files": len(row.mods)}
-            yield _official("lca/commit", index, prompt, row.message, COMMIT_BUDGET, meta, tokenizer, ctx)
-
-
-def _official(
-    task_id: str,
-    index: int,
-    prompt: Prompt,
-    reference: str,
-    budget: int,
-    meta: dict[str, Any],
-    tokenizer: Tokenizer,
-    ctx: int,
-) -> Question | Unfit:
-    tokens = count_given(tokenizer, prompt)
-    if tokens + budget > ctx:
-        reason = f"{task_id} row {index} takes {tokens} tokens and {budget} for the answer, ctx is {ctx}"
-        return Unfit(index, reason, tokens + budget)
-    return Question(index, prompt, reference, tokens, budget, meta)
+            yield self._question(index, prompt, row.message, COMMIT_BUDGET, meta, tokenizer, ctx)
 
 
 def _commit_prompt(tokenizer: Tokenizer, mods: Sequence[dict[str, Any]], simple: bool) -> Prompt:
     return prompts.commit_prompt(prompts.commit_diff(mods), simple, chat=bool(tokenizer.chat_template_digest))
 
 
-def _lexicon_digest(version: str) -> str:
-    words = (
-        lexicon.NAMES, lexicon.PLACES, lexicon.THINGS, lexicon.ADJECTIVES, lexicon.ABSTRACTS, lexicon.VERBS,
-        lexicon.PARAMETERS,
-    )  # fmt: skip
-    return hashlib.sha256(f"{version}\0{words}".encode()).hexdigest()
+class _Builtin(BuiltinData):
+    def __init__(self, task_id: str, task_version: str, version: str) -> None:
+        words = (
+            lexicon.NAMES, lexicon.PLACES, lexicon.THINGS, lexicon.ADJECTIVES, lexicon.ABSTRACTS, lexicon.VERBS,
+            lexicon.PARAMETERS,
+        )  # fmt: skip
+        super().__init__(task_id, task_version, f"kleval {version}", digest_of(version, words))
+
+    def _filled(
+        self,
+        build: Callable[[Sequence[str]], Prompt],
+        pieces: Iterator[str],
+        tokenizer: Tokenizer,
+        ctx: int,
+        budget: int,
+    ) -> Filled:
+        filled = fill(build, pieces, tokenizer, ctx - budget)
+        if isinstance(filled, int):
+            raise self._too_small(ctx, filled + budget)
+        return filled
 
 
-class BuiltinLibrary:
+class BuiltinLibrary(_Builtin):
     def __init__(self, task_version: str) -> None:
-        self._key = ("lca/lib", task_version, "builtin")
-        self.revision = f"kleval {invented.LIBRARY_VERSION}"
-        self.digest = _lexicon_digest(invented.LIBRARY_VERSION)
+        super().__init__("lca/lib", task_version, invented.LIBRARY_VERSION)
 
     def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
         n_steps, budget = self._size(tokenizer, ctx, seed)
-        index = 0
-        while True:
+        for index in count():
             yield self._question(index, tokenizer, ctx, seed, n_steps, budget)
-            index += 1
 
     def _assignment(self, ctx: int, seed: int, index: object, n_steps: int) -> invented.Assignment:
-        return invented.assignment(own_draws(*self._key, ctx, seed, index).rng, n_steps)
+        return invented.assignment(self._draws(ctx, seed, index).rng, n_steps)
 
     def _size(self, tokenizer: Tokenizer, ctx: int, seed: int) -> tuple[int, int]:
         """Steps of a script, and the generation budget: as many of the wanted steps as leave an eighth of ctx to spare."""
@@ -127,19 +126,18 @@ class BuiltinLibrary:
     def _question(self, index: int, tokenizer: Tokenizer, ctx: int, seed: int, n_steps: int, budget: int) -> Question:
         made = self._assignment(ctx, seed, index, n_steps)
         budget = max(budget, budget_for(tokenizer.count(made.reference)))
-        filled = _fitted(
-            "lca/lib",
-            fill(lambda f: _library_prompt(tokenizer, made, f), made.filler, tokenizer, ctx - budget),
-            ctx,
-            budget,
-        )
+
+        def build(filler: Sequence[str]) -> Prompt:
+            return _library_prompt(tokenizer, made, filler)
+
+        filled = self._filled(build, made.filler, tokenizer, ctx, budget)
         meta = {
             "package": made.package,
             "apis": list(made.apis),
             "modules": list(made.needed),
             "library_functions": filled.n_pieces + n_steps,
         }
-        return Question(index, filled.prompt, made.reference, filled.tokens, budget, meta)
+        return Question(index, filled.prompt, (made.reference,), filled.tokens, budget, meta)
 
 
 def in_context(package: str, code: str, instruction: str) -> str:
@@ -151,23 +149,19 @@ def _library_prompt(tokenizer: Tokenizer, made: invented.Assignment, filler: Seq
     return as_prompt(tokenizer, in_context(made.package, made.text(filler), made.instruction))
 
 
-class BuiltinCommits:
+class BuiltinCommits(_Builtin):
     def __init__(self, task_version: str, simple: bool) -> None:
-        self._key = ("lca/commit", task_version, "builtin")
+        super().__init__("lca/commit", task_version, commits.COMMITS_VERSION)
         self._simple = simple
-        self.revision = f"kleval {commits.COMMITS_VERSION}"
-        self.digest = _lexicon_digest(commits.COMMITS_VERSION)
 
     def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
         probes = [self._commit(ctx, seed, f"probe-{i}") for i in range(4 * PROBES)]
         budget = budget_for(max(tokenizer.count(probe.message) for probe in probes))
-        index = 0
-        while True:
+        for index in count():
             yield self._question(index, tokenizer, ctx, seed, budget)
-            index += 1
 
     def _commit(self, ctx: int, seed: int, index: object) -> commits.Commit:
-        return commits.commit(own_draws(*self._key, ctx, seed, index).rng, ctx > _WITHOUT_CALLERS)
+        return commits.commit(self._draws(ctx, seed, index).rng, ctx > _WITHOUT_CALLERS)
 
     def _question(self, index: int, tokenizer: Tokenizer, ctx: int, seed: int, budget: int) -> Question:
         made = self._commit(ctx, seed, index)
@@ -176,18 +170,11 @@ class BuiltinCommits:
         def build(records: Sequence[str]) -> Prompt:
             return _commit_prompt(tokenizer, made.all_mods(records), self._simple)
 
-        filled = _fitted("lca/commit", fill(build, made.records, tokenizer, ctx - budget), ctx, budget)
+        filled = self._filled(build, made.records, tokenizer, ctx, budget)
         meta = {
             "repo": made.project,
             "kind": made.kind,
             "files": len(made.mods) + filled.n_pieces,
             "files_of_the_change": len(made.mods),
         }
-        return Question(index, filled.prompt, made.message, filled.tokens, budget, meta)
-
-
-def _fitted(task_id: str, filled: Filled | int, ctx: int, budget: int) -> Filled:
-    if isinstance(filled, int):
-        minimum = filled + budget
-        raise ContextTooSmall(f"{task_id} (builtin) does not fit into ctx {ctx}: it needs {minimum}", minimum)
-    return filled
+        return Question(index, filled.prompt, (made.message,), filled.tokens, budget, meta)

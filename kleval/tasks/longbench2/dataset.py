@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kleval.tasks import data, tables
+from kleval.tasks.data import Source
 from kleval.tasks.longbench2.scoring import LETTERS
 from kleval.types import UsageError
 
@@ -33,17 +34,12 @@ class Row:
     context: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    path: Path
-    revision: str
-    sha256: str
-
-
 def find(task_id: str, data_dir: Path | None) -> Source:
     """The data's file. UsageError naming the command that gets it when there is none."""
     status = data.need("longbench2", FILE, f"{task_id} (official)", data_dir)
-    return Source(status.path, f"LongBench-v2 unpinned {status.path.name} sha256:{status.sha256[:16]}", status.sha256)
+    return Source(
+        (status.path,), f"LongBench-v2 unpinned {status.path.name} sha256:{status.sha256[:16]}", status.sha256
+    )
 
 
 def read(source: Source) -> Iterator[Row]:

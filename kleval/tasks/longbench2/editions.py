@@ -8,21 +8,20 @@ of ctx; nothing is cut.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from kleval.tasks import lexicon
 from kleval.tasks.base import as_prompt
-from kleval.tasks.draws import own_draws
 from kleval.tasks.fitting import budget_for, fill_by_characters
 from kleval.tasks.longbench2 import dataset, exams, prompts
 from kleval.tasks.longbench2.scoring import LETTERS
 from kleval.tasks.prose import SENTENCES_VERSION
+from kleval.tasks.sized import BuiltinData, OfficialData, Question, digest_of
 from kleval.tokenization import count_given
-from kleval.types import ContextTooSmall, Prompt, Tokenizer, Unfit
+from kleval.types import Prompt, Tokenizer, Unfit
 
 OFFICIAL_BUDGET = 128
 COT_BUDGET = 1024
@@ -32,19 +31,6 @@ SHARES = {"short": 0.25, "medium": 0.5, "long": 1.0}
 _COT_PART = 4  # builtin: at most this part of ctx for the reasoning
 _REASONING_SLACK = 1.1  # a text may take more tokens when it is read than when it was written
 _ROUNDS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """tokens: of the rendered prompt. budget: of the first call. meta: JSON values; with chain of thought, its
-    `answer_prompt` is the second call's, `$COT$` for what the first one says, and `answer_budget` its budget."""
-
-    index: int
-    prompt: Prompt = field(repr=False)
-    answer: str
-    tokens: int
-    budget: int
-    meta: dict[str, Any] = field(repr=False)
 
 
 def reference(letter: str) -> str:
@@ -60,18 +46,19 @@ def _overhead(tokenizer: Tokenizer) -> int:
 def _second_call(
     tokenizer: Tokenizer, question: str, choices: Sequence[str], budget: int, answer_budget: int
 ) -> tuple[dict[str, Any], int]:
-    """What meta holds for it, and how many tokens it takes at most, its answer included."""
+    """What meta holds for the second call of chain of thought (`answer_prompt`, with `$COT$` for what the first one says, and
+    `answer_budget`), and how many tokens it takes at most, its answer included."""
     text = prompts.filled(prompts.COT_ANSWER, "", question, choices)
     tokens = tokenizer.count(tokenizer.render(as_prompt(tokenizer, prompts.with_reasoning(text, ""))))
     needed = tokens + int(budget * _REASONING_SLACK) + answer_budget
     return {"answer_prompt": text, "answer_budget": answer_budget}, needed
 
 
-class Official:
+class Official(OfficialData):
     def __init__(self, task_id: str, data_dir: Path | None, cot: bool) -> None:
-        self._task_id, self._cot = task_id, cot
+        self._cot = cot
         self._source = dataset.find(task_id, data_dir)
-        self.revision, self.digest = self._source.revision, self._source.sha256
+        super().__init__(task_id, self._source.revision, self._source.sha256)
 
     def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
         for index, row in enumerate(dataset.read(self._source)):
@@ -84,7 +71,7 @@ class Official:
         if self._cot:
             more, needed = _second_call(tokenizer, row.question, row.choices, budget, OFFICIAL_BUDGET)
             if needed > ctx:
-                return self._unfit(index, f"needs {needed} tokens for its second call", needed, ctx)
+                return self._passed_over(index, f"needs {needed} tokens for its second call", needed, ctx)
         text = prompts.filled(template, row.context, row.question, row.choices)
         behind = prompts.after_document(template, row.context, row.question, row.choices)
         room = ctx - budget - _overhead(tokenizer)
@@ -110,34 +97,31 @@ class Official:
                     "removed_tokens": removed,
                     **more,
                 }
-                return Question(index, prompt, row.answer, tokens, budget, meta)
+                return Question(index, prompt, (reference(row.answer),), tokens, budget, meta)
             # Ends of two halves, put together, may be more tokens than they were apart.
             max_len -= tokens + budget - ctx
         least = 2 * (tokenizer.count(behind) + 1) + budget + _overhead(tokenizer)
-        return self._unfit(index, f"needs {least} tokens so that its question is not cut", least, ctx)
+        return self._passed_over(index, f"needs {least} tokens so that its question is not cut", least, ctx)
 
-    def _unfit(self, index: int, why: str, minimum_tokens: int, ctx: int) -> Unfit:
+    def _passed_over(self, index: int, why: str, minimum_tokens: int, ctx: int) -> Unfit:
         return Unfit(index, f"{self._task_id} row {index} {why}, ctx is {ctx}", max(minimum_tokens, ctx + 1))
 
 
-class Builtin:
+class Builtin(BuiltinData):
     def __init__(self, task_id: str, task_version: str, cot: bool) -> None:
-        self._key, self._cot = (task_id, task_version, "builtin"), cot
-        self.revision = f"kleval {exams.EXAMS_VERSION}"
+        self._cot = cot
         words = (lexicon.NAMES, lexicon.THINGS, lexicon.PLACES, lexicon.ADJECTIVES, tuple(exams.DOMAINS))
-        made_of = f"{exams.EXAMS_VERSION}\0{SENTENCES_VERSION}\0{words}"
-        self.digest = hashlib.sha256(made_of.encode()).hexdigest()
+        digest = digest_of(exams.EXAMS_VERSION, SENTENCES_VERSION, words)
+        super().__init__(task_id, task_version, f"kleval {exams.EXAMS_VERSION}", digest)
 
     def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
         answer_budget = budget_for(max(tokenizer.count(reference(letter)) for letter in LETTERS))
-        index = 0
-        while True:
+        for index in count():
             yield self._question(index, tokenizer, ctx, seed, answer_budget)
-            index += 1
 
     def _question(self, index: int, tokenizer: Tokenizer, ctx: int, seed: int, answer_budget: int) -> Question:
         domain, length, hard = kind_of(index)
-        made = exams.exam(own_draws(*self._key, ctx, seed, index).rng, domain, hard)
+        made = exams.exam(self._draws(ctx, seed, index).rng, domain, hard)
         asked = made.material.question
         budget = min(COT_BUDGET, max(answer_budget, ctx // _COT_PART)) if self._cot else answer_budget
         more: dict[str, Any] = {}
@@ -168,10 +152,7 @@ class Builtin:
             "removed_tokens": 0,
             **more,
         }
-        return Question(index, filled.prompt, made.answer, filled.tokens, budget, meta)
-
-    def _too_small(self, ctx: int, minimum: int) -> ContextTooSmall:
-        return ContextTooSmall(f"{self._key[0]} (builtin) does not fit into ctx {ctx}: it needs {minimum}", minimum)
+        return Question(index, filled.prompt, (reference(made.answer),), filled.tokens, budget, meta)
 
 
 def kind_of(index: int) -> tuple[str, str, bool]:

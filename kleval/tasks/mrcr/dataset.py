@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from kleval.tasks import data, datafile, tables
+from kleval.tasks.data import Source
 from kleval.types import Message, UsageError
 
 REVISION = "openai/mrcr f4c69fa (2025-12-05)"
@@ -31,15 +32,6 @@ class Row:
     answer: str = field(repr=False)
     prefix: str
     facts: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """paths: in order. sha256: over the files' own."""
-
-    paths: tuple[Path, ...]
-    revision: str
-    sha256: str
 
 
 def find(task_id: str, n_needles: int, data_dir: Path | None) -> Source:

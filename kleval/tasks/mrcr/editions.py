@@ -7,19 +7,17 @@ texts in it are the longer the longer ctx is, so that at 1k eight needles and so
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
-from typing import Any
 
 from kleval.tasks import lexicon
-from kleval.tasks.draws import own_draws
 from kleval.tasks.fitting import budget_for, fill_by_characters
 from kleval.tasks.mrcr import bins, conversations, dataset
 from kleval.tasks.prose import SENTENCES_VERSION, essay
+from kleval.tasks.sized import BuiltinData, OfficialData, Question, digest_of
 from kleval.tokenization import count_given
-from kleval.types import ContextTooSmall, Message, Tokenizer, Unfit
+from kleval.types import Tokenizer, Unfit
 
 OFFICIAL_BUDGET = 2000
 PROBES = 8
@@ -29,23 +27,11 @@ _SLACK = 1.02  # tokens of single messages may add up to a little more than the 
 _SLACK_TOKENS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """reference: with the prefix before it. tokens: of the rendered prompt. meta: JSON values."""
-
-    index: int
-    messages: tuple[Message, ...] = field(repr=False)
-    reference: str = field(repr=False)
-    tokens: int
-    budget: int
-    meta: dict[str, Any] = field(repr=False)
-
-
-class Official:
+class Official(OfficialData):
     def __init__(self, task_id: str, n_needles: int, data_dir: Path | None) -> None:
-        self._task_id, self._n_needles = task_id, n_needles
+        self._n_needles = n_needles
         self._source = dataset.find(task_id, n_needles, data_dir)
-        self.revision, self.digest = self._source.revision, self._source.sha256
+        super().__init__(task_id, self._source.revision, self._source.sha256)
 
     def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
         binner = bins.counter()
@@ -67,7 +53,7 @@ class Official:
                 return self._unfit(index, counted * row.facts["n_chars"] // max(1, chars), budget, ctx, "about ")
         tokens = count_given(tokenizer, row.messages)
         if tokens > room:
-            return self._unfit(index, tokens, budget, ctx, "")
+            return self._unfit(index, tokens, budget, ctx)
         length = counted + answer_tokens
         if binner is not None:
             length = sum(binner.count(message["content"]) for message in row.messages) + binner.count(row.answer)
@@ -79,31 +65,23 @@ class Official:
             "bin_tokens": length,
             "bin_tokenizer": (binner or tokenizer).name,
         }
-        return Question(index, row.messages, row.answer, tokens, budget, meta)
-
-    def _unfit(self, index: int, tokens: int, budget: int, ctx: int, about: str) -> Unfit:
-        reason = f"{self._task_id} row {index} takes {about}{tokens} tokens and {budget} for the answer, ctx is {ctx}"
-        return Unfit(index, reason, tokens + budget)
+        return Question(index, row.messages, (row.answer,), tokens, budget, meta)
 
 
-class Builtin:
+class Builtin(BuiltinData):
     def __init__(self, task_id: str, task_version: str, n_needles: int) -> None:
-        self._key = (task_id, task_version, "builtin")
         self._n_needles = n_needles
-        self.revision = f"kleval {conversations.CONVERSATIONS_VERSION}"
+        version = conversations.CONVERSATIONS_VERSION
         words = (lexicon.NAMES, lexicon.PEOPLE, lexicon.THINGS, lexicon.PLACES, lexicon.ABSTRACTS, conversations.KINDS)
-        made_of = f"{conversations.CONVERSATIONS_VERSION}\0{SENTENCES_VERSION}\0{words}"
-        self.digest = hashlib.sha256(made_of.encode()).hexdigest()
+        super().__init__(task_id, task_version, f"kleval {version}", digest_of(version, SENTENCES_VERSION, words))
 
     def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
         text_chars, budget = self._size(tokenizer, ctx, seed)
-        index = 0
-        while True:
+        for index in count():
             yield self._question(index, tokenizer, ctx, seed, text_chars, budget)
-            index += 1
 
     def _conversation(self, ctx: int, seed: int, index: object, text_chars: int) -> conversations.Conversation:
-        return conversations.conversation(own_draws(*self._key, ctx, seed, index).rng, self._n_needles, text_chars)
+        return conversations.conversation(self._draws(ctx, seed, index).rng, self._n_needles, text_chars)
 
     def _size(self, tokenizer: Tokenizer, ctx: int, seed: int) -> tuple[int, int]:
         """How long texts are, in characters, and the generation budget."""
@@ -126,8 +104,7 @@ class Builtin:
         budget = max(budget, budget_for(tokenizer.count(made.reference)))
         filled = fill_by_characters(made.messages, made.fillers, tokenizer, ctx - budget)
         if isinstance(filled, int):
-            minimum = filled + budget
-            raise ContextTooSmall(f"{self._key[0]} (builtin) does not fit into ctx {ctx}: it needs {minimum}", minimum)
+            raise self._too_small(ctx, filled + budget)
         assert not isinstance(filled.prompt, str)
         meta = {
             "prefix": made.prefix,
@@ -137,4 +114,4 @@ class Builtin:
             "desired_msg_index": 2 * made.positions(filled.n_pieces)[made.wanted] + 1,
             "total_messages": len(filled.prompt),
         }
-        return Question(index, filled.prompt, made.reference, filled.tokens, budget, meta)
+        return Question(index, filled.prompt, (made.reference,), filled.tokens, budget, meta)

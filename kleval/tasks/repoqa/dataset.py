@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kleval.tasks import data, datafile
+from kleval.tasks.data import Source
 from kleval.tasks.languages import LANGUAGES
 from kleval.tasks.repoqa.context import dependency_order
 from kleval.tasks.repoqa.scoring import Candidate
@@ -61,21 +62,13 @@ class Repository:
         return tuple(Candidate(needle.name, needle.code) for needle in self.needles)
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where the data are. revision says "unrecognised" where the content is not a known one."""
-
-    path: Path
-    revision: str
-    sha256: str
-
-
 def find(task_id: str, data_dir: Path | None) -> Source:
-    """The data's file, packed or unpacked. UsageError naming the command that gets it when there is none."""
+    """The data's file, packed or unpacked; its revision says "unrecognised" where the content is not a known one. UsageError
+    naming the command that gets it when there is none."""
     status = data.need("repoqa", FILE, f"{task_id} (official)", data_dir)
     known = REVISION if status.sha256 == _UNPACKED_SHA256 else status.revision
     revision = known or f"unrecognised {status.path.name} sha256:{status.sha256}"
-    return Source(status.path, revision, status.sha256)
+    return Source((status.path,), revision, status.sha256)
 
 
 @lru_cache(maxsize=1)

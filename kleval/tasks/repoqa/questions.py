@@ -12,19 +12,21 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count as counting
 from pathlib import Path
 from typing import Any, Protocol
 
+from kleval.tasks import sized
 from kleval.tasks.base import as_prompt
-from kleval.tasks.draws import own_draws
 from kleval.tasks.fitting import budget_for
 from kleval.tasks.languages import COMMENT_PREFIX
 from kleval.tasks.repoqa import context, dataset, stdlib
 from kleval.tasks.repoqa.context import Context
 from kleval.tasks.repoqa.scoring import Candidate
-from kleval.types import ContextTooSmall, Prompt, Tokenizer, Unfit
+from kleval.tasks.sized import BuiltinData, OfficialData, Question
+from kleval.types import Prompt, Tokenizer, Unfit
 
 INSTRUCTION = (
     "Based on the function description and code context, please retrieve and repeat the exact described function from"
@@ -38,29 +40,8 @@ _CLOSE = 0.01
 _PROBE_CHARS = 40_000
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """tokens: of the rendered prompt. meta: JSON values."""
-
-    index: int
-    prompt: Prompt
-    code: str
-    tokens: int
-    budget: int
-    meta: dict[str, Any] = field(repr=False)
-
-
-class Edition(Protocol):
-    """revision, digest: of the data."""
-
-    revision: str
-    digest: str
-
-    def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
-        """In order, until the data end (official) or without end."""
-        ...
-
-    def candidates(self, meta: dict[str, Any]) -> Sequence[Candidate]:
+class Edition(sized.Edition, Protocol):
+    def candidates(self, meta: Mapping[str, Any]) -> Sequence[Candidate]:
         """What an answer to the question of that meta is compared with."""
         ...
 
@@ -157,14 +138,13 @@ def _meta(fitted: Fitted, position: float) -> dict[str, Any]:
     }
 
 
-class Official:
+class Official(OfficialData):
     """code_context_size: a fixed code budget, as the official script has it; None fills ctx."""
 
     def __init__(self, task_id: str, data_dir: Path | None, code_context_size: int | None) -> None:
         self._source = dataset.find(task_id, data_dir)
         self._size = code_context_size
-        self.revision = self._source.revision
-        self.digest = self._source.sha256
+        super().__init__(task_id, self._source.revision, self._source.sha256)
 
     def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
         index = 0
@@ -175,7 +155,7 @@ class Official:
                 yield self._question(index, repository, needle, position, tokenizer, count, ctx)
                 index += 1
 
-    def candidates(self, meta: dict[str, Any]) -> Sequence[Candidate]:
+    def candidates(self, meta: Mapping[str, Any]) -> Sequence[Candidate]:
         for repository in dataset.read(self._source):
             if (repository.language, repository.name) == (meta["language"], meta["repo"]):
                 return repository.candidates()
@@ -219,13 +199,12 @@ class Official:
             **_meta(fitted, position),
             "official_offset_defect": shifted,
         }
-        return Question(index, fitted.prompt, needle.code, fitted.tokens, OFFICIAL_BUDGET, meta)
+        return Question(index, fitted.prompt, (needle.code,), fitted.tokens, OFFICIAL_BUDGET, meta)
 
 
-class Builtin:
-    def __init__(self, task_id: str, version: str) -> None:
-        self._key = (task_id, version, "builtin")
-        self.revision, self.digest = stdlib.identity()
+class Builtin(BuiltinData):
+    def __init__(self, task_id: str, task_version: str) -> None:
+        super().__init__(task_id, task_version, *stdlib.identity())
         self._counted: dict[str, tuple[_LineCounts, float, list[tuple[int, stdlib.Function]]]] = {}
 
     def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
@@ -233,18 +212,15 @@ class Builtin:
         count, ratio, sizes = self._counts(tokenizer)
         pool = [function for size, function in sizes if size * _PART <= ctx]
         if len(pool) < NEEDLES:
-            minimum = sizes[NEEDLES - 1][0] * _PART
-            raise ContextTooSmall(f"{self._key[0]} (builtin) does not fit into ctx {ctx}: it needs {minimum}", minimum)
+            raise self._too_small(ctx, sizes[NEEDLES - 1][0] * _PART)
         budget = budget_for(max(tokenizer.count(function.code) for function in pool))
-        order = sorted(pool, key=lambda function: own_draws(*self._key, ctx, seed, function.name).seed)
-        index = 0
-        while True:
+        order = sorted(pool, key=lambda function: self._draws(ctx, seed, function.name).seed)
+        for index in counting():
             asked = order[index % len(order)]
-            rng = own_draws(*self._key, ctx, seed, index).rng
+            rng = self._draws(ctx, seed, index).rng
             yield self._question(index, asked, pool, corpus, rng, tokenizer, count, ratio, ctx, budget)
-            index += 1
 
-    def candidates(self, meta: dict[str, Any]) -> Sequence[Candidate]:
+    def candidates(self, meta: Mapping[str, Any]) -> Sequence[Candidate]:
         known = stdlib.corpus().by_name
         return [Candidate(name, known[name].code) for name in meta["candidates"]]
 
@@ -288,8 +264,7 @@ class Builtin:
 
         fitted = fit(make, asked.description, tokenizer, ctx - budget, ratio)
         if isinstance(fitted, int):
-            minimum = fitted + budget
-            raise ContextTooSmall(f"{self._key[0]} (builtin) does not fit into ctx {ctx}: it needs {minimum}", minimum)
+            raise self._too_small(ctx, fitted + budget)
         rivals = self._rivals(asked, fitted.context, pool, corpus, rng)
         meta = {
             "language": "python",
@@ -299,7 +274,7 @@ class Builtin:
             **_meta(fitted, position),
             "candidates": sorted([asked.name, *rivals]),
         }
-        return Question(index, fitted.prompt, asked.code, fitted.tokens, budget, meta)
+        return Question(index, fitted.prompt, (asked.code,), fitted.tokens, budget, meta)
 
     @staticmethod
     def _rivals(

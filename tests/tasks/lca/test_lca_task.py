@@ -12,24 +12,26 @@ from typing import Any
 import pytest
 
 from kleval.tasks.lca.dataset import COMMIT_FILE, LIBRARY_FILE
-from kleval.tasks.lca.task import BM25, SIMPLE, CommitTask, LcaTask, LibraryTask
+from kleval.tasks.lca.task import BM25, SIMPLE, CommitTask, LibraryTask
 from kleval.tasks.registry import expand, load_task
 from kleval.types import Completion, ContextTooSmall, Sample, Tokenizer, Unfit, UsageError
 
 TASKS = ("lca/lib", "lca/commit")
 
 
-def task(name: str, edition: str = "builtin", protocol: str | None = None, data_dir: Path | None = None) -> LcaTask:
+def task(
+    name: str, edition: str = "builtin", protocol: str | None = None, data_dir: Path | None = None
+) -> LibraryTask | CommitTask:
     loaded = load_task(name, edition, protocol, data_dir)
     assert isinstance(loaded, LibraryTask | CommitTask)
     return loaded
 
 
-def made(one: LcaTask, tokenizer: Tokenizer, ctx: int, n: int, seed: int = 0) -> list[Sample]:
+def made(one: LibraryTask | CommitTask, tokenizer: Tokenizer, ctx: int, n: int, seed: int = 0) -> list[Sample]:
     return [sample for sample in one.samples(tokenizer, ctx, n, seed) if isinstance(sample, Sample)]
 
 
-def score(one: LcaTask, sample: Sample, text: str) -> dict[str, float]:
+def score(one: LibraryTask | CommitTask, sample: Sample, text: str) -> dict[str, float]:
     return dict(one.score(sample, Completion(text, 0, 0)).metrics)  # type: ignore[attr-defined]
 
 

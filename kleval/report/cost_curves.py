@@ -1,0 +1,175 @@
+"""Curves and grids of a profile's measurements: against length, per model, beside the paper's where those can be compared with.
+
+The paper's times are overlaid on models of the published shape alone, its ratios on all: what its times were measured on is not
+stated. What is no measurement is drawn unlike one: estimates hollow, bounds and closed forms without markers, the paper grey.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any
+
+from kleval import text as words
+from kleval.report.figure import EMPTY, GREY, Cell, Figure, Grid, Look, Row, Series, lengths, logarithmic
+from kleval.report.paper_curves import LABEL, PaperFigure
+from kleval.report.score_curves import Looks
+from kleval.tables.costs import Ceiling, Measure
+from kleval.tables.ratios import Ratio
+
+Rows = Sequence[dict[str, Any]]  # of `cost_rows`
+Spell = Callable[[float], str]
+Show = Callable[[Measure], Cell]
+FAILED = "failed"
+
+
+def against_length(
+    title: str,
+    ctxs: Iterable[int],
+    series: Iterable[Series],
+    tick: Spell,
+    ceilings: Sequence[Ceiling] = (),
+    even: bool = False,
+    y: str = "",
+    doublings: bool = False,
+) -> Figure:
+    """Both axes logarithmic. even: with the line at 1, below which the baseline is ahead. title: of the axis of lengths."""
+    kept = tuple(one for one in series if one.x)
+    levels = [(1.0, "")] if even else []
+    levels += [(value, f"layers alone: {text}") for text, value in {c.text: c.value for c in ceilings}.items()]
+    values = [v for one in kept for v in (*one.y, *one.low, *one.high) if v is not None] + [
+        value for value, _ in levels
+    ]
+    return Figure(lengths(ctxs, title), logarithmic(y, values, tick, doublings=doublings), kept, tuple(levels))
+
+
+def curve(
+    model: str,
+    look: Look,
+    points: Iterable[tuple[int, float, Sequence[str]]],
+    style: str = "measured",
+    limits: Iterable[tuple[float, float]] = (),
+    name: str = "",
+    at: str = "at",
+) -> Series:
+    """points: (length, value, words on it)."""
+    found, between = list(points), list(limits)
+    notes = [(f"{name or model} {at} {words.format_length(ctx)}", *said) for ctx, _, said in found]
+    return Series(
+        model,
+        name or model,
+        look,
+        [ctx for ctx, _, _ in found],
+        [value for _, value, _ in found],
+        notes,
+        [low for low, _ in between],
+        [high for _, high in between],
+        style,
+    )
+
+
+def measured(found: Sequence[Measure], looks: Looks, factor: float, spell: Spell = words.seconds) -> list[Series]:
+    """One curve per model with the spread of its repeats. factor: of a value to what is shown."""
+    lines = []
+    for model, mine in by_model(found).items():
+        good = [m for m in mine if not m.failed]
+        points = [(m.ctx, m.value * factor, _words(m, factor, spell)) for m in good]
+        style = "estimate" if good and good[0].estimate else "measured"
+        spread = [(m.low * factor, m.high * factor) for m in good]
+        lines.append(curve(model, looks[model], points, style, spread))
+    return lines
+
+
+def _words(m: Measure, factor: float, spell: Spell) -> list[str]:
+    lines = [spell(m.value * factor)]
+    if m.repeats > 1:
+        lines[0] += f"  ({spell(m.low * factor)} – {spell(m.high * factor)}, {m.repeats} repeats)"
+    if m.kind == "decode":
+        lines.append(f"batch {m.batch:,}, step {milliseconds(m.of('step_ms_median'))}")
+    if m.kind == "prefill":
+        lines.append("sampled: estimate" if m.estimate else "run in full")
+    return lines
+
+
+def compared(name: str, look: Look, found: Sequence[Ratio], estimate: bool = False) -> Series:
+    """Ratios with their intervals; one of a single repeat has none."""
+    points = [(r.ctx, r.value, [times(r), *(["estimate"] if estimate else [])]) for r in found]
+    limits = [(r.value, r.value) if math.isnan(r.low) else (r.low, r.high) for r in found]
+    return curve(name, look, points, "estimate" if estimate else "measured", limits)
+
+
+def times(r: Ratio) -> str:
+    return words.times(r.value) + ("" if r.n < 2 else f"  (95 %: {words.times(r.low)} – {words.times(r.high)})")
+
+
+def allowed(
+    model: str, look: Look, pairs: Iterable[tuple[int, float]], what: str, spell: Spell, name: str = ""
+) -> Series:
+    """What operations, bytes or a bound allow."""
+    return curve(model, look, [(c, v, [f"{what}: {spell(v)}"]) for c, v in pairs], "allowed", name=name)
+
+
+def printed(
+    curves: Mapping[str, Mapping[int, float]],
+    figure: PaperFigure,
+    ctxs: Iterable[int],
+    factor: float,
+    spell: Spell,
+    looks: Looks,
+) -> list[Series]:
+    """The paper's curves over the lengths that were measured here."""
+    low, high = min(found := list(ctxs), default=0), max(found, default=0)
+    lines = []
+    for name, values in curves.items():
+        where = f"{figure.figure}, {LABEL}"
+        inside = [
+            (c, v * factor, [spell(v * factor), where, figure.note]) for c, v in values.items() if low <= c <= high
+        ]
+        look = looks.get(name, Look(GREY, "circle", "dash"))
+        lines.append(curve(f"paper {name}", look, inside, "paper", name=f"{name}: {LABEL} ({figure.figure})"))
+    return lines
+
+
+def by_model(found: Iterable[Measure]) -> dict[str, list[Measure]]:
+    groups: dict[str, list[Measure]] = {}
+    for m in found:
+        groups.setdefault(m.model, []).append(m)
+    return groups
+
+
+def grid(corner: str, ctxs: Sequence[int], rows: Iterable[tuple[str, Mapping[int, Cell], str]]) -> Grid:
+    """rows: (label, cells by length, note)."""
+    shown = [Row(label, tuple(cells.get(ctx, EMPTY) for ctx in ctxs), note) for label, cells, note in rows]
+    return Grid((corner, *(words.format_length(ctx) for ctx in ctxs)), tuple(shown))
+
+
+def measured_grid(
+    corner: str,
+    found: Sequence[Measure],
+    show: Show,
+    key: Callable[[Measure], Hashable] = lambda m: m.model,
+    label: Callable[[Measure], str] = lambda m: m.model,
+    note: Callable[[Measure], str] = lambda m: "",
+) -> Grid:
+    """A row per key, a column per length."""
+    groups: dict[Hashable, list[Measure]] = {}
+    for m in found:
+        groups.setdefault(key(m), []).append(m)
+    rows = [(label(mine[0]), {m.ctx: cell(m, show) for m in mine}, note(mine[0])) for mine in groups.values()]
+    return grid(corner, sorted({m.ctx for m in found}), rows)
+
+
+def cell(m: Measure, show: Show) -> Cell:
+    return Cell(FAILED, kind=FAILED, title=m.failure) if m.failed else show(m)
+
+
+def subs(*texts: str) -> tuple[str, ...]:
+    return tuple(text for text in texts if text)
+
+
+def spread(m: Measure) -> str:
+    return "" if m.spread is None else f"± {50 * m.spread:.0f} %"
+
+
+def milliseconds(value: float | None) -> str:
+    return words.seconds(None if value is None else value / 1000)

@@ -1,0 +1,138 @@
+"""Served models as their callers see them: time to first token, time per token and throughput, a curve per concurrency.
+
+Several rounds stand behind every number: the median is shown. Where rounds failed, the cell says how many; they are in no number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from statistics import median
+
+from kleval import text as words
+from kleval.report.cost_curves import Rows, against_length, cell, curve, grid, milliseconds, subs
+from kleval.report.figure import Cell, Figure, Grid, looks_of
+from kleval.report.sections import Card, Section, whole
+from kleval.tables import cost_rows
+from kleval.tables.costs import Measure, Profile
+from kleval.text import plural
+
+Show = Callable[[Measure], Cell]
+
+
+def served_section(profile: Profile, rows: Rows) -> Section | None:
+    if not profile.of("served"):
+        return None
+    csv = cost_rows.part(rows, "served")
+    cards = [
+        Card(
+            f"served-{quantity}",
+            title,
+            text,
+            figures=(served_figure(profile, quantity),),
+            grid=served_grid(profile, show),
+            csv=csv,
+        )
+        for quantity, (title, _, text, show) in QUANTITIES.items()
+    ]
+    lead = (
+        "Requests are submitted together in rounds, each with a prompt that was never sent before. Both axes are logarithmic. What a "
+        "caller cannot know, such as the machine's bound, is not here."
+    )
+    title = "A served model, as its callers see it"
+    return Section("served", title, "Served", lead, whole(cards), methods=("served",))
+
+
+def served_figure(profile: Profile, quantity: str) -> Figure:
+    """One quantity against prompt length; whiskers are the smallest and the largest round."""
+    _, name, _, _ = QUANTITIES[quantity]
+    rate = quantity == "throughput"
+    factor, spell = (1.0, _rate) if rate else (1e-3, words.seconds)
+    looks, lines = looks_of(profile.protocols("served")), []
+    for protocol, look in looks.items():
+        points, limits = [], []
+        for m in profile.of("served", protocol):
+            if m.of(name):
+                values = [factor * float(p.values.get(name) or 0) for p in m.good]
+                low, high = min(values), max(values)
+                said = [spell(median(values)), *([f"{spell(low)} to {spell(high)}"] if len(values) > 1 else [])]
+                points.append((m.ctx, median(values), said))
+                limits.append((low, high))
+        lines.append(curve(protocol, look, points, limits=limits, name=together(protocol)))
+    tick = words.rate_tick if rate else words.seconds_tick
+    return against_length("prompt, tokens", profile.ctxs("served"), lines, tick)
+
+
+def served_grid(profile: Profile, show: Show) -> Grid:
+    """A row per concurrency, a column per length."""
+    rows = [
+        (together(protocol), {m.ctx: _cell(m, show) for m in profile.of("served", protocol)}, "")
+        for protocol in profile.protocols("served")
+    ]
+    return grid("Requests", profile.ctxs("served"), rows)
+
+
+def together(protocol: str) -> str:
+    """`1 request`, `8 requests together`."""
+    n = int(protocol.removeprefix("concurrency-"))
+    return "1 request" if n == 1 else f"{n} requests together"
+
+
+def _cell(m: Measure, show: Show) -> Cell:
+    shown = cell(m, show)
+    if m.failed or not m.bad:
+        return shown
+    return replace(shown, warnings=(f"{plural(len(m.bad), 'round')} failed",))
+
+
+def _ttft(m: Measure) -> Cell:
+    last = f"last {milliseconds(m.of('ttft_ms_max'))}" if m.batch > 1 else ""
+    prompt, cached = m.of("prompt_tokens"), m.total("cached_tokens") or 0
+    counted = f"prompt {prompt:,.0f}" if prompt is not None and round(prompt) != m.ctx else ""
+    warm = m.of("warmup_ttft_ms")
+    title = f"{plural(m.repeats, 'round')}, prompt of {prompt:,.0f} tokens" if prompt is not None else ""
+    title += f"; warming up {milliseconds(warm)}" if warm else ""
+    more = subs(last, counted, f"{cached:,.0f} cached" if cached else "")
+    return Cell(milliseconds(m.of("ttft_ms")), more, title=title)
+
+
+def _tpot(m: Measure) -> Cell:
+    between = {"p50": "itl_ms_median", "p90": "itl_ms_p90", "p99": "itl_ms_p99"}
+    several = m.of("tokens_per_arrival") or 1.0
+    at_a_time = f"{several:.1f} tokens at a time" if several > 1.05 else ""
+    title = f"{plural(m.repeats, 'round')}, {milliseconds(m.low)} to {milliseconds(m.high)}"
+    more = subs(*(f"{label} {milliseconds(m.of(name))}" for label, name in between.items()), at_a_time)
+    return Cell(milliseconds(m.of("tpot_ms")), more, "estimate" if m.estimate else "", title)
+
+
+def _throughput(m: Measure) -> Cell:
+    prompts = words.rate(m.of("prompt_tokens_per_second"), "tok/s")
+    more = (f"end to end {milliseconds(m.of('e2e_ms'))}", f"prompts {prompts}")
+    return Cell(_rate(m.of("output_tokens_per_second")), more)
+
+
+def _rate(value: float | None) -> str:
+    return words.rate(value, "tok/s")
+
+
+QUANTITIES: dict[str, tuple[str, str, str, Show]] = {
+    "ttft": (
+        "Time to first token",
+        "ttft_ms",
+        "Submitted until the first content token is there, median over the requests of a round.",
+        _ttft,
+    ),
+    "tpot": (
+        "Time per output token",
+        "tpot_ms",
+        "From the first token to the last, over the tokens after the first, as the server counts them. Below: the times between "
+        "tokens, pooled over the requests of a round.",
+        _tpot,
+    ),
+    "throughput": (
+        "Output throughput",
+        "output_tokens_per_second",
+        "All output tokens of a round over the time from its first submission to its last token; prefill is in it.",
+        _throughput,
+    ),
+}
