@@ -18,7 +18,7 @@ _BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b)?", re.IGNORECASE | 
 
 # What of a command line is not kept: user, password, query and fragment of an address, and engine arguments like hf_token=….
 _ADDRESS = re.compile(r"(https?://)(?:[^/?#]*@)?([^?#]*).*", re.IGNORECASE | re.DOTALL)
-_SETTING = re.compile(r"((?:--engine-arg=)?)\s*(-*\w[\w-]*)\s*=.+", re.DOTALL)
+_SETTING = re.compile(r"((?:--(?:engine-arg|request-field)=)?)\s*(-*\w[\w-]*)\s*=.+", re.DOTALL)
 
 
 def option(*names: str, envvar: str | None = None, **kwargs: Any) -> Callable[[F], F]:
@@ -53,7 +53,9 @@ model = option(
     help="Models, comma-separated: NAME[@SIZE] or a directory of weights.",
 )
 edition = option("--edition", default="builtin", help="Where a task's data come from: builtin or official.")
-protocol = option("--protocol", metavar="NAME", help="Prompt and scoring, where a task has several.")
+protocol = option(
+    "--protocol", metavar="NAME", help="Prompt and scoring, where a task has several; several names by commas."
+)
 seed = option("--seed", type=int, default=42, help="Seed of the samples and of sampling.")
 limit = option("--limit", type=click.IntRange(min=1), metavar="N", help="Samples per task and length.  [default: 10]")
 tokenizer = option(
@@ -104,6 +106,22 @@ api_key_env = option(
     metavar="NAME",
     help="The variable that holds the server's key; the key itself is written nowhere.",
 )
+served_name = option(
+    "--served-name",
+    metavar="NAME",
+    help="What the server calls the model in its answers or its list, where that is not --model (a gateway's alias).",
+)
+request_fields = option(
+    "--request-field",
+    "request_fields",
+    multiple=True,
+    callback=lambda context, parameter, values: pairs(values, "a field of a request", "-"),
+    metavar="KEY=VALUE",
+    help="Put into every request to the server, as often as needed; VALUE is JSON or text.",
+)
+without_fields = option(
+    "--without-field", "without_fields", multiple=True, metavar="KEY", help="Left out of every request to the server."
+)
 request_timeout = option(
     "--request-timeout",
     type=click.FloatRange(min=0, min_open=True),
@@ -146,14 +164,14 @@ def go_offline() -> None:
     os.environ.update({"KLEVAL_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"})
 
 
-def pairs(values: Sequence[str]) -> dict[str, str]:
-    """`key=value` texts as a mapping. UsageError for anything else."""
+def pairs(values: Sequence[str], what: str = "an engine argument", dash: str = "_") -> dict[str, str]:
+    """`key=value` texts as a mapping, dashes of the keys replaced. UsageError for anything else."""
     found = {}
     for text in values:
         key, equals, value = text.partition("=")
         if not (key and equals):
-            raise UsageError(f"'{text}' is not an engine argument: write KEY=VALUE")
-        found[key.strip().replace("-", "_")] = value
+            raise UsageError(f"'{text}' is not {what}: write KEY=VALUE")
+        found[key.strip().replace("-", dash)] = value
     return found
 
 

@@ -25,6 +25,7 @@ DEFAULT_LIMIT = 10
 ENGINE_SETTINGS = (
     *("device", "dtype", "batch", "memory_budget", "share_prefixes", "trust_remote_code", "engine_args", "tp"),
     *("max_model_len", "api", "api_key_env", "concurrency", "request_timeout", "timeout", "tokenizer", "hardware"),
+    *("served_name", "request_fields", "without_fields"),
 )
 
 
@@ -67,6 +68,9 @@ ENGINE_SETTINGS = (
 @options.base_url
 @options.api
 @options.api_key_env
+@options.served_name
+@options.request_fields
+@options.without_fields
 @options.hardware
 @options.option(
     "--concurrency",

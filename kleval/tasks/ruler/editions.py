@@ -21,7 +21,7 @@ from kleval.tasks.ruler.builtin import Guess, Source
 from kleval.tasks.ruler.niah import Niah
 from kleval.tasks.ruler.official import DoesNotFit, Drafter, Fitted, Measure
 from kleval.tasks.ruler.qa import DocumentQa
-from kleval.tasks.ruler.spec import ANY_PLACE, LM_EVAL, PROTOCOL, VERSION, Spec
+from kleval.tasks.ruler.spec import ANY_PLACE, IN_PROMPT, LM_EVAL, PROTOCOL, VERSION, Spec
 from kleval.tasks.ruler.words import WONDERWORDS_VERSION, pairs, words_digest
 from kleval.types import UsageError
 
@@ -242,11 +242,13 @@ _TOKENS_PER_ARTICLE = 64
 def protocols(spec: Spec, edition: str) -> tuple[str, ...]:
     """What `--protocol` can name, the default first."""
     if edition != "official":
-        return (PROTOCOL,)
-    return (PROTOCOL, LM_EVAL, *((ANY_PLACE,) if spec.kind == "qa" else ()))
+        return (PROTOCOL, IN_PROMPT)
+    return (PROTOCOL, LM_EVAL, IN_PROMPT, *((ANY_PLACE,) if spec.kind == "qa" else ()))
 
 
+_AT_THE_END = "answer prefix: at the end of the user's message, for endpoints that cannot be made to continue an answer"
 _DEVIATIONS_BY_PROTOCOL = {
+    IN_PROMPT: (_AT_THE_END,),
     ANY_PLACE: ("documents: shuffled afresh for each question, so that the answer lies anywhere",),
     LM_EVAL: (
         "data: as lm-eval's default seeds give them to a task that is run alone; essays from the pinned file",
@@ -305,7 +307,8 @@ def deviations(spec: Spec, edition: str, protocol: str) -> tuple[str, ...]:
     """From what the official scripts do."""
     if edition == "official":
         return _DEVIATIONS_BY_PROTOCOL.get(protocol, ())
-    return _DEVIATIONS + _DEVIATIONS_BY_KIND.get(_kind(spec), ())
+    own = (_AT_THE_END,) if protocol == IN_PROMPT else ()
+    return _DEVIATIONS + _DEVIATIONS_BY_KIND.get(_kind(spec), ()) + own
 
 
 def edition_of(spec: Spec, edition: str, protocol: str, data_dir: Path | None) -> Edition:

@@ -19,10 +19,10 @@ from kleval.tasks.ruler import card
 from kleval.tasks.ruler.editions import Edition, deviations, does_fit, edition_of, protocols
 from kleval.tasks.ruler.official import DoesNotFit, Fitted
 from kleval.tasks.ruler.scoring import METRICS, postprocess, string_match_all
-from kleval.tasks.ruler.spec import LM_EVAL, PROTOCOL, SPECS, VERSION, Draft, Spec
+from kleval.tasks.ruler.spec import IN_PROMPT, LM_EVAL, PROTOCOL, SPECS, VERSION, Draft, Spec
 from kleval.tasks.sized import OfData
 from kleval.tokenization import count_given
-from kleval.types import Completion, ContextTooSmall, Sample, Score, Tokenizer, UsageError
+from kleval.types import Completion, ContextTooSmall, Prompt, Sample, Score, Tokenizer, UsageError
 
 _LONGEST_TRIED = 1 << 21
 _SAMPLES_TRIED = 8
@@ -30,6 +30,8 @@ _SAMPLES_TRIED = 8
 
 class RulerTask(OneCall, OfData[Edition]):
     """One of the 13 tasks in one edition."""
+
+    without_prefix = IN_PROMPT
 
     def __init__(self, spec: Spec, edition: str, protocol: str | None, data_dir: Path | None) -> None:
         self.spec = spec
@@ -88,7 +90,7 @@ class RulerTask(OneCall, OfData[Edition]):
 
     def _stream(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[tuple[Fitted, int]]:
         def measure(draft: Draft) -> int:
-            prompt, prefix = as_prompt(tokenizer, draft.input), self._prefix(tokenizer, draft)
+            prompt, prefix = self._asked(tokenizer, draft)
             if self.edition == "official":  # the scripts count without special tokens
                 return count_given(tokenizer, prompt, prefix)
             return tokenizer.count(tokenizer.render(prompt, prefix))
@@ -97,23 +99,26 @@ class RulerTask(OneCall, OfData[Edition]):
 
     def _sample(self, tokenizer: Tokenizer, ctx: int, seed: int, index: int, fitted: Fitted, budget: int) -> Sample:
         draft = fitted.draft
+        prompt, prefix = self._asked(tokenizer, draft)
         return Sample(
             id=f"{self.id}@{self.edition}-{self.version}{self._variant}/{ctx}/s{seed}/i{index}",
             task=self.id,
             ctx=ctx,
             index=index,
-            prompt=as_prompt(tokenizer, draft.input),
+            prompt=prompt,
             references=draft.answers,
             max_new_tokens=budget,
             prompt_tokens=fitted.tokens,
-            answer_prefix=self._prefix(tokenizer, draft),
+            answer_prefix=prefix,
             meta=draft.meta,
         )
 
-    def _prefix(self, tokenizer: Tokenizer, draft: Draft) -> str:
-        """lm-eval joins question and prefix by a blank or empty line, but not across an assistant header."""
+    def _asked(self, tokenizer: Tokenizer, draft: Draft) -> tuple[Prompt, str]:
+        """Prompt and answer prefix. lm-eval joins the two by a blank or empty line, but not across an assistant header."""
+        if self.protocol == IN_PROMPT:
+            return as_prompt(tokenizer, draft.input + draft.prefix), ""
         chat = self.protocol == LM_EVAL and tokenizer.chat_template_digest
-        return draft.prefix.lstrip() if chat else draft.prefix
+        return as_prompt(tokenizer, draft.input), draft.prefix.lstrip() if chat else draft.prefix
 
     def _too_small(
         self, tokenizer: Tokenizer, ctx: int, n: int, seed: int, needed_tokens: int | None
