@@ -7,7 +7,8 @@
     failure, failure_message, finished                      empty where nothing failed
 
 of answers: task, index, edition, metric, metrics (all, as a dict), prompt_tokens, output_tokens, seconds, finish_reason,
-text (the last one generated), extracted, references, cut, empty, looped, completed (`kleval.tables.answers`), prompt_hash;
+text (the last one generated), extracted, references, cut, empty, looped, reasoning_cut, completed (see
+`kleval.tables.answers`), prompt_hash;
 of measurements: batch, estimate, backend, dtype, device, `measured.NAME` and `closed_form.NAME` for everything that a point holds.
 """
 
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from kleval.store import Point, Row, RunStore
 from kleval.tables import cost_rows, leaderboard
-from kleval.tables.answers import condition
+from kleval.tables.answers import BROKEN, condition
 from kleval.tables.costs import METRIC, UNITS, read_profile
 from kleval.types import UsageError
 
@@ -31,7 +32,7 @@ COMMON = ("run", "record", "kind", "model", "ctx", "protocol", "repeat", "id", "
 ENDS = ("failure", "failure_message", "finished")
 ANSWER = (
     *("task", "index", "edition", "metric", "metrics", "prompt_tokens", "output_tokens", "seconds", "finish_reason"),
-    *("text", "extracted", "references", "cut", "empty", "looped", "completed", "prompt_hash"),
+    *("text", "extracted", "references", *BROKEN, "completed", "prompt_hash"),
 )
 MEASUREMENT = ("batch", "estimate", "backend", "dtype", "device")
 
@@ -106,8 +107,8 @@ def _answer(run: str, row: Row) -> dict[str, Any]:
     return {
         **{name: getattr(row, name) for name in (*COMMON, *ENDS, *ANSWER) if name in Row.__dataclass_fields__},
         **{name: last.get(name) for name in ("output_tokens", "finish_reason", "text")},
-        **{name: getattr(found, name) for name in ("cut", "empty", "looped")},
-        "completed": not row.failed and not found.broken,
+        **{name: name in found for name in BROKEN},
+        "completed": not row.failed and not found.intersection(BROKEN),
         **_head(run, row, "answer", row.score, "score"),
         "kind": "answer",
     }
