@@ -254,8 +254,8 @@ class Backend(Protocol):
     """Something that answers requests.
 
     model: the name that is printed (`kimi-linear@nano`). max_ctx: the longest prompt + output it takes, None if unbounded.
-    One more method may be there: `renders(request) -> bool`, whether the prompt's last words are known here (a chat endpoint has a
-    template of its own).
+    Two more may be there: the method `renders(request) -> bool`, whether the prompt's last words are known here (a chat endpoint has
+    a template of its own), and `continues_answers`, whether it goes on from an answer prefix.
     """
 
     name: str

@@ -10,27 +10,28 @@ streams), server_answers (what counts as an answer), server_errors, server_pace 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kleval.backends.server_address import Server, parse_address
 from kleval.backends.server_answers import Expected, generated, likelihood, tolerated_share
 from kleval.backends.server_asking import Asker, in_background
 from kleval.backends.server_counts import PromptCounts
+from kleval.backends.server_errors import refused_field
 from kleval.backends.server_opening import Served, choose_dialect, look
 from kleval.backends.server_pace import Pace
 from kleval.backends.server_timing import ServerTiming
 from kleval.backends.server_tokenizer import RemoteTokenizer, compare, counts_only, find_tokenizer
 from kleval.backends.server_wire import (
     CONTINUES_ANSWERS,
+    OPTIONAL,
     Answer,
     Dialect,
     chat_messages,
-    encode_body,
     generation_body,
     likelihood_body,
 )
-from kleval.backends.spec import BackendSpec
+from kleval.backends.spec import BackendSpec, without_secrets
 from kleval.tokenization import ModelTokenizer, encode_pair, split_begin
 from kleval.types import Completion, Failure, Outcome, Request, TimedRequest, Tokenizer, Trace, UsageError
 
@@ -43,7 +44,7 @@ def open_openai(spec: BackendSpec) -> OpenAIBackend:
     if spec.base_url is None:
         raise UsageError("--backend openai needs the server's address: add --base-url, like http://localhost:8000/v1")
     spec.own_arguments("openai")
-    server, served = look(parse_address(spec.base_url, spec.api_key_env), spec.model)
+    server, served = look(parse_address(spec.base_url, spec.api_key_env), spec.model, spec.served_name)
     names = [spec.model, *([served.root] if served.root else [])]
     tokenizer = find_tokenizer(spec.tokenizer, names, server, spec.model, spec.api == "chat")
     of_model = isinstance(tokenizer, ModelTokenizer | RemoteTokenizer)
@@ -52,7 +53,7 @@ def open_openai(spec: BackendSpec) -> OpenAIBackend:
         compared = compare(tokenizer, server, spec.model)
         ids = tokenizer.encode("Hello world")
     has_template = isinstance(tokenizer, ModelTokenizer) or bool(tokenizer.chat_template_digest)
-    dialect, answers_as = choose_dialect(server, served, spec.api, ids, has_template, spec.request_timeout)
+    dialect, answers_as = choose_dialect(server, served, spec, ids, has_template)
     facts = {
         "software": served.software,
         "version": served.version,
@@ -61,6 +62,12 @@ def open_openai(spec: BackendSpec) -> OpenAIBackend:
         "server_tokenizer": compared,
         "tokenizer_counts_only": not of_model and counts_only(spec.tokenizer),
     }
+    given: dict[str, Any] = {
+        "served_name": spec.served_name,
+        "request_fields": without_secrets(spec.request_fields),
+        "without_fields": list(spec.without_fields),
+    }
+    facts |= {name: value for name, value in given.items() if value}
     return OpenAIBackend(spec, server, served, tokenizer, dialect, facts)
 
 
@@ -99,6 +106,7 @@ class OpenAIBackend:
         self._asker = Asker(server, self._pace, spec.request_timeout)
         self._tolerated = tolerated_share(tokenizer)
         self._counts = PromptCounts()
+        self._refused: list[str] = []  # fields of requests
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -125,6 +133,11 @@ class OpenAIBackend:
     def timed(self, requests: Sequence[TimedRequest]) -> list[Trace]:
         """UsageError when the key is refused, or the server streams nothing that can be counted."""
         return self._timing().timed(requests)
+
+    @property
+    def continues_answers(self) -> bool:
+        """Whether a prompt of text can have an answer prefix."""
+        return self._dialect.prompts != "messages" or self._dialect.software in CONTINUES_ANSWERS
 
     def renders(self, request: Request) -> bool:
         """Whether the prompt is written here and not by the server's chat template."""
@@ -209,29 +222,40 @@ class OpenAIBackend:
         return self._dialect.prompts == "ids" and not self._dialect.is_chat(request)
 
     async def _answer(self, client: Any, job: _Job) -> Outcome:
-        request, dialect = job.request, self._dialect
+        request = job.request
         exact = self._sends_ids(request)
         expected = Expected(
-            self._server, dialect, len(job.ids), exact, self._tolerated, self._served.accepts,
+            self._server, self._dialect, len(job.ids), exact, self._tolerated, self._served.accepts,
             self.tokenizer.decode if isinstance(self.tokenizer, ModelTokenizer) else None, self._counts,
         )  # fmt: skip
         scoring = request.kind == "loglikelihood"
-        body = (
-            likelihood_body(dialect, self._prompt(job))
-            if scoring
-            else generation_body(dialect, request, self._prompt(job))
-        )
-        answer, seconds = await self._asker.ask(
-            client, dialect.path(request), encode_body(body), dialect.streams(request)
-        )
-        if isinstance(answer, Failure):
-            return answer
+        while True:
+            dialect = self._dialect
+            body = (
+                likelihood_body(dialect, self._prompt(job))
+                if scoring
+                else generation_body(dialect, request, self._prompt(job))
+            )
+            answer, seconds = await self._asker.ask(
+                client, dialect.path(request), dialect.encode(body), dialect.streams(request)
+            )
+            if not isinstance(answer, Failure):
+                break
+            refused = refused_field(answer, [name for name in OPTIONAL if name in body and name not in dialect.without])
+            if refused is None:
+                return answer
+            self._refused.append(refused)
+            self._dialect = replace(self._dialect, without=(*self._dialect.without, refused))
         outcome: Outcome
         if scoring:
             outcome = likelihood(answer, request, job.ids, job.continuation, expected, seconds)
         else:
             outcome = generated(answer, request, expected, seconds)
         self._count(answer)
+        left = sorted(name for name in set(self._refused) if name in body)
+        if left and isinstance(outcome, Completion):
+            note = f"sent without {', '.join(left)}, which the server refuses"
+            outcome = replace(outcome, notes=(*outcome.notes, note))
         return outcome
 
     def _prompt(self, job: _Job) -> Any:

@@ -62,6 +62,7 @@ _FINISHES: dict[FinishKind, tuple[str, ...]] = {
         *("malformed_function_call", "user_cancel", "preempted"),
     ),
 }
+NEIGHBOURS = 32  # tokens before a continuation that show where it begins
 COUNTED_BESIDES = 1  # of servers that count the end though it came after the last token asked for
 
 
@@ -112,7 +113,7 @@ def generated(answer: Answer, request: Request, expected: Expected, seconds: flo
         text if cut is None else text[:cut],
         n_prompt or expected.n_prompt,
         n_new,
-        reason,
+        reason if cut is None else "stop",
         ids,
         seconds=seconds,
         notes=(remark,) if isinstance(remark, str) else (),
@@ -158,8 +159,12 @@ def likelihood(
     if begins not in ((0,) if expected.exact else (-1, 0, 1)):
         return Failure("server", f"the server counted {counted} prompt tokens where {n_sent} were sent")
     assert answer.choice is not None
-    scored = _prompt_logprobs(answer.choice, continuation, begins + len(ids)) or _echoed(
-        answer.choice, None if expected.exact else request.continuation, begins + len(ids), len(continuation)
+    near = ids[-NEIGHBOURS:] if expected.decode is not None else ()
+    before = expected.decode(near) if expected.decode is not None else ""
+    spelled = None if expected.exact else (len(near), before, request.continuation)
+    first = begins + len(ids)
+    scored = _prompt_logprobs(answer.choice, continuation, first) or _echoed(
+        answer.choice, spelled, first, len(continuation)
     )
     if scored is None:
         return Failure(
@@ -259,15 +264,21 @@ def _prompt_logprobs(choice: Any, continuation: Sequence[int], first: int) -> tu
         return None
 
 
-def _echoed(choice: Any, text: str | None, first: int, n: int) -> tuple[float, bool] | None:
-    """The older form: log-probabilities of the prompt, echoed. text: what the n tokens must spell, None when they are known."""
+def _echoed(choice: Any, spelled: tuple[int, str, str] | None, first: int, n: int) -> tuple[float, bool] | None:
+    """The older form: log-probabilities of the prompt, echoed. spelled: the number of some tokens before, what they must spell, and
+    what the n must; None when they are known. Where the server writes nothing readable for any of the n, those before them must be
+    the prompt's last."""
     logprobs = choice.get("logprobs")
     try:
         values = logprobs["token_logprobs"][first : first + n]
         if len(values) != n or any(not isinstance(value, int | float) for value in values):
             return None
-        if text is not None and not spells(logprobs["tokens"][first : first + n], text):
-            return None
+        if spelled is not None:
+            tokens, (near, before, text) = logprobs["tokens"], spelled
+            hidden = not any(token.strip("\ufffd ") for token in tokens[first : first + n])
+            known = hidden and before and spells(tokens[max(0, first - near) : first], before)
+            if not (known or spells(tokens[first : first + n], text)):
+                return None
         best = [max(table.values()) for table in logprobs["top_logprobs"][first : first + n]]
     except (KeyError, TypeError, AttributeError, ValueError):
         return None

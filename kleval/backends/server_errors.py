@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -85,6 +85,13 @@ def too_long(said: str, code: str = "") -> bool:
         _LONG_THING.search(text) and _BEYOND.search(text) and _LENGTH.search(text) and not _OTHER_FIELD.search(text)
         for text in (said, code)
     )
+
+
+def refused_field(failure: Failure, names: Iterable[str]) -> str | None:
+    """The one of these fields of a request that an error is about, None where it names none."""
+    if failure.kind != "bad_request":
+        return None
+    return next((name for name in names if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", failure.message)), None)
 
 
 def failure_in_stream(server: Server, error: Any) -> Failure:

@@ -7,6 +7,7 @@ fail each request (no server, no such model, a wrong key, a server that counts n
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,11 +24,11 @@ from kleval.backends.server_wire import (
     EventReader,
     Prompts,
     Software,
-    encode_body,
     read_object,
     repeat_all_before,
     stream_options,
 )
+from kleval.backends.spec import BackendSpec
 from kleval.types import UsageError
 
 LOOK_SECONDS = 15.0
@@ -59,8 +60,9 @@ def _same(name: str, known: str) -> bool:
     return name.startswith(known) and _DATED.fullmatch(name[len(known) :]) is not None
 
 
-def look(server: Server, model: str) -> tuple[Server, Served]:
-    """Who answers and whether it serves the model. The server may come back with /v1 added to its address.
+def look(server: Server, model: str, called: str | None = None) -> tuple[Server, Served]:
+    """Who answers and whether it serves the model, which may be `called` something else in its list and its answers. The server may
+    come back with /v1 added to its address.
 
     UsageError: unreachable, refused, or the model is not among those that it lists.
     """
@@ -81,13 +83,14 @@ def look(server: Server, model: str) -> tuple[Server, Served]:
         if 300 <= response.status < 400:
             raise UsageError(f"{server.url} sends on to another address: give that as --base-url")
         entries = _entries(response)
-        served = _served(server, model, entries) if entries else Served(model)
+        served = _served(server, model, called, entries) if entries else Served(model)
         version = None
         if served.software == "vllm":
             with suppress(httpx2.HTTPError, ValueError, AttributeError):
                 told = fetch(client, "GET", server.root + "/version", LOOK_SECONDS).json().get("version")
                 version = server.hide(told) if isinstance(told, str) else None
-    return server, replace(served, version=version)
+    names = served.names | {model} | ({called} if called else set())
+    return server, replace(served, version=version, names=frozenset(names))
 
 
 def _entries(response: Reply) -> list[Mapping[str, Any]]:
@@ -96,23 +99,28 @@ def _entries(response: Reply) -> list[Mapping[str, Any]]:
         data = response.json().get("data") if response.status == 200 else None
     except (ValueError, AttributeError):
         return []
-    return [e for e in data if isinstance(e, dict) and isinstance(e.get("id"), str)] if isinstance(data, list) else []
+    return (
+        [e for e in data if isinstance(e, dict) and isinstance(e.get("id"), str) and e["id"]]
+        if isinstance(data, list)
+        else []
+    )
 
 
-def _served(server: Server, model: str, entries: Sequence[Mapping[str, Any]]) -> Served:
-    found = next((e for e in entries if e["id"] == model or model in _aliases(e)), None)
-    if found is None:
+def _served(server: Server, model: str, called: str | None, entries: Sequence[Mapping[str, Any]]) -> Served:
+    listed = [(name, e) for name in (model, called) if name for e in entries if e["id"] == name or name in _aliases(e)]
+    if not listed:
         names = [e["id"] for e in entries]
         near = difflib.get_close_matches(model, names, 5, 0.4)
         shown = near or names[:8]
         more = f" and {len(names) - len(shown)} others" if len(names) > len(shown) else ""
         said = server.without_secrets(" ".join(", ".join(shown).split()))[:500]
         raise UsageError(f"{server.url} does not serve {model}: --model is one of {said}{more}")
+    name, found = listed[0]
     root = server.without_secrets(found["root"]) if isinstance(found.get("root"), str) else None
     same = [e["id"] for e in entries if root is not None and e.get("root") == found["root"]]
     own = frozenset([found["id"], *same, *_aliases(found), *([root] if root else [])])
     software = _OWNERS.get(str(found.get("owned_by")), "other")
-    return Served(model, software, None, root, _limit(found), own)
+    return Served(name, software, None, root, _limit(found), own)
 
 
 def _aliases(entry: Mapping[str, Any]) -> list[str]:
@@ -130,21 +138,23 @@ def _limit(entry: Mapping[str, Any]) -> int | None:
 
 
 def choose_dialect(
-    server: Server, served: Served, api: str, ids: Sequence[int] | None, has_template: bool, seconds: float
+    server: Server, served: Served, spec: BackendSpec, ids: Sequence[int] | None, has_template: bool
 ) -> tuple[Dialect, str]:
     """How prompts are sent, and the name that the model answers under. ids: some tokens of the model, None when unknown.
 
-    api: `completions` and `chat` are as the user said; `auto` takes the first that answers of ids, text and chat.
+    spec.api: `completions` and `chat` are as the user said; `auto` takes the first that answers of ids, text and chat.
     has_template: whether messages can be rendered here; else they go to the chat endpoint, if the user allows it.
     UsageError when no way gives an answer with its tokens counted.
     """
+    api, seconds = spec.api, spec.request_timeout
+    fields = {name: _json(text) for name, text in spec.request_fields.items()}
     ways: list[Prompts] = ["messages"] if api == "chat" else [*(["ids"] if ids else []), "text"]  # type: ignore[list-item]
     if api == "auto":
         ways.append("messages")
     said = ""
     with client_for(server, seconds) as client:
         for way in ways:
-            dialect = Dialect(served.model, served.software, way)
+            dialect = Dialect(served.model, served.software, way, fields=fields, without=tuple(spec.without_fields))
             for attempt in _variants(dialect):
                 answer, said_now = _try(client, server, attempt, ids, seconds)
                 said = said_now or said
@@ -155,8 +165,8 @@ def choose_dialect(
                 name = answer.model or served.model
                 if not served.accepts(name):
                     raise UsageError(
-                        f"{server.url} answers as {server.hide(name)} where {served.model} was asked: "
-                        "give --model the name of what it serves"
+                        f"{server.url} answers as {server.hide(name)} where {served.model} was asked: if that is the same "
+                        f"model under another name, add --served-name {server.hide(name)}"
                     )
                 chats = api == "auto" and way != "messages" and not has_template
                 repeats = repeat_all_before(answer.texts)
@@ -184,7 +194,7 @@ def _try(
         prompt = [{"role": "user", "content": "Hello"}]
     body = {"model": dialect.model, "messages" if chat else "prompt": prompt}
     body[dialect.budget if chat else "max_tokens"] = PROBE_TOKENS if chat else 1
-    content = encode_body(body | stream_options(dialect.stream))
+    content = dialect.encode(body | stream_options(dialect.stream))
     status, raw = _post(client, server, "/chat/completions" if chat else "/completions", content, seconds)
     text = raw.decode("utf-8", "replace")
     if status in (401, 403):
@@ -205,6 +215,13 @@ def _try(
     if dialect.prompts == "ids" and n_prompt != len(ids or ()):
         return None, f"it counted {n_prompt} tokens where {len(ids or ())} were sent"
     return answer, ""
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _pieces(raw: bytes, stream: bool) -> Iterator[dict[str, Any]]:

@@ -46,7 +46,7 @@ class ServerTiming:
         seed = secrets.token_hex(8)
         pool = None if spec.api == "chat" else vocabulary(server, served, seed)
         ids = None if pool is None else pool[:8]
-        self._dialect, _ = choose_dialect(server, served, spec.api, ids, True, spec.request_timeout)
+        self._dialect, _ = choose_dialect(server, served, spec, ids, True)
         if not self._dialect.stream:
             raise UsageError(
                 f"{server.url} does not count tokens in its streams (stream_options.include_usage), so no time per token can be "
@@ -112,7 +112,7 @@ class ServerTiming:
                 sent = list(request.token_ids)
             body = {"model": self._served.model, "messages" if chat else "prompt": sent}
             body |= {self._dialect.budget if chat else "max_tokens": n_out, "stream": True}
-            bodies.append(encode_body(body | extra | ({"min_tokens": n_out} if "min_tokens" in extra else {})))
+            bodies.append(self._dialect.encode(body | extra | ({"min_tokens": n_out} if "min_tokens" in extra else {})))
         path = "/chat/completions" if chat else "/completions"
         return self._client.ask(path, bodies, [one.submit_seconds for one in requests])
 

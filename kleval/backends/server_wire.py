@@ -25,6 +25,22 @@ NEUTRAL: dict[str, dict[str, Any]] = {
     "llama.cpp": {"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0},
     "other": {},
 }
+MOST_STOPS = 4  # that OpenAI and others take
+# Fields of a body that a server may do without, and refuse.
+OPTIONAL = (
+    *(
+        "temperature",
+        "top_p",
+        "seed",
+        "stop",
+        "return_token_ids",
+        "top_k",
+        "min_p",
+        "repetition_penalty",
+        "repeat_penalty",
+    ),
+    "skip_special_tokens",
+)
 DRAIN_SECONDS = 1.0
 LONGEST_ANSWER = 256 << 20  # bytes; the log-probabilities of a million tokens are 100 MiB
 CONTINUES_ANSWERS = ("vllm", "sglang")  # with continue_final_message
@@ -39,7 +55,8 @@ class Dialect:
 
     prompts: how prompts are sent: as token ids, text, or chat messages. chats: whether prompts of messages go to the chat endpoint
     though others do not. stream: whether its streams tell token counts; else answers come whole. budget: the name of the field
-    that limits the answer. repeats: whether each piece of a stream holds all before it.
+    that limits the answer. repeats: whether each piece of a stream holds all before it. fields, without: what is put into every body
+    and left out of it.
     """
 
     model: str
@@ -49,12 +66,19 @@ class Dialect:
     stream: bool = True
     budget: str = "max_tokens"
     repeats: bool = False
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
 
     def is_chat(self, request: Request) -> bool:
         return self.prompts == "messages" or (self.chats and not isinstance(request.prompt, str))
 
     def path(self, request: Request) -> str:
         return "/chat/completions" if self.is_chat(request) else "/completions"
+
+    def encode(self, body: Mapping[str, Any]) -> bytes:
+        """A body as it is sent."""
+        whole = {**body, **self.fields}
+        return encode_body({name: value for name, value in whole.items() if name not in self.without})
 
     def streams(self, request: Request) -> bool:
         return self.stream and request.kind != "loglikelihood"
@@ -75,7 +99,8 @@ def generation_body(
     if sampled:
         body |= {"top_p": request.top_p, "seed": request.seed}
     if request.stop:
-        body["stop"] = list(request.stop)
+        # The others are looked for when the answer is there.
+        body["stop"] = list(request.stop[: MOST_STOPS if dialect.software == "other" else None])
     if chat and request.answer_prefix:
         body |= {"add_generation_prompt": False, "continue_final_message": True}
     if dialect.software == "vllm":
@@ -237,7 +262,7 @@ class Answer:
             ) from error
 
     def _feed(self, piece: Mapping[str, Any]) -> None:
-        if isinstance(piece.get("model"), str):
+        if piece.get("model") and isinstance(piece["model"], str):
             self.model = piece["model"]
         if piece.get("usage"):
             self.usage = dict(piece["usage"])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from kleval.types import UsageError
 
 APIS = ("auto", "completions", "chat")
+OWN_FIELDS = ("model", "prompt", "messages", "stream", "stream_options")  # of a request, never another's
 # Engine arguments whose value is written nowhere, like hf_token.
 SECRET_NAME = re.compile(r"(?:.*[_-])?(?:token|key|secret|password)", re.IGNORECASE)
 
@@ -21,6 +22,8 @@ class BackendSpec:
     device, dtype: of engines in this process. batch: requests at a time; memory_budget: bytes of model state; None: what fits.
     share_prefixes: prefill what requests have in common once. trust_remote_code: let a model's folder bring code.
     engine_args, tp, max_model_len: handed to an engine that is configured by such (vLLM).
+    served_name: what a server calls the model in its answers, or in its list, where that is another name. request_fields: put into
+    every request, values as JSON or text; without_fields: left out of them.
     base_url, api (one of APIS), api_key_env (the variable that holds the key): of a server. concurrency: most requests in flight.
     request_timeout: seconds for one answer; timeout: for all requests of one call, None: no limit. tokenizer: of a model
     whose folder is not here, as `kleval.tokenization.load_tokenizer` takes it. hardware: what the server runs on, in the user's words.
@@ -43,6 +46,9 @@ class BackendSpec:
     concurrency: int = 16
     request_timeout: float = 600.0
     timeout: float | None = None
+    served_name: str | None = None
+    request_fields: Mapping[str, str] = field(default_factory=dict)
+    without_fields: Sequence[str] = ()
     tokenizer: str | None = None
     hardware: str | None = None
 
@@ -52,7 +58,7 @@ class BackendSpec:
 
     def shown_engine_args(self) -> dict[str, str]:
         """engine_args as they may be written down."""
-        return {k: "***" if SECRET_NAME.fullmatch(k) else str(v) for k, v in self.engine_args.items()}
+        return without_secrets(self.engine_args)
 
     def own_arguments(self, backend: str, **known: Callable[[str], Any]) -> dict[str, Any]:
         """engine_args of a backend that knows these, each read by its function. UsageError for others, and for --tp."""
@@ -81,6 +87,10 @@ class BackendSpec:
             raise UsageError(f"hardware is a text like '8x H200', not {self.hardware!r}")
         if self.api not in APIS:
             raise UsageError(f"unknown API {self.api!r}: choose one of {', '.join(APIS)}")
+        for name in (*self.request_fields, *self.without_fields):
+            if not name or name in OWN_FIELDS:
+                own = ", ".join(OWN_FIELDS)
+                raise UsageError(f"--request-field and --without-field are for other fields than {own}, not {name!r}")
         for name in ("batch", "memory_budget", "tp", "max_model_len", "concurrency"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int) and value >= 1):
@@ -89,6 +99,11 @@ class BackendSpec:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int | float) and value > 0):
                 raise UsageError(f"--{name.replace('_', '-')} is a positive time in seconds, not {value!r}")
+
+
+def without_secrets(given: Mapping[str, Any]) -> dict[str, str]:
+    """Names and values as they may be written down."""
+    return {name: "***" if SECRET_NAME.fullmatch(name) else str(value) for name, value in given.items()}
 
 
 def whole_number(text: str) -> int:

@@ -18,7 +18,7 @@ _BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b)?", re.IGNORECASE | 
 
 # What of a command line is not kept: user, password, query and fragment of an address, and engine arguments like hf_token=….
 _ADDRESS = re.compile(r"(https?://)(?:[^/?#]*@)?([^?#]*).*", re.IGNORECASE | re.DOTALL)
-_SETTING = re.compile(r"((?:--engine-arg=)?)\s*(-*\w[\w-]*)\s*=.+", re.DOTALL)
+_SETTING = re.compile(r"((?:--(?:engine-arg|request-field)=)?)\s*(-*\w[\w-]*)\s*=.+", re.DOTALL)
 
 
 def option(*names: str, envvar: str | None = None, **kwargs: Any) -> Callable[[F], F]:
@@ -46,6 +46,18 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * (1000 if decimal else 1024) ** power)
 
 
+def memory(what: str) -> Callable[[F], F]:
+    """--memory-budget. what: it is for."""
+    read = lambda context, parameter, value: None if value is None else parse_bytes(value)  # noqa: E731
+    return option("--memory-budget", callback=read, metavar="BYTES", help=what)
+
+
+def out(place: str, envvar: str | None = None) -> Callable[[F], F]:
+    """--out of a command that its directory continues. place: of a new one."""
+    said = f"The run directory; the same command continues it.  [default: where this command stopped, else {place}]"
+    return option("--out", envvar=envvar, type=click.Path(path_type=Path), metavar="DIR", help=said)
+
+
 model = option(
     "--model",
     default="kimi-linear",
@@ -53,7 +65,9 @@ model = option(
     help="Models, comma-separated: NAME[@SIZE] or a directory of weights.",
 )
 edition = option("--edition", default="builtin", help="Where a task's data come from: builtin or official.")
-protocol = option("--protocol", metavar="NAME", help="Prompt and scoring, where a task has several.")
+protocol = option(
+    "--protocol", metavar="NAME", help="Prompt and scoring, where a task has several; several names by commas."
+)
 seed = option("--seed", type=int, default=42, help="Seed of the samples and of sampling.")
 limit = option("--limit", type=click.IntRange(min=1), metavar="N", help="Samples per task and length.  [default: 10]")
 tokenizer = option(
@@ -80,12 +94,7 @@ backend = option("--backend", default="auto", help="What runs the model.")
 device = option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 dtype = option("--dtype", default="auto", help="auto, float32, bfloat16 or float16.")
 batch = option("--batch", type=click.IntRange(min=1), metavar="N", help="Requests at a time.  [default: what fits]")
-memory_budget = option(
-    "--memory-budget",
-    callback=lambda context, parameter, value: None if value is None else parse_bytes(value),
-    metavar="BYTES",
-    help="Keep model state below this, like 8GiB.  [default: most of what is free]",
-)
+memory_budget = memory("Keep model state below this, like 8GiB.  [default: most of what is free]")
 base_url = option("--base-url", metavar="URL", help="An OpenAI-compatible server, like http://localhost:8000/v1.")
 api = option(
     "--api",
@@ -103,6 +112,22 @@ api_key_env = option(
     default="OPENAI_API_KEY",
     metavar="NAME",
     help="The variable that holds the server's key; the key itself is written nowhere.",
+)
+served_name = option(
+    "--served-name",
+    metavar="NAME",
+    help="What the server calls the model in its answers or its list, where that is not --model (a gateway's alias).",
+)
+request_fields = option(
+    "--request-field",
+    "request_fields",
+    multiple=True,
+    callback=lambda context, parameter, values: pairs(values, "a field of a request", "-"),
+    metavar="KEY=VALUE",
+    help="Put into every request to the server, as often as needed; VALUE is JSON or text.",
+)
+without_fields = option(
+    "--without-field", "without_fields", multiple=True, metavar="KEY", help="Left out of every request to the server."
 )
 request_timeout = option(
     "--request-timeout",
@@ -146,14 +171,14 @@ def go_offline() -> None:
     os.environ.update({"KLEVAL_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"})
 
 
-def pairs(values: Sequence[str]) -> dict[str, str]:
-    """`key=value` texts as a mapping. UsageError for anything else."""
+def pairs(values: Sequence[str], what: str = "an engine argument", dash: str = "_") -> dict[str, str]:
+    """`key=value` texts as a mapping, dashes of the keys replaced. UsageError for anything else."""
     found = {}
     for text in values:
         key, equals, value = text.partition("=")
         if not (key and equals):
-            raise UsageError(f"'{text}' is not an engine argument: write KEY=VALUE")
-        found[key.strip().replace("-", "_")] = value
+            raise UsageError(f"'{text}' is not {what}: write KEY=VALUE")
+        found[key.strip().replace("-", dash)] = value
     return found
 
 

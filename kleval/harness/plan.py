@@ -1,4 +1,4 @@
-"""Before anything is asked: models x tasks x lengths, what does not fit, and how much work it is.
+"""Plan of a run: models x tasks x lengths, what does not fit, and how much work it is.
 
 A task is tried at the shortest length first, with one sample, in the tokenizer that counts its samples; lengths at which
 it does not fit (ContextTooSmall) are skipped with the reason, and the first at which it fits ends the search, since a task
@@ -23,7 +23,7 @@ class ModelFacts:
     """What the plan and the manifest need of a backend, so that it need not stay open.
 
     name: backend.model. given: as the user named it. counter: the tokenizer that makes the samples; its own unless the
-    run names another.
+    run names another. continues_answers: whether the model can be made to go on from an answer prefix.
     """
 
     name: str
@@ -33,6 +33,7 @@ class ModelFacts:
     tokenizer: Tokenizer
     counter: Tokenizer
     describe: Mapping[str, Any]
+    continues_answers: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ def model_facts(given: str, backend: Backend, counter: Tokenizer | None) -> Mode
         backend.tokenizer,
         counter or backend.tokenizer,
         backend.describe(),
+        getattr(backend, "continues_answers", True),
     )
 
 
@@ -90,17 +92,32 @@ def make_plan(
     fits = _Fitting(spec)
     ctxs = sorted(set(spec.ctxs))
     cells, skips = [], []
+    refused: dict[str, Task] = {}
     n = spec.limit * spec.repeats
     for model in models:
         for ctx in ctxs:
             for task_id, task in tasks.items():
                 too_small = fits.reason(task, model.counter, ctx, answered.get((model.name, task_id, ctx)))
+                if not model.continues_answers and fits.prefixed(task, model.counter):
+                    refused[task_id] = task
                 if too_small is None:
                     done = len(answered.get((model.name, task_id, ctx), ()))
                     cells.append(PlannedCell(model.name, task_id, ctx, n, min(done, n)))
                 else:
                     skips.append(skip(model, task, ctx, n, too_small))
+    if refused:
+        raise _no_prefix(refused)
     return tuple(cells), tuple(skips)
+
+
+def _no_prefix(refused: Mapping[str, Task]) -> UsageError:
+    names, more = ", ".join(list(refused)[:4]), f" and {len(refused) - 4} others" if len(refused) > 4 else ""
+    protocol = ",".join(dict.fromkeys(p for task in refused.values() if (p := getattr(task, "without_prefix", ""))))
+    instead = f"add --protocol {protocol}, which does without" if protocol else "leave them out"
+    return UsageError(
+        f"{names}{more} give the beginning of the answer, which a chat endpoint cannot be made to continue: {instead}, or use a server "
+        "that answers /completions, with --tokenizer hf:PATH of its model"
+    )
 
 
 def skip(model: ModelFacts, task: Task, ctx: int, n: int, why: ContextTooSmall) -> dict[str, Any]:
@@ -124,6 +141,7 @@ class _Fitting:
     def __init__(self, spec: RunSpec) -> None:
         self._spec = spec
         self._known: dict[tuple[str, str, str], dict[int, ContextTooSmall]] = {}
+        self._prefixed: set[str] = set()
 
     def reason(self, task: Task, counter: Tokenizer, ctx: int, answered: object) -> ContextTooSmall | None:
         """Why task does not fit into ctx; None when it does, which an answer that is there already shows."""
@@ -134,13 +152,20 @@ class _Fitting:
             self._known[key] = self._search(task, counter)
         return self._known[key].get(ctx)
 
+    def prefixed(self, task: Task, counter: Tokenizer) -> bool:
+        """Whether the task's first sample that fits somewhere has an answer prefix."""
+        self.reason(task, counter, max(self._spec.ctxs), None)
+        return task.id in self._prefixed
+
     def _search(self, task: Task, counter: Tokenizer) -> dict[int, ContextTooSmall]:
         small: dict[int, ContextTooSmall] = {}
         for ctx in sorted(set(self._spec.ctxs)):
             try:
-                unfit = _first_fitting(task, counter, ctx, self._spec)
-                if unfit is not None:
-                    raise unfit
+                first = _first_fitting(task, counter, ctx, self._spec)
+                if isinstance(first, ContextTooSmall):
+                    raise first
+                if first is not None and first.answer_prefix:
+                    self._prefixed.add(task.id)
             except ContextTooSmall as error:
                 small[ctx] = error
             except UsageError:
@@ -156,12 +181,12 @@ class _Fitting:
         )
 
 
-def _first_fitting(task: Task, counter: Tokenizer, ctx: int, spec: RunSpec) -> ContextTooSmall | None:
-    """None when some sample fits; else why the nearest does not."""
+def _first_fitting(task: Task, counter: Tokenizer, ctx: int, spec: RunSpec) -> Sample | ContextTooSmall | None:
+    """The first sample that fits; else why the nearest does not; None for no samples."""
     nearest: Unfit | None = None
     for made in with_budget(lambda ctx: task.samples(counter, ctx, 1, spec.seed), ctx, spec.max_new_tokens or 0):
         if isinstance(made, Sample):
-            return None
+            return made
         if nearest is None or made.minimum_tokens < nearest.minimum_tokens:
             nearest = made
     return None if nearest is None else ContextTooSmall(nearest.reason, nearest.minimum_tokens)

@@ -166,18 +166,20 @@ def loader(
     data_dir: Path | None = None,
     load_one: Callable[[str, str, str | None, Path | None], Task] = load_task,
 ) -> Callable[[str], Task]:
-    """`load_one` for the tasks of one run, of several families: a protocol is for those that know it, and one that
-    none of them knows is the UsageError of `load_one`."""
-    refused: set[str] = set()
+    """`load_one` for the tasks of one run, of several families: a protocol (of several, by commas, the first) is for those that
+    know it, and one that none of them knows is the UsageError of `load_one`."""
+    named = [None] if protocol is None else [name.strip() for name in protocol.split(",")]
+    refused: set[tuple[str, str | None]] = set()
 
     def load(task_id: str) -> Task:
-        try:
-            return load_one(task_id, edition, protocol, data_dir)
-        except UnknownProtocol:
-            refused.add(task_id)
-            if len(refused) == len(set(task_ids)):
-                raise
-            return load_one(task_id, edition, None, data_dir)
+        for one in named:
+            try:
+                return load_one(task_id, edition, one, data_dir)
+            except UnknownProtocol:
+                refused.add((task_id, one))
+                if sum(name == one for _, name in refused) == len(set(task_ids)):
+                    raise
+        return load_one(task_id, edition, None, data_dir)
 
     return load
 

@@ -63,7 +63,7 @@ class Behaviour:
     """What the server is like. software: vllm has token ids, /tokenize and prompt_logprobs; llama.cpp and other have not.
 
     plan: the faults of a prompt's first requests, in order; then it is answered. Counted by prompt: came, succeeded, and again
-    after it had succeeded.
+    after it had succeeded. refuses: fields of a request that are not taken.
     """
 
     model: str = "tiny"
@@ -77,6 +77,7 @@ class Behaviour:
     answers_as: str | None = None
     entry: dict[str, Any] | None = None
     version: str = "0.0"
+    refuses: tuple[str, ...] = ()
     again: Counter[str] = field(default_factory=Counter)
     came: Counter[str] = field(default_factory=Counter)
     succeeded: Counter[str] = field(default_factory=Counter)
@@ -166,6 +167,12 @@ class Handler(BaseHTTPRequestHandler):
         if body["model"] != b.model:
             self._json(404, {"error": {"message": f"The model `{body['model']}` does not exist."}})
             return
+        for name in b.refuses:
+            if name in body:
+                self._json(
+                    400, {"error": {"message": f"Unsupported parameter: '{name}' is not supported with this model."}}
+                )
+                return
         faults = list(b.plan(text))
         name, value = "", None
         if number < len(faults):

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kleval.backends.server_address import Server
+from kleval.backends.server_answers import Expected, likelihood
 from kleval.backends.server_spelling import spells
+from kleval.backends.server_wire import Answer, Dialect
+from kleval.types import Completion, Failure, Request
 
 
 @pytest.mark.parametrize(
@@ -33,3 +39,35 @@ def test_another_text_or_nothing_readable_is_not_taken_for_it(tokens: list[str],
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1))
 def test_a_text_cut_anywhere_is_itself(tokens: list[str]) -> None:
     assert spells(tokens, "".join(tokens))
+
+
+def scored(tokens: list[str], ids: list[int], continuation: list[int], text: str) -> Any:
+    """A likelihood out of an echo: -1 for each token of the prompt after the first, -2 for each of the continuation."""
+    n, new = len(ids), len(continuation)
+    values = [None, *[-1.0] * (n - 1), *[-2.0] * new]
+    choice = {"text": "", "finish_reason": "length"} | {
+        "logprobs": {"tokens": tokens, "token_logprobs": values, "top_logprobs": [None, *[{"x": -0.5}] * (n + new - 1)]}
+    }
+    answer = Answer()
+    answer.feed({"choices": [choice], "usage": {"prompt_tokens": n + new, "completion_tokens": 1}})
+    words = {1: "the city is", 2: " of "}
+    expected = Expected(
+        Server("http://there/v1"), Dialect("tiny", prompts="text"), n, False, 1.0, lambda name: True,
+        lambda ids: "".join(words[i] for i in ids),
+    )  # fmt: skip
+    request = Request("loglikelihood", "the city is of ", continuation=text)
+    return likelihood(answer, request, ids, continuation, expected, 0.0)
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [["東", "京"], [r"bytes:\xe6\x9d\xb1", "京"], ["æĿ±", "äº¬"], ["\ufffd", "\ufffd"], ["", ""], ["東", "\ufffd"]],
+)
+def test_the_likelihood_of_a_continuation_beyond_ascii_in_every_spelling(spelled: list[str]) -> None:
+    got = scored(["the city is", " of ", *spelled], [1, 2], [7, 8], "東京")
+    assert isinstance(got, Completion)
+    assert (got.logprob_sum, got.greedy) == (-4.0, False)
+
+
+def test_unreadable_tokens_behind_another_prompt_are_not_taken_for_the_continuation() -> None:
+    assert isinstance(scored(["the", " city", "", ""], [1, 2], [7, 8], "東京"), Failure)

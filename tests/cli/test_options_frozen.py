@@ -11,8 +11,8 @@ from kleval.cli.main import cli
 
 FROZEN = {
     "run": "--model --suite --tasks --ctx --limit --edition --protocol --seed --temperature --repeats --max-new-tokens"
-    " --reasoning --judge-model --judge-backend --judge-base-url --backend --base-url --api --api-key-env --hardware"
-    " --concurrency --request-timeout --timeout"
+    " --reasoning --judge-model --judge-backend --judge-base-url --backend --base-url --api --api-key-env --served-name"
+    " --request-field --without-field --hardware --concurrency --request-timeout --timeout"
     " --engine-arg --tp --max-model-len --trust-remote-code --tokenizer --device --dtype --batch --memory-budget"
     " --share-prefixes --allow-code-execution --data-dir --offline --sample-cache --workers --max-errors --out --amend"
     " --json --dry-run --quiet",

@@ -205,3 +205,18 @@ def test_a_judge_that_was_not_announced_is_asked_for_when_it_comes(tmp_path):
     with pytest.raises(UsageError, match="--judge-model"):
         run(spec(tmp_path / "run"), lambda n: EchoBackend(), loader(task), events.append)
     assert events[-1].result.exit_code == 2
+
+
+@dataclasses.dataclass
+class Prefixed(OneCall):
+    id: str = "fake/prefixed"
+    without_prefix: str = "fake-in-prompt"
+
+
+def test_a_model_that_cannot_continue_an_answer_is_told_before_anything_is_asked(tmp_path):
+    backend = EchoBackend()
+    backend.continues_answers = False
+    with pytest.raises(UsageError, match=r"fake/prefixed give the beginning.*add --protocol fake-in-prompt"):
+        go(tmp_path / "run", backend, (Prefixed(),))
+    assert not backend.batches
+    assert not (tmp_path / "run").exists()

@@ -29,6 +29,7 @@ ANY_LENGTH = "-any-length"
 class IclTask(OneCall, SizedTask):
     version = "1"
     own_protocols = (PROTOCOL,)
+    without_prefix = CHAT
     metric = "exact_match"
     official_budget = OFFICIAL_BUDGET
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 PROTOCOL = "nvidia-c3f5e3b"
 ANY_PLACE = f"{PROTOCOL}-random-position"
 LM_EVAL = "lm-eval-0.4.13"
+IN_PROMPT = f"{PROTOCOL}-prefix-in-prompt"
 VERSION = "1"
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 
@@ -46,6 +47,11 @@ class Spec:
     @property
     def id(self) -> str:
         return f"ruler/{self.name}"
+
+    @property
+    def of_essays(self) -> bool:
+        """Whether the haystack is prose."""
+        return self.needles is not None and self.needles.haystack == "essay"
 
 
 @dataclass(frozen=True, slots=True)
