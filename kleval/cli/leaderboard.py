@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from kleval.cli import options
-from kleval.cli.runs import is_profile, open_runs, scored_runs
+from kleval.cli.runs import open_runs, scored_runs
 from kleval.files import replacing
 from kleval.types import UsageError
 
@@ -35,7 +35,7 @@ def leaderboard(directories: tuple[Path, ...], out: Path | None, kind: str | Non
     from kleval.tables.leaderboard import columns_of, to_csv, to_markdown, to_rows
 
     named = open_runs([directory for directory in directories if (directory / "run.json").is_file()])
-    rows = to_rows(scored_runs(directories), [store for store in named if is_profile(store)])
+    rows = to_rows(scored_runs(directories), [store for store in named if store.is_profile])
     kind = kind or (formats.ENDINGS.get(out.suffix, "csv") if out is not None else "csv")
     if kind == "parquet":
         if out is None:
