@@ -61,7 +61,9 @@ def test_frames_rows_of_several_addresses_can_be_asked(real_rows: Path, row: int
 def test_frames_mobile_and_bare_addresses_find_their_pages(real_rows: Path) -> None:
     path = real_rows / "frames" / "test.tsv"
     odd = [url for one in frames._read_questions(path, data.file_sha256(path)) for url in one.links if ".m.wiki" in url]
-    bare = [url for one in frames._read_questions(path, data.file_sha256(path)) for url in one.links if "://" not in url]
+    bare = [
+        url for one in frames._read_questions(path, data.file_sha256(path)) for url in one.links if "://" not in url
+    ]
     assert (len(odd), len(bare)) == (28, 2)
     for url in (*odd, *bare):
         page = "https://en.wikipedia.org/wiki/" + url.partition("/wiki/")[2]
