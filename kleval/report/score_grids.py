@@ -17,18 +17,8 @@ from kleval.text import DASH, format_length, limits, plural, score
 
 # Of the table of all scores, behind the task.
 SCORE_HEADS = (
-    "Length",
-    "Model",
-    "Score",
-    "95 % interval",
-    "",
-    "Scored",
-    "Failed",
-    "Bounds",
-    "Broken",
-    "Edition",
-    "Metric",
-    "Interval by",
+    *("Length", "Model", "Score", "95 % interval", "", "Scored", "Failed", "Bounds"),
+    *("Broken", "Edition", "Metric", "Interval by"),
 )
 
 
