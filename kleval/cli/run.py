@@ -25,7 +25,7 @@ DEFAULT_LIMIT = 10
 ENGINE_SETTINGS = (
     *("device", "dtype", "batch", "memory_budget", "share_prefixes", "trust_remote_code", "engine_args", "tp"),
     *("max_model_len", "api", "api_key_env", "concurrency", "request_timeout", "timeout", "tokenizer", "hardware"),
-    *("served_name", "request_fields", "without_fields"),
+    *("served_name", "request_fields", "without_fields", "add_bos", "template_args"),
 )
 
 
@@ -91,6 +91,8 @@ ENGINE_SETTINGS = (
 @options.max_model_len
 @options.trust_remote_code
 @options.tokenizer
+@options.add_bos
+@options.template_args
 @options.device
 @options.dtype
 @options.batch
@@ -202,6 +204,8 @@ def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
         temperature=temperature,
         max_new_tokens=given["max_new_tokens"],
         reasoning=given["reasoning"],
+        add_bos=given["add_bos"],
+        template_args=given["template_args"],
         tokenizer=given["tokenizer"],
         backend=given["backend"],
         device=given["device"],
