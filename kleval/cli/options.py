@@ -46,6 +46,18 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * (1000 if decimal else 1024) ** power)
 
 
+def memory(what: str) -> Callable[[F], F]:
+    """--memory-budget. what: it is for."""
+    read = lambda context, parameter, value: None if value is None else parse_bytes(value)  # noqa: E731
+    return option("--memory-budget", callback=read, metavar="BYTES", help=what)
+
+
+def out(place: str, envvar: str | None = None) -> Callable[[F], F]:
+    """--out of a command that its directory continues. place: of a new one."""
+    said = f"The run directory; the same command continues it.  [default: where this command stopped, else {place}]"
+    return option("--out", envvar=envvar, type=click.Path(path_type=Path), metavar="DIR", help=said)
+
+
 model = option(
     "--model",
     default="kimi-linear",
@@ -96,12 +108,7 @@ backend = option("--backend", default="auto", help="What runs the model.")
 device = option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 dtype = option("--dtype", default="auto", help="auto, float32, bfloat16 or float16.")
 batch = option("--batch", type=click.IntRange(min=1), metavar="N", help="Requests at a time.  [default: what fits]")
-memory_budget = option(
-    "--memory-budget",
-    callback=lambda context, parameter, value: None if value is None else parse_bytes(value),
-    metavar="BYTES",
-    help="Keep model state below this, like 8GiB.  [default: most of what is free]",
-)
+memory_budget = memory("Keep model state below this, like 8GiB.  [default: most of what is free]")
 base_url = option("--base-url", metavar="URL", help="An OpenAI-compatible server, like http://localhost:8000/v1.")
 api = option(
     "--api",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import Any
 
 import click
@@ -42,14 +41,7 @@ CUDA_CTX, CPU_CTX = "2k-1m*2", "2k-64k*2"
 @options.device
 @options.dtype
 @options.option("--seed", type=int, envvar="KLEVAL_PROFILE_SEED", default=42, help="Of operands.")
-@options.option(
-    "--out",
-    envvar="KLEVAL_PROFILE_KERNELS_OUT",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="The run directory; the same command continues it.  [default: where this command stopped, else"
-    " runs/kernels-<time>]",
-)
+@options.out("runs/kernels-<time>", "KLEVAL_PROFILE_KERNELS_OUT")
 @table_format
 @options.json_output
 @options.dry_run
@@ -63,7 +55,7 @@ def kernels(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
     """
     from kleval.cli.directory import run_directory
     from kleval.cli.shows import KernelShow
-    from kleval.cli.watch import Watch
+    from kleval.cli.watch import watched
     from kleval.profiler.environment import resolve_device
     from kleval.profiler.kernels import profile_kernels
     from kleval.profiler.workload import KernelSpec
@@ -83,10 +75,7 @@ def kernels(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
         dry_run=given["dry_run"],
         command=line,
     )
-    with Watch(spec, KernelShow(spec, kind), as_json, quiet) as watch:
-        result = profile_kernels(spec, watch)
-        watch.finish(result)
-    return result.exit_code
+    return watched(lambda watch: profile_kernels(spec, watch), spec, KernelShow(spec, kind), as_json, quiet)
 
 
 def parse_heads(text: str) -> tuple[int, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -118,12 +117,7 @@ ENGINE_SETTINGS = (
     help="Failures that are tolerated, a count or below 1 a share; more end the run.  [default: any failure is exit"
     " code 3, none ends the run]",
 )
-@options.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="The run directory; the same command continues it.  [default: where this command stopped, else runs/<time>]",
-)
+@options.out("runs/<time>")
 @options.option("--amend", is_flag=True, help="Extend the run in --out by more models, tasks, lengths or samples.")
 @options.json_output
 @options.dry_run
@@ -138,7 +132,7 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
     """
     from kleval.backends.registry import open_backend
     from kleval.cli.shows import RunShow
-    from kleval.cli.watch import Watch
+    from kleval.cli.watch import watched
     from kleval.harness import run as harness_run
     from kleval.tasks.registry import loader
 
@@ -157,10 +151,9 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
         return open_backend(name, backend=given["judge_backend"] or "auto", **shared)
 
     load = loader(spec.tasks, spec.edition, spec.protocol, spec.data_dir)
-    with Watch(spec, RunShow(spec), as_json, quiet) as watch:
-        result = harness_run(spec, backend, load, watch, open_judge=judge)
-        watch.finish(result)
-    return result.exit_code
+    return watched(
+        lambda watch: harness_run(spec, backend, load, watch, open_judge=judge), spec, RunShow(spec), as_json, quiet
+    )
 
 
 def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
