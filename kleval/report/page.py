@@ -51,7 +51,7 @@ def write_report(stores: Sequence[RunStore], path: Path, left_out: Callable[[str
     runs: list[RunStore] = []
     profiles: list[Profile] = []
     for store in stores:
-        if store.manifest.get("kind", "run") == "run":
+        if not store.is_profile:
             runs.append(store)
             continue
         try:
