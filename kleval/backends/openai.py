@@ -190,6 +190,9 @@ class OpenAIBackend:
             else:
                 jobs.append(job)
                 positions.append(position)
+        order = sorted(range(len(jobs)), key=lambda n: 0 if self._sends_ids(jobs[n].request) else len(jobs[n].ids))
+        # Of prompts that a server cuts the short ones may be whole, and show what the long ones should have been counted as.
+        jobs, positions = [jobs[n] for n in order], [positions[n] for n in order]
         if not jobs:
             return
         doubted: list[tuple[int, Outcome, Completion]] = []

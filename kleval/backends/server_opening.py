@@ -176,7 +176,7 @@ def choose_dialect(
                         f"model under another name, add --served-name {server.hide(name)}"
                     )
                 chats = api == "auto" and way != "messages" and not has_template
-                repeats = repeat_all_before(answer.texts)
+                repeats = repeat_all_before(answer.texts) or repeat_all_before(answer.messages)
                 return replace(attempt, chats=chats, repeats=repeats), server.without_secrets(name)
     endpoint = "/chat/completions" if ways == ["messages"] else "/completions"
     raise UsageError(f"{server.url}{endpoint} does not answer for {served.model}: {said}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +32,22 @@ def option(*names: str, envvar: str | None = None, **kwargs: Any) -> Callable[[F
 def names(text: str | None) -> tuple[str, ...]:
     """A comma list without blanks and repeats, order kept."""
     return tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
+
+
+def as_given(given: Mapping[str, Any], *wanted: str) -> dict[str, Any]:
+    """Those of a command's options that a Spec calls the same."""
+    return {name: given[name] for name in wanted}
+
+
+def whole_numbers(text: str, what: str, name: str, example: str) -> tuple[int, ...]:
+    """`16,32`, each once. UsageError for anything else. what: one of them is; name: of the option."""
+    parts = names(text)
+    for part in parts:
+        if not (part.isascii() and part.isdigit() and int(part) > 0):
+            raise UsageError(f"'{part}' is not a {what}: write numbers from 1, like --{name} {example}")
+    if not parts:
+        raise UsageError(f"no {name} given: write numbers from 1, like --{name} {example}")
+    return tuple(dict.fromkeys(map(int, parts)))
 
 
 def parse_bytes(text: str) -> int:

@@ -44,6 +44,8 @@ class Policy:
     """How requests are asked. counter: the tokenizer of the samples' lengths; None when it is the backend's own.
 
     reasoning: pairs of tags that it stands between. max_new_tokens: that generation budgets are raised to.
+    opened: by model, the tag that its server's template turned out to open. tried: models of which one answer was asked for again to
+    find that out.
     sleep, on_retry(n requests, seconds, message): called between the attempts.
     """
 
@@ -55,6 +57,8 @@ class Policy:
     counter: Tokenizer | None = None
     reasoning: Sequence[tuple[str, str]] = TAGS
     max_new_tokens: int = 0
+    opened: dict[tuple[str, bool], str] = field(default_factory=dict)
+    tried: set[tuple[str, bool]] = field(default_factory=set)
     sleep: Callable[[float], None] = lambda seconds: None
     on_retry: Callable[[int, float, str], None] = lambda n, seconds, message: None
 
@@ -104,6 +108,11 @@ class _Call:
     attempts: int = 0
 
     @property
+    def answering(self) -> tuple[str, bool]:
+        """Who is asked: the model, or its judge."""
+        return self.asked.model, self.request.kind == "judge"
+
+    @property
     def length(self) -> int:
         return len(self.request.token_ids or ()) + self.request.max_new_tokens
 
@@ -117,12 +126,12 @@ def finish(
         ended = _advance(asked, backend, judge, policy, calls)
         if ended is not None:
             yield asked, ended
-    while calls:
+    unsure: list[tuple[_Call, Completion]] = []
+    while calls or unsure:
         wave, calls = sorted(calls, key=lambda call: -call.length), []
         again: list[_Call] = []
         failures: list[Failure] = []
-        for call, answered in _answers(wave, backend, judge):
-            call.attempts += 1
+        for call, answered in _unsure_last(_answers(wave, backend, judge), unsure, calls, policy):
             outcome = call.reading.read(call.request, answered)
             if outcome is None:
                 call.reading = replace(call.reading, unstopped=True)
@@ -147,6 +156,34 @@ def finish(
             policy.on_retry(len(again), wait, f"{failures[-1].kind}: {failures[-1].message}")
             policy.sleep(wait)
             calls += again
+
+
+def _unsure_last(
+    answers: Iterator[tuple[_Call, Outcome]], unsure: list[tuple[_Call, Completion]], calls: list[_Call], policy: Policy
+) -> Iterator[tuple[_Call, Outcome]]:
+    """The answers as they come, but those that may be reasoning alone when the others have shown whether it is. Where none does, one
+    that a stop string ended is asked for again without, once per model."""
+    for call, outcome in answers:
+        call.attempts += 1
+        if tag := call.reading.shows(outcome):
+            policy.opened[call.answering] = tag
+        if isinstance(outcome, Completion) and call.reading.unsure(call.request, outcome):
+            unsure.append((call, outcome))
+        else:
+            yield call, outcome
+    for call, outcome in unsure:
+        known = call.answering in policy.opened or call.answering in policy.tried
+        if not known and outcome.finish_reason == "stop":
+            policy.tried.add(call.answering)
+            unsure.remove((call, outcome))
+            call.reading = replace(call.reading, unstopped=True)
+            calls.append(call)
+            return
+    waited = list(unsure)
+    unsure.clear()
+    for call, outcome in waited:
+        call.reading = replace(call.reading, opened=policy.opened.get(call.answering))
+        yield call, outcome
 
 
 def _answers(wave: Sequence[_Call], backend: Backend, judge: Backend | None) -> Iterator[tuple[_Call, Outcome]]:
