@@ -198,7 +198,7 @@ def _semicolon_rows(path: Path) -> Iterator[dict[str, str]]:
         with datafile.opened(path, newline="") as file:
             yield from csv.DictReader(file, delimiter=";", skipinitialspace=True)
     except (*datafile.READ_ERRORS, csv.Error) as error:
-        raise UsageError(f"{path} cannot be read as CSV: {' '.join(str(error).split())[:200]}") from error
+        raise UsageError(f"{path} cannot be read as CSV: {datafile.one_line(error)}") from error
 
 
 _AUTHORS: dict[str, Callable[[Source], list[list[Item]]]] = {

@@ -87,7 +87,7 @@ def _messages(where: str, prompt: Any) -> tuple[Message, ...]:
         try:
             prompt = json.loads(prompt)
         except (ValueError, RecursionError) as error:
-            raise UsageError(f"{where}: field 'prompt' is not JSON: {' '.join(str(error).split())[:200]}") from error
+            raise UsageError(f"{where}: field 'prompt' is not JSON: {datafile.one_line(error)}") from error
     if not isinstance(prompt, list) or not prompt:
         raise UsageError(f"{where}: field 'prompt' must be a list of messages")
     messages = []
