@@ -90,8 +90,7 @@ def find(name: str, data_dir: Path | None) -> Source:
 def _source(name: str, paths: tuple[tuple[Path, ...], ...], authors: bool) -> Source:
     hashes = [data.file_sha256(path) for parts in paths for path in parts]
     digest = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
-    known = {sha256: revision for asset in data.assets(FAMILY) for sha256, revision in asset.known.items()}
-    known |= _COPIES
+    known = data.known_revisions(FAMILY) | _COPIES
     shape = "authors' files" if authors else "hub's shape"
     if all(sha256 in known for sha256 in hashes):
         named = " and ".join(dict.fromkeys(known[sha256] for sha256 in hashes))
