@@ -19,6 +19,17 @@ from kleval.text import format_length, size
 from kleval.types import UsageError
 
 DEFAULT_CTX = "1k,2k,4k,16k,64k"  # the lengths that a run has unless told, and longer ones
+AS_GIVEN = (
+    "prefill",
+    "decode_tokens",
+    "repeats",
+    "memory_budget",
+    "chunk_tokens",
+    "device",
+    "dtype",
+    "seed",
+    "dry_run",
+)
 SUBCOMMANDS = {"memory": "kleval.cli.profile:memory", "kernels": "kleval.cli.profile_kernels:kernels"}
 
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", re.ASCII)
@@ -134,18 +145,10 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
         models=DEFAULT_MODELS if given["model"] is None else options.names(given["model"]),
         ctxs=profile_lengths(given["ctx"]),
         batches=parse_batches(given["batch"]),
-        prefill=given["prefill"],
-        decode_tokens=given["decode_tokens"],
-        repeats=given["repeats"],
-        memory_budget=given["memory_budget"],
         time_budget=parse_seconds(given["time_budget"]),
-        chunk_tokens=given["chunk_tokens"],
-        device=given["device"],
-        dtype=given["dtype"],
-        seed=given["seed"],
         out=out,
-        dry_run=given["dry_run"],
         command=line,
+        **options.as_given(given, *AS_GIVEN),
     )
     spec.check()
     from kleval.profiler import profile as measure

@@ -127,9 +127,9 @@ def memory(against: str) -> Columns:
 
 
 def _paper(row: Row) -> str:
-    from kleval.report.paper_curves import KERNELS
+    from kleval.report.paper_curves import paper_figures
 
-    return times(KERNELS.ratio("kda", "dplr").get(row["ctx"]))
+    return times(paper_figures()["kernels"].ratio("kda", "dplr").get(row["ctx"]))
 
 
 def _over_kda(row: Row) -> str:
