@@ -89,6 +89,20 @@ limit = option("--limit", type=click.IntRange(min=1), metavar="N", help="Samples
 tokenizer = option(
     "--tokenizer", metavar="SPEC", help="Count tokens with: words, tiktoken:NAME or hf:PATH.  [default: the model's]"
 )
+add_bos = option(
+    "--add-bos",
+    type=click.Choice(["auto", "yes", "no"]),
+    default="auto",
+    help="The begin token before a prompt: as the model's tokenizer has it, always, or never.",
+)
+template_args = option(
+    "--template-arg",
+    "template_args",
+    multiple=True,
+    callback=lambda context, parameter, values: json_pairs(values, "an argument of a chat template"),
+    metavar="KEY=VALUE",
+    help="A variable of the model's chat template, as often as needed, like enable_thinking=false; VALUE is JSON or text.",
+)
 data_dir = option(
     "--data-dir",
     type=click.Path(path_type=Path),
@@ -196,6 +210,15 @@ def pairs(values: Sequence[str], what: str = "an engine argument", dash: str = "
             raise UsageError(f"'{text}' is not {what}: write KEY=VALUE")
         found[key.strip().replace("-", dash)] = value
     return found
+
+
+def json_pairs(values: Sequence[str], what: str) -> dict[str, Any]:
+    """`key=value` texts as a mapping, values read as JSON where they are some. UsageError for anything else."""
+    if not values:
+        return {}
+    from kleval.backends.spec import json_or_text
+
+    return {name: json_or_text(text) for name, text in pairs(values, what, "-").items()}
 
 
 def cache_folder(given: str | None) -> Path | None:

@@ -24,6 +24,8 @@ DEFAULT_LIMIT = 10
 AS_GIVEN = (
     *("repeats", "edition", "protocol", "judge_model", "allow_code_execution", "seed", "max_new_tokens", "reasoning"),
     *(
+        "add_bos",
+        "template_args",
         "tokenizer",
         "backend",
         "device",
@@ -40,7 +42,7 @@ AS_GIVEN = (
 ENGINE_SETTINGS = (
     *("device", "dtype", "batch", "memory_budget", "share_prefixes", "trust_remote_code", "engine_args", "tp"),
     *("max_model_len", "api", "api_key_env", "concurrency", "request_timeout", "timeout", "tokenizer", "hardware"),
-    *("served_name", "request_fields", "without_fields"),
+    *("served_name", "request_fields", "without_fields", "add_bos", "template_args"),
 )
 
 
@@ -106,6 +108,8 @@ ENGINE_SETTINGS = (
 @options.max_model_len
 @options.trust_remote_code
 @options.tokenizer
+@options.add_bos
+@options.template_args
 @options.device
 @options.dtype
 @options.batch

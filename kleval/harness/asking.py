@@ -104,6 +104,7 @@ class _Call:
     position: int
     request: Request
     reading: Reading
+    notes: tuple[str, ...] = ()
     attempts: int = 0
 
     @property
@@ -136,6 +137,8 @@ def finish(
                 call.reading = replace(call.reading, unstopped=True)
                 calls.append(call)
                 continue
+            if isinstance(outcome, Completion) and call.notes:
+                outcome = replace(outcome, notes=(*outcome.notes, *call.notes))
             if isinstance(outcome, Failure) and outcome.retryable and call.attempts <= policy.retries:
                 again.append(call)
                 failures.append(outcome)
@@ -330,7 +333,17 @@ def _prepare(
         temperature=policy.temperature if generating and policy.temperature is not None else request.temperature,
         top_p=policy.top_p if generating and policy.top_p is not None else request.top_p,
     )
-    return _Call(asked, position, prepared, reading)
+    return _Call(asked, position, prepared, reading, _rendered_otherwise(prepared, backend))
+
+
+def _rendered_otherwise(request: Request, backend: Backend) -> tuple[str, ...]:
+    """What the chat template makes of a request that its task wrote otherwise, where it is rendered here."""
+    renders = getattr(backend, "renders", None)
+    deviations = getattr(backend.tokenizer, "deviations", None)
+    if deviations is None or not (renders is None or renders(request)):
+        return ()
+    found: tuple[str, ...] = deviations(request.prompt)
+    return found
 
 
 def _for_begin_token(asked: Asked, counted: int, new: int) -> int:
