@@ -89,7 +89,7 @@ def generated(answer: Answer, request: Request, expected: Expected, seconds: flo
     """The outcome of a `generate` or `judge` request."""
     answer.repeats = expected.dialect.repeats
     text, reasoning = answer.text, answer.reasoning
-    if request.answer_prefix and not text:
+    if request.answer_prefix and not text.strip() and answer.thoughts:
         # Its beginning was given: a server that takes what goes on from there for reasoning is wrong.
         text, reasoning = reasoning, ""
     failure = _unusable(answer, expected) or _unfinished(answer, text, reasoning, request, expected)

@@ -46,7 +46,7 @@ LONGEST_ANSWER = 256 << 20  # bytes; the log-probabilities of a million tokens a
 CONTINUES_ANSWERS = ("vllm", "sglang")  # with continue_final_message
 SHORTEST_REPEATED = 8  # characters of the last of pieces that repeat: less may be a text that does
 _REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
-_PART = ("text", "content", "thinking", "reasoning", "summary")
+_PART = ("text", "content", "value", "thinking", "reasoning", "summary")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,8 @@ class Dialect:
     prompts: how prompts are sent: as token ids, text, or chat messages. chats: whether prompts of messages go to the chat endpoint
     though others do not. stream: whether its streams tell token counts; else answers come whole. budget: the name of the field
     that limits the answer. repeats: whether each piece of a stream holds all before it. fields, without: what is put into every body
-    and left out of it.
+    and left out of it. template_args: of the server's chat template. adds_begin: whether the server puts the begin token of the
+    tokenizer's own rule before a text, as it does unless told otherwise.
     """
 
     model: str
@@ -68,6 +69,8 @@ class Dialect:
     repeats: bool = False
     fields: Mapping[str, Any] = field(default_factory=dict)
     without: tuple[str, ...] = ()
+    template_args: Mapping[str, Any] = field(default_factory=dict)
+    adds_begin: bool = True
 
     def is_chat(self, request: Request) -> bool:
         return self.prompts == "messages" or (self.chats and not isinstance(request.prompt, str))
@@ -77,7 +80,12 @@ class Dialect:
 
     def encode(self, body: Mapping[str, Any]) -> bytes:
         """A body as it is sent."""
-        whole = {**body, **self.fields}
+        own: dict[str, Any] = {}
+        if "messages" in body and self.template_args:
+            own["chat_template_kwargs"] = dict(self.template_args)
+        elif isinstance(body.get("prompt"), str) and not self.adds_begin:
+            own["add_special_tokens"] = False
+        whole = {**body, **own, **self.fields}
         return encode_body({name: value for name, value in whole.items() if name not in self.without})
 
     def streams(self, request: Request) -> bool:
@@ -245,9 +253,15 @@ class Answer:
     @property
     def reasoning(self) -> str:
         """What the server told apart from the answer; where it only counts it, that in words."""
-        hidden = _whole_number(self.usage, "completion_tokens_details", "reasoning_tokens")
         said = _joined(self.thoughts, self.repeats)
-        return said or (f"({hidden} tokens that the server does not show)" if hidden else "")
+        return said or (f"({n} tokens that the server does not show)" if (n := self._hidden_tokens()) else "")
+
+    def _hidden_tokens(self) -> int:
+        """Tokens of reasoning that are counted: as such, or where there is no text in the total alone."""
+        told = _whole_number(self.usage, "completion_tokens_details", "reasoning_tokens")
+        total, prompt, new = (self.count(name) for name in ("total_tokens", "prompt_tokens", "completion_tokens"))
+        rest = total - prompt - new if total and prompt and new is not None and not self.text else 0
+        return max(told or 0, self.count("reasoning_tokens") or 0, rest)
 
     def feed(self, piece: Mapping[str, Any]) -> None:
         """Take a whole answer, or one event of a stream. MalformedAnswer for fields of another type."""
@@ -314,6 +328,8 @@ def _joined(pieces: Sequence[str], repeats: bool) -> str:
     said = [piece for piece in pieces if piece]
     if repeat_all_before(said) or (repeats and all(after.startswith(before) for before, after in pairwise(said))):
         said = said[-1:]
+    elif len(said) > 2 and len(said[-1]) >= SHORTEST_REPEATED and said[-1] == "".join(said[:-1]):
+        said = said[:-1]  # the whole once more at the end
     return "".join(said).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 

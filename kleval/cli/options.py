@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +32,22 @@ def option(*names: str, envvar: str | None = None, **kwargs: Any) -> Callable[[F
 def names(text: str | None) -> tuple[str, ...]:
     """A comma list without blanks and repeats, order kept."""
     return tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
+
+
+def as_given(given: Mapping[str, Any], *wanted: str) -> dict[str, Any]:
+    """Those of a command's options that a Spec calls the same."""
+    return {name: given[name] for name in wanted}
+
+
+def whole_numbers(text: str, what: str, name: str, example: str) -> tuple[int, ...]:
+    """`16,32`, each once. UsageError for anything else. what: one of them is; name: of the option."""
+    parts = names(text)
+    for part in parts:
+        if not (part.isascii() and part.isdigit() and int(part) > 0):
+            raise UsageError(f"'{part}' is not a {what}: write numbers from 1, like --{name} {example}")
+    if not parts:
+        raise UsageError(f"no {name} given: write numbers from 1, like --{name} {example}")
+    return tuple(dict.fromkeys(map(int, parts)))
 
 
 def parse_bytes(text: str) -> int:
@@ -72,6 +88,20 @@ seed = option("--seed", type=int, default=42, help="Seed of the samples and of s
 limit = option("--limit", type=click.IntRange(min=1), metavar="N", help="Samples per task and length.  [default: 10]")
 tokenizer = option(
     "--tokenizer", metavar="SPEC", help="Count tokens with: words, tiktoken:NAME or hf:PATH.  [default: the model's]"
+)
+add_bos = option(
+    "--add-bos",
+    type=click.Choice(["auto", "yes", "no"]),
+    default="auto",
+    help="The begin token before a prompt: as the model's tokenizer has it, always, or never.",
+)
+template_args = option(
+    "--template-arg",
+    "template_args",
+    multiple=True,
+    callback=lambda context, parameter, values: json_pairs(values, "an argument of a chat template"),
+    metavar="KEY=VALUE",
+    help="A variable of the model's chat template, as often as needed, like enable_thinking=false; VALUE is JSON or text.",
 )
 data_dir = option(
     "--data-dir",
@@ -180,6 +210,15 @@ def pairs(values: Sequence[str], what: str = "an engine argument", dash: str = "
             raise UsageError(f"'{text}' is not {what}: write KEY=VALUE")
         found[key.strip().replace("-", dash)] = value
     return found
+
+
+def json_pairs(values: Sequence[str], what: str) -> dict[str, Any]:
+    """`key=value` texts as a mapping, values read as JSON where they are some. UsageError for anything else."""
+    if not values:
+        return {}
+    from kleval.backends.spec import json_or_text
+
+    return {name: json_or_text(text) for name, text in pairs(values, what, "-").items()}
 
 
 def cache_folder(given: str | None) -> Path | None:

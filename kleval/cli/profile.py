@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import asdict
 from typing import Any
 
 import click
@@ -19,6 +18,17 @@ from kleval.text import format_length, size
 from kleval.types import UsageError
 
 DEFAULT_CTX = "1k,2k,4k,16k,64k"  # the lengths that a run has unless told, and longer ones
+AS_GIVEN = (
+    "prefill",
+    "decode_tokens",
+    "repeats",
+    "memory_budget",
+    "chunk_tokens",
+    "device",
+    "dtype",
+    "seed",
+    "dry_run",
+)
 SUBCOMMANDS = {"memory": "kleval.cli.profile:memory", "kernels": "kleval.cli.profile_kernels:kernels"}
 
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", re.ASCII)
@@ -134,18 +144,10 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
         models=DEFAULT_MODELS if given["model"] is None else options.names(given["model"]),
         ctxs=profile_lengths(given["ctx"]),
         batches=parse_batches(given["batch"]),
-        prefill=given["prefill"],
-        decode_tokens=given["decode_tokens"],
-        repeats=given["repeats"],
-        memory_budget=given["memory_budget"],
         time_budget=parse_seconds(given["time_budget"]),
-        chunk_tokens=given["chunk_tokens"],
-        device=given["device"],
-        dtype=given["dtype"],
-        seed=given["seed"],
         out=out,
-        dry_run=given["dry_run"],
         command=line,
+        **options.as_given(given, *AS_GIVEN),
     )
     spec.check()
     from kleval.profiler import profile as measure
@@ -202,18 +204,23 @@ def memory(model: str | None, ctx: str, batch: int, memory_budget: int | None, d
         raise UsageError("no model given: name at least one")
     rows = memory_rows(names, parse_lengths(ctx), batch, dtype, memory_budget)
     if kind not in ("table", "md"):
-        print_records([asdict(row) for row in rows], kind)
+        print_records(rows, kind)
         return
     header = ["ctx", "model", "latent KV", "recurrent", "conv", "state", "KV saved", "state saved", "weights"]
     if memory_budget is not None:
         header += ["longest ctx", "largest batch", "states alone"]
     cells = []
     for row in rows:
-        line = [format_length(row.ctx), row.model, size(row.latent_bytes), size(row.recurrent_bytes)]
-        line += [size(row.conv_bytes), size(row.state_bytes), f"{row.latent_saving:.1%}", f"{row.saving:.1%}"]
-        line.append(size(row.weights_bytes))
+        line = [format_length(row["ctx"]), row["model"], size(row["latent_bytes"]), size(row["recurrent_bytes"])]
+        line += [
+            size(row["conv_bytes"]),
+            size(row["state_bytes"]),
+            f"{row['latent_saving']:.1%}",
+            f"{row['saving']:.1%}",
+        ]
+        line.append(size(row["weights_bytes"]))
         if memory_budget is not None:
-            line += [_fits(row.largest_ctx), _fits(row.largest_batch), _fits(row.state_batch)]
+            line += [_fits(row["largest_ctx"]), _fits(row["largest_batch"]), _fits(row["state_batch"])]
         cells.append(line)
     batches = "one sequence" if batch == 1 else f"{batch} sequences"
     title = f"State of {batches}, {dtype}, by formula"

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from kleval.profiler.served.spec import ServedSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
-OF_SERVERS = ("base_url", "api", "api_key_env", "hardware", "concurrency", "request_timeout")
+OF_SERVERS = ("base_url", "api", "api_key_env", "served_name", "hardware", "concurrency", "request_timeout")
 OF_ENGINES = ("engine_args", "tp", "max_model_len", "trust_remote_code", "device", "dtype", "memory_budget")
 OF_NATIVE = ("batch", "prefill", "chunk_tokens", "time_budget", "memory_budget", "device", "dtype")
-OF_ADDRESSES = ("base_url", "api", "api_key_env", "hardware")
+OF_ADDRESSES = ("base_url", "api", "api_key_env", "served_name", "hardware")
 # Backends in this process, and what they have no use for.
 OF_IN_HOUSE: dict[str, tuple[str, ...]] = {"native": ("max_model_len",), "hf": ("max_model_len",), "vllm": ()}
 ALIASES = {"engine_args": "--engine-arg"}
@@ -51,6 +51,7 @@ def served_options(command: F) -> F:
             ),
             options.api,
             options.api_key_env,
+            options.served_name,
             options.hardware,
             options.request_timeout,
             options.engine_args,
@@ -124,26 +125,17 @@ def make_served_spec(
         model=models[0],
         backend=backend,
         request_timeout=given["request_timeout"],
-        **{name: given[name] for name in fields},
+        **options.as_given(given, *fields),
     )
     spec = ServedSpec(
         engine=engine,
         ctxs=ctxs,
-        concurrencies=parse_concurrency(given["concurrency"]),
+        concurrencies=options.whole_numbers(given["concurrency"], "concurrency", "concurrency", "1,8,32"),
         decode_tokens=DECODE_TOKENS if given["decode_tokens"] is None else given["decode_tokens"],
         repeats=REPEATS if given["repeats"] is None else given["repeats"],
-        seed=given["seed"],
         out=out,
-        dry_run=given["dry_run"],
         command=line,
+        **options.as_given(given, "seed", "dry_run"),
     )
     spec.check()
     return spec
-
-
-def parse_concurrency(text: str) -> tuple[int, ...]:
-    """`1,8,32`. UsageError for anything else."""
-    parts = options.names(text)
-    if not parts or not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
-        raise UsageError(f"'{text}' is not a concurrency: write numbers from 1, like 1,8,32")
-    return tuple(int(part) for part in parts)

@@ -20,11 +20,29 @@ if TYPE_CHECKING:
 DEFAULT_SUITE = "long"
 DEFAULT_CTX = "1k,2k,4k"
 DEFAULT_LIMIT = 10
+# What of a command line the spec has as it is.
+AS_GIVEN = (
+    *("repeats", "edition", "protocol", "judge_model", "allow_code_execution", "seed", "max_new_tokens", "reasoning"),
+    *(
+        "add_bos",
+        "template_args",
+        "tokenizer",
+        "backend",
+        "device",
+        "dtype",
+        "batch",
+        "memory_budget",
+        "data_dir",
+        "max_errors",
+        "amend",
+        "dry_run",
+    ),
+)
 # What of a command line a backend is opened with, besides the model, the backend and the server.
 ENGINE_SETTINGS = (
     *("device", "dtype", "batch", "memory_budget", "share_prefixes", "trust_remote_code", "engine_args", "tp"),
     *("max_model_len", "api", "api_key_env", "concurrency", "request_timeout", "timeout", "tokenizer", "hardware"),
-    *("served_name", "request_fields", "without_fields"),
+    *("served_name", "request_fields", "without_fields", "add_bos", "template_args"),
 )
 
 
@@ -90,6 +108,8 @@ ENGINE_SETTINGS = (
 @options.max_model_len
 @options.trust_remote_code
 @options.tokenizer
+@options.add_bos
+@options.template_args
 @options.device
 @options.dtype
 @options.batch
@@ -186,29 +206,12 @@ def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
         ctxs=parse_lengths(ctx),
         out=given["out"] or (None if given["dry_run"] else run_directory(line)),
         limit=given["limit"] or limit or DEFAULT_LIMIT,
-        repeats=given["repeats"],
-        edition=given["edition"],
-        protocol=given["protocol"],
-        judge_model=given["judge_model"],
-        allow_code_execution=given["allow_code_execution"],
-        seed=given["seed"],
         temperature=temperature,
-        max_new_tokens=given["max_new_tokens"],
-        reasoning=given["reasoning"],
-        tokenizer=given["tokenizer"],
-        backend=given["backend"],
-        device=given["device"],
-        dtype=given["dtype"],
-        batch=given["batch"],
-        memory_budget=given["memory_budget"],
-        data_dir=given["data_dir"],
         sample_cache=options.cache_folder(given["sample_cache"]),
         workers=(os.cpu_count() or 1) // 4 if given["workers"] is None else given["workers"],
-        max_errors=given["max_errors"],
-        amend=given["amend"],
-        dry_run=given["dry_run"],
         suite=suite,
         command=line,
+        **options.as_given(given, *AS_GIVEN),
     )
 
 
