@@ -96,8 +96,10 @@ def ratio_section(profile: Profile, rows: Rows, looks: Looks) -> Section | None:
         cards.append(card("ratio", [figure], table, csv, f"ratio-{kind}-{protocol}", **said))
     ceilings = {ceiling.model: ceiling.text for ceiling in profile.ceilings()}
     if states := profile.state_ratios():
-        lines, ctxs = ratio_lines(states, looks), profile.ctxs("memory")
-        figure = against_length("context, tokens", ctxs, lines, words.times_tick, profile.ceilings(), even=True)
+        lines = ratio_lines(states, {model: looks[model] for model in profile.models})
+        figure = against_length(
+            "context, tokens", profile.ctxs("memory"), lines, words.times_tick, profile.ceilings(), even=True
+        )
         table = ratio_grid(corner, states, notes={m: f"layers alone: {text}" for m, text in ceilings.items()})
         cards.append(card("ratio-state", [figure], table, cost_rows.part(rows, "memory")))
     said = {"baseline": profile.baseline, "ceilings": ", ".join(dict.fromkeys(ceilings.values()))}
