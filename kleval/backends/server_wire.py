@@ -283,6 +283,8 @@ class Answer:
         if not piece.get("choices"):
             return
         choice = self.choice = piece["choices"][0]
+        if choice.get("usage"):  # Moonshot's streams have it there
+            self.usage = dict(choice["usage"])
         delta, message = choice.get("delta"), choice.get("message")
         if delta is None and message is None:
             self._take(choice.get("text"), self.texts)

@@ -102,6 +102,12 @@ def test_a_whole_answer_with_usage_is_kept_whatever_its_end_is_called(finish: st
     assert outcome(fed([{"text": "the answer", "finish_reason": finish}])).text == "the answer"
 
 
+def test_usage_in_the_last_choice_counts() -> None:
+    answer = Answer()
+    answer.feed({"choices": [{"delta": {"content": "the answer"}, "finish_reason": "stop", "usage": USAGE}]})
+    assert outcome(answer).text == "the answer"
+
+
 REASONED = {
     "reasoning_content": [{"message": {"content": "yes", "reasoning_content": "hm"}}],
     "reasoning": [{"delta": {"reasoning": "h"}}, {"delta": {"reasoning": "m"}}, *deltas("yes")],
