@@ -32,7 +32,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """Facts of one directory, or of one more machine. tiles: the few in large type. status, tone: how a directory ended."""
+    """Facts of one directory, model or machine. tiles: the few in large type. status, tone: how a directory ended. look: a model's."""
 
     title: str
     started: str = ""
@@ -40,20 +40,20 @@ class Sheet:
     tone: str = ""
     tiles: tuple[Fact, ...] = ()
     facts: tuple[Fact, ...] = ()
+    look: Look | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
     """lead_in, names: the title. lines: per model its look, its name and its facts, those of scores and of costs apart.
 
-    sheets: of directories and machines. models: all facts of the runs' models. data: of the tasks, None without runs.
+    sheets: of the runs' models, of directories and machines. data: of the tasks, None without runs.
     """
 
     lead_in: str
     names: tuple[str, ...]
     sheets: tuple[Sheet, ...]
     lines: tuple[tuple[Look, str, tuple[tuple[str, list[Fact]], ...]], ...]
-    models: tuple[tuple[Look, str, list[Fact]], ...]
     notices: tuple[Notice, ...]
     data: Grid | None
 
@@ -70,10 +70,11 @@ def looks(entrants: Sequence[Entrant], profiles: Sequence[Profile]) -> tuple[Loo
 
 def header(entrants: Sequence[Entrant], profiles: Sequence[Profile], shape: Shape) -> Header:
     of_scores, of_models = looks(entrants, profiles)
-    models = tuple((of_scores[e.key], e.label, _entrant_facts(e)) for e in entrants)
+    models = [Sheet(e.label, facts=tuple(_entrant_facts(e)), look=of_scores[e.key]) for e in entrants]
     lines: dict[str, tuple[Look, str, list[tuple[str, list[Fact]]]]] = {}
-    for e, (look, label, facts) in zip(entrants, models, strict=True):
-        lines[e.key] = (look, label, [("scores" if profiles else "", [fact for fact in facts if fact.mark])])
+    for e, of in zip(entrants, models, strict=True):
+        shown = [fact for fact in of.facts if fact.mark]
+        lines[e.key] = (of_scores[e.key], e.label, [("scores" if profiles else "", shown)])
     names = dict.fromkeys(e.model for e in entrants)
     sheets = [_sheet(f"Run {run.id}", run) for run in runs_of(entrants)]
     if sheets:
@@ -96,9 +97,8 @@ def header(entrants: Sequence[Entrant], profiles: Sequence[Profile], shape: Shap
     return Header(
         lead_in=costs if not entrants else "Score and cost: " if profiles else "",
         names=tuple(names),
-        sheets=tuple(sheets),
+        sheets=(*models, *sheets),
         lines=tuple((look, label, tuple(groups)) for look, label, groups in lines.values()),
-        models=models,
         notices=tuple(notices(entrants, profiles, shape)),
         data=_data(entrants, shape) if entrants else None,
     )
