@@ -89,7 +89,7 @@ def generated(answer: Answer, request: Request, expected: Expected, seconds: flo
     """The outcome of a `generate` or `judge` request."""
     answer.repeats = expected.dialect.repeats
     text, reasoning = answer.text, answer.reasoning
-    if request.answer_prefix and not text:
+    if request.answer_prefix and not text.strip() and answer.thoughts:
         # Its beginning was given: a server that takes what goes on from there for reasoning is wrong.
         text, reasoning = reasoning, ""
     failure = _unusable(answer, expected) or _unfinished(answer, text, reasoning, request, expected)
@@ -154,7 +154,8 @@ def likelihood(
     failure = _unusable(answer, expected)
     if failure is not None:
         return failure
-    n_sent, counted = len(ids) + len(continuation), answer.count("prompt_tokens") or 0
+    n_sent = len(ids) + len(continuation)
+    counted = answer.count("prompt_tokens") or (n_sent if expected.exact else 0)
     begins = counted - n_sent  # a token that the server puts before a text, or one of the tokenizer's that it does not
     if begins not in ((0,) if expected.exact else (-1, 0, 1)):
         return Failure("server", f"the server counted {counted} prompt tokens where {n_sent} were sent")
@@ -236,6 +237,8 @@ def _cut(n_prompt: int, request: Request, expected: Expected) -> Failure | str |
     if expected.exact and n_prompt != sent:
         return Failure("server", f"the server counted {n_prompt} prompt tokens where {sent} were sent")
     if not expected.exact and n_prompt < sent * (1 - expected.tolerated):
+        if expected.counts is not None:
+            expected.counts.was_cut(sent, n_prompt, request.prompt)
         return Failure(
             "context_overflow",
             f"the server counted {n_prompt} prompt tokens of about {sent}: it cut the prompt, or --tokenizer is another model's",
@@ -288,10 +291,11 @@ def _echoed(choice: Any, spelled: tuple[int, str, str] | None, first: int, n: in
 def tolerated_share(tokenizer: Tokenizer) -> float:
     """How much less than this tokenizer a server may count of a prompt that was sent as text, before it must have cut it.
 
-    A tokenizer of the model itself is off by what a template adds or strips; one that only counts may be far off.
+    A tokenizer of the model itself is off by what a template adds or strips; one that only counts may be far off. No model takes much
+    less than a token for a word.
     """
     from kleval.tokenization import ModelTokenizer, WordTokenizer
 
     if isinstance(tokenizer, WordTokenizer):
-        return 1.0
+        return 0.6
     return 0.05 if isinstance(tokenizer, ModelTokenizer) else 0.5

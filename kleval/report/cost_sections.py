@@ -1,17 +1,17 @@
-"""Times of a context: prefill, decode, ratios to the baseline, and the machine's bound. A section each, where there are points."""
+"""Costs of a context: prefill, decode, ratios to the baseline, state bytes and the machine's bound, where there are points."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from kleval import text as words
 from kleval.report.cost_curves import (
     Rows,
     against_length,
     allowed,
-    by_model,
-    curve,
     grid,
+    grouped,
     measured,
     measured_grid,
     milliseconds,
@@ -21,14 +21,17 @@ from kleval.report.cost_curves import (
     spread,
     subs,
 )
-from kleval.report.figure import Cell, Figure, Grid, Series
+from kleval.report.figure import Cell, Figure, Grid, Row, Series
 from kleval.report.paper_curves import paper_figures
 from kleval.report.score_curves import Looks
-from kleval.report.sections import Section, card, section
+from kleval.report.sections import Card, Section, card, section
 from kleval.tables import cost_rows
 from kleval.tables.costs import Measure, Profile
 from kleval.text import MINUS
 
+MAX_BAR_LENGTHS = 5
+COMPONENTS = ("latent", "kv", "recurrent", "conv", "other")
+ALL = "state"  # what stands for all of it, where components are not known
 IDEAL = {"prefill": "operations", "decode": "bytes"}  # what a ratio of times would be, were nothing else at work
 CHECK_LIMIT = 0.15  # of sampled against full, where a run does not say its own
 PUBLISHED_SIZE = "48b-a3b"
@@ -43,7 +46,7 @@ def prefill_section(profile: Profile, rows: Rows, looks: Looks) -> Section | Non
         "Prefill latency",
         sorted(found, key=lambda m: profile.models.index(m.model)),
         _prefill,
-        key=lambda m: (m.model, m.protocol),
+        key=lambda m: f"{m.model} {m.protocol}",
         note=lambda m: "sampled: estimate" if m.protocol == "sampled" else "run in full",
     )
     also = ["sampled"] if "sampled" in profile.protocols("prefill") else []
@@ -96,8 +99,10 @@ def ratio_section(profile: Profile, rows: Rows, looks: Looks) -> Section | None:
         cards.append(card("ratio", [figure], table, csv, f"ratio-{kind}-{protocol}", **said))
     ceilings = {ceiling.model: ceiling.text for ceiling in profile.ceilings()}
     if states := profile.state_ratios():
-        lines, ctxs = ratio_lines(states, looks), profile.ctxs("memory")
-        figure = against_length("context, tokens", ctxs, lines, words.times_tick, profile.ceilings(), even=True)
+        lines = ratio_lines(states, {model: looks[model] for model in profile.models})
+        figure = against_length(
+            "context, tokens", profile.ctxs("memory"), lines, words.times_tick, profile.ceilings(), even=True
+        )
         table = ratio_grid(corner, states, notes={m: f"layers alone: {text}" for m, text in ceilings.items()})
         cards.append(card("ratio-state", [figure], table, cost_rows.part(rows, "memory")))
     said = {"baseline": profile.baseline, "ceilings": ", ".join(dict.fromkeys(ceilings.values()))}
@@ -119,6 +124,52 @@ def ratio_figure(profile: Profile, kind: str, protocol: str, looks: Looks) -> Fi
     return against_length("context, tokens", ctxs, lines, words.times_tick, ceilings, even=True)
 
 
+def state_section(profile: Profile, rows: Rows, looks: Looks) -> Section | None:
+    found = _said(profile)
+    if not found:
+        return None
+    bars = state_bars(found)
+    kinds = {cell.kind for row in bars.rows for cell in row.cells if cell.level}
+    lines, ctxs = measured(found, looks, 1.0, _size, "state_bytes"), [m.ctx for m in found]
+    figure = against_length("context, tokens", ctxs, lines, words.size_tick, doublings=True)
+    cards = [
+        Card("state-bars", grid=bars),
+        Card(
+            "state-bytes",
+            figures=(figure,),
+            grid=measured_grid("State of one sequence", found, _state),
+            csv=cost_rows.part(rows, found[0].kind),
+        ),
+    ]
+    how = "as the backend that served it says" if found[0].kind == "served" else "as live tensors"
+    keys = tuple(name for name in (*COMPONENTS, ALL) if name in kinds)
+    return replace(section("state", cards, how=how), keys=keys)
+
+
+def _said(profile: Profile) -> list[Measure]:
+    """One per model and length: of the memory that was measured, else of the smallest concurrency whose backend said bytes."""
+    served = [m for m in profile.of("served") if m.of("state_bytes") is not None]
+    by_place = {(m.model, m.ctx): m for m in reversed(profile.of("memory") or served)}
+    return list(by_place.values())[::-1]
+
+
+def state_bars(found: list[Measure]) -> Grid:
+    """The models' bytes by component, on one scale within a length; at most MAX_BAR_LENGTHS lengths, the longest among them."""
+    rows, ctxs = [], sorted({m.ctx for m in found})
+    step = max(1, -(-len(ctxs) // MAX_BAR_LENGTHS))
+    for ctx in ctxs[::-1][::step][::-1]:
+        here = [m for m in found if m.ctx == ctx]
+        largest = max((m.of("state_bytes") or 0.0 for m in here), default=0.0)
+        rows.append(Row(f"{words.format_length(ctx)} tokens", (), kind="head"))
+        for m in here:
+            total = m.of("state_bytes")
+            parts = {name: value for name in COMPONENTS if (value := m.of(f"{name}_bytes"))} or {ALL: total or 0.0}
+            cells = [Cell(_size(v), kind=name, level=100 * v / largest) for name, v in parts.items() if largest]
+            note = f"failed: {m.failure}" if m.failed else _size(total)
+            rows.append(Row(m.model, () if m.failed else tuple(cells), note))
+    return Grid(("", *COMPONENTS, ALL), tuple(rows), "bars")
+
+
 def bound_section(profile: Profile, rows: Rows, looks: Looks) -> Section | None:
     cards = []
     for kind, share in (("prefill", "MFU"), ("decode", "MBU")):
@@ -138,7 +189,7 @@ def bound_figure(profile: Profile, kind: str, protocol: str, looks: Looks) -> Fi
     factor, found = 1.0 if kind == "prefill" else 1e-3, profile.of(kind, protocol)
     lines = [
         allowed(model, looks[model], [(m.ctx, m.bound * factor) for m in mine if m.bound], "bound", words.seconds)
-        for model, mine in by_model(found).items()
+        for model, mine in grouped(found).items()
     ]
     lines += measured(found, looks, factor)
     return against_length("context, tokens", [m.ctx for m in found], lines, words.seconds_tick)
@@ -146,11 +197,8 @@ def bound_figure(profile: Profile, kind: str, protocol: str, looks: Looks) -> Fi
 
 def share_figure(profile: Profile, kind: str, protocol: str, looks: Looks) -> Figure:
     """MFU or MBU."""
-    name, found = "mfu" if kind == "prefill" else "mbu", profile.of(kind, protocol)
-    lines = []
-    for model, mine in by_model(found).items():
-        points = [(m.ctx, v, [f"{name.upper()} {words.percent(v)}"]) for m in mine if (v := m.of(name))]
-        lines.append(curve(model, looks[model], points, "estimate" if protocol == "sampled" else "measured"))
+    found = profile.of(kind, protocol)
+    lines = measured(found, looks, 1.0, words.percent, "mfu" if kind == "prefill" else "mbu")
     return against_length("context, tokens", [m.ctx for m in found], lines, words.percent_tick)
 
 
@@ -201,3 +249,24 @@ def _bound(m: Measure) -> Cell:
     more = (f"took {words.seconds(m.value * factor)}", f"bound {words.seconds(bound)}")
     reached = m.of("mbu" if m.kind == "decode" else "mfu")
     return Cell(words.percent(reached), more, "estimate" if m.estimate else "")
+
+
+def _state(m: Measure) -> Cell:
+    """Whether it equals the closed form, and what holds it."""
+    total, closed, allocated = m.of("state_bytes"), m.closed("state_bytes"), m.of("allocated_bytes")
+    equal = "" if closed is None else "= closed form" if closed == total else f"closed form {_size(closed)}"
+    names = {
+        "weights": "weights_bytes",
+        "workspace": "workspace_bytes",
+        "peak": "peak_bytes",
+        "reserved": "reserved_bytes",
+        "RSS": "rss_bytes",
+    }
+    title = "; ".join(f"{name} {_size(value)}" for name, key in names.items() if (value := m.of(key)) is not None)
+    per_token = f"{_size((total or 0) / m.ctx)} per token" if m.kind == "served" else ""
+    more = subs(equal, f"alloc. {_size(allocated)}" if allocated else "", per_token)
+    return Cell(_size(total), more, "" if closed in (None, total) else "failed", title)
+
+
+def _size(value: float | None) -> str:
+    return words.size(value, precise=True)
