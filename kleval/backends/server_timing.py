@@ -21,8 +21,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from kleval.backends.server_address import Server
 from kleval.backends.server_errors import MalformedAnswer, failure_in_stream, failure_of_exception, failure_of_status
+from kleval.backends.server_http import client_for, fetch
 from kleval.backends.server_opening import Served, choose_dialect
-from kleval.backends.server_tokenizer import client_for, fetch
 from kleval.backends.server_wire import NEUTRAL, Answer, Dialect, EventReader, bounded, chat_messages, encode_body
 from kleval.backends.spec import BackendSpec
 from kleval.backends.timing import generator, random_tokens, random_words

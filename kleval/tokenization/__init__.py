@@ -17,6 +17,7 @@ from pathlib import Path
 
 from kleval.tokenization.chat import Rendered, count_given, join_prompt, split_begin
 from kleval.tokenization.folder import ModelTokenizer
+from kleval.tokenization.growth import PROBE, check_growth
 from kleval.tokenization.hf import HFTokenizer
 from kleval.tokenization.kimi import RANK_FILE, KimiTokenizer
 from kleval.tokenization.pairs import encode_pair
@@ -25,12 +26,14 @@ from kleval.types import Tokenizer, UsageError
 
 __all__ = [
     "KINDS",
+    "PROBE",
     "HFTokenizer",
     "KimiTokenizer",
     "ModelTokenizer",
     "Rendered",
     "TiktokenTokenizer",
     "WordTokenizer",
+    "check_growth",
     "count_given",
     "encode_pair",
     "has_tokenizer",
