@@ -37,7 +37,7 @@ from kleval.ops.available import KERNELS, kernels_in_use
 from kleval.ops.check import check_kernels
 from kleval.ops.kda import chunk_kda
 from kleval.profiler.bound import Bound, copy_bandwidth, matmul_rate
-from kleval.profiler.measure import median, percentile
+from kleval.quantiles import median, percentile
 
 ARCHITECTURES = ("kimi-linear", "mla")
 WARM_STEPS, STEPS = 3, 24

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class Words:
     def decode(self, ids: Sequence[int]) -> str:
         return " ".join(map(str, ids))
 
+    @cache  # noqa: B019 - of a few hundred texts
     def count(self, text: str) -> int:
         return text.count(" ") + 1
 

@@ -9,9 +9,6 @@ PACKAGE = Path(__file__).parent.parent / "kleval"
 QUESTIONS = {"What", "Where", "How", "When", "Which", "Why", "Whether", "Who", "Whose", "Does", "Is"}
 LEFT = {
     *(f"backends/{name}.py" for name in ("server_wire", "spec")),
-    *(f"harness/{name}.py" for name in ("earlier", "events", "manifest", "opening", "progress", "spec")),
-    *(f"profiler/{name}.py" for name in ("__init__", "bench", "judge", "plan", "workload")),
-    *(f"profiler/served/{name}.py" for name in ("__init__", "spec")),
 }
 
 

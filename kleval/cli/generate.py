@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from kleval.cli import options
-from kleval.cli.progress import Making
+from kleval.cli.progress import ProgressView
 from kleval.lengths import parse_lengths
+from kleval.text import format_length
 from kleval.types import ContextTooSmall, Sample, Unfit
 
 DEFAULT_LIMIT = 10
@@ -65,6 +66,7 @@ def generate(
     from kleval.tasks.makers import Makers
     from kleval.tasks.registry import expand, load_task
     from kleval.tasks.sample_cache import SampleCache
+    from kleval.work.progress import Meter
 
     lengths, n = parse_lengths(ctx), limit or DEFAULT_LIMIT
     tasks = [load_task(name, edition=edition, protocol=protocol, data_dir=data_dir) for name in expand([task])]
@@ -74,7 +76,12 @@ def generate(
     cache = SampleCache(options.cache_folder(sample_cache))
 
     def lines() -> Iterator[dict[str, Any]]:
-        with Makers(cache, n, seed, processes if len(cells) > 1 else 0, data_dir) as makers, Making(cells, n) as view:
+        meter = Meter([])
+        meter.n_total = len(cells) * n
+        meter.work_total = float(meter.n_total)
+        # On a terminal only: elsewhere the rows themselves are what is seen.
+        view = ProgressView("rows", quiet=not sys.stderr.isatty() or meter.n_total == 1)
+        with Makers(cache, n, seed, processes if len(cells) > 1 else 0, data_dir) as makers, view:
             # One less than there are: this process makes the first itself.
             makers.prepare(cells[1:])
             for one in tasks:
@@ -86,7 +93,8 @@ def generate(
                         for row in rows(one, count, length, n, seed, samples):
                             yield row
                             made += 1
-                            view.row(one.id, length)
+                            meter.done(1.0, failed=False)
+                            view.show(meter.progress(f"{one.id} at {format_length(length)}"))
                     except ContextTooSmall as error:
                         too_small.append(error)
                         continue

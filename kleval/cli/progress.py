@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from kleval.cli.console import note
-from kleval.text import duration, format_length
+from kleval.text import duration
 
 if TYPE_CHECKING:
     from kleval.work.events import Progress
@@ -82,32 +81,3 @@ class ProgressView:
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             note(text)
-
-
-class Making:
-    """Rows that are being made, on a terminal only: elsewhere the rows themselves are what is seen."""
-
-    def __init__(self, cells: Sequence[object], n: int) -> None:
-        self._total, self._done = len(cells) * n, 0
-        self._bar: Any = None
-
-    def __enter__(self) -> Making:
-        if sys.stderr.isatty() and self._total > 1:
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            label = TextColumn("{task.fields[label]}", markup=False)
-            columns = (label, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._row = self._bar.add_task("", total=self._total, label="making samples")
-            self._bar.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def row(self, task: str, ctx: int) -> None:
-        self._done += 1
-        if self._bar is not None:
-            self._bar.update(self._row, completed=self._done, label=f"{task} at {format_length(ctx)}")

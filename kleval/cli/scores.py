@@ -45,11 +45,11 @@ def _print_columns(model: str, edition: str, cells: Sequence[Cell]) -> None:
     click.echo(f"\n{model}: the columns of the Kimi Linear paper's Table 5, {edition} edition, score × 100")
     shown = [
         [
-            format_length(row.ctx),
-            *("-" if c is None else f"{100 * c.value:.1f}{_covered(c)}" for c in row.cells),
-            "-" if row.average is None else f"{100 * row.average:.1f} [{100 * row.low:.0f}, {100 * row.high:.0f}]",
+            format_length(ctx),
+            *("-" if c is None else f"{100 * c.value:.1f}{_covered(c)}" for c in row),
+            "-" if of is None else f"{100 * of.mean:.1f} [{100 * of.low:.0f}, {100 * of.high:.0f}]",
         ]
-        for row in rows
+        for ctx, (row, of) in rows.items()
     ]
     table(["ctx", *COLUMNS, "average"], shown)
 

@@ -1,4 +1,4 @@
-"""What an earlier session was answered of a sample that failed all the same, so that it is not asked again.
+"""Answers of an earlier session to a sample that failed all the same, which are not asked for again.
 
 A row keeps every request with its outcome. Where one of several failed (a judge that was gone, one choice of four), the others
 stand: asked again, they would cost the same again and give the same. Token ids are not in rows, nor in these completions.

@@ -1,17 +1,15 @@
-"""What run.json says about a run besides its rows: settings, environment, and what a reader must know to compare."""
+"""Contents of a run's run.json: settings, environment, and what a reader must know to compare."""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kleval.harness.plan import ModelFacts
 from kleval.harness.spec import RunSpec
-from kleval.store.machine import cpu_name
+from kleval.store.machine import machine
 from kleval.types import Task
 
 # What a backend describes that changes speed and not answers; it may differ when a run continues.
@@ -158,22 +156,12 @@ def caveats(spec: RunSpec, models: Sequence[ModelFacts]) -> list[str]:
 
 
 def hardware() -> dict[str, Any]:
-    """cpu, cores, memory_bytes, gpus and software of this machine; a GPU only where a backend has loaded torch."""
-    import psutil
-
+    """This machine; a GPU only where a backend has loaded torch."""
     torch = sys.modules.get("torch")
     gpus: list[str] = []
     if torch is not None and torch.cuda.is_available():
         gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "memory_bytes": psutil.virtual_memory().total,
-        "gpus": gpus,
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "torch": getattr(torch, "__version__", None) and str(torch.__version__),  # type: ignore[union-attr]
-    }
+    return {**machine(), "gpus": gpus, "torch": str(torch.__version__) if torch is not None else None}
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

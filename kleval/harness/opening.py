@@ -1,4 +1,4 @@
-"""What a run looks at before anything is asked: its tasks, its directory, its tokenizer, its models.
+"""Opening of a run: its tasks, its tokenizer and its models, looked at before anything is asked.
 
 With several models each is opened twice: once before anything is asked, so that a name that does not exist or a tokenizer
 in which nothing fits is told at once and the manifest is complete from the start, and once for its turn, since two models

@@ -1,4 +1,4 @@
-"""Before anything is asked: models x tasks x lengths, what does not fit, and how much work it is.
+"""Plan of a run: models x tasks x lengths, what does not fit, and how much work it is.
 
 A task is tried at the shortest length first, with one sample, in the tokenizer that counts its samples; lengths at which
 it does not fit (ContextTooSmall) are skipped with the reason, and the first at which it fits ends the search, since a task

@@ -1,19 +1,19 @@
-"""What a run is asked to do: a command as data, checked before anything is opened."""
+"""Spec of a run: a command as data, checked before anything is opened."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from kleval.backends.reasoning import tags
 from kleval.types import UsageError
+from kleval.work import Spec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunSpec:
+class RunSpec(Spec):
     """A command. Those marked * change results: a run directory belongs to one value of each.
 
     models*: as `open_backend` takes them. tasks*: task ids, families already expanded. ctxs*: tokens. limit*: samples per
@@ -88,13 +88,7 @@ class RunSpec:
         tags(self.reasoning)
         if not (self.max_errors is None or _between(0, self.max_errors)):
             raise UsageError(f"--max-errors is a count or a share below 1, not {self.max_errors!r}")
-        if self.out is None and not self.dry_run:
-            raise UsageError("no run directory given: add --out DIR")
-
-    def record(self) -> dict[str, Any]:
-        """Every field as a JSON value."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+        Spec.check(self)
 
 
 def _whole(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""What all measurements of a session share, and what one attempt at a point comes to."""
+"""Bench of a native profile: models, device and rates that its measurements share; and one attempt at a point."""
 
 from __future__ import annotations
 

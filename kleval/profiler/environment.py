@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import subprocess
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import kleval
-from kleval.store.machine import commit, cpu_name
+from kleval.store.machine import commit, machine
 from kleval.types import UsageError
 
 if TYPE_CHECKING:
@@ -60,21 +58,15 @@ def free_bytes(device: torch.device) -> int:
 
 def fingerprint(device: torch.device) -> dict[str, Any]:
     """cpu, cores, threads, gpu, driver, versions, kernels: JSON values."""
-    import psutil
     import torch
 
-    found: dict[str, Any] = {
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
+    found = machine() | {
         "threads": torch.get_num_threads(),
-        "memory_bytes": psutil.virtual_memory().total,
         "device": str(device),
         "gpu": None,
         "driver": None,
         "cuda": None,
         "torch": str(torch.__version__),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
         "kernels": kernels(device),
         "kleval": kleval.__version__,
         "commit": commit(),

@@ -1,9 +1,12 @@
-"""What a reader of a profile must know before believing it: was the machine quiet, is the estimate good, what is compared."""
+"""Caveats of a profile: whether the machine was quiet, how good the estimate is, what is compared.
+
+`noise` and `checks` return a JSON record, {limit, details: one per measurement looked at, worst first}, and sentences, none when all
+is well.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kleval.quantiles import spread
@@ -15,21 +18,10 @@ if TYPE_CHECKING:
 
 NOISE_LIMIT = 0.15  # (largest - smallest) / median over the repeats of one measurement
 CHECK_LIMIT = 0.15  # |sampled / full - 1|
+Judged = tuple[dict[str, Any], list[str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """details: one JSON record per measurement looked at, worst first. caveats: sentences, none when all is well."""
-
-    details: tuple[dict[str, Any], ...]
-    limit: float
-    caveats: tuple[str, ...] = ()
-
-    def record(self) -> dict[str, Any]:
-        return {"limit": self.limit, "details": list(self.details)}
-
-
-def noise(points: Iterable[Point]) -> Verdict:
+def noise(points: Iterable[Point]) -> Judged:
     """Spread over repeats of every measurement that has several."""
     groups: dict[tuple[str, str, str, int, int], list[float]] = {}
     for point in points:
@@ -44,42 +36,43 @@ def noise(points: Iterable[Point]) -> Verdict:
         if len(v) > 1
     ]
     details.sort(key=lambda record: -record["spread"])
-    loud = [record for record in details if record["spread"] > NOISE_LIMIT]
-    if not loud:
-        return Verdict(tuple(details), NOISE_LIMIT)
-    worst = loud[0]
-    shape = f", {worst['heads']} heads" if "heads" in worst else ""
-    return Verdict(
-        tuple(details),
-        NOISE_LIMIT,
-        (
-            f"Noisy machine: {len(loud)} of {len(details)} repeated measurements spread by more than {NOISE_LIMIT:.0%} "
-            f"(worst {worst['spread']:.0%}: {worst['kind']} {worst['protocol']} of {worst['model']} at {worst['ctx']}{shape}).",
-        ),
-    )
+    n, told = sum(record["spread"] > NOISE_LIMIT for record in details), []
+    if n:
+        worst = details[0]
+        shape = f", {worst['heads']} heads" if "heads" in worst else ""
+        told.append(
+            f"Noisy machine: {n} of {len(details)} repeated measurements spread by more than {NOISE_LIMIT:.0%} (worst "
+            f"{worst['spread']:.0%}: {worst['kind']} {worst['protocol']} of {worst['model']} at {worst['ctx']}{shape})."
+        )
+    return {"limit": NOISE_LIMIT, "details": details}, told
 
 
-def checks(points: Iterable[Point]) -> Verdict:
+def checks(points: Iterable[Point]) -> Judged:
     """Sampled against full prefill, where both were run."""
-    details = sorted(
-        (
-            {"model": p.model, "ctx": p.ctx, "repeat": p.repeat, "sampled_over_full": p.values["sampled_over_full"]}
-            for p in points
-            if p.values.get("sampled_over_full") is not None
-        ),
-        key=lambda record: -abs(float(record["sampled_over_full"] or 1) - 1),
-    )
-    if not details:
-        return Verdict((), CHECK_LIMIT)
-    worst = details[0]
-    error = abs(float(worst["sampled_over_full"] or 1) - 1)
-    off = sum(abs(float(record["sampled_over_full"] or 1) - 1) > CHECK_LIMIT for record in details)
-    text = (
-        f"Sampled prefill is an estimate: against full runs of the same prompts it is off by at most {error:.0%} "
-        f"({worst['model']} at {worst['ctx']})"
-    )
-    text += f"; {off} of {len(details)} checks are off by more than {CHECK_LIMIT:.0%}." if off else "."
-    return Verdict(tuple(details), CHECK_LIMIT, (text,))
+    found = [point for point in points if point.values.get("sampled_over_full") is not None]
+    details = [
+        {
+            "model": p.model,
+            "ctx": p.ctx,
+            "repeat": p.repeat,
+            "sampled_over_full": float(p.values["sampled_over_full"] or 1),
+        }
+        for p in found
+    ]
+    details.sort(key=lambda record: -_error(record))
+    told = []
+    if details:
+        worst, off = details[0], sum(_error(record) > CHECK_LIMIT for record in details)
+        more = f"; {off} of {len(details)} checks are off by more than {CHECK_LIMIT:.0%}" if off else ""
+        told.append(
+            f"Sampled prefill is an estimate: against full runs of the same prompts it is off by at most {_error(worst):.0%} "
+            f"({worst['model']} at {worst['ctx']}){more}."
+        )
+    return {"limit": CHECK_LIMIT, "details": details}, told
+
+
+def _error(record: Mapping[str, Any]) -> float:
+    return abs(float(record["sampled_over_full"]) - 1)
 
 
 def caveats(configs: Mapping[str, ModelConfig]) -> list[str]:

@@ -14,7 +14,7 @@ import torch
 from kleval.profiler.bench import attempt
 from kleval.profiler.bound import bound_of, machine_values
 from kleval.profiler.environment import free_bytes
-from kleval.profiler.measure import Clock, median, percentile
+from kleval.profiler.measure import Clock
 from kleval.profiler.operators import (
     Operands,
     Protocol,
@@ -30,6 +30,7 @@ from kleval.profiler.operators import (
 )
 from kleval.profiler.points import Measured, Outcome, PlannedPoint
 from kleval.profiler.workload import TURN_SECONDS, KernelSpec
+from kleval.quantiles import median, percentile
 from kleval.text import size
 from kleval.work import Session
 

@@ -124,4 +124,4 @@ def caveats(points: Sequence[Point]) -> list[str]:
     if by_name:
         said = "; ".join(f"{', '.join(sorted(names))}: {how}" for how, names in sorted(by_name.items()))
         found.append(f"What was run: {said}.")
-    return [*found, *noise(points).caveats]
+    return [*found, *noise(points)[1]]

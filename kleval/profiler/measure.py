@@ -1,24 +1,19 @@
-"""Clocks and order statistics: time on the device, not time until the host got the call off its hands."""
+"""Clock of a device: time until its work is done, not time until the host got the call off its hands."""
 
 from __future__ import annotations
 
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 
-from kleval.quantiles import median, percentile
 
-__all__ = ["Clock", "median", "percentile"]
-
-
-@dataclass(frozen=True, slots=True)
 class Clock:
     """Wall time around finished device work."""
 
-    device: torch.device
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
 
     def now(self) -> float:
         """Seconds, once everything queued on the device is done."""

@@ -14,7 +14,7 @@ import torch
 from kleval.models.cache import HybridCache
 from kleval.profiler.bench import Bench, attempt
 from kleval.profiler.bound import bound_of, machine_values
-from kleval.profiler.decode import decode_steps
+from kleval.profiler.decode import decode_steps, step_values
 from kleval.profiler.footprint import state_footprint
 from kleval.profiler.points import Measured, Outcome, PlannedPoint
 from kleval.profiler.prefill import random_ids
@@ -108,9 +108,9 @@ class Measuring:
         cache = caches[name]
         before = cache.snapshot()
         ids = random_ids(decoder, fed, batch, bench.seed + planned.repeat)
-        steps = decode_steps(decoder, cache, ids, planned.steps, planned.dropped)
+        times, first = decode_steps(decoder, cache, ids, planned.steps, planned.dropped)
         cache.restore(before)
-        values = steps.values(batch)
+        values = step_values(times, first, planned.dropped, planned.ctx, batch)
         nbytes, flops = config.decode_bytes(planned.ctx, batch, bench.dtype), config.decode_flops(planned.ctx, batch)
         assert bench.bound is not None
         seconds = float(values["step_ms_median"] or 0) / 1000

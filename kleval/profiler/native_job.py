@@ -182,9 +182,9 @@ class NativeJob(Job):
     def verdict(self, session: Session) -> Verdict:
         """With what the points say of noise, and of sampling against full runs."""
         points = list(session.store.points())
-        noisy, checked = noise(points), checks(points)
+        (spreads, noisy), (errors, checked) = noise(points), checks(points)
         # The plan's own word on sampling makes way for what the checks found.
-        stale = ("Noisy", "Sampled", "Slower", *(("sampled prefill",) if checked.caveats else ()))
+        stale = ("Noisy", "Sampled", "Slower", *(("sampled prefill",) if checked else ()))
         kept = [text for text in session.store.manifest["caveats"] if not text.startswith(stale)]
         left_out = len(session.left_out)
         if left_out:
@@ -192,5 +192,6 @@ class NativeJob(Job):
                 f"Slower than planned: {left_out} repeats were left out when the time budget was spent; the same command on this "
                 "directory measures them."
             )
-        told = [*kept, *noisy.caveats, *checked.caveats]
-        return point_verdict(session, left_out, caveats=told, noise=noisy.record(), sampling_checks=checked.record())
+        return point_verdict(
+            session, left_out, caveats=[*kept, *noisy, *checked], noise=spreads, sampling_checks=errors
+        )

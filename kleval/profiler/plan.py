@@ -1,4 +1,4 @@
-"""Which points a profile measures, how many times, and what each will cost: decided before anything is timed for real.
+"""Plan of a native profile: its points, how many times each, and what it will cost; made before anything is timed for real.
 
 The time budget is shared out: decode gets DECODE_SHARE of it, prefill the rest. Within decode every depth and protocol has an equal
 slot; steps and repeats go down until it fits, and what a slot leaves goes to the deeper ones. kleval.profiler.prefill_levels shares out
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from kleval.profiler.decode_levels import DROPPED_STEPS, Level, choose_levels
+from kleval.profiler.decode_levels import DROPPED_STEPS, choose_levels
 from kleval.profiler.integrate import positions_for, sample_positions
 from kleval.profiler.memory import largest_batch
 from kleval.profiler.points import PlannedPoint, machine_points, point_id
@@ -131,27 +131,26 @@ def _decode(
                     del rows[name]
             cells.append((ctx, batch, rows))
 
-    def cost(cell: tuple[int, Batch, dict[str, int]], level: Level) -> float:
+    def cost(cell: tuple[int, Batch, dict[str, int]], steps: int) -> float:
         ctx, _, rows = cell
-        return sum(rates[name].fill(b, ctx) + level.total * rates[name].step(b, ctx) for name, b in rows.items())
+        return sum(rates[name].fill(b, ctx) + steps * rates[name].step(b, ctx) for name, b in rows.items())
 
-    levels = choose_levels(
-        cells, cost, DECODE_SHARE * spec.time_budget, spec.decode_tokens, spec.repeats, DROPPED_STEPS[device]
-    )
+    dropped = DROPPED_STEPS[device]
+    levels = choose_levels(cells, cost, DECODE_SHARE * spec.time_budget, spec.decode_tokens, spec.repeats, dropped)
     points = []
     for ctx in ctxs:
         for name, config in configs.items():
             one, seconds = config.state_bytes(ctx, 1, dtype).total, rates[name].fill(1, ctx) + rates[name].step(1, ctx)
             points.append(_point("memory", "state", name, ctx, 1, 0, seconds, one, 0))
-    for (ctx, batch, rows), level in zip(cells, levels, strict=True):
+    for (ctx, batch, rows), (steps, repeats) in zip(cells, levels, strict=True):
         protocol = protocol_of(batch)
-        for repeat in range(level.repeats):
+        for repeat in range(repeats):
             for name, b in rows.items():
                 rate, nbytes = rates[name], configs[name].state_bytes(ctx, b, dtype).total
                 fill = rate.fill(b, ctx)
-                seconds = (fill if repeat == 0 else 0) + (level.steps + level.dropped) * rate.step(b, ctx)
-                point = _point("decode", protocol, name, ctx, b, repeat, seconds, nbytes, level.steps)
-                points.append(replace(point, dropped=level.dropped))
+                seconds = (fill if repeat == 0 else 0) + (steps + dropped) * rate.step(b, ctx)
+                point = _point("decode", protocol, name, ctx, b, repeat, seconds, nbytes, steps)
+                points.append(replace(point, dropped=dropped))
     return points, unmeasured
 
 

@@ -8,9 +8,9 @@ from kleval.backends.peak_memory import watch_peak
 from kleval.models.cache import HybridCache
 from kleval.profiler.bench import Bench, attempt
 from kleval.profiler.integrate import integrate, positions_for, sample_positions
-from kleval.profiler.measure import median
 from kleval.profiler.points import Measured, Outcome, PlannedPoint, Values
 from kleval.profiler.prefill import chunk_seconds, full_seconds, head_seconds, random_ids
+from kleval.quantiles import median
 
 CHUNK_SECONDS = 0.3  # a sampled chunk is run again until it has taken about this long ...
 CHUNK_REPEATS = 5  # ... but not more often

@@ -78,13 +78,13 @@ def measured(decoder: Decoder, chunk: int, longest: int, seed: int) -> Rates:
     cache.fill(deep, seed)
     fill = (time.perf_counter() - began) / deep
     deep_chunk = min(chunk_seconds(decoder, cache, ids) for _ in range(2))
-    deep_steps = decode_steps(decoder, cache, fed[:, :1], STEPS, 1)
+    deep_steps, first_step = decode_steps(decoder, cache, fed[:, :1], STEPS, 1)
     shallow = []
     for rows in (1, ROWS):
         cache = new_cache(decoder, rows, SHALLOW_TOKENS + STEPS + 1)
         cache.fill(SHALLOW_TOKENS, seed)
-        shallow.append(min(decode_steps(decoder, cache, fed[:, :rows], STEPS, 1).seconds))
-    deep_step = min(deep_steps.seconds)
+        shallow.append(min(decode_steps(decoder, cache, fed[:, :rows], STEPS, 1)[0]))
+    deep_step = min(deep_steps)
     per_row = max((shallow[1] - shallow[0]) / (ROWS - 1), 0.0)
     per_token = max((deep_step - shallow[0]) / (deep - SHALLOW_TOKENS), 0.0) if deep > SHALLOW_TOKENS else 0.0
     return Rates(
@@ -95,7 +95,7 @@ def measured(decoder: Decoder, chunk: int, longest: int, seed: int) -> Rates:
         step_token_seconds=MARGIN * per_token,
         fill_token_seconds=MARGIN * fill,
         warmup_chunk_seconds=max(first - shallow_chunk, 0.0),
-        warmup_step_seconds=max(deep_steps.first_seconds - deep_step, 0.0),
+        warmup_step_seconds=max(first_step - deep_step, 0.0),
     )
 
 

@@ -1,13 +1,14 @@
-"""What a profile is asked to measure: a command as data, checked before anything is built."""
+"""Workloads of profiles: commands as data, checked before anything is built."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from kleval.types import UsageError
+from kleval.work import Spec
 
 PrefillMode = Literal["full", "sampled", "auto"]
 Batch = int | Literal["max"]
@@ -24,7 +25,7 @@ LADDER_FACTOR = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProfileSpec:
+class ProfileSpec(Spec):
     """A command. Those marked * decide what is measured: a run directory belongs to one value of each.
 
     models*: names as `kleval.models.registry.resolve` takes them. ctxs*: tokens. batches*: of decode, numbers and "max".
@@ -73,17 +74,11 @@ class ProfileSpec:
             raise UsageError(f"unknown prefill mode {self.prefill!r}: choose full, sampled or auto")
         if self.dtype not in DTYPES:
             raise UsageError(f"unknown dtype {self.dtype!r}: choose one of {', '.join(DTYPES)}")
-        if self.out is None and not self.dry_run:
-            raise UsageError("no run directory given: add --out DIR")
-
-    def record(self) -> dict[str, Any]:
-        """Every field as a JSON value."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+        Spec.check(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KernelSpec:
+class KernelSpec(Spec):
     """ctxs, heads, head_dim: shapes, batch is 1. repeats: turns of every operator. time_budget: seconds; None: the device's own.
 
     device, dtype: as of a profile. out: the run directory; None for a dry run. command: for the record.
@@ -115,13 +110,7 @@ class KernelSpec:
             raise UsageError(f"--time-budget is a positive time, not {self.time_budget:g} seconds")
         if self.dtype not in DTYPES:
             raise UsageError(f"unknown dtype {self.dtype!r}: choose one of {', '.join(DTYPES)}")
-        if self.out is None and not self.dry_run:
-            raise UsageError("no run directory given: add --out DIR")
-
-    def record(self) -> dict[str, Any]:
-        """Every field as a JSON value."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+        Spec.check(self)
 
 
 def ladder(longest: int) -> tuple[int, ...]:

@@ -113,14 +113,11 @@ def column_section(entrants: Sequence[Entrant], looks: Looks, official: bool) ->
     """The paper's eight columns, its own rows under them. None while a model has values in one of them only."""
     rows = []
     for e in entrants:
-        for row in column_rows([*e.cells.values(), *e.averages.values()]):
-            average = (
-                Cell(DASH)
-                if row.average is None
-                else Cell(score(row.average), title=f"95 % interval {limits(row.low, row.high)}")
-            )
-            found = (*(_column(cell) for cell in row.cells), average)
-            rows.append(Row(e.label, (Cell(format_length(row.ctx)), *found), look=looks[e.key]))
+        for ctx, (columns, mean) in column_rows([*e.cells.values(), *e.averages.values()]).items():
+            title = "" if mean is None else f"95 % interval {limits(mean.low, mean.high)}"
+            average = Cell(DASH if mean is None else score(mean.mean), title=title)
+            found = (*(_column(cell) for cell in columns), average)
+            rows.append(Row(e.label, (Cell(format_length(ctx)), *found), look=looks[e.key]))
     if not rows:
         return None
     for name, values in PAPER.items():

@@ -246,8 +246,11 @@ class Records(Generic[R]):
 
 def to_line(record: Row | Point) -> bytes:
     """A record as one JSON line, newline included. NaN and infinities become null, lone surrogates `?`."""
-    plain = _plain({name: getattr(record, name) for name in _FIELDS[type(record)]})
-    text = json.dumps(plain, ensure_ascii=False, allow_nan=False, default=_other)
+    fields = {name: getattr(record, name) for name in _FIELDS[type(record)]}
+    try:
+        text = json.dumps(fields, ensure_ascii=False, allow_nan=False, default=_other)
+    except (ValueError, TypeError):  # a number that is none, or a key that is no text
+        text = json.dumps(_plain(fields), ensure_ascii=False, allow_nan=False, default=_other)
     return text.encode("utf-8", "replace") + b"\n"
 
 
@@ -295,4 +298,6 @@ def _plain(value: Any) -> Any:
 
 def _other(value: Any) -> Any:
     """Numbers of array libraries as plain ones; whatever a task extracted beyond JSON as its text."""
+    if isinstance(value, Mapping):
+        return _plain(value)
     return _plain(value.item()) if hasattr(value, "item") else str(value)

@@ -14,7 +14,6 @@ A wrong answer and a broken one score alike, so each answer is also looked at as
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 MAX_PERIOD = 60
@@ -22,23 +21,12 @@ MIN_REPEATS = 8
 MIN_LOOP = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """What is amiss with the texts of one row; asked: whether there are any (a likelihood has none)."""
-
-    asked: bool
-    cut: bool
-    empty: bool
-    looped: bool
-    reasoning_cut: bool
-
-    @property
-    def broken(self) -> bool:
-        return self.cut or self.empty or self.looped or self.reasoning_cut
+BROKEN = ("cut", "empty", "looped", "reasoning_cut")
 
 
-def condition(outcomes: Sequence[Mapping[str, Any]], references: Sequence[str] = ()) -> Condition:
-    """Of a row's outcomes; what a judge said is not looked at."""
+def condition(outcomes: Sequence[Mapping[str, Any]], references: Sequence[str] = ()) -> frozenset[str]:
+    """Those of BROKEN that hold of a row's outcomes, and `texts` where there are any (a likelihood has none); what a judge said
+    is not looked at."""
     answers = [o for o in outcomes if o.get("kind", "generate") == "generate" and isinstance(o.get("text"), str)]
     unfinished = any(
         (o.get("failure") or {}).get("kind") == "reasoning_cut" for o in outcomes if o.get("kind") != "judge"
@@ -46,13 +34,14 @@ def condition(outcomes: Sequence[Mapping[str, Any]], references: Sequence[str] =
     thought = [answer for answer in answers if answer.get("reasoning") and not answer["text"].strip()]
     whole = [answer for answer in answers if answer not in thought]
     texts = [answer["text"] for answer in whole]
-    return Condition(
-        asked=bool(answers) or unfinished,
-        cut=any(answer.get("finish_reason") == "length" for answer in whole),
-        empty=any(not text.strip() for text in texts),
-        looped=any(looped(text) and not any(text.strip() in reference for reference in references) for text in texts),
-        reasoning_cut=bool(thought) or unfinished,
-    )
+    holds = {
+        "texts": bool(answers) or unfinished,
+        "cut": any(answer.get("finish_reason") == "length" for answer in whole),
+        "empty": any(not text.strip() for text in texts),
+        "looped": any(looped(text) and not any(text.strip() in right for right in references) for text in texts),
+        "reasoning_cut": bool(thought) or unfinished,
+    }
+    return frozenset(name for name, there in holds.items() if there)
 
 
 def looped(text: str) -> bool:

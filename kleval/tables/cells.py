@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kleval.store import Row
-from kleval.tables.answers import condition
+from kleval.tables.answers import BROKEN, condition
 from kleval.tables.intervals import Interval, interval
 
 NO_MEAN = {"lca", "lm_eval", "short", "code"}
@@ -26,7 +26,7 @@ FAMILY_METRIC = "average"
 
 
 # What a cell counts: answers, and of them what `tables.answers` finds amiss.
-COUNTS = ("n_total", "n_failed", "n_skipped", "n_texts", "n_cut", "n_empty", "n_looped", "n_reasoning_cut")
+COUNTS = ("n_total", "n_failed", "n_skipped", "n_texts", *(f"n_{name}" for name in BROKEN))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Cell:
 
     @property
     def broken(self) -> bool:
-        return bool(self.n_cut or self.n_empty or self.n_looped or self.n_reasoning_cut)
+        return any(getattr(self, f"n_{name}") for name in BROKEN)
 
     @property
     def degenerate(self) -> bool:
@@ -103,12 +103,9 @@ class Group:
     def add(self, row: Row) -> None:
         repeats = self.answers.setdefault(row.id, [])
         found = condition(row.outcomes, row.references)
-        if found.broken:
+        if found.intersection(BROKEN):
             self.broken.add((row.id, len(repeats)))
-        self.counts["n_total"] += 1
-        self.counts["n_texts"] += found.asked
-        for name in ("cut", "empty", "looped", "reasoning_cut"):
-            self.counts[f"n_{name}"] += getattr(found, name)
+        self.counts.update(f"n_{name}" for name in ("total", *found))
         self.prompts[row.id] = row.prompt_hash
         self.temperatures |= {float(o["temperature"]) for o in row.outcomes if o.get("temperature") is not None}
         values: dict[str, float] = {}

@@ -8,10 +8,10 @@ where the paper splits a family, a single task. A model's average is over the ei
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from kleval.tables.cells import Cell, mover
+from kleval.tables.intervals import Interval
 
 COLUMNS: dict[str, str] = {
     "RULER": "ruler",
@@ -32,37 +32,25 @@ PAPER: dict[str, tuple[float, ...]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ColumnRow:
-    """One model at one ctx. cells: by column, None where there is no value. average: of the eight, None without all."""
-
-    ctx: int
-    cells: tuple[Cell | None, ...]
-    average: float | None
-    low: float = math.nan
-    high: float = math.nan
+Columns = tuple[list[Cell | None], Interval | None]
 
 
-def column_rows(cells: Iterable[Cell]) -> list[ColumnRow]:
-    """One row per ctx, from one model's headline cells and family averages in one edition; empty while only one column has
-    values."""
+def column_rows(cells: Iterable[Cell]) -> dict[int, Columns]:
+    """By ctx, a cell per column (None where there is no value) and the average over the eight, None without all.
+
+    cells: one model's headline cells and family averages in one edition. Empty while only one column has values.
+    """
     known = {(cell.task, cell.ctx): cell for cell in cells if cell.headline}
     tasks: dict[str, set[str]] = {}
     for task, _ in known:
         tasks.setdefault(task.split("/", 1)[0], set()).add(task)
     # A family of one task has no average: its task is the column.
     names = [next(iter(tasks[name])) if len(tasks.get(name, ())) == 1 else name for name in COLUMNS.values()]
-    rows = []
+    rows: dict[int, Columns] = {}
     for ctx in sorted({ctx for _, ctx in known}):
         found = [known.get((name, ctx)) for name in names]
-        rows.append(_row(ctx, [None if cell is None or math.isnan(cell.value) else cell for cell in found]))
-    filled = [any(row.cells[i] is not None for row in rows) for i in range(len(COLUMNS))]
-    return rows if sum(filled) > 1 else []
-
-
-def _row(ctx: int, cells: Sequence[Cell | None]) -> ColumnRow:
-    present = [cell for cell in cells if cell is not None]
-    if len(present) < len(COLUMNS):
-        return ColumnRow(ctx, tuple(cells), None)
-    mean = mover(present)
-    return ColumnRow(ctx, tuple(cells), mean.mean, mean.low, mean.high)
+        shown = [None if cell is None or math.isnan(cell.value) else cell for cell in found]
+        present = [cell for cell in shown if cell is not None]
+        rows[ctx] = shown, mover(present) if len(present) == len(COLUMNS) else None
+    filled = [any(shown[i] is not None for shown, _ in rows.values()) for i in range(len(COLUMNS))]
+    return rows if sum(filled) > 1 else {}

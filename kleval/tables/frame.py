@@ -7,20 +7,21 @@
     failure, failure_message, finished                      empty where nothing failed
 
 of answers: task, index, edition, metric, metrics (all, as a dict), prompt_tokens, output_tokens, seconds, finish_reason,
-text (the last one generated), extracted, references, cut, empty, looped, completed (`kleval.tables.answers`), prompt_hash;
+text (the last one generated), extracted, references, cut, empty, looped, reasoning_cut, completed (see
+`kleval.tables.answers`), prompt_hash;
 of measurements: batch, estimate, backend, dtype, device, `measured.NAME` and `closed_form.NAME` for everything that a point holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kleval.store import Point, Row, RunStore
 from kleval.tables import cost_rows, leaderboard
-from kleval.tables.answers import condition
+from kleval.tables.answers import BROKEN, condition
 from kleval.tables.costs import METRIC, UNITS, read_profile
 from kleval.types import UsageError
 
@@ -30,23 +31,8 @@ if TYPE_CHECKING:
 COMMON = ("run", "record", "kind", "model", "ctx", "protocol", "repeat", "id", "value", "unit")
 ENDS = ("failure", "failure_message", "finished")
 ANSWER = (
-    "task",
-    "index",
-    "edition",
-    "metric",
-    "metrics",
-    "prompt_tokens",
-    "output_tokens",
-    "seconds",
-    "finish_reason",
-    "text",
-    "extracted",
-    "references",
-    "cut",
-    "empty",
-    "looped",
-    "completed",
-    "prompt_hash",
+    *("task", "index", "edition", "metric", "metrics", "prompt_tokens", "output_tokens", "seconds", "finish_reason"),
+    *("text", "extracted", "references", *BROKEN, "completed", "prompt_hash"),
 )
 MEASUREMENT = ("batch", "estimate", "backend", "dtype", "device")
 
@@ -66,25 +52,19 @@ class Loaded:
     @property
     def samples(self) -> pandas.DataFrame:
         """A line per answer: the columns of `frame` that answers have."""
-        return _table(
-            [_answer(store.name, row) for store in self.runs for row in store.rows()], (*COMMON, *ENDS, *ANSWER)
-        )
+        rows = [_answer(store.name, row) for store in self.runs for row in store.rows()]
+        return _table(rows, (*COMMON, *ENDS, *ANSWER))
 
     @property
     def scores(self) -> pandas.DataFrame:
         """The leaderboard: a line per model, task, length and metric, with the columns of leaderboard.csv."""
-        return (
-            _table(leaderboard.to_rows(self.runs), leaderboard.COLUMNS)
-            if self.runs
-            else _table([], leaderboard.COLUMNS)
-        )
+        return _table(leaderboard.to_rows(self.runs) if self.runs else [], leaderboard.COLUMNS)
 
     @property
     def cost(self) -> pandas.DataFrame:
         """A line per measurement over its repeats, with the columns of profile.csv."""
-        return _table(
-            [record for store in self.profiles for record in cost_rows.records(read_profile(store))], cost_rows.COLUMNS
-        )
+        rows = [row for store in self.profiles for row in cost_rows.records(read_profile(store))]
+        return _table(rows, cost_rows.COLUMNS)
 
     @property
     def joined(self) -> pandas.DataFrame:
@@ -124,51 +104,30 @@ def _table(records: Sequence[dict[str, Any]], columns: Sequence[str]) -> pandas.
 def _answer(run: str, row: Row) -> dict[str, Any]:
     found = condition(row.outcomes, row.references)
     last: dict[str, Any] = next((o for o in reversed(row.outcomes) if o.get("kind") == "generate"), {})
-    failure = row.failure or {}
     return {
-        "run": run,
-        "record": "answer",
+        **{name: getattr(row, name) for name in (*COMMON, *ENDS, *ANSWER) if name in Row.__dataclass_fields__},
+        **{name: last.get(name) for name in ("output_tokens", "finish_reason", "text")},
+        **{name: name in found for name in BROKEN},
+        "completed": not row.failed and not found.intersection(BROKEN),
+        **_head(run, row, "answer", row.score, "score"),
         "kind": "answer",
-        "value": row.score,
-        "unit": "score",
-        "output_tokens": last.get("output_tokens"),
-        "finish_reason": last.get("finish_reason"),
-        "text": last.get("text"),
-        "cut": found.cut,
-        "empty": found.empty,
-        "looped": found.looped,
-        "completed": not row.failed and not found.broken,
-        "failure": failure.get("kind"),
-        "failure_message": failure.get("message"),
-        **{
-            name: getattr(row, name)
-            for name in (*COMMON, *ENDS, *ANSWER)
-            if name in Row.__dataclass_fields__ and name != "failure"
-        },
     }
 
 
 def _measurement(run: str, point: Point) -> dict[str, Any]:
-    failure = point.failure or {}
-    named: dict[str, Any] = {f"measured.{name}": value for name, value in point.values.items()}
-    named |= {f"closed_form.{name}": value for name, value in point.closed_form.items()}
+    # Of the machine, the one thing that was measured.
+    value = point.values.get(METRIC[point.kind]) if point.kind in METRIC else next(iter(point.values.values()), None)
+    unit = UNITS.get(point.kind, "bytes/s" if point.protocol == "copy" else "flops/s")
     return {
-        "run": run,
-        "record": "measurement",
-        "value": next(_values(point), None),
-        "unit": UNITS.get(point.kind, "bytes/s" if point.protocol == "copy" else "flops/s"),
-        "estimate": point.estimate,
-        "failure": failure.get("kind"),
-        "failure_message": failure.get("message"),
-        **{
-            name: getattr(point, name)
-            for name in ("id", "kind", "model", "ctx", "protocol", "repeat", "batch", "finished")
-        },
+        **{name: getattr(point, name) for name in (*COMMON, *ENDS, "batch", "estimate") if hasattr(point, name)},
         **{name: point.settings.get(name) for name in ("backend", "dtype", "device")},
-        **named,
+        **{f"measured.{name}": value for name, value in point.values.items()},
+        **{f"closed_form.{name}": value for name, value in point.closed_form.items()},
+        **_head(run, point, "measurement", value, unit),
     }
 
 
-def _values(point: Point) -> Iterator[Any]:
-    """What the point is compared by; of the machine, the one thing that was measured."""
-    yield from [point.values.get(METRIC[point.kind])] if point.kind in METRIC else point.values.values()
+def _head(run: str, record: Row | Point, kind: str, value: Any, unit: str) -> dict[str, Any]:
+    failure = record.failure or {}
+    told = {"failure": failure.get("kind"), "failure_message": failure.get("message")}
+    return {"run": run, "record": kind, "value": value, "unit": unit, **told}

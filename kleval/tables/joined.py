@@ -72,18 +72,32 @@ def columns(costs: Mapping[tuple[str, int], Cost]) -> list[str]:
 def _cost(entrant: Entrant, ctx: int, profiles: Sequence[Profile]) -> Cost:
     fits: list[tuple[Profile, dict[str, tuple[float, Measure]], list[str]]] = []
     reasons = []
+    mine = _run_setting(entrant)
     for profile in profiles:
         if entrant.model not in profile.models:
             continue
         found = dict(_quantities(profile, entrant.model, ctx))
         if shapes := _other_shape(entrant, profile):
             reasons.append(f"{profile.name} has {entrant.model} in another shape ({', '.join(shapes)})")
-        elif address := _other_server(entrant, profile):
-            reasons.append(f"{profile.name} is of the server at {address}, and its hardware is not known (--hardware)")
-        elif not found:
+            continue
+        if not found:
             reasons.append(f"{profile.name} has no cost of {entrant.model} at {format_length(ctx)}")
-        else:
-            fits.append((profile, found, _differences(entrant, profile)))
+            continue
+        theirs = _profile_setting(profile, entrant.model)
+        # Both a server's, and one does not say what it runs on.
+        by_address = None not in (mine["address"], theirs["address"]) and None in (mine["hardware"], theirs["hardware"])
+        if by_address and mine["address"] != theirs["address"]:
+            unknown = f"is of the server at {theirs['address']}, and its hardware is not known (--hardware)"
+            reasons.append(f"{profile.name} {unknown}")
+            continue
+        differences = [
+            f"{name} {theirs[name]}, the run {mine[name]}"
+            for name in theirs
+            if name != "address" and None not in (mine[name], theirs[name]) and mine[name] != theirs[name]
+        ]
+        if by_address:
+            differences.append("the server's hardware is not known (--hardware): joined by address and model")
+        fits.append((profile, found, differences))
     if not fits:
         return Cost("not joined: " + ("; ".join(reasons) or f"no profile of {entrant.model}"))
     best = [fit for fit in fits if not fit[2]] or fits
@@ -124,56 +138,31 @@ def _other_shape(entrant: Entrant, profile: Profile) -> list[str]:
     return [f"{name} {_few(theirs[name])}, the run {_few(mine[name])}" for name in names if mine[name] != theirs[name]]
 
 
-def _differences(entrant: Entrant, profile: Profile) -> list[str]:
-    """Why it is another's cost: `dtype bfloat16, the run float32`, one text per setting."""
-    mine, theirs = _run_setting(entrant), _profile_setting(profile, entrant.model)
-    found = [
-        f"{name} {theirs[name]}, the run {mine[name]}"
-        for name in theirs
-        if name != "address" and None not in (mine[name], theirs[name]) and mine[name] != theirs[name]
-    ]
-    if _joins_by_address(mine, theirs):
-        found.append("the server's hardware is not known (--hardware): joined by address and model")
-    return found
-
-
-def _other_server(entrant: Entrant, profile: Profile) -> str:
-    """The profile's address where it has to be the run's and is not."""
-    mine, theirs = _run_setting(entrant), _profile_setting(profile, entrant.model)
-    return theirs["address"] if _joins_by_address(mine, theirs) and mine["address"] != theirs["address"] else ""
-
-
-def _joins_by_address(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
-    """Whether both are a server's and one does not say what it runs on."""
-    return None not in (mine["address"], theirs["address"]) and None in (mine["hardware"], theirs["hardware"])
-
-
 def _run_setting(entrant: Entrant) -> dict[str, Any]:
     device = str(entrant.described("device") or "")
     gpus = entrant.run.get("hardware", "gpus", default=[])
-    gpu = device.partition(" ")[2] or (gpus[0] if gpus else None)
+    hardware = device.partition(" ")[2] or (gpus[0] if gpus else None)
+    if entrant.described("server"):
+        hardware = entrant.described("hardware")
+    elif device == "cpu":
+        hardware = entrant.run.get("hardware", "cpu")
     software = [entrant.described("software"), entrant.described("version")]
     return {
         **{name: entrant.described(name) for name in ("dtype", *ENGINES)},
         "backend": entrant.about.get("backend"),
         "server_software": " ".join(str(part) for part in software if part) or None,
         "address": entrant.described("server"),
-        "hardware": entrant.described("hardware")
-        if entrant.described("server")
-        else entrant.run.get("hardware", "cpu")
-        if device == "cpu"
-        else gpu,
+        "hardware": hardware,
     }
 
 
 def _profile_setting(profile: Profile, model: str) -> dict[str, Any]:
     point = next(m.first for m in profile.measures if m.model == model and m.good)
     facts = {**profile.get("models", model, default={}), **point.environment, **point.settings}
-    found = {name: facts.get(name) for name in ("dtype", *ENGINES, "server_software")}
-    found["backend"] = str(facts.get("backend") or "native")
     here = facts.get("gpu") or facts.get("cpu")
     return {
-        **found,
+        **{name: facts.get(name) for name in ("dtype", *ENGINES, "server_software")},
+        "backend": str(facts.get("backend") or "native"),
         "address": facts.get("server"),
         "hardware": facts.get("hardware") if "server" in facts else here,
     }

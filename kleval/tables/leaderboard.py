@@ -20,52 +20,17 @@ from kleval.tables.costs import Profile, read_profile
 from kleval.tables.joined import columns, joined
 from kleval.tables.scores import Entrant, collect, expected_tasks
 
+LIMITS = ("value", "ci_low", "ci_high", "bound_low", "bound_high", "value_completed")  # of a cell, x 100
+BROKEN = ("cut", "empty", "looped")
 COLUMNS = (
-    "model",
-    "task",
-    "ctx",
-    "metric",
-    "value",
-    "ci_low",
-    "ci_high",
-    "ci_method",
-    "n",
-    "n_scored",
-    "n_failed",
-    "n_skipped",
-    "bound_low",
-    "bound_high",
-    "n_tasks",
-    "n_tasks_expected",
-    "edition",
-    "protocol",
-    "task_version",
-    "data_revision",
-    "data_digest",
-    "seed",
-    "temperature",
-    "repeats",
-    "backend",
-    "dtype",
-    "device",
-    "kleval_version",
-    "commit",
-    "run_id",
-    "run_status",
-    "date",
-    "n_texts",
-    "n_cut",
-    "n_empty",
-    "n_looped",
-    "share_cut",
-    "share_empty",
-    "share_looped",
-    "value_completed",
-    "n_completed",
-    "n_reasoning_cut",
+    *("model", "task", "ctx", "metric", "value", "ci_low", "ci_high", "ci_method"),
+    *("n", "n_scored", "n_failed", "n_skipped", "bound_low", "bound_high", "n_tasks", "n_tasks_expected"),
+    *("edition", "protocol", "task_version", "data_revision", "data_digest", "seed", "temperature", "repeats"),
+    *("backend", "dtype", "device", "kleval_version", "commit", "run_id", "run_status", "date"),
+    *("n_texts", *(f"n_{name}" for name in BROKEN), *(f"share_{name}" for name in BROKEN)),
+    *("value_completed", "n_completed", "n_reasoning_cut"),
 )
 MARKDOWN_COLUMNS = ("model", "task", "ctx", "metric", "value", "95 % interval", "n", "failed", "edition", "protocol")
-BROKEN = ("cut", "empty", "looped")
 
 
 def to_rows(runs: Sequence[RunStore], profiles: Sequence[RunStore] = ()) -> list[dict[str, Any]]:
@@ -119,20 +84,9 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         task = f"{row['task']} ({row['n_tasks']} of {row['n_tasks_expected']} tasks)" if partial else row["task"]
         value = "" if row["value"] is None else f"{row['value']:.1f}"
         limits = "" if row["ci_low"] is None else f"{row['ci_low']:.1f} – {row['ci_high']:.1f}"
-        n = f"{row['n_scored']}/{row['n']}"
         failed = str(row["n_failed"]) if row["n"] else "skipped"
-        line = [
-            row["model"],
-            task,
-            row["ctx"],
-            row["metric"],
-            value,
-            limits,
-            n,
-            failed,
-            row["edition"],
-            row["protocol"],
-        ]
+        line = [row["model"], task, row["ctx"], row["metric"], value, limits, f"{row['n_scored']}/{row['n']}", failed]
+        line += [row["edition"], row["protocol"]]
         if broken:
             whole = "" if row["value_completed"] is None else f"{row['value_completed']:.1f} (n {row['n_completed']})"
             line += [*("" if row["share_cut"] is None else f"{row[f'share_{name}']:.0f} %" for name in BROKEN), whole]
@@ -147,25 +101,13 @@ def _row(entrant: Entrant, cell: Cell, average: bool) -> dict[str, Any]:
     if average:
         members = [entrant.task(name) for name, _ in entrant.cells if name.startswith(f"{cell.task}/")]
         task = {name: _common(members, name) for name in ("version", "data_revision", "data_digest")}
-    return {
-        "model": cell.model,
-        "task": cell.task,
-        "ctx": cell.ctx,
-        "metric": cell.metric,
-        "value": percent(cell.value),
-        "ci_low": percent(cell.ci_low),
-        "ci_high": percent(cell.ci_high),
-        "ci_method": cell.ci_method,
+    row = {name: getattr(cell, name) for name in COLUMNS if name in Cell.__dataclass_fields__}
+    row |= {name: percent(getattr(cell, name)) for name in LIMITS}
+    row |= {f"share_{name}": _share(getattr(cell, f"n_{name}"), cell.n_texts) for name in BROKEN}
+    row |= {
         "n": cell.n_total,
-        "n_scored": cell.n_scored,
-        "n_failed": cell.n_failed,
-        "n_skipped": cell.n_skipped,
-        "bound_low": percent(cell.bound_low),
-        "bound_high": percent(cell.bound_high),
         "n_tasks": cell.n_tasks if average else None,
         "n_tasks_expected": expected_tasks(cell.task, cell) if average else None,
-        "edition": cell.edition,
-        "protocol": cell.protocol,
         "task_version": task.get("version"),
         "data_revision": task.get("data_revision"),
         "data_digest": task.get("data_digest"),
@@ -180,15 +122,8 @@ def _row(entrant: Entrant, cell: Cell, average: bool) -> dict[str, Any]:
         "run_id": run.id,
         "run_status": run.status,
         "date": str(run.get("started", default=""))[:10],
-        "n_texts": cell.n_texts,
-        "n_cut": cell.n_cut,
-        "n_empty": cell.n_empty,
-        "n_looped": cell.n_looped,
-        **{f"share_{name}": _share(getattr(cell, f"n_{name}"), cell.n_texts) for name in BROKEN},
-        "value_completed": percent(cell.value_completed),
-        "n_completed": cell.n_completed,
-        "n_reasoning_cut": cell.n_reasoning_cut,
     }
+    return {name: row[name] for name in COLUMNS}
 
 
 def _share(n: int, of: int) -> float | None:

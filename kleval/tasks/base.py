@@ -1,11 +1,33 @@
-"""The one-call form that most tasks share: ask once, score the answer."""
+"""Forms that most tasks share: samples in the data's order, and one call (ask once, score the answer)."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from kleval.types import Completion, Prompt, Request, Sample, Score, Tokenizer
+from kleval.types import Completion, Prompt, Request, Sample, Score, Tokenizer, Unfit, UsageError
+
+
+class InOrder(ABC):
+    """`samples` gives the first of `_samples` that fit."""
+
+    id: str
+
+    def samples(self, tokenizer: Tokenizer, ctx: int, n: int, seed: int) -> Iterator[Sample | Unfit]:
+        if ctx < 1 or n < 0:
+            raise UsageError(f"{self.id}: ctx must be at least 1 and the number of samples at least 0")
+        if not n:
+            return
+        made = 0
+        for sample in self._samples(tokenizer, ctx, seed):
+            yield sample
+            made += isinstance(sample, Sample)
+            if made == n:
+                return
+
+    @abstractmethod
+    def _samples(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Sample | Unfit]:
+        """All of them, with an Unfit for each that does not fit; until the data end, or without end."""
 
 
 class OneCall(ABC):

@@ -1,24 +1,19 @@
-"""Base of the tasks whose editions make questions, each sized to ctx: a task adds scores, its editions make the questions.
-
-What a card says in words stands in `card.toml` of the family's folder. Its top level holds for all tasks, `tasks.NAME` for one;
-in each, `builtin`, `official` and `protocols.NAME` hold for an edition or a protocol. What is more particular takes the place of
-the rest; `deviations` add up, and `metric_also` stands behind `metric`. `{name}` in a text is a value that the task gives.
-"""
+"""Base of the tasks whose editions make questions, each sized to ctx: a task adds scores, its editions make the questions."""
 
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
-from kleval.tasks import packaged
-from kleval.tasks.data import MissingData
+from kleval.tasks.base import InOrder
+from kleval.tasks.cards import Card, head
 from kleval.tasks.draws import Draws, own_draws
 from kleval.tasks.registry import check_protocol
-from kleval.types import ContextTooSmall, Prompt, Sample, Tokenizer, Unfit, UsageError
+from kleval.types import ContextTooSmall, Prompt, Sample, Tokenizer, Unfit
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +95,8 @@ class OfData(Generic[E]):
     def data_digest(self) -> str:
         return self._made.digest
 
-    def data_facts(self) -> dict[str, Any]:
-        """What a card says of the data."""
-        try:
-            revision, digest = self.data_revision, self.data_digest
-        except MissingData as error:
-            revision, digest = f"not here: `kleval data fetch {error.family}` gets it", "none"
-        return {"revision": revision, "data_revision": revision, "data_digest": digest}
 
-
-class SizedTask(OfData[Edition], ABC):
+class SizedTask(InOrder, OfData[Edition]):
     """known: its protocols in that edition, the default first. own_protocols: those that its sample ids need not name. values: what
     the card's texts leave open. answer_prefix: what answers are made to begin with."""
 
@@ -124,23 +111,13 @@ class SizedTask(OfData[Edition], ABC):
     ) -> None:
         self.id, self.edition = task_id, edition
         self.protocol = check_protocol(task_id, protocol, known)
-        self._values = values
-        self.description = self._words("description")
-        self.deviations = tuple(text.format_map(values) for text in self._listed("deviations"))
+        family, _, name = task_id.partition("/")
+        self._card = Card(family, (name,), edition, self.protocol, values)
+        self.description, self.deviations = self._card.text("description"), self._card.texts("deviations")
 
-    def samples(self, tokenizer: Tokenizer, ctx: int, n: int, seed: int) -> Iterator[Sample | Unfit]:
-        if ctx < 1 or n < 0:
-            raise UsageError(f"{self.id}: ctx must be at least 1 and the number of samples at least 0")
-        made = 0
-        questions = self._made.questions(tokenizer, ctx, seed) if n else iter(())
-        for question in questions:
-            if isinstance(question, Unfit):
-                yield question
-                continue
-            yield self._sample(question, ctx, seed)
-            made += 1
-            if made == n:
-                return
+    def _samples(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Sample | Unfit]:
+        for question in self._made.questions(tokenizer, ctx, seed):
+            yield question if isinstance(question, Unfit) else self._sample(question, ctx, seed)
 
     def sample_id(self, index: int, ctx: int, seed: int) -> str:
         own = "" if self.protocol in self.own_protocols else f"-{self.protocol}"
@@ -148,24 +125,18 @@ class SizedTask(OfData[Edition], ABC):
 
     def card(self) -> dict[str, Any]:
         """What the task is and where it comes from; JSON values."""
-        official = self.edition == "official"
-        source = self._words("source")
+        card, official = self._card, self.edition == "official"
+        own_budget = card.text("max_new_tokens", "longest reference x 1.5 + 16")
         return {
-            "id": self.id,
-            "version": self.version,
-            "edition": self.edition,
-            "protocol": self.protocol,
-            "description": self.description,
-            "source": source if official else f"made by kleval in the shape of {source}",
-            **self.data_facts(),
+            **head(self, card.text("source")),
             "prompt_sha256": hashlib.sha256(self._template().encode()).hexdigest(),
-            "metric": self._words("metric") + self._words("metric_also"),
-            "max_new_tokens": self.official_budget if official else self._words("max_new_tokens"),
-            "limits": self._words("limits"),
+            "metric": card.text("metric") + card.text("metric_also"),
+            "max_new_tokens": self.official_budget if official else own_budget,
+            "limits": card.text("limits"),
             **self._facts(),
             "deviations": list(self.deviations),
-            "defects": self._listed("defects"),
-            "unknown": self._words("unknown"),
+            "defects": list(card.texts("defects")),
+            "unknown": card.text("unknown"),
         }
 
     def _facts(self) -> Mapping[str, Any]:
@@ -175,21 +146,6 @@ class SizedTask(OfData[Edition], ABC):
     @abstractmethod
     def _template(self) -> str:
         """The prompt with its places unfilled, which its hash is over."""
-
-    def _layers(self) -> list[Mapping[str, Any]]:
-        """The parts of the card that hold for this task, the most particular last."""
-        family, _, name = self.id.partition("/")
-        whole = packaged.load(f"{family}/card.toml")
-        parts = [whole, whole.get("tasks", {}).get(name, {})]
-        found = [layer for part in parts for layer in (part, part.get(self.edition, {}))]
-        return found + [part.get("protocols", {}).get(self.protocol, {}) for part in parts]
-
-    def _words(self, key: str) -> str:
-        found = next((layer[key] for layer in reversed(self._layers()) if key in layer), _DEFAULTS.get(key, ""))
-        return str(found).format_map(self._values)
-
-    def _listed(self, key: str) -> list[str]:
-        return [text for layer in self._layers() for text in layer.get(key, ())]
 
     def _sample(self, question: Question, ctx: int, seed: int) -> Sample:
         return Sample(
@@ -204,6 +160,3 @@ class SizedTask(OfData[Edition], ABC):
             answer_prefix=self.answer_prefix,
             meta=question.meta,
         )
-
-
-_DEFAULTS = {"max_new_tokens": "longest reference x 1.5 + 16"}

@@ -6,6 +6,6 @@ job.py says how a Job is written, loop.py does it, events.py is what is told mea
 from kleval.work.job import Job, Session, Verdict
 from kleval.work.loop import work
 from kleval.work.result import EXIT_CODES, Result
-from kleval.work.unit import Unit
+from kleval.work.unit import Spec, Unit
 
-__all__ = ["EXIT_CODES", "Job", "Result", "Session", "Unit", "Verdict", "work"]
+__all__ = ["EXIT_CODES", "Job", "Result", "Session", "Spec", "Unit", "Verdict", "work"]

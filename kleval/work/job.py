@@ -1,4 +1,4 @@
-"""Job: one resumable command, written as what it does with its units; kleval.work.loop does everything else.
+"""Job: one resumable command, written as what it does with its units; kleval.work.loop does everything else. And its Session.
 
 A **unit** is what one record of the run directory, or several of one kind, will be of: a point of a profile, a task at a length.
 To write a Job, subclass it and give five methods; the loop calls them in this order, each once unless said otherwise:
@@ -27,44 +27,16 @@ are points of a profile makes its records and its verdict by kleval.profiler.poi
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from kleval.store import Point, RunStore
-from kleval.work.events import Event
+from kleval.work.events import Event, Phase, Skipped
 from kleval.work.progress import Meter
 from kleval.work.unit import Done, Record, Spec, Unit
-
-
-class Session(Protocol):
-    """One time that a command runs, as its job sees it. done: by id, the points that are there. skips: what was asked for and is not
-    done. left_out: units that there was no time for. stopped: why it ends early, else "". meter: corrected where more or less
-    is made than was planned."""
-
-    store: RunStore
-    units: tuple[Unit, ...]
-    meter: Meter
-    done: dict[str, Point]
-    skips: list[dict[str, Any]]
-    left_out: list[Unit]
-    stopped: str
-
-    def emit(self, event: Event) -> None: ...
-    def say(self, text: str) -> None:
-        """What takes a while."""
-
-    def progress(self, unit: Done, share: float = 0.0, more: str = "") -> None:
-        """Tell what is being worked on. share: how much of it is done. more: beside its label."""
-
-    def skip(self, record: Mapping[str, Any]) -> None:
-        """Something that was asked for is not done, for its `reason`."""
-
-    def stop(self, why: str) -> None:
-        """End the command early, incomplete."""
-
-    def elapsed_seconds(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,3 +88,41 @@ class Job:
 
     def verdict(self, session: Session) -> Verdict:
         raise NotImplementedError
+
+
+class Session:
+    """One time that a command runs, as its job sees it. done: by id, the points that are there. skips: what was asked for and is not
+    done. left_out: units that there was no time for. stopped: why it ends early, else "". meter: corrected where more or less
+    is made than was planned. emit: tells an event."""
+
+    def __init__(self, job: Job, units: Sequence[Unit], store: RunStore, emit: Callable[[Event], None]) -> None:
+        self.job, self.units, self.store, self.emit = job, tuple(units), store, emit
+        self.done: dict[str, Point] = {point.id: point for point in store.points() if not point.failed}
+        self.skips: list[dict[str, Any]] = [dict(skip) for skip in job.skips]
+        self.left_out: list[Unit] = []
+        self.stopped = ""
+        self.meter = Meter(((unit, self.n_done(unit)) for unit in self.units), job.in_seconds)
+        self._began = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """What takes a while."""
+        self.emit(Phase(text))
+
+    def progress(self, unit: Done, share: float = 0.0, more: str = "") -> None:
+        """Tell what is being worked on. share: how much of it is done. more: beside its label."""
+        self.emit(self.meter.progress(unit.label + more, min(share, 1.0) * unit.weight))
+
+    def skip(self, record: Mapping[str, Any]) -> None:
+        """Something that was asked for is not done, for its `reason`."""
+        self.skips.append(dict(record))
+        self.emit(Skipped(record))
+
+    def stop(self, why: str) -> None:
+        """End the command early, incomplete."""
+        self.stopped = self.stopped or why
+
+    def elapsed_seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def n_done(self, unit: Unit) -> int:
+        return unit.n if unit.id in self.done else unit.n_done

@@ -14,14 +14,13 @@ from itertools import groupby
 from typing import Any
 
 import kleval
-from kleval.store import Point, Row, RunStore
+from kleval.store import Row, RunStore
 from kleval.store.machine import commit
 from kleval.store.manifest import Status, now
 from kleval.store.settings import check
 from kleval.types import UsageError
 from kleval.work import events as ev
-from kleval.work.job import Job, Verdict
-from kleval.work.progress import Meter
+from kleval.work.job import Job, Session, Verdict
 from kleval.work.result import EXIT_CODES, Result
 from kleval.work.unit import Done, Record, Unit
 
@@ -87,23 +86,18 @@ def head(job: Job, settings: Mapping[str, Any], units: Sequence[Unit]) -> dict[s
     }
 
 
-class Running:
-    """The Session that a job is given (kleval.work.job)."""
+class Running(Session):
+    """The session as the loop sees it."""
 
-    def __init__(self, job: Job, units: Sequence[Unit], store: RunStore, on_event: OnEvent) -> None:
-        self.job, self.units, self.store, self.emit = job, tuple(units), store, on_event
-        self.done: dict[str, Point] = {point.id: point for point in store.points() if not point.failed}
-        self.skips: list[dict[str, Any]] = [dict(skip) for skip in job.skips]
-        self.left_out: list[Unit] = []
-        self.stopped = ""
-        self.meter = Meter(((unit, self._n_done(unit)) for unit in self.units), job.in_seconds)
-        self._began = self._written = time.monotonic()
+    def __init__(self, job: Job, units: Sequence[Unit], store: RunStore, emit: OnEvent) -> None:
+        super().__init__(job, units, store, emit)
+        self._written = time.monotonic()
 
     def run(self, facts: Mapping[str, Any]) -> Result:
         """Work on all that is open, and say how it ended in the manifest and as the last event."""
         try:
             self._tell_plan(facts)
-            open_ = [unit for unit in self.units if self._n_done(unit) < unit.n]
+            open_ = [unit for unit in self.units if self.n_done(unit) < unit.n]
             for _, group in groupby(open_, key=lambda unit: unit.group):
                 self._measure(self._in_time(list(group)))
                 if self.stopped:
@@ -116,25 +110,6 @@ class Running:
                 raise
         self.emit(ev.Finished(result))
         return result
-
-    def say(self, text: str) -> None:
-        self.emit(ev.Phase(text))
-
-    def progress(self, unit: Done, share: float = 0.0, more: str = "") -> None:
-        self.emit(self.meter.progress(unit.label + more, min(share, 1.0) * unit.weight))
-
-    def skip(self, record: Mapping[str, Any]) -> None:
-        self.skips.append(dict(record))
-        self.emit(ev.Skipped(record))
-
-    def stop(self, why: str) -> None:
-        self.stopped = self.stopped or why
-
-    def elapsed_seconds(self) -> float:
-        return time.monotonic() - self._began
-
-    def _n_done(self, unit: Unit) -> int:
-        return unit.n if unit.id in self.done else unit.n_done
 
     def _tell_plan(self, facts: Mapping[str, Any]) -> None:
         manifest = self.store.manifest

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol
 
 from kleval.store import Point, Row
-from kleval.types import Prompt
+from kleval.types import Prompt, UsageError
 
 Record = Row | Point
 
 
 class Spec(Protocol):
-    """A command as data. out: the run directory; None for a dry run. command: the line, for the record."""
+    """A command as data: a frozen dataclass. out: the run directory; None for a dry run. command: the line, for the record."""
 
     @property
     def out(self) -> Path | None: ...
@@ -22,10 +23,14 @@ class Spec(Protocol):
     @property
     def command(self) -> str: ...
     def check(self) -> None:
-        """UsageError for what cannot be done as asked."""
+        """UsageError for what cannot be done as asked. Each command adds to this."""
+        if self.out is None and not self.dry_run:
+            raise UsageError("no run directory given: add --out DIR")
 
     def record(self) -> dict[str, Any]:
         """Every field as a JSON value."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
 class Done(Protocol):

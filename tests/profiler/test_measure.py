@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kleval.profiler.measure import Clock, percentile
+from kleval.profiler.measure import Clock
+from kleval.quantiles import percentile
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=40), st.floats(0, 1))

@@ -17,7 +17,7 @@ from kleval.models.sizes import preset
 from kleval.profiler.bench import attempt
 from kleval.profiler.bound import Bound, copy_bandwidth, matmul_rate
 from kleval.profiler.building import build, shapes, shared_weight_bytes
-from kleval.profiler.decode import decode_steps
+from kleval.profiler.decode import decode_steps, step_values
 from kleval.profiler.footprint import state_footprint
 from kleval.profiler.prefill import chunk_seconds, full_seconds, head_seconds, new_cache, random_ids
 from kleval.profiler.rates import from_bound, measured
@@ -65,11 +65,11 @@ def test_decode_steps_go_from_the_depth_on_one_by_one(batch: int) -> None:
     decoder = small("kimi-linear")
     cache = new_cache(decoder, batch)
     cache.fill(40, 0)
-    steps = decode_steps(decoder, cache, random_ids(decoder, 7, batch, 0), steps=4, dropped=3)
-    assert len(steps.seconds) == 4
-    assert (steps.depth_first, steps.depth_last) == (43, 46)
+    times, first = decode_steps(decoder, cache, random_ids(decoder, 7, batch, 0), steps=4, dropped=3)
+    assert len(times) == 4
     assert cache.lengths_host == [47] * batch
-    values = steps.values(batch)
+    values = step_values(times, first, 3, 40, batch)
+    assert (values["depth_first"], values["depth_last"]) == (43, 46)
     assert values["ms_per_token"] == pytest.approx(values["step_ms_median"] / batch)  # type: ignore[operator]
     assert values["step_ms_median"] <= values["step_ms_p90"] <= values["step_ms_p99"]  # type: ignore[operator]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kleval.models.sizes import preset
-from kleval.profiler.decode_levels import LEVELS, Level, choose_levels
+from kleval.profiler.decode_levels import LEVELS, choose_levels
 from kleval.profiler.integrate import integrate
 from kleval.profiler.plan import MAX_ROWS, Plan, default_memory_budget, make_plan
 from kleval.profiler.rates import Rates
@@ -152,12 +153,9 @@ def test_the_default_budget_holds_the_hungriest_sequence_but_not_more_than_half(
 @given(st.lists(st.floats(1e-4, 10), min_size=1, max_size=8), st.floats(0.1, 100))
 @settings(max_examples=60, deadline=None)
 def test_decode_keeps_to_its_share_unless_the_least_is_too_much(costs: list[float], budget: float) -> None:
-    def cost(per_step: float, level: Level) -> float:
-        return per_step * level.total
-
-    levels = choose_levels(costs, cost, budget)
-    spent = sum(cost(c, level) for c, level in zip(costs, levels, strict=True))
-    least = sum(cost(c, LEVELS[-1]) for c in costs)
+    levels = choose_levels(costs, lambda per_step, steps: per_step * steps, budget)
+    spent = sum(c * steps * repeats for c, (steps, repeats) in zip(costs, levels, strict=True))
+    least = sum(c * math.prod(LEVELS[-1]) for c in costs)
     assert spent <= budget + 1e-9 or spent <= budget + least
 
 

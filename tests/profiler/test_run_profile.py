@@ -13,7 +13,7 @@ import pytest
 from kleval.profiler import ProfileSpec, native, profile
 from kleval.store import Point, RunStore
 from kleval.types import UsageError
-from kleval.work import Result, loop
+from kleval.work import Result, Session
 from kleval.work import events as ev
 
 
@@ -144,7 +144,7 @@ def test_another_command_is_refused_with_what_differs(small: ProfileSpec, change
 
 def test_another_machine_does_not_continue_a_profile(small: ProfileSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     profile(small, stop_after(1))
-    monkeypatch.setattr("kleval.profiler.environment.cpu_name", lambda: "another")
+    monkeypatch.setattr("kleval.store.machine.cpu_name", lambda: "another")
     with pytest.raises(UsageError, match=r"machine\.cpu"):
         profile(small)
 
@@ -236,7 +236,7 @@ def test_when_the_time_is_spent_repeats_are_left_out_but_nothing_else(
     small: ProfileSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = dataclasses.replace(small, repeats=None, ctxs=(128,), time_budget=600.0)
-    monkeypatch.setattr(loop.Running, "elapsed_seconds", lambda self: 1e9)
+    monkeypatch.setattr(Session, "elapsed_seconds", lambda self: 1e9)
     result = profile(spec)
     assert result.status == "complete"
     assert result.counts["left_out"] > 0

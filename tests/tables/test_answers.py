@@ -96,15 +96,15 @@ def test_lists_of_drawn_words_and_numbers_are_no_loops(seed: int, n: int) -> Non
 
 def test_a_text_that_a_reference_holds_is_right_whatever_it_repeats() -> None:
     answer = ({"kind": "generate", "text": "0" * 20, "finish_reason": "eos"},)
-    assert condition(answer).looped
-    assert not condition(answer, ("0" * 20,)).looped
+    assert "looped" in condition(answer)
+    assert "looped" not in condition(answer, ("0" * 20,))
 
 
 def test_several_texts_are_broken_when_one_is_and_a_judges_words_do_not_count() -> None:
     whole = {"kind": "generate", "text": "Paris", "finish_reason": "eos"}
     cut = {"kind": "generate", "text": "Par", "finish_reason": "length"}
     judge = {"kind": "judge", "text": "", "finish_reason": "length"}
-    assert condition((whole, cut)).cut
-    assert not condition((whole, judge)).broken
-    assert not condition((judge,)).asked
-    assert not condition(({"kind": "generate", "failure": {"kind": "timeout"}},)).asked
+    assert condition((whole, cut)) == {"texts", "cut"}
+    assert condition((whole, judge)) == {"texts"}
+    assert not condition((judge,))
+    assert not condition(({"kind": "generate", "failure": {"kind": "timeout"}},))

@@ -10,7 +10,7 @@ import pytest
 from kleval.profiler.points import Outcome, PlannedPoint, point_id, point_verdict
 from kleval.store import RunStore
 from kleval.types import UsageError
-from kleval.work import Job, loop, work
+from kleval.work import Job, Session, work
 from kleval.work import events as ev
 
 
@@ -162,7 +162,7 @@ def test_an_internal_error_is_raised_with_the_state_saved(tmp_path):
 
 
 def test_once_the_time_is_over_further_repeats_are_left_out_and_nothing_else(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.Running, "elapsed_seconds", lambda self: 1e9)
+    monkeypatch.setattr(Session, "elapsed_seconds", lambda self: 1e9)
     result = work(Counting(Spec(tmp_path / "run"), limit_seconds=1.0))
     assert (result.status, result.counts["measured"], result.counts["left_out"]) == ("complete", 3, 3)
 

@@ -1,4 +1,4 @@
-"""What a profile of a served model is asked for."""
+"""Spec of a served profile: a command as data, checked before the model is reached."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 
 from kleval.backends.spec import BackendSpec
 from kleval.types import UsageError
+from kleval.work import Spec
 
 DECODE_TOKENS = 32
 REPEATS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServedSpec:
+class ServedSpec(Spec):
     """engine: the model, and how its server or engine is reached (backend is one that can be timed).
 
     ctxs: prompt lengths in tokens. concurrencies: how many requests are sent together. decode_tokens: asked of each request.
@@ -47,25 +48,13 @@ class ServedSpec:
             )
         if self.repeats < 1:
             raise UsageError(f"--repeats is at least 1, not {self.repeats}")
-        if self.out is None and not self.dry_run:
-            raise UsageError("no run directory given: add --out DIR")
+        Spec.check(self)
 
     def record(self) -> dict[str, Any]:
         """JSON values; of a server's address only what is safe to write."""
-        engine = self.engine
-        return {
-            "model": engine.model,
-            "backend": engine.backend,
-            "base_url": safe_url(engine),
-            "ctxs": list(self.ctxs),
-            "concurrencies": list(self.concurrencies),
-            "decode_tokens": self.decode_tokens,
-            "repeats": self.repeats,
-            "seed": self.seed,
-            "out": None if self.out is None else str(self.out),
-            "dry_run": self.dry_run,
-            "command": self.command,
-        }
+        engine, values = self.engine, Spec.record(self)
+        del values["engine"]
+        return {**values, "model": engine.model, "backend": engine.backend, "base_url": safe_url(engine)}
 
 
 def safe_url(engine: BackendSpec) -> str | None:

@@ -43,17 +43,6 @@ _OUTPUT = (
     "[/ANSWER]\n\n"
 )
 _STOP = ("[/ANSWER]", "</seed:think>[ANSWER]")
-_QUOTES = (
-    "quotes around the predicted output are taken off and not put back, so that a predicted text is a name that is not"
-    " defined, and wrong; so is every prediction with == or # in it",
-)
-_OWN_READING = (
-    "the predicted literal is taken as it is written, quotes and all; an output that is no literal is wrong, and so is an"
-    " input that calls more than Python's own makers of values",
-)
-_ANY_PYTHON = (
-    "what is predicted is run as Python, whatever it is: a prediction that calls f, or ends in `or True`, passes",
-)
 # What an input may be made with.
 _MAKERS = {
     kind.__name__
@@ -78,26 +67,18 @@ def _load(task_id: str, edition: str, protocol: str | None, data_dir: Path | Non
     place = ("cruxeval", ("cruxeval", "test"))
     make = partial(_problem, backwards)
     problems, revision, digest = files.of_edition(task_id, edition, place, "functions", make, data_dir)
-    theirs = protocol == LM_EVAL
     reader: Reader
-    if theirs:
+    if protocol == LM_EVAL:
         reader = test_of_input if backwards else test_of_output
     else:
         reader = partial(_own_test, backwards)
-    wanted = (1, 5) if backwards else (1,)
     benchmark = Benchmark(
-        title=f"CRUXEval, {'input' if backwards else 'output'} prediction with chain of thought",
-        source="CRUXEval, facebookresearch/cruxeval (MIT), arXiv 2401.03065; PyPI lm-eval 0.4.13, tasks/cruxeval (MIT)",
-        metric="pass@1",
-        metric_words=f"{', '.join(f'pass@{k}' for k in wanted)} over the answers; the assertion is executed",
         max_new_tokens=512 if backwards else 1024,
         stop=_STOP,
-        grade=partial(_grade, reader, wanted),
+        grade=partial(_grade, reader, (1, 5) if backwards else (1,)),
         temperature=0.2,
         top_p=0.95,
         repeats=10,
-        deviations=() if theirs else _OWN_READING,
-        defects=(_ANY_PYTHON if backwards else (*_QUOTES, *_ANY_PYTHON)) if theirs else (),
     )
     return CodeTask(task_id, benchmark, problems, edition=edition, protocol=protocol, revision=revision, digest=digest)
 

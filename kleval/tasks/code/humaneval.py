@@ -19,11 +19,6 @@ from kleval.tasks.registry import check_protocol
 
 INSTRUCT = f"{LM_EVAL}-instruct"
 _STOP = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
-_DEVIATIONS = (
-    "programs run in kleval's sandbox, with 5 s and 1 GiB, start of Python and numpy included; code_eval has 3 s in a running"
-    " process, and no limit of memory",
-    "what passed must also pass with its tests in a process of their own: code_eval counts programs that fake a pass there",
-)
 
 
 def load(edition: str, protocol: str | None, data_dir: Path | None) -> CodeTask:
@@ -34,20 +29,7 @@ def load(edition: str, protocol: str | None, data_dir: Path | None) -> CodeTask:
     place = ("humaneval_plus", ("test", "humanevalplus"))
     make = partial(_problem, instruct)
     problems, revision, digest = files.of_edition(task_id, edition, place, "completions", make, data_dir)
-    benchmark = Benchmark(
-        title="HumanEval+",
-        source="EvalPlus, evalplus/humanevalplus (Apache-2.0), arXiv 2305.01210; PyPI lm-eval 0.4.13, tasks/humaneval (MIT)",
-        metric="pass@1",
-        metric_words="pass@1: prompt + answer + tests are executed",
-        max_new_tokens=1024,
-        stop=_STOP,
-        grade=partial(_grade, instruct),
-        deviations=_DEVIATIONS,
-        defects=(
-            "to a chat model the plain protocol shows the bare prompt; an answer that repeats the function in a fenced block"
-            f" is wrong ({INSTRUCT} asks such models properly)",
-        ),
-    )
+    benchmark = Benchmark(max_new_tokens=1024, stop=_STOP, grade=partial(_grade, instruct))
     return CodeTask(task_id, benchmark, problems, edition=edition, protocol=protocol, revision=revision, digest=digest)
 
 

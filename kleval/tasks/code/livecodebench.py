@@ -44,13 +44,6 @@ _WITH_STDIN = (
     " algorithm and writes output to STDOUT."
 )
 _MOST_UNPACKED = 1 << 30
-_DEVIATIONS = (
-    "every test on standard input is a fresh Python process, with 6 s and 2 GiB; the official runner calls the program as a"
-    " function in one process, with functions set to None in place of a sandbox",
-    "a function's answers are compared after JSON: sets and other kinds that JSON lacks are wrong, a tuple inside a list too",
-    "answers may take 16,384 tokens, the official runner's default is 2,000; its stop ### is for base models alone",
-    "greedy, once; the paper takes the mean over several answers at temperature 1",
-)
 
 
 def load(edition: str, protocol: str | None, data_dir: Path | None) -> CodeTask:
@@ -58,12 +51,12 @@ def load(edition: str, protocol: str | None, data_dir: Path | None) -> CodeTask:
     official = edition == "official"
     protocol = check_protocol(f"{task_id} ({edition})", protocol, (PROTOCOL,) if official else (OWN,))
     shots: Mapping[str, Mapping[str, str]] = packaged.load("code/items.toml")["shots"]
-    deviations: tuple[str, ...] = _DEVIATIONS
+    deviations: tuple[str, ...] = ()
     if official:
         paths = _files(task_id, data_dir)
         lacking = [stem for stem in _STEMS if not any(path.name.startswith(stem) for path in paths)]
         if lacking and len(lacking) < len(_STEMS):
-            deviations = (f"without the problems of {', '.join(lacking)}, which were not there", *deviations)
+            deviations = (f"without the problems of {', '.join(lacking)}, which were not there",)
         shots = _official_shots(paths[0].parent)
         problems, revision, digest = files.read(paths, partial(_official, shots))
     else:
@@ -74,10 +67,6 @@ def load(edition: str, protocol: str | None, data_dir: Path | None) -> CodeTask:
         f" the data directory, under livecodebench/{_SHOTS}"
     )
     benchmark = Benchmark(
-        title="LiveCodeBench v6, 2024-08 to 2025-05",
-        source="LiveCodeBench, livecodebench/code_generation_lite (CC), code MIT, arXiv 2403.07974",
-        metric="pass@1",
-        metric_words="pass@1: all tests of the problem pass",
         max_new_tokens=16384,
         stop=("###",),
         chat_stop=(),
@@ -85,7 +74,6 @@ def load(edition: str, protocol: str | None, data_dir: Path | None) -> CodeTask:
         shots=1,
         no_plain="" if shots else missing,
         deviations=deviations,
-        limits="6 s and 2 GiB for each test",
     )
     return CodeTask(task_id, benchmark, problems, edition=edition, protocol=protocol, revision=revision, digest=digest)
 

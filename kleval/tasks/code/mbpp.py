@@ -25,16 +25,6 @@ EVALPLUS = "evalplus-tests"
 _FENCED = re.compile(r"```(?:\w+)?\n?(.*?)\n?```", re.DOTALL)
 # EvalPlus: 4 GiB; for each input 4 s or four times the solution's own, for a problem 60 s in all, and a second to end.
 _EVALPLUS_LIMITS = Limits(seconds=61.0, memory_bytes=4 << 30)
-_EVALPLUS_DEVIATIONS = (
-    "programs run in kleval's sandbox, with 61 s and 4 GiB for all inputs of a problem; EvalPlus has 4 s or more for each, 60 s"
-    " in all and 4 GiB",
-    "what passed must also pass with its tests in a process of their own: EvalPlus counts programs that fake a pass there",
-)
-_DEVIATIONS = (
-    "programs run in kleval's sandbox, with 5 s and 1 GiB, start of Python and numpy included; code_eval has 3 s in a running"
-    " process, and no limit of memory",
-    "what passed must also pass with its tests in a process of their own: code_eval counts programs that fake a pass there",
-)
 
 
 def load(edition: str, protocol: str | None, data_dir: Path | None) -> CodeTask:
@@ -46,23 +36,10 @@ def load(edition: str, protocol: str | None, data_dir: Path | None) -> CodeTask:
     make = partial(_problem, protocol)
     problems, revision, digest = files.of_edition(task_id, edition, place, "sentences", make, data_dir)
     benchmark = Benchmark(
-        title="MBPP+",
-        source="EvalPlus, evalplus/mbppplus (Apache-2.0), arXiv 2305.01210; PyPI lm-eval 0.4.13, tasks/mbpp (MIT)",
-        metric="pass@1",
-        metric_words="pass@1: answer + tests are executed",
         max_new_tokens=1024 if instruct else 256,
         stop=() if instruct else ("[DONE]",),
         grade=partial(_grade, instruct, _EVALPLUS_LIMITS if protocol == EVALPLUS else running.LIMITS),
         shots=0 if instruct else 3,
-        deviations=_EVALPLUS_DEVIATIONS if protocol == EVALPLUS else _DEVIATIONS,
-        defects=(
-            "only the three assertions of the prompt (one with -instruct) are run, which is MBPP's measure and not EvalPlus's;"
-            f" protocol {EVALPLUS} runs EvalPlus's",
-            "`test_imports` is not executed, as lm-eval does not: the assertions of problems 98, 124 and 137 use `math`, and fail"
-            " an answer that does not import it itself. Kept",
-        )
-        if protocol in (LM_EVAL, INSTRUCT)
-        else (),
     )
     return CodeTask(task_id, benchmark, problems, edition=edition, protocol=protocol, revision=revision, digest=digest)
 

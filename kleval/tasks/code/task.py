@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from kleval.sandbox import SandboxFault
+from kleval.tasks.base import InOrder
+from kleval.tasks.cards import Card, head
 from kleval.tasks.fitting import budget_for
 from kleval.types import Completion, Failure, Prompt, Request, Sample, Score, Tokenizer, Unfit, UsageError
 
@@ -35,14 +37,10 @@ Grade = Callable[[Problem, Sequence[str]], tuple[dict[str, float], Any]]
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """grade: a problem and the answers to it -> metrics, what was read. no_plain: why the problems have no plain prompt.
-    chat_stop: what ends an answer to messages, where that is not `stop`.
+    """How one is asked and scored. grade: a problem and the answers to it -> metrics, what was read. no_plain: why the problems
+    have no plain prompt. chat_stop: what ends an answer to messages, where that is not `stop`. deviations: beside the card's.
     """
 
-    title: str
-    source: str
-    metric: str
-    metric_words: str
     max_new_tokens: int
     stop: tuple[str, ...]
     grade: Grade
@@ -53,14 +51,13 @@ class Benchmark:
     no_plain: str = ""
     chat_stop: tuple[str, ...] | None = None
     deviations: tuple[str, ...] = ()
-    defects: tuple[str, ...] = ()
-    limits: str = field(default="5 s and 1 GiB for each program")
 
 
-class CodeTask:
+class CodeTask(InOrder):
     """One benchmark in one edition. Its answers are programs: `needs_code_execution` makes the harness ask for permission."""
 
     needs_code_execution = True
+    metric = "pass@1"
 
     def __init__(
         self,
@@ -74,17 +71,15 @@ class CodeTask:
         digest: str,
     ) -> None:
         self.id, self.version = task_id, VERSION
-        self.metric = benchmark.metric
         self.edition, self.protocol = edition, protocol
         self.data_revision, self.data_digest = revision, digest
-        self.deviations = benchmark.deviations
-        self.description = f"{benchmark.title}, {benchmark.shots}-shot; runs the model's code in a sandbox"
+        self._card = Card("code", (task_id.partition("/")[2],), edition, protocol)
+        self.deviations = (*benchmark.deviations, *self._card.texts("deviations"))
+        self.description = f"{self._card.text('title')}, {benchmark.shots}-shot; runs the model's code in a sandbox"
         self.problems = tuple(problems)
         self.benchmark = benchmark
 
-    def samples(self, tokenizer: Tokenizer, ctx: int, n: int, seed: int) -> Iterator[Sample | Unfit]:
-        if ctx < 1 or n < 0:
-            raise UsageError(f"{self.id}: ctx must be at least 1 and the number of samples at least 0")
+    def _samples(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Sample | Unfit]:
         chat = bool(tokenizer.chat_template_digest)
         if not chat and self.benchmark.no_plain:
             raise UsageError(f"{self.id}: {self.benchmark.no_plain}")
@@ -92,17 +87,13 @@ class CodeTask:
         if chat and self.benchmark.chat_stop is not None:
             stop = self.benchmark.chat_stop
         budget = self._budget(tokenizer)
-        made = 0
         for index, problem in enumerate(self.problems):
-            if made == n:
-                return
             prompt: Prompt = problem.chat if chat else problem.plain
             tokens = tokenizer.count(tokenizer.render(prompt, problem.prefix))
             if tokens + budget > ctx:
                 needed = tokens + budget
                 yield Unfit(index, f"{self.id} problem {problem.name} needs {tokens} + {budget} tokens", needed)
                 continue
-            made += 1
             yield Sample(
                 id=f"{self.id}@{self.edition}-{self.version}/{self.protocol}/{ctx}/s{seed}/i{index}",
                 task=self.id,
@@ -130,27 +121,18 @@ class CodeTask:
 
     def card(self) -> dict[str, Any]:
         """What the task is and where it comes from; JSON values."""
+        card, first = self._card, self.problems[0]
         official = self.edition == "official"
-        one = self.benchmark
-        first = self.problems[0]
         return {
-            "id": self.id,
-            "version": self.version,
-            "edition": self.edition,
-            "protocol": self.protocol,
-            "description": self.description,
-            "source": one.source if official else f"made by kleval in the shape of {one.source}",
-            "revision": self.data_revision,
-            "data_revision": self.data_revision,
-            "data_digest": self.data_digest,
+            **head(self, card.text("source")),
             "prompt_sha256": hashlib.sha256((first.plain or str(first.chat)).encode("utf-8", "replace")).hexdigest(),
-            "metric": one.metric_words,
-            "max_new_tokens": one.max_new_tokens if official else "longest solution x 1.5 + 16",
-            "limits": f"{self._sampling()}; {len(self.problems):,} problems; {one.limits}; nothing is cut",
-            "shots": one.shots,
+            "metric": card.text("metric"),
+            "max_new_tokens": self.benchmark.max_new_tokens if official else "longest solution x 1.5 + 16",
+            "limits": f"{self._sampling()}; {len(self.problems):,} problems; {card.text('limits')}; nothing is cut",
+            "shots": self.benchmark.shots,
             "repeats": self.benchmark.repeats,
-            "deviations": list(one.deviations),
-            "defects": list(one.defects),
+            "deviations": list(self.deviations),
+            "defects": list(card.texts("defects")),
             "needs_code_execution": True,
         }
 

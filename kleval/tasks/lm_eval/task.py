@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kleval.tasks.base import InOrder
 from kleval.tasks.lm_eval import asking, loading, task_index
 from kleval.tasks.lm_eval.asking import Ask
 from kleval.tasks.registry import check_protocol
@@ -32,7 +33,7 @@ class _Built:
     rnd: Any = None
 
 
-class LmEvalTask:
+class LmEvalTask(InOrder):
     def __init__(self, task_id: str, protocol: str | None, data_dir: Path | None) -> None:
         name, shots = task_index.parse(task_id)
         installed = task_index.version()
@@ -54,24 +55,17 @@ class LmEvalTask:
         self._ignored = ignored
         self.description = f"lm-eval's {name}, {loaded.task.config.num_fewshot}-shot, {len(self._docs):,} documents"
 
-    def samples(self, tokenizer: Tokenizer, ctx: int, n: int, seed: int) -> Iterator[Sample | Unfit]:
+    def _samples(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Sample | Unfit]:
         """Documents in lm-eval's order. seed: not used, lm-eval draws its examples with a seed of its own."""
-        if ctx < 1 or n < 0:
-            raise UsageError(f"{self.id}: ctx must be at least 1 and the number of samples at least 0")
         chat = bool(tokenizer.chat_template_digest) and not self._plain
-        made = 0
         for index in range(len(self._docs)):
-            if made == n:
-                return
             asks = self._asks(index, chat)
             prompt_tokens, new = asking.tokens(tokenizer, asks, self._limits)
-            if prompt_tokens + new > ctx:
-                yield Unfit(
-                    index, f"{self.id} document {index} needs {prompt_tokens} + {new} tokens", prompt_tokens + new
-                )
-                continue
-            yield self._sample(index, asks[0], ctx, prompt_tokens, new, chat)
-            made += 1
+            needed = prompt_tokens + new
+            if needed > ctx:
+                yield Unfit(index, f"{self.id} document {index} needs {prompt_tokens} + {new} tokens", needed)
+            else:
+                yield self._sample(index, asks[0], ctx, prompt_tokens, new, chat)
 
     def step(self, sample: Sample, outcomes: Sequence[Completion]) -> Sequence[Request] | Score:
         asks = self._asks(sample.index, not isinstance(sample.prompt, str))

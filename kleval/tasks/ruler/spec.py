@@ -48,6 +48,11 @@ class Spec:
     def id(self) -> str:
         return f"ruler/{self.name}"
 
+    @property
+    def of_essays(self) -> bool:
+        """Whether the haystack is prose."""
+        return self.needles is not None and self.needles.haystack == "essay"
+
 
 @dataclass(frozen=True, slots=True)
 class Draft:

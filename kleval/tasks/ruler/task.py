@@ -6,6 +6,7 @@ a tokenizer with a chat template the input is the user's message; the official s
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
@@ -14,9 +15,9 @@ from typing import Any
 
 from kleval.tasks import data
 from kleval.tasks.base import OneCall, as_prompt
+from kleval.tasks.cards import Card, head
 from kleval.tasks.registry import check_protocol
-from kleval.tasks.ruler import card
-from kleval.tasks.ruler.editions import Edition, deviations, does_fit, edition_of, protocols
+from kleval.tasks.ruler.editions import Edition, does_fit, edition_of, protocols, templates
 from kleval.tasks.ruler.official import DoesNotFit, Fitted
 from kleval.tasks.ruler.scoring import METRICS, postprocess, string_match_all
 from kleval.tasks.ruler.spec import IN_PROMPT, LM_EVAL, PROTOCOL, SPECS, VERSION, Draft, Spec
@@ -42,7 +43,9 @@ class RulerTask(OneCall, OfData[Edition]):
         self.protocol = check_protocol(f"{spec.id} ({edition})", protocol, protocols(spec, edition))
         self.description = spec.description
         self._open = partial(edition_of, spec, edition, self.protocol, data_dir)
-        self.deviations = deviations(spec, edition, self.protocol)
+        names = (spec.metric, spec.kind, *(("essay",) if spec.of_essays else ()))
+        self._card = Card("ruler", names, edition, self.protocol, {"budget": spec.budget})
+        self.deviations = self._card.texts("deviations")
         self._variant = "" if self.protocol == PROTOCOL else f"/{self.protocol}"
         self._minimum: dict[tuple[str, int, int], int] = {}
         # Long lists alone read it, so that it is not in the digest.
@@ -69,23 +72,17 @@ class RulerTask(OneCall, OfData[Edition]):
 
     def card(self) -> dict[str, Any]:
         """What the task is and where it comes from; JSON values."""
-        official = self.edition == "official"
+        card, official = self._card, self.edition == "official"
         return {
-            "id": self.id,
-            "version": self.version,
-            "edition": self.edition,
-            "protocol": self.protocol,
-            "description": self.description,
-            "prompt_sha256": card.prompt_sha256(self.spec),
-            "metric": card.metric(self.spec, self.protocol),
-            "limits": card.limits(self.spec, official),
-            "deviations": list(self.deviations),
-            "defects": card.defects(self.spec, official),
+            **head(self, ""),
+            "source": card.text("source"),
+            "prompt_sha256": hashlib.sha256("\0".join(templates(self.spec)).encode()).hexdigest(),
+            "metric": card.text("metric"),
             "max_new_tokens": self.spec.budget if official else "longest reference x 1.5 + 16",
+            "limits": card.text("limits"),
             "demonstrations": 1 if self.spec.kind in ("vt", "cwe") else 0,
-            **self.data_facts(),
-            "source": "NVIDIA/RULER @ c3f5e3b (Apache-2.0), arXiv 2404.06654"
-            + ("; PyPI lm-eval 0.4.13, tasks/ruler (MIT)" if self.protocol == LM_EVAL else ""),
+            "deviations": list(self.deviations),
+            "defects": list(card.texts("defects")),
         }
 
     def _stream(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[tuple[Fitted, int]]:

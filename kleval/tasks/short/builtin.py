@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable
 from functools import cache, partial
 
+from kleval.tasks.cards import Card
 from kleval.tasks.registry import check_protocol
 from kleval.tasks.short import answers, shapes, task_ids
 from kleval.tasks.short.items import chinese, reasoning, sums, written
@@ -21,13 +22,6 @@ from kleval.types import Task, UsageError
 REVISION = "kleval-short-1"
 PROTOCOL = "kleval-1"
 MATHS_PROTOCOL = "kleval-2"  # answers compared by math-verify too; PolyMath's instruction to the byte
-SOURCES = {
-    "hmmt25": "HMMT February 2025, MathArena/hmmt_feb_2025 (CC BY-NC-SA 4.0)",
-    "polymath_en": "PolyMath, QwenLM/PolyMath @ fab12d6 (Apache-2.0), arXiv 2504.18428",
-    "mmlu_redux": "MMLU-Redux 2.0, edinburgh-dawg/mmlu-redux-2.0 (CC BY 4.0), arXiv 2406.04127",
-    "cmath": "CMATH, XiaoMi/cmath @ 06577be (data CC BY 4.0), arXiv 2306.16636",
-    "cruxeval_output_cot": "CRUXEval, facebookresearch/cruxeval (MIT), arXiv 2401.03065",
-}
 _DEVIATIONS = (
     "items of kleval's own in the benchmark's shape: few, easy and public; their scores do not compare with the benchmark's",
 )
@@ -68,7 +62,7 @@ def has(task_id: str) -> bool:
 
 def _source(name: str) -> str:
     family, _, task = name.partition("/")
-    return f"lm-eval 0.4.13's {task}" if family == "lm_eval" else SOURCES[task]
+    return f"lm-eval 0.4.13's {task}" if family == "lm_eval" else Card("short", (task,), "builtin", "").text("source")
 
 
 @cache

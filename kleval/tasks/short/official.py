@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from kleval.tasks import data, datafile, tables
+from kleval.tasks.cards import Card
+from kleval.tasks.data import Source
 from kleval.tasks.registry import check_protocol
 from kleval.tasks.short import builtin, shapes
 from kleval.tasks.short.items.sums import LEVELS
@@ -38,15 +39,6 @@ _REDUX_FILES = tuple(asset.name for asset in data.assets(FAMILY) if asset.name.s
 SUBJECTS = tuple(Path(name).stem for name in _REDUX_FILES)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """One file that is there. revision is empty where its hash is not a known one."""
-
-    path: Path
-    revision: str
-    sha256: str
-
-
 def hmmt25(edition: str, protocol: str | None, data_dir: Path | None) -> Task:
     name = "short/hmmt25"
     if edition == "builtin":
@@ -56,8 +48,7 @@ def hmmt25(edition: str, protocol: str | None, data_dir: Path | None) -> Task:
         Item(_text(where, row, "problem") + shapes.BOXED, "", (_text(where, row, "answer"),))
         for where, row in _rows(found[0].path)
     ]
-    deviations = ("answers are compared by kleval's reading of LaTeX and by math-verify, not by MathArena's own code",)
-    return _task(name, "HMMT February 2025", shapes.TOURNAMENT, items, (), protocol, found, deviations)
+    return _task(name, shapes.TOURNAMENT, items, (), protocol, found)
 
 
 def polymath_en(edition: str, protocol: str | None, data_dir: Path | None) -> Task:
@@ -72,13 +63,7 @@ def polymath_en(edition: str, protocol: str | None, data_dir: Path | None) -> Ta
         ]
         for level, file in zip(LEVELS, found, strict=True)
     ]
-    deviations = (
-        "the metric is plain accuracy over all levels; the benchmark's own DW-ACC weighs low, medium, high and top 1, 2, 4"
-        " and 8 and can be had from the metrics by level. The paper does not say which it prints",
-        "answers are compared by kleval's reading of LaTeX and by math-verify, not by the benchmark's own code",
-        "one answer of the 500 lacks a closing bracket in the data, and no answer meets it",
-    )
-    return _task(name, "PolyMath in English", shapes.LEVELLED, _in_turn(levels), (), protocol, found, deviations)
+    return _task(name, shapes.LEVELLED, _in_turn(levels), (), protocol, found)
 
 
 def mmlu_redux(edition: str, protocol: str | None, data_dir: Path | None) -> Task:
@@ -94,12 +79,8 @@ def mmlu_redux(edition: str, protocol: str | None, data_dir: Path | None) -> Tas
     shots = [_four(where, row, _text(where, row, "subject")) for where, row in _rows(shown.path)]
     if not by_subject:
         raise UsageError(f"{found[0].path} has no question whose error_type is {_REDUX_OK!r}")
-    deviations = (
-        "only questions that are marked as without error are asked, as lm-eval's mmlu_redux_generative does",
-        "prompts are those of lm-eval's mmlu; the paper does not print its own",
-    )
     items = _in_turn(by_subject.values())
-    return _task(name, "MMLU-Redux 2.0", shapes.REDUX, items, shots, protocol, [*found, shown], deviations)
+    return _task(name, shapes.REDUX, items, shots, protocol, [*found, shown])
 
 
 def cmath(edition: str, protocol: str | None, data_dir: Path | None) -> Task:
@@ -117,13 +98,7 @@ def cmath(edition: str, protocol: str | None, data_dir: Path | None) -> Task:
     for where, row in _rows(found[0].path):
         made = _word_problem(where, row)
         grades.setdefault(made.group, []).append(made)
-    deviations = (
-        "the six shots are the first problem of each grade in the dev split, with the bare answer: the paper does not say"
-        " which it shows",
-        "numbers count as candidates wherever they stand in the answer; the official script wants certain characters"
-        " around them, and leaves answers that it cannot read out of the average",
-    )
-    return _task(name, "CMATH", shapes.WORD_PROBLEM, _in_turn(grades.values()), shown, protocol, found, deviations)
+    return _task(name, shapes.WORD_PROBLEM, _in_turn(grades.values()), shown, protocol, found)
 
 
 def cruxeval_output_cot(edition: str, protocol: str | None, data_dir: Path | None) -> Task:
@@ -139,53 +114,49 @@ def cruxeval_output_cot(edition: str, protocol: str | None, data_dir: Path | Non
         )
         for where, row in _rows(found[0].path)
     ]
-    deviations = (
-        "nothing is run: the predicted literal is compared with the stored output, and a prediction that is no literal is"
-        " wrong (code/cruxeval_output_cot runs it)",
-        "the prompt is kleval's own, without the benchmark's worked example",
-    )
-    return _task(name, "CRUXEval-O", shapes.PROGRAM, items, (), protocol, found, deviations)
+    return _task(name, shapes.PROGRAM, items, (), protocol, found)
 
 
 def _task(
     name: str,
-    title: str,
     shape: Shape,
     items: Sequence[Item],
     shots: Sequence[Item],
     protocol: str | None,
-    found: Sequence[Found],
-    deviations: Sequence[str],
+    found: Sequence[Source],
 ) -> Task:
     digest = found[0].sha256
     if len(found) > 1:
         digest = hashlib.sha256("".join(file.sha256 for file in found).encode()).hexdigest()
     known = all(file.revision for file in found)
     revision = ", ".join(dict.fromkeys(file.revision for file in found)) if known else f"unpinned sha256:{digest[:16]}"
+    protocol = check_protocol(name, protocol, (builtin.protocol_of(shape),))
+    card = Card(FAMILY, (name.partition("/")[2],), "official", protocol)
     return ShortTask(
         name,
-        Benchmark(name, title, builtin.SOURCES[name.partition("/")[2]], shape, tuple(items), tuple(shots)),
+        Benchmark(name, card.text("title"), card.text("source"), shape, tuple(items), tuple(shots)),
         None,
         edition="official",
-        protocol=check_protocol(name, protocol, (builtin.protocol_of(shape),)),
+        protocol=protocol,
         revision=revision,
         digest=digest,
-        deviations=deviations,
+        deviations=card.texts("deviations"),
     )
 
 
-def _find(name: str, file: str, data_dir: Path | None) -> Found:
-    """`file`, or the same name in another format. UsageError naming what gets it when there is none."""
+def _find(name: str, file: str, data_dir: Path | None) -> Source:
+    """`file`, or the same name in another format; its revision is empty where its hash is not a known one. UsageError naming what
+    gets it when there is none."""
     status = data.need(FAMILY, file, f"{name} (official)", data_dir)
-    return Found(status.path, status.revision, status.sha256)
+    return Source((status.path,), status.revision, status.sha256)
 
 
-def _redux_rows(name: str, data_dir: Path | None) -> tuple[list[Found], Iterator[tuple[str, str, dict[str, Any]]]]:
+def _redux_rows(name: str, data_dir: Path | None) -> tuple[list[Source], Iterator[tuple[str, str, dict[str, Any]]]]:
     """The files, and their rows with their subject: one file for all, or one for each."""
     folder = data.data_folder(FAMILY, data_dir)
     whole = datafile.existing(folder / "mmlu_redux")
     if whole is not None:
-        found = [Found(whole, "", data.file_sha256(whole))]
+        found = [Source((whole,), "", data.file_sha256(whole))]
         return found, ((where, _text(where, row, "subject"), row) for where, row in _rows(whole))
     found = [_find(name, file, data_dir) for file in _REDUX_FILES]
     return found, (

@@ -13,7 +13,8 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from kleval.tasks.base import as_prompt
+from kleval.tasks.base import InOrder, as_prompt
+from kleval.tasks.cards import head
 from kleval.tasks.fitting import budget_for
 from kleval.tasks.short.question import Benchmark, Item
 from kleval.tokenization import encode_pair
@@ -22,7 +23,7 @@ from kleval.types import Completion, Failure, Prompt, Request, Sample, Score, To
 VERSION = "1"
 
 
-class ShortTask:
+class ShortTask(InOrder):
     """benchmark: what is asked. shots: None for as many as the benchmark's shape says. revision, digest: of the data."""
 
     def __init__(
@@ -49,17 +50,10 @@ class ShortTask:
         if self.shots > most:
             raise UsageError(f"{task_id} ({edition}) has at most {most} examples to show before a question")
 
-    def samples(self, tokenizer: Tokenizer, ctx: int, n: int, seed: int) -> Iterator[Sample | Unfit]:
-        if ctx < 1 or n < 0:
-            raise UsageError(f"{self.id}: ctx must be at least 1 and the number of samples at least 0")
-        budget = self._budget(tokenizer) if n else 0
-        made = 0
+    def _samples(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Sample | Unfit]:
+        budget = self._budget(tokenizer)
         for index, item in enumerate(self._benchmark.items):
-            if made == n:
-                return
-            sample = self._sample(index, item, tokenizer, ctx, seed, budget)
-            yield sample
-            made += isinstance(sample, Sample)
+            yield self._sample(index, item, tokenizer, ctx, seed, budget)
 
     def step(self, sample: Sample, outcomes: Sequence[Completion]) -> Sequence[Request] | Score | Failure:
         if self._shape.read is None:
@@ -83,18 +77,8 @@ class ShortTask:
 
     def card(self) -> dict[str, Any]:
         """What the task is and where it comes from; JSON values."""
-        official = self.edition == "official"
-        source = self._benchmark.source
         return {
-            "id": self.id,
-            "version": self.version,
-            "edition": self.edition,
-            "protocol": self.protocol,
-            "description": self.description,
-            "source": source if official else f"made by kleval in the shape of {source}",
-            "revision": self.data_revision,
-            "data_revision": self.data_revision,
-            "data_digest": self.data_digest,
+            **head(self, self._benchmark.source),
             "prompt_sha256": hashlib.sha256(self._text(self._benchmark.items[0]).encode()).hexdigest(),
             "metric": self._metric_words(),
             "max_new_tokens": self._budget_words(),

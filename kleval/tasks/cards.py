@@ -1,0 +1,61 @@
+"""Cards: what a task says of itself in words, out of `card.toml` in its family's folder.
+
+The file's top level holds for all tasks, `tasks.NAME` for one or for a kind of them; in each, `builtin`, `official` and
+`protocols.NAME` hold for an edition or a protocol. What is more particular takes the place of the rest; lists add up. `{name}` in a
+text is a value that the task gives, or another text of the card.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kleval.tasks import packaged
+from kleval.tasks.data import MissingData
+
+
+class Card:
+    """names: of the parts that hold for the task, the most particular last."""
+
+    def __init__(
+        self, family: str, names: Sequence[str], edition: str, protocol: str, values: Mapping[str, object] | None = None
+    ) -> None:
+        whole = packaged.load(f"{family}/card.toml")
+        parts = [whole, *(whole.get("tasks", {}).get(name, {}) for name in names)]
+        self._layers: list[Mapping[str, Any]] = [layer for part in parts for layer in (part, part.get(edition, {}))]
+        self._layers += [part.get("protocols", {}).get(protocol, {}) for part in parts]
+        self._values = values or {}
+
+    def text(self, key: str, default: str = "") -> str:
+        found = next((layer[key] for layer in reversed(self._layers) if key in layer), default)
+        return str(found).format_map(self)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        return tuple(text.format_map(self) for layer in self._layers for text in layer.get(key, ()))
+
+    def __getitem__(self, name: str) -> object:
+        """What a text says for `{name}`."""
+        if name in self._values:
+            return self._values[name]
+        if not any(name in layer for layer in self._layers):
+            raise KeyError(name)
+        return self.text(name)
+
+
+def head(task: Any, source: str) -> dict[str, Any]:
+    """How cards begin. source: of the form in which the task asks; the builtin edition has data of its own."""
+    try:
+        revision, digest = task.data_revision, task.data_digest
+    except MissingData as error:
+        revision, digest = f"not here: `kleval data fetch {error.family}` gets it", "none"
+    return {
+        "id": task.id,
+        "version": task.version,
+        "edition": task.edition,
+        "protocol": task.protocol,
+        "description": task.description,
+        "source": source if task.edition == "official" else f"made by kleval in the shape of {source}",
+        "revision": revision,
+        "data_revision": revision,
+        "data_digest": digest,
+    }
