@@ -82,11 +82,11 @@ class RemoteTokenizer:
         self.begin = ""
 
     @classmethod
-    def speaking(cls, server: Server, model: str) -> RemoteTokenizer:
+    def speaking(cls, server: Server, model: str, timeout: float = 60.0) -> RemoteTokenizer:
         """In the form that the server answers in. UsageError when it does not tokenize."""
         errors: list[UsageError] = []
         for form in _FORMS:
-            found = cls(server, model, form)
+            found = cls(server, model, form, timeout)
             try:
                 found.begin_ids, found.begin = found._begin()
                 check_growth(found)

@@ -100,8 +100,9 @@ def _tpot(m: Measure) -> Cell:
     between = {"p50": "itl_ms_median", "p90": "itl_ms_p90", "p99": "itl_ms_p99"}
     several = m.of("tokens_per_arrival") or 1.0
     at_a_time = f"{several:.1f} tokens at a time" if several > 1.05 else ""
+    stalled = f"{milliseconds(m.of('stalled_tpot_ms'))} while others prefill" if m.of("stalled_tpot_ms") else ""
     title = f"{plural(m.repeats, 'round')}, {milliseconds(m.low)} to {milliseconds(m.high)}"
-    more = subs(*(f"{label} {milliseconds(m.of(name))}" for label, name in between.items()), at_a_time)
+    more = subs(*(f"{label} {milliseconds(m.of(name))}" for label, name in between.items()), at_a_time, stalled)
     return Cell(milliseconds(m.of("tpot_ms")), more, "estimate" if m.estimate else "", title)
 
 
@@ -125,8 +126,8 @@ QUANTITIES: dict[str, tuple[str, str, str, Show]] = {
     "tpot": (
         "Time per output token",
         "tpot_ms",
-        "From the first token to the last, over the tokens after the first, as the server counts them. Below: the times between "
-        "tokens, pooled over the requests of a round.",
+        "From the first token to the last, over the tokens after the first, as the server counts them, in the steps in which "
+        "all requests of a round decode. Below: the times between tokens, pooled over the requests of a round.",
         _tpot,
     ),
     "throughput": (
