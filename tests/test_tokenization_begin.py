@@ -141,7 +141,9 @@ def templated(path: Path, template: str) -> ModelTokenizer:
 
 
 def test_a_template_of_parts_gets_parts(tmp_path: Path) -> None:
-    assert templated(tmp_path, PARTS).render(BOTH) == "<system>be brief<user>hello"
+    ours = templated(tmp_path, PARTS)
+    assert ours.render(BOTH) == "<system>be brief<user>hello"
+    assert ours.deviations(BOTH) == ours.template_deviations != ()
 
 
 @pytest.mark.parametrize("template", [NO_SYSTEM, DROPS_SYSTEM])

@@ -30,7 +30,7 @@ from kleval.models.checkpoint.config_json import eos_ids, read_json
 from kleval.models.checkpoint.files import digest, stored_tensors, weight_files
 from kleval.models.checkpoint.hub import fetch, is_hub_id
 from kleval.models.registry import MODELS, resolve
-from kleval.tokenization import ModelTokenizer, read_tokenizer
+from kleval.tokenization import ModelTokenizer, asked_with, read_tokenizer
 from kleval.types import Failure, Outcome, Request, TimedRequest, Trace, UsageError
 
 PREFILL_TOKENS = {"cpu": 512, "cuda": 8192}
@@ -48,6 +48,7 @@ def open_hf(spec: BackendSpec) -> HFBackend:
     folder, name, revision = _folder(spec)
     weights = weight_files(folder)
     tokenizer = read_tokenizer(folder, name)
+    asked_with(tokenizer, spec.add_bos, spec.template_args)
     model = _load(transformers, folder, name, spec, device)
     config = model.config.get_text_config()
     adapter = HFModel(model, device, int(config.vocab_size))

@@ -34,7 +34,7 @@ from kleval.models.decoder import Decoder
 from kleval.models.registry import config_of, load, resolve, weights_digest
 from kleval.models.stepper import why_not_recorded
 from kleval.ops.available import kernels_in_use
-from kleval.tokenization import ModelTokenizer
+from kleval.tokenization import ModelTokenizer, asked_with
 from kleval.types import Failure, Outcome, Request, TimedRequest, Trace
 
 # On a GPU a chunk must fill the experts (16384 x 8 / 256 = 512 rows each) and the KDA kernel keeps 130 KiB per token of it: 2.0 GiB.
@@ -55,6 +55,7 @@ def open_native(spec: BackendSpec) -> NativeBackend:
     if place.type == "cuda":
         _check_kernels(place, config_of(model))
     decoder, tokenizer = load(model, place, find_dtype(settled))
+    asked_with(tokenizer, spec.add_bos, spec.template_args)
     return NativeBackend(
         decoder,
         tokenizer,

@@ -32,7 +32,7 @@ from kleval.backends.server_wire import (
     likelihood_body,
 )
 from kleval.backends.spec import BackendSpec, without_secrets
-from kleval.tokenization import ModelTokenizer, encode_pair, split_begin
+from kleval.tokenization import ModelTokenizer, asked_with, encode_pair
 from kleval.types import Completion, Failure, Outcome, Request, TimedRequest, Tokenizer, Trace, UsageError
 
 
@@ -54,6 +54,10 @@ def open_openai(spec: BackendSpec) -> OpenAIBackend:
         ids = tokenizer.encode("Hello world")
     has_template = isinstance(tokenizer, ModelTokenizer) or bool(tokenizer.chat_template_digest)
     dialect, answers_as = choose_dialect(server, served, spec, ids, has_template)
+    _check_begin(spec, dialect, tokenizer)
+    # A template that is the server's alone is given its arguments with each request.
+    only_there = (dialect.chats or dialect.prompts == "messages") and not tokenizer.chat_template_digest
+    asked_with(tokenizer, spec.add_bos, {} if only_there else spec.template_args)
     facts = {
         "software": served.software,
         "version": served.version,
@@ -69,6 +73,26 @@ def open_openai(spec: BackendSpec) -> OpenAIBackend:
     }
     facts |= {name: value for name, value in given.items() if value}
     return OpenAIBackend(spec, server, served, tokenizer, dialect, facts)
+
+
+def _check_begin(spec: BackendSpec, dialect: Dialect, tokenizer: Tokenizer) -> None:
+    """UsageError where --add-bos says what the way that prompts are sent cannot do."""
+    if spec.add_bos == "auto":
+        return
+    if dialect.prompts == "messages":
+        raise UsageError(
+            f"--add-bos {spec.add_bos}: what a prompt begins with is up to the chat template of {spec.base_url}; leave it out, or "
+            "use a server that answers /completions"
+        )
+    if spec.add_bos == "no" and dialect.prompts == "text" and dialect.adds_begin and _own_begin(tokenizer):
+        raise UsageError(
+            f"--add-bos no: {spec.base_url} is sent text and puts its begin token before it; leave it out, or give the model's "
+            "tokenizer with --tokenizer hf:PATH, if the server takes token ids"
+        )
+
+
+def _own_begin(tokenizer: Tokenizer) -> str:
+    return str(getattr(tokenizer, "own_begin", ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +190,9 @@ class OpenAIBackend:
             else:
                 jobs.append(job)
                 positions.append(position)
+        order = sorted(range(len(jobs)), key=lambda n: 0 if self._sends_ids(jobs[n].request) else len(jobs[n].ids))
+        # Of prompts that a server cuts the short ones may be whole, and show what the long ones should have been counted as.
+        jobs, positions = [jobs[n] for n in order], [positions[n] for n in order]
         if not jobs:
             return
         doubted: list[tuple[int, Outcome, Completion]] = []
@@ -216,7 +243,7 @@ class OpenAIBackend:
 
     def _as_text(self, rendered: str) -> str:
         """A prompt for a server that is sent text, without the begin token that it puts before every text itself."""
-        return split_begin(rendered)[1].removeprefix(getattr(self.tokenizer, "begin", ""))
+        return str(rendered).removeprefix(_own_begin(self.tokenizer) if self._dialect.adds_begin else "")
 
     def _sends_ids(self, request: Request) -> bool:
         return self._dialect.prompts == "ids" and not self._dialect.is_chat(request)

@@ -70,12 +70,14 @@ def split(text: str, opened: str | None = None, pairs: Sequence[tuple[str, str]]
         if begins or opened == opening:
             body = start[len(opening) :] if begins else text
             return _at_last(body, closing) or Split(body, "", closed=False)
-    if opened is None:
-        alone = [
-            (closing, found) for opening, closing in pairs if opening not in text and (found := _at_last(text, closing))
-        ]
-        return alone[0][1] if alone else None
+    if opened is None and (alone := closed_alone(text, pairs)):
+        return _at_last(text, dict(pairs)[alone])
     return None
+
+
+def closed_alone(text: str, pairs: Sequence[tuple[str, str]] = TAGS) -> str:
+    """The opening tag that a text lacks whose closing one it has, "" where it lacks none: something before the text opened it."""
+    return next((opening for opening, closing in pairs if opening not in text and closing in text), "")
 
 
 def first_stop(text: str, stops: Sequence[str]) -> int | None:

@@ -133,14 +133,12 @@ def _make_up(text: str) -> tuple[float, ...]:
 
 
 def _lost_and_said(prompt: str, answer: str, share: float) -> float | None:
-    """Where in a prompt a number of the answer stands that would have been lost if only the last `share` had been read, as a share of
-    its length; None where there is none."""
+    """Where in a prompt the last number of the answer stands that would have been lost if only the last `share` had been read, as a
+    share of its length; None where there is none."""
     lost = int(len(prompt) * (1 - share) * _MARGIN)
-    for word in _WORD.findall(answer):
-        at = prompt.find(word)
-        if sum(c.isdigit() for c in word) >= _DIGITS and 0 <= at < lost and prompt.find(word, lost) < 0:
-            return prompt.rfind(word) / len(prompt)
-    return None
+    told = {word for word in _WORD.findall(answer) if sum(c.isdigit() for c in word) >= _DIGITS}
+    places = [prompt.rfind(word) for word in told]
+    return max((at / len(prompt) for at in places if 0 <= at < lost), default=None)
 
 
 def _same_count_of_another_length(known: _Count, new: _Count) -> bool:

@@ -7,7 +7,6 @@ fail each request (no server, no such model, a wrong key, a server that counts n
 from __future__ import annotations
 
 import difflib
-import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +27,7 @@ from kleval.backends.server_wire import (
     repeat_all_before,
     stream_options,
 )
-from kleval.backends.spec import BackendSpec
+from kleval.backends.spec import BackendSpec, json_or_text
 from kleval.types import UsageError
 
 LOOK_SECONDS = 15.0
@@ -147,14 +146,22 @@ def choose_dialect(
     UsageError when no way gives an answer with its tokens counted.
     """
     api, seconds = spec.api, spec.request_timeout
-    fields = {name: _json(text) for name, text in spec.request_fields.items()}
+    fields = {name: json_or_text(text) for name, text in spec.request_fields.items()}
     ways: list[Prompts] = ["messages"] if api == "chat" else [*(["ids"] if ids else []), "text"]  # type: ignore[list-item]
     if api == "auto":
         ways.append("messages")
     said = ""
     with client_for(server, seconds) as client:
         for way in ways:
-            dialect = Dialect(served.model, served.software, way, fields=fields, without=tuple(spec.without_fields))
+            dialect = Dialect(
+                served.model,
+                served.software,
+                way,
+                fields=fields,
+                without=tuple(spec.without_fields),
+                template_args=spec.template_args,
+                adds_begin=not (spec.add_bos == "no" and served.software == "vllm"),
+            )
             for attempt in _variants(dialect):
                 answer, said_now = _try(client, server, attempt, ids, seconds)
                 said = said_now or said
@@ -169,7 +176,7 @@ def choose_dialect(
                         f"model under another name, add --served-name {server.hide(name)}"
                     )
                 chats = api == "auto" and way != "messages" and not has_template
-                repeats = repeat_all_before(answer.texts)
+                repeats = repeat_all_before(answer.texts) or repeat_all_before(answer.messages)
                 return replace(attempt, chats=chats, repeats=repeats), server.without_secrets(name)
     endpoint = "/chat/completions" if ways == ["messages"] else "/completions"
     raise UsageError(f"{server.url}{endpoint} does not answer for {served.model}: {said}")
@@ -215,13 +222,6 @@ def _try(
     if dialect.prompts == "ids" and n_prompt != len(ids or ()):
         return None, f"it counted {n_prompt} tokens where {len(ids or ())} were sent"
     return answer, ""
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _pieces(raw: bytes, stream: bool) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,9 @@ class RemoteTokenizer:
         self._ids: OrderedDict[str, tuple[int, ...]] = OrderedDict()
         self._characters = 0
         self.begin_ids: list[int] = []
-        self.begin = ""
+        self.begin = self.own_begin = ""
+        self.begin_rule = "none"
+        self._template_args: dict[str, Any] = {}
 
     @classmethod
     def speaking(cls, server: Server, model: str, timeout: float = 60.0) -> RemoteTokenizer:
@@ -100,11 +102,26 @@ class RemoteTokenizer:
     def opened(cls, server: Server, model: str) -> RemoteTokenizer:
         """With its digests. UsageError when the server does not tokenize."""
         found = cls.speaking(server, model)
+        found.own_begin, found.begin_rule = found.begin, f"the server's {found._form.path}" if found.begin else "none"
         known = [model, found.encode(PROBE), *([found.begin_ids] if found.begin_ids else [])]
         found.digest = hashlib.sha256(json.dumps(known).encode()).hexdigest()
-        rendered = found._template(_CHAT_PROBE) or found._template(_USER_PROBE)
-        found.chat_template_digest = hashlib.sha256(rendered.encode()).hexdigest() if rendered else ""
+        found.template_args({})
         return found
+
+    def begin_with(self, mode: str) -> None:
+        """As `kleval.tokenization.ModelTokenizer`. UsageError where `yes` finds none that the server adds."""
+        if mode == "yes" and not self.begin:
+            raise UsageError(f"{self._server.url} puts no begin token before a text: leave out --add-bos yes")
+        if mode == "no" and self.begin:
+            self.begin, self.digest = "", hashlib.sha256(f"{self.digest} {mode}".encode()).hexdigest()
+        if mode != "auto":
+            self.begin_rule = f"--add-bos {mode}"
+
+    def template_args(self, args: Mapping[str, Any]) -> None:
+        """Give the server's chat template further variables."""
+        self._template_args = dict(args)
+        rendered = self._template(_CHAT_PROBE) or self._template(_USER_PROBE)
+        self.chat_template_digest = hashlib.sha256(rendered.encode()).hexdigest() if rendered else ""
 
     def _begin(self) -> tuple[list[int], str]:
         """The tokens that the server puts before a text of its own accord, and how they are written; none where it tells of none."""
@@ -148,7 +165,8 @@ class RemoteTokenizer:
 
     def _template(self, messages: Sequence[Message]) -> str | None:
         """Messages as the server's template writes them; None when it has none or refuses. The text must give the same ids."""
-        body = {"messages": [dict(m) for m in messages], "add_generation_prompt": True}
+        body: dict[str, Any] = {"messages": [dict(m) for m in messages], "add_generation_prompt": True}
+        body |= {"chat_template_kwargs": self._template_args} if self._template_args else {}
         try:
             if self._form.template is None:
                 return None

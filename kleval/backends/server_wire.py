@@ -56,7 +56,8 @@ class Dialect:
     prompts: how prompts are sent: as token ids, text, or chat messages. chats: whether prompts of messages go to the chat endpoint
     though others do not. stream: whether its streams tell token counts; else answers come whole. budget: the name of the field
     that limits the answer. repeats: whether each piece of a stream holds all before it. fields, without: what is put into every body
-    and left out of it.
+    and left out of it. template_args: of the server's chat template. adds_begin: whether the server puts the begin token of the
+    tokenizer's own rule before a text, as it does unless told otherwise.
     """
 
     model: str
@@ -68,6 +69,8 @@ class Dialect:
     repeats: bool = False
     fields: Mapping[str, Any] = field(default_factory=dict)
     without: tuple[str, ...] = ()
+    template_args: Mapping[str, Any] = field(default_factory=dict)
+    adds_begin: bool = True
 
     def is_chat(self, request: Request) -> bool:
         return self.prompts == "messages" or (self.chats and not isinstance(request.prompt, str))
@@ -77,7 +80,12 @@ class Dialect:
 
     def encode(self, body: Mapping[str, Any]) -> bytes:
         """A body as it is sent."""
-        whole = {**body, **self.fields}
+        own: dict[str, Any] = {}
+        if "messages" in body and self.template_args:
+            own["chat_template_kwargs"] = dict(self.template_args)
+        elif isinstance(body.get("prompt"), str) and not self.adds_begin:
+            own["add_special_tokens"] = False
+        whole = {**body, **own, **self.fields}
         return encode_body({name: value for name, value in whole.items() if name not in self.without})
 
     def streams(self, request: Request) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from kleval.tokenization import ADD_BOS
 from kleval.types import UsageError
 
 APIS = ("auto", "completions", "chat")
@@ -24,6 +26,7 @@ class BackendSpec:
     engine_args, tp, max_model_len: handed to an engine that is configured by such (vLLM).
     served_name: what a server calls the model in its answers, or in its list, where that is another name. request_fields: put into
     every request, values as JSON or text; without_fields: left out of them.
+    add_bos: one of ADD_BOS, template_args: variables of the chat template; see `kleval.tokenization.asked_with`.
     base_url, api (one of APIS), api_key_env (the variable that holds the key): of a server. concurrency: most requests in flight.
     request_timeout: seconds for one answer; timeout: for all requests of one call, None: no limit. tokenizer: of a model
     whose folder is not here, as `kleval.tokenization.load_tokenizer` takes it. hardware: what the server runs on, in the user's words.
@@ -49,6 +52,8 @@ class BackendSpec:
     served_name: str | None = None
     request_fields: Mapping[str, str] = field(default_factory=dict)
     without_fields: Sequence[str] = ()
+    add_bos: str = "auto"
+    template_args: Mapping[str, Any] = field(default_factory=dict)
     tokenizer: str | None = None
     hardware: str | None = None
 
@@ -87,6 +92,8 @@ class BackendSpec:
             raise UsageError(f"hardware is a text like '8x H200', not {self.hardware!r}")
         if self.api not in APIS:
             raise UsageError(f"unknown API {self.api!r}: choose one of {', '.join(APIS)}")
+        if self.add_bos not in ADD_BOS:
+            raise UsageError(f"--add-bos is one of {', '.join(ADD_BOS)}, not {self.add_bos!r}")
         for name in (*self.request_fields, *self.without_fields):
             if not name or name in OWN_FIELDS:
                 own = ", ".join(OWN_FIELDS)
@@ -104,6 +111,14 @@ class BackendSpec:
 def without_secrets(given: Mapping[str, Any]) -> dict[str, str]:
     """Names and values as they may be written down."""
     return {name: "***" if SECRET_NAME.fullmatch(name) else str(value) for name, value in given.items()}
+
+
+def json_or_text(text: str) -> Any:
+    """What a text says as JSON; the text itself where it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def whole_number(text: str) -> int:

@@ -42,14 +42,14 @@ from kleval.backends.vllm_setup import (
 from kleval.backends.vllm_timing import time_requests
 from kleval.models.checkpoint.config_json import eos_ids
 from kleval.models.checkpoint.files import digest, weight_files
-from kleval.tokenization import ModelTokenizer, has_tokenizer, load_tokenizer, read_tokenizer
+from kleval.tokenization import ModelTokenizer, asked_with, has_tokenizer, load_tokenizer, read_tokenizer
 from kleval.types import Failure, Outcome, Request, TimedRequest, Tokenizer, Trace, UsageError
 
 
 def open_vllm(spec: BackendSpec) -> VllmBackend:
     """A backend for a folder or hub id that vLLM knows. UsageError for what is not there, and for what vLLM refuses to load."""
     place = find(spec)
-    tokenizer = _tokenizer(spec, place)
+    tokenizer = asked_with(_tokenizer(spec, place), spec.add_bos, spec.template_args)
     vllm = import_vllm()
     from vllm.platforms import current_platform
 

@@ -27,6 +27,8 @@ DEFAULT_LIMIT = 10
 @options.option("--ctx", default="4k", metavar="LENGTHS", help="Lengths: 4k or 1k,2k,4k.")
 @options.tokenizer
 @options.option("--model", metavar="NAME", help="Whose tokenizer counts, if none is given.  [default: kimi-linear]")
+@options.add_bos
+@options.template_args
 @options.limit
 @options.seed
 @options.data_dir
@@ -52,6 +54,8 @@ def generate(
     ctx: str,
     tokenizer: str | None,
     model: str | None,
+    add_bos: str,
+    template_args: dict[str, Any],
     limit: int | None,
     seed: int,
     data_dir: Path | None,
@@ -66,11 +70,12 @@ def generate(
     from kleval.tasks.makers import Makers
     from kleval.tasks.registry import expand, load_task
     from kleval.tasks.sample_cache import SampleCache
+    from kleval.tokenization import asked_with
     from kleval.work.progress import Meter
 
     lengths, n = parse_lengths(ctx), limit or DEFAULT_LIMIT
     tasks = [load_task(name, edition=edition, protocol=protocol, data_dir=data_dir) for name in expand([task])]
-    count = _tokenizer(tokenizer, model)
+    count = asked_with(_tokenizer(tokenizer, model), add_bos, template_args)
     cells = [(one, count, length) for one in tasks for length in lengths]
     processes = (os.cpu_count() or 1) if workers is None else workers
     cache = SampleCache(options.cache_folder(sample_cache))

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from kleval.cli import options
-from kleval.cli.runs import is_profile, open_runs, scored_runs
-from kleval.files import replacing
+from kleval.cli.runs import open_runs, scored_runs
+from kleval.files import replacing, write_text
+from kleval.tables import formats
 from kleval.types import UsageError
 
 
@@ -24,18 +25,16 @@ from kleval.types import UsageError
 @options.option(
     "--format",
     "kind",
-    type=click.Choice(["csv", "md", "json", "parquet"]),
+    type=click.Choice(formats.FORMATS),
     help="csv, md, json or parquet.  [default: by --out's ending, else csv]",
 )
 def leaderboard(directories: tuple[Path, ...], out: Path | None, kind: str | None) -> None:
     """Write one row per model, task, length and metric of the runs in each DIR. Where a DIR is a profile, what it measured of the
     same model at the same length stands in the row; cost_of says whose cost it is."""
-    from kleval.files import write_text
-    from kleval.tables import formats
-    from kleval.tables.leaderboard import columns_of, to_csv, to_markdown, to_rows
+    from kleval.tables.leaderboard import columns_of, to_markdown, to_rows
 
     named = open_runs([directory for directory in directories if (directory / "run.json").is_file()])
-    rows = to_rows(scored_runs(directories), [store for store in named if is_profile(store)])
+    rows = to_rows(scored_runs(directories), [store for store in named if store.is_profile])
     kind = kind or (formats.ENDINGS.get(out.suffix, "csv") if out is not None else "csv")
     if kind == "parquet":
         if out is None:
@@ -45,7 +44,7 @@ def leaderboard(directories: tuple[Path, ...], out: Path | None, kind: str | Non
             file.buffer.write(data)
         click.echo(out)
         return
-    text = {"md": to_markdown, "csv": to_csv, "json": lambda rows: formats.to_json(rows, columns_of(rows))}[kind](rows)
+    text = to_markdown(rows) if kind == "md" else formats.COMPLETE[kind](rows, columns_of(rows))
     if out is None:
         click.echo(text, nl=False)
     else:

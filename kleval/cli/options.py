@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +34,22 @@ def names(text: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
 
 
+def as_given(given: Mapping[str, Any], *wanted: str) -> dict[str, Any]:
+    """Those of a command's options that a Spec calls the same."""
+    return {name: given[name] for name in wanted}
+
+
+def whole_numbers(text: str, what: str, name: str, example: str) -> tuple[int, ...]:
+    """`16,32`, each once. UsageError for anything else. what: one of them is; name: of the option."""
+    parts = names(text)
+    for part in parts:
+        if not (part.isascii() and part.isdigit() and int(part) > 0):
+            raise UsageError(f"'{part}' is not a {what}: write numbers from 1, like --{name} {example}")
+    if not parts:
+        raise UsageError(f"no {name} given: write numbers from 1, like --{name} {example}")
+    return tuple(dict.fromkeys(map(int, parts)))
+
+
 def parse_bytes(text: str) -> int:
     """`8GiB`, `500MB`, `1.5g`, `1073741824` in bytes. `k, m, g, t` and `KiB…` are powers of 1024, `kB…` of 1000."""
     match = _BYTES.fullmatch(text.strip())
@@ -44,6 +60,18 @@ def parse_bytes(text: str) -> int:
     decimal = text.strip()[-1] in "bB" and not match[3]
     power = "kmgt".index(match[2].lower()) + 1
     return int(float(match[1]) * (1000 if decimal else 1024) ** power)
+
+
+def memory(what: str) -> Callable[[F], F]:
+    """--memory-budget. what: it is for."""
+    read = lambda context, parameter, value: None if value is None else parse_bytes(value)  # noqa: E731
+    return option("--memory-budget", callback=read, metavar="BYTES", help=what)
+
+
+def out(place: str, envvar: str | None = None) -> Callable[[F], F]:
+    """--out of a command that its directory continues. place: of a new one."""
+    said = f"The run directory; the same command continues it.  [default: where this command stopped, else {place}]"
+    return option("--out", envvar=envvar, type=click.Path(path_type=Path), metavar="DIR", help=said)
 
 
 model = option(
@@ -60,6 +88,20 @@ seed = option("--seed", type=int, default=42, help="Seed of the samples and of s
 limit = option("--limit", type=click.IntRange(min=1), metavar="N", help="Samples per task and length.  [default: 10]")
 tokenizer = option(
     "--tokenizer", metavar="SPEC", help="Count tokens with: words, tiktoken:NAME or hf:PATH.  [default: the model's]"
+)
+add_bos = option(
+    "--add-bos",
+    type=click.Choice(["auto", "yes", "no"]),
+    default="auto",
+    help="The begin token before a prompt: as the model's tokenizer has it, always, or never.",
+)
+template_args = option(
+    "--template-arg",
+    "template_args",
+    multiple=True,
+    callback=lambda context, parameter, values: json_pairs(values, "an argument of a chat template"),
+    metavar="KEY=VALUE",
+    help="A variable of the model's chat template, as often as needed, like enable_thinking=false; VALUE is JSON or text.",
 )
 data_dir = option(
     "--data-dir",
@@ -82,12 +124,7 @@ backend = option("--backend", default="auto", help="What runs the model.")
 device = option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 dtype = option("--dtype", default="auto", help="auto, float32, bfloat16 or float16.")
 batch = option("--batch", type=click.IntRange(min=1), metavar="N", help="Requests at a time.  [default: what fits]")
-memory_budget = option(
-    "--memory-budget",
-    callback=lambda context, parameter, value: None if value is None else parse_bytes(value),
-    metavar="BYTES",
-    help="Keep model state below this, like 8GiB.  [default: most of what is free]",
-)
+memory_budget = memory("Keep model state below this, like 8GiB.  [default: most of what is free]")
 base_url = option("--base-url", metavar="URL", help="An OpenAI-compatible server, like http://localhost:8000/v1.")
 api = option(
     "--api",
@@ -173,6 +210,15 @@ def pairs(values: Sequence[str], what: str = "an engine argument", dash: str = "
             raise UsageError(f"'{text}' is not {what}: write KEY=VALUE")
         found[key.strip().replace("-", dash)] = value
     return found
+
+
+def json_pairs(values: Sequence[str], what: str) -> dict[str, Any]:
+    """`key=value` texts as a mapping, values read as JSON where they are some. UsageError for anything else."""
+    if not values:
+        return {}
+    from kleval.backends.spec import json_or_text
+
+    return {name: json_or_text(text) for name, text in pairs(values, what, "-").items()}
 
 
 def cache_folder(given: str | None) -> Path | None:

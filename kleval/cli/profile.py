@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import click
@@ -20,6 +19,17 @@ from kleval.text import format_length, size
 from kleval.types import UsageError
 
 DEFAULT_CTX = "1k,2k,4k,16k,64k"  # the lengths that a run has unless told, and longer ones
+AS_GIVEN = (
+    "prefill",
+    "decode_tokens",
+    "repeats",
+    "memory_budget",
+    "chunk_tokens",
+    "device",
+    "dtype",
+    "seed",
+    "dry_run",
+)
 SUBCOMMANDS = {"memory": "kleval.cli.profile:memory", "kernels": "kleval.cli.profile_kernels:kernels"}
 
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", re.ASCII)
@@ -34,6 +44,12 @@ def parse_seconds(text: str) -> float:
     return 3600 * hours + 60 * minutes + seconds
 
 
+profile_model = options.option(
+    "--model",
+    envvar="KLEVAL_PROFILE_MODEL",
+    metavar="NAMES",
+    help="Models, comma-separated: NAME[@SIZE].  [default: the four architectures at nano]",
+)
 table_format = options.option(
     "--format", "kind", type=click.Choice(FORMATS), default="table", help="How stdout is written."
 )
@@ -45,12 +61,7 @@ table_format = options.option(
     invoke_without_command=True,
     short_help="Measure latency and memory at long context.",
 )
-@options.option(
-    "--model",
-    envvar="KLEVAL_PROFILE_MODEL",
-    metavar="NAMES",
-    help="Models, comma-separated: NAME[@SIZE].  [default: the four architectures at nano]",
-)
+@profile_model
 @options.option(
     "--ctx",
     envvar="KLEVAL_PROFILE_CTX",
@@ -65,11 +76,8 @@ table_format = options.option(
     metavar="N,…",
     help="Batches of decode: numbers, and max for the largest that fits the memory budget.",
 )
-@options.option(
-    "--memory-budget",
-    callback=lambda context, parameter, value: None if value is None else options.parse_bytes(value),
-    metavar="BYTES",
-    help="What the states of a largest batch may take, like 8GiB.  [default: one sequence of the longest length]",
+@options.memory(
+    "What the states of a largest batch may take, like 8GiB.  [default: one sequence of the longest length]"
 )
 @options.option("--time-budget", default="4m", metavar="TIME", help="What the plan aims at: 10m, 90s.")
 @options.option(
@@ -97,14 +105,7 @@ table_format = options.option(
     default=42,
     help="Seed of weights, token ids and states.",
 )
-@options.option(
-    "--out",
-    envvar="KLEVAL_PROFILE_OUT",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="The run directory; the same command continues it.  [default: where this command stopped, else"
-    " runs/profile-<time>]",
-)
+@options.out("runs/profile-<time>", "KLEVAL_PROFILE_OUT")
 @table_format
 @options.json_output
 @options.dry_run
@@ -128,8 +129,8 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
             raise UsageError(f"{typed[0]} stands before '{command.invoked_subcommand}': put it behind")
         return 0
     from kleval.cli.directory import run_directory
-    from kleval.cli.shows import ProfileShow, ServedShow
-    from kleval.cli.watch import Watch
+    from kleval.cli.shows import ServedShow, Show
+    from kleval.cli.watch import watched
     from kleval.profiler.workload import DEFAULT_MODELS, ProfileSpec, parse_batches
 
     served = served_backend(command, given)
@@ -139,34 +140,20 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
         from kleval.profiler.served.job import profile_served
 
         asked = make_served_spec(given, served, profile_lengths(given["ctx"]), out, line)
-        with Watch(asked, ServedShow(asked, kind), as_json, quiet) as watch:
-            result = profile_served(asked, watch)
-            watch.finish(result)
-        return result.exit_code
+        return watched(lambda watch: profile_served(asked, watch), asked, ServedShow(asked, kind), as_json, quiet)
     spec = ProfileSpec(
         models=DEFAULT_MODELS if given["model"] is None else options.names(given["model"]),
         ctxs=profile_lengths(given["ctx"]),
         batches=parse_batches(given["batch"]),
-        prefill=given["prefill"],
-        decode_tokens=given["decode_tokens"],
-        repeats=given["repeats"],
-        memory_budget=given["memory_budget"],
         time_budget=parse_seconds(given["time_budget"]),
-        chunk_tokens=given["chunk_tokens"],
-        device=given["device"],
-        dtype=given["dtype"],
-        seed=given["seed"],
         out=out,
-        dry_run=given["dry_run"],
         command=line,
+        **options.as_given(given, *AS_GIVEN),
     )
     spec.check()
     from kleval.profiler import profile as measure
 
-    with Watch(spec, ProfileShow(spec, kind), as_json, quiet) as watch:
-        measured = measure(spec, watch)
-        watch.finish(measured)
-    return measured.exit_code
+    return watched(lambda watch: measure(spec, watch), spec, Show(spec, kind), as_json, quiet)
 
 
 def profile_lengths(text: str) -> tuple[int, ...]:
@@ -178,12 +165,7 @@ def profile_lengths(text: str) -> tuple[int, ...]:
 
 
 @click.command(short_help="State and weight memory by formula, without a model.")
-@options.option(
-    "--model",
-    envvar="KLEVAL_PROFILE_MODEL",
-    metavar="NAMES",
-    help="Models, comma-separated: NAME[@SIZE].  [default: the four architectures at nano]",
-)
+@profile_model
 @options.option(
     "--ctx",
     envvar="KLEVAL_PROFILE_CTX",
@@ -199,12 +181,7 @@ def profile_lengths(text: str) -> tuple[int, ...]:
     metavar="N",
     help="Sequences held at a time.",
 )
-@options.option(
-    "--memory-budget",
-    callback=lambda context, parameter, value: None if value is None else options.parse_bytes(value),
-    metavar="BYTES",
-    help="A device's memory, like 139GiB: how long a context and how large a batch fit, weights included.",
-)
+@options.memory("A device's memory, like 139GiB: how long a context and how large a batch fit, weights included.")
 @options.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16", "float16"]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import Any
 
 import click
@@ -11,7 +10,6 @@ import click
 from kleval.cli import options
 from kleval.cli.profile import parse_seconds, table_format
 from kleval.lengths import parse_lengths
-from kleval.types import UsageError
 
 CUDA_CTX, CPU_CTX = "2k-1m*2", "2k-64k*2"
 
@@ -42,14 +40,7 @@ CUDA_CTX, CPU_CTX = "2k-1m*2", "2k-64k*2"
 @options.device
 @options.dtype
 @options.option("--seed", type=int, envvar="KLEVAL_PROFILE_SEED", default=42, help="Of operands.")
-@options.option(
-    "--out",
-    envvar="KLEVAL_PROFILE_KERNELS_OUT",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="The run directory; the same command continues it.  [default: where this command stopped, else"
-    " runs/kernels-<time>]",
-)
+@options.out("runs/kernels-<time>", "KLEVAL_PROFILE_KERNELS_OUT")
 @table_format
 @options.json_output
 @options.dry_run
@@ -63,7 +54,7 @@ def kernels(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
     """
     from kleval.cli.directory import run_directory
     from kleval.cli.shows import KernelShow
-    from kleval.cli.watch import Watch
+    from kleval.cli.watch import watched
     from kleval.profiler.environment import resolve_device
     from kleval.profiler.kernels import profile_kernels
     from kleval.profiler.workload import KernelSpec
@@ -72,30 +63,10 @@ def kernels(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
     default = CUDA_CTX if resolve_device(given["device"]).type == "cuda" else CPU_CTX
     spec = KernelSpec(
         ctxs=parse_lengths(given["ctx"] or default),
-        heads=parse_heads(given["heads"]),
-        head_dim=given["head_dim"],
-        repeats=given["repeats"],
+        heads=options.whole_numbers(given["heads"], "number of heads", "heads", "16,32"),
         time_budget=None if given["time_budget"] is None else parse_seconds(given["time_budget"]),
-        device=given["device"],
-        dtype=given["dtype"],
-        seed=given["seed"],
         out=given["out"] or (None if given["dry_run"] else run_directory(line, prefix="kernels-")),
-        dry_run=given["dry_run"],
         command=line,
+        **options.as_given(given, "head_dim", "repeats", "device", "dtype", "seed", "dry_run"),
     )
-    with Watch(spec, KernelShow(spec, kind), as_json, quiet) as watch:
-        result = profile_kernels(spec, watch)
-        watch.finish(result)
-    return result.exit_code
-
-
-def parse_heads(text: str) -> tuple[int, ...]:
-    """`16,32`. UsageError for anything else."""
-    found: dict[int, None] = {}
-    for part in options.names(text):
-        if not (part.isascii() and part.isdigit() and 0 < int(part) <= 1024):
-            raise UsageError(f"'{part}' is not a number of heads: write for example --heads 16,32")
-        found[int(part)] = None
-    if not found:
-        raise UsageError("no heads given: write for example --heads 16,32")
-    return tuple(found)
+    return watched(lambda watch: profile_kernels(spec, watch), spec, KernelShow(spec, kind), as_json, quiet)

@@ -124,26 +124,17 @@ def make_served_spec(
         model=models[0],
         backend=backend,
         request_timeout=given["request_timeout"],
-        **{name: given[name] for name in fields},
+        **options.as_given(given, *fields),
     )
     spec = ServedSpec(
         engine=engine,
         ctxs=ctxs,
-        concurrencies=parse_concurrency(given["concurrency"]),
+        concurrencies=options.whole_numbers(given["concurrency"], "concurrency", "concurrency", "1,8,32"),
         decode_tokens=DECODE_TOKENS if given["decode_tokens"] is None else given["decode_tokens"],
         repeats=REPEATS if given["repeats"] is None else given["repeats"],
-        seed=given["seed"],
         out=out,
-        dry_run=given["dry_run"],
         command=line,
+        **options.as_given(given, "seed", "dry_run"),
     )
     spec.check()
     return spec
-
-
-def parse_concurrency(text: str) -> tuple[int, ...]:
-    """`1,8,32`. UsageError for anything else."""
-    parts = options.names(text)
-    if not parts or not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
-        raise UsageError(f"'{text}' is not a concurrency: write numbers from 1, like 1,8,32")
-    return tuple(int(part) for part in parts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +22,7 @@ Columns = dict[str, Callable[[Row], str]]  # header -> the cell of a row
 
 def print_records(records: Sequence[Row], kind: str) -> None:
     """Records with the same keys, complete and unrounded, as csv, json or jsonl."""
-    columns = list(records[0]) if records else []
-    if kind == "csv":
-        click.echo(formats.to_csv(records, columns), nl=False)
-    elif kind == "json":
-        click.echo(formats.to_json(records, columns), nl=False)
-    else:
-        for record in records:
-            click.echo(json.dumps(record, ensure_ascii=False))
+    click.echo(formats.COMPLETE[kind](records, list(records[0]) if records else []), nl=False)
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], kind: str, title: str = "") -> None:
@@ -135,9 +127,9 @@ def memory(against: str) -> Columns:
 
 
 def _paper(row: Row) -> str:
-    from kleval.report.paper_curves import KERNELS
+    from kleval.report.paper_curves import paper_figures
 
-    return times(KERNELS.ratio("kda", "dplr").get(row["ctx"]))
+    return times(paper_figures()["kernels"].ratio("kda", "dplr").get(row["ctx"]))
 
 
 def _over_kda(row: Row) -> str:

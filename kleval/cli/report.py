@@ -8,7 +8,7 @@ import click
 
 from kleval.cli import options
 from kleval.cli.console import note
-from kleval.cli.runs import is_profile, readable_runs
+from kleval.cli.runs import readable_runs
 
 
 @click.command(short_help="Make an HTML report of stored runs.")
@@ -26,7 +26,7 @@ def report(directories: tuple[Path, ...], out: Path | None) -> None:
     from kleval.report.page import write_report
 
     stores, unread = readable_runs(directories)
-    first = stores[0].path if len(stores) == 1 and is_profile(stores[0]) else directories[0]
+    first = stores[0].path if len(stores) == 1 and stores[0].is_profile else directories[0]
     page = write_report(stores, out or first / "report.html", unread.append)
     for text in unread:
         note(f"left out: {text}")

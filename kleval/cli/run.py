@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,11 +20,29 @@ if TYPE_CHECKING:
 DEFAULT_SUITE = "long"
 DEFAULT_CTX = "1k,2k,4k"
 DEFAULT_LIMIT = 10
+# What of a command line the spec has as it is.
+AS_GIVEN = (
+    *("repeats", "edition", "protocol", "judge_model", "allow_code_execution", "seed", "max_new_tokens", "reasoning"),
+    *(
+        "add_bos",
+        "template_args",
+        "tokenizer",
+        "backend",
+        "device",
+        "dtype",
+        "batch",
+        "memory_budget",
+        "data_dir",
+        "max_errors",
+        "amend",
+        "dry_run",
+    ),
+)
 # What of a command line a backend is opened with, besides the model, the backend and the server.
 ENGINE_SETTINGS = (
     *("device", "dtype", "batch", "memory_budget", "share_prefixes", "trust_remote_code", "engine_args", "tp"),
     *("max_model_len", "api", "api_key_env", "concurrency", "request_timeout", "timeout", "tokenizer", "hardware"),
-    *("served_name", "request_fields", "without_fields"),
+    *("served_name", "request_fields", "without_fields", "add_bos", "template_args"),
 )
 
 
@@ -91,6 +108,8 @@ ENGINE_SETTINGS = (
 @options.max_model_len
 @options.trust_remote_code
 @options.tokenizer
+@options.add_bos
+@options.template_args
 @options.device
 @options.dtype
 @options.batch
@@ -116,12 +135,7 @@ ENGINE_SETTINGS = (
     help="Failures that are tolerated, a count or below 1 a share; more end the run.  [default: any failure is exit"
     " code 3, none ends the run]",
 )
-@options.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="The run directory; the same command continues it.  [default: where this command stopped, else runs/<time>]",
-)
+@options.out("runs/<time>")
 @options.option("--amend", is_flag=True, help="Extend the run in --out by more models, tasks, lengths or samples.")
 @options.json_output
 @options.dry_run
@@ -136,7 +150,7 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
     """
     from kleval.backends.registry import open_backend
     from kleval.cli.shows import RunShow
-    from kleval.cli.watch import Watch
+    from kleval.cli.watch import watched
     from kleval.harness import run as harness_run
     from kleval.tasks.registry import loader
 
@@ -155,10 +169,9 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
         return open_backend(name, backend=given["judge_backend"] or "auto", **shared)
 
     load = loader(spec.tasks, spec.edition, spec.protocol, spec.data_dir)
-    with Watch(spec, RunShow(spec), as_json, quiet) as watch:
-        result = harness_run(spec, backend, load, watch, open_judge=judge)
-        watch.finish(result)
-    return result.exit_code
+    return watched(
+        lambda watch: harness_run(spec, backend, load, watch, open_judge=judge), spec, RunShow(spec), as_json, quiet
+    )
 
 
 def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
@@ -193,29 +206,12 @@ def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
         ctxs=parse_lengths(ctx),
         out=given["out"] or (None if given["dry_run"] else run_directory(line)),
         limit=given["limit"] or limit or DEFAULT_LIMIT,
-        repeats=given["repeats"],
-        edition=given["edition"],
-        protocol=given["protocol"],
-        judge_model=given["judge_model"],
-        allow_code_execution=given["allow_code_execution"],
-        seed=given["seed"],
         temperature=temperature,
-        max_new_tokens=given["max_new_tokens"],
-        reasoning=given["reasoning"],
-        tokenizer=given["tokenizer"],
-        backend=given["backend"],
-        device=given["device"],
-        dtype=given["dtype"],
-        batch=given["batch"],
-        memory_budget=given["memory_budget"],
-        data_dir=given["data_dir"],
         sample_cache=options.cache_folder(given["sample_cache"]),
         workers=(os.cpu_count() or 1) // 4 if given["workers"] is None else given["workers"],
-        max_errors=given["max_errors"],
-        amend=given["amend"],
-        dry_run=given["dry_run"],
         suite=suite,
         command=line,
+        **options.as_given(given, *AS_GIVEN),
     )
 
 

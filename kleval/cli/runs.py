@@ -12,24 +12,19 @@ if TYPE_CHECKING:
     from kleval.store import RunStore
 
 
-def is_profile(store: RunStore) -> bool:
-    """Whether a run directory holds measurements instead of answers."""
-    return str(store.manifest.get("kind", "run")) != "run"
-
-
 def scored_runs(directories: Sequence[Path]) -> list[RunStore]:
     """`open_runs` without profiles. UsageError when nothing else is there."""
     found = open_runs(directories)
-    if found and all(is_profile(store) for store in found):
+    if found and all(store.is_profile for store in found):
         raise UsageError(f"{found[0].path} is a profile and has no scores: see its profile.csv, or kleval report")
-    return [store for store in found if not is_profile(store)]
+    return [store for store in found if not store.is_profile]
 
 
 def open_runs(directories: Sequence[Path]) -> list[RunStore]:
     """Every run at or below the directories, each once. UsageError for one that is not there, holds no run or cannot be read."""
     from kleval.store import RunStore
 
-    return [RunStore.open(path) for path in _found(directories)]
+    return [RunStore.open(path) for path in RunStore.find_named(directories)]
 
 
 def readable_runs(directories: Sequence[Path]) -> tuple[list[RunStore], list[str]]:
@@ -37,7 +32,7 @@ def readable_runs(directories: Sequence[Path]) -> tuple[list[RunStore], list[str
     from kleval.store import RunStore
 
     stores, unread = [], []
-    for path in _found(directories):
+    for path in RunStore.find_named(directories):
         try:
             stores.append(RunStore.open(path))
         except UsageError as error:
@@ -45,18 +40,3 @@ def readable_runs(directories: Sequence[Path]) -> tuple[list[RunStore], list[str
     if not stores:
         raise UsageError("; ".join(unread))
     return stores, unread
-
-
-def _found(directories: Sequence[Path]) -> list[Path]:
-    from kleval.store import RunStore
-
-    found: dict[Path, Path] = {}
-    for directory in directories:
-        if not directory.is_dir():
-            raise UsageError(f"{directory}: no such run directory; see kleval ls runs")
-        paths = RunStore.find_runs(directory)
-        if not paths:
-            raise UsageError(f"{directory} holds no run (no run.json in it or in its folders)")
-        for path in paths:
-            found.setdefault(path.resolve(), path)
-    return list(found.values())

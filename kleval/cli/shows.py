@@ -6,14 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kleval.cli.watch import Show
 from kleval.text import duration, format_length, format_lengths, number, size
 from kleval.work import events as ev
 
 if TYPE_CHECKING:
-    from kleval.harness.spec import RunSpec
-    from kleval.profiler.served.spec import ServedSpec
-    from kleval.profiler.workload import KernelSpec, ProfileSpec
     from kleval.store import RunStore
     from kleval.work import Result
 
@@ -21,14 +17,94 @@ MOST_NAMES = 4
 OF_RUNS = ("suite", "tasks", "ctxs", "limit", "repeats", "edition", "protocol", "seed", "temperature")
 
 
+Cells = Sequence[object]
+
+
+class Show:
+    """`kleval profile` of kleval's own decoders; other commands say some things differently.
+
+    format: of what goes to stdout, one of profile_table.FORMATS. unit: what records are called, rate: what a unit of work is, where
+    its pace says something. table: the file beside report.html, by its name in the `done` record. records: what the plan is
+    counted in. plan_header: of the table that a dry run prints.
+    """
+
+    unit, rate, table, records = "points", "", "table", "points"
+    plan_header: tuple[str, ...] = ("point", "batch", "expected s", "state")
+
+    def __init__(self, spec: Any, format: str = "table") -> None:
+        self.spec, self.format = spec, format
+
+    def launch(self, event: ev.Started) -> dict[str, Any]:
+        """Fields of the `launch` record."""
+        return self._launch(self.spec.batches, event)
+
+    def _launch(self, batches: Sequence[object], event: ev.Started) -> dict[str, Any]:
+        told = {"settings": dict(event.settings), "environment": dict(event.environment)}
+        return {"ctx": self.spec.ctxs, "batch": batches, **told}
+
+    def first_lines(self, event: ev.Started) -> list[str]:
+        """What decides the results, defaults included."""
+        spec, machine = self.spec, event.environment
+        where = machine["gpu"] or f"{machine['cpu']}, {machine['threads']} threads"
+        return [
+            f"models    {', '.join(event.models)} (random weights)",
+            f"ctx       {format_lengths(spec.ctxs)}",
+            f"decode    batch {', '.join(map(str, spec.batches))}; prefill {spec.prefill}",
+            f"machine   {where}; dtype {event.settings['dtype']}, torch {machine['torch']}",
+        ]
+
+    def plan_lines(self, event: ev.Planned) -> list[str]:
+        plan = event.facts.get("plan", {"notes": (), "unmeasured": ()})
+        lines = [f"note      {text}" for text in plan["notes"]]
+        for one in plan["unmeasured"]:
+            what = f"{one['model']}, {one['protocol']} at {format_length(one['ctx'])}"
+            lines.append(f"not measured  {what}: {one['reason']}")
+        if self.spec.dry_run:
+            return lines
+        before = f" ({event.n_done} are there already)" if event.n_done else ""
+        return [*lines, f"work      {event.n_total - event.n_done} {self.records}{before}{self.work(event)}"]
+
+    def work(self, event: ev.Planned) -> str:
+        """What more is known of the work."""
+        plan = event.facts["plan"]
+        return (
+            f", about {_seconds(event)} in all, chunks of {plan['chunk_tokens']}, states of a largest batch in "
+            f"{size(plan['memory_budget'])}"
+        )
+
+    def planned(self, unit: Any, facts: Mapping[str, Any]) -> tuple[dict[str, Any], Cells] | None:
+        """What a dry run says of a unit: a record, and cells below plan_header. None: nothing."""
+        record = {"point": unit.id, "batch": unit.batch, "seconds": round(unit.seconds, 4)}
+        record |= {"state_bytes": unit.state_bytes, "steps": unit.steps}
+        return record, (unit.id, unit.batch, number(unit.seconds), size(unit.state_bytes))
+
+    def dry_run(self, event: ev.Planned) -> str:
+        return f"nothing was measured; {len(event.units)} points, about {_seconds(event)}"
+
+    def print_results(self, store: RunStore) -> None:
+        from kleval.cli.profile_table import print_profile
+        from kleval.tables.costs import make_profile
+
+        print_profile(make_profile(tuple(store.points()), store.manifest), self.format)
+
+    def write_table(self, store: RunStore) -> Path:
+        from kleval.tables.cost_rows import write_profile_csv
+
+        return write_profile_csv(store, store.path / "profile.csv")
+
+    def last_lines(self, store: RunStore, result: Result) -> list[str]:
+        """What a reader must know before believing the results, above where they are."""
+        return [f"note      {caveat}" for caveat in store.manifest["caveats"]]
+
+    def done(self, result: Result) -> dict[str, Any]:
+        """Further fields of the `done` record."""
+        return {}
+
+
 class RunShow(Show):
     """`kleval run`."""
 
     unit, rate, table = "answers", "tokens", "leaderboard"
-
-    def __init__(self, spec: RunSpec) -> None:
-        super().__init__()
-        self.spec = spec
 
     def launch(self, event: ev.Started) -> dict[str, Any]:
         names = (*OF_RUNS, "backend", "device", "dtype")
@@ -63,6 +139,9 @@ class RunShow(Show):
             *(f"skipped   {line}" for line in skipped_lines(event.skips)),
         ]
 
+    def planned(self, unit: Any, facts: Mapping[str, Any]) -> None:
+        return None
+
     def dry_run(self, event: ev.Planned) -> str:
         return "nothing was asked"
 
@@ -96,74 +175,7 @@ def skipped_lines(skips: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-class ProfileShow(Show):
-    """`kleval profile` of kleval's own decoders, and what all profiles have in common. records: what the plan is counted in."""
-
-    spec: Any
-    records = "points"
-    plan_header: tuple[str, ...] = ("point", "batch", "expected s", "state")
-
-    def __init__(self, spec: ProfileSpec | ServedSpec | KernelSpec, format: str) -> None:
-        super().__init__(format)
-        self.spec = spec
-
-    def launch(self, event: ev.Started) -> dict[str, Any]:
-        return self._launch(self.spec.batches, event)
-
-    def _launch(self, batches: Sequence[object], event: ev.Started) -> dict[str, Any]:
-        told = {"settings": dict(event.settings), "environment": dict(event.environment)}
-        return {"ctx": self.spec.ctxs, "batch": batches, **told}
-
-    def first_lines(self, event: ev.Started) -> list[str]:
-        spec, machine = self.spec, event.environment
-        where = machine["gpu"] or f"{machine['cpu']}, {machine['threads']} threads"
-        return [
-            f"models    {', '.join(event.models)} (random weights)",
-            f"ctx       {format_lengths(spec.ctxs)}",
-            f"decode    batch {', '.join(map(str, spec.batches))}; prefill {spec.prefill}",
-            f"machine   {where}; dtype {event.settings['dtype']}, torch {machine['torch']}",
-        ]
-
-    def plan_lines(self, event: ev.Planned) -> list[str]:
-        plan = event.facts.get("plan", {"notes": (), "unmeasured": ()})
-        lines = [f"note      {text}" for text in plan["notes"]]
-        for one in plan["unmeasured"]:
-            what = f"{one['model']}, {one['protocol']} at {format_length(one['ctx'])}"
-            lines.append(f"not measured  {what}: {one['reason']}")
-        if self.spec.dry_run:
-            return lines
-        before = f" ({event.n_done} are there already)" if event.n_done else ""
-        return [*lines, f"work      {event.n_total - event.n_done} {self.records}{before}{self.work(event)}"]
-
-    def work(self, event: ev.Planned) -> str:
-        """What more is known of the work."""
-        plan = event.facts["plan"]
-        return (
-            f", about {_seconds(event)} in all, chunks of {plan['chunk_tokens']}, states of a largest batch in "
-            f"{size(plan['memory_budget'])}"
-        )
-
-    def planned(self, unit: Any, facts: Mapping[str, Any]) -> tuple[dict[str, Any], Sequence[object]] | None:
-        record = {"point": unit.id, "batch": unit.batch, "seconds": round(unit.seconds, 4)}
-        record |= {"state_bytes": unit.state_bytes, "steps": unit.steps}
-        return record, (unit.id, unit.batch, number(unit.seconds), size(unit.state_bytes))
-
-    def dry_run(self, event: ev.Planned) -> str:
-        return f"nothing was measured; {len(event.units)} points, about {_seconds(event)}"
-
-    def print_results(self, store: RunStore) -> None:
-        from kleval.cli.profile_table import print_profile
-        from kleval.tables.costs import make_profile
-
-        print_profile(make_profile(tuple(store.points()), store.manifest), self.format)
-
-    def write_table(self, store: RunStore) -> Path:
-        from kleval.tables.cost_rows import write_profile_csv
-
-        return write_profile_csv(store, store.path / "profile.csv")
-
-
-class ServedShow(ProfileShow):
+class ServedShow(Show):
     """`kleval profile` of a model whose requests are timed."""
 
     records = "rounds"
@@ -190,7 +202,7 @@ class ServedShow(ProfileShow):
     def work(self, event: ev.Planned) -> str:
         return ""
 
-    def planned(self, unit: Any, facts: Mapping[str, Any]) -> tuple[dict[str, Any], Sequence[object]] | None:
+    def planned(self, unit: Any, facts: Mapping[str, Any]) -> tuple[dict[str, Any], Cells] | None:
         record, _ = super().planned(unit, facts) or ({}, ())
         return record, (unit.id, unit.batch, unit.steps)
 
@@ -198,7 +210,7 @@ class ServedShow(ProfileShow):
         return f"nothing was measured; {len(event.units)} rounds"
 
 
-class KernelShow(ProfileShow):
+class KernelShow(Show):
     """`kleval profile kernels`."""
 
     plan_header = ("operator", "form", "heads", "tokens", "GFLOP", "bytes")
@@ -213,7 +225,7 @@ class KernelShow(ProfileShow):
     def work(self, event: ev.Planned) -> str:
         return ""
 
-    def planned(self, unit: Any, facts: Mapping[str, Any]) -> tuple[dict[str, Any], Sequence[object]] | None:
+    def planned(self, unit: Any, facts: Mapping[str, Any]) -> tuple[dict[str, Any], Cells] | None:
         from kleval.profiler.operators import flops, nbytes
 
         if unit.kind != "kernel" or unit.repeat:

@@ -6,7 +6,7 @@ record instead. What differs between the kinds of commands is in their Show (kle
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,58 +15,11 @@ from kleval import __version__
 from kleval.cli.console import emit, note
 from kleval.cli.profile_table import print_records, print_table
 from kleval.cli.progress import ProgressView
+from kleval.cli.shows import Show
 from kleval.store import Point, RunStore
-from kleval.work import Result, Unit
+from kleval.work import Result, Spec, Unit
 from kleval.work import events as ev
-from kleval.work.unit import Spec
-
-
-class Show:
-    """What one kind of command says. format: of what goes to stdout, one of profile_table.FORMATS.
-
-    unit: what its records are called. rate: what a unit of work is called, where its pace says something. table: the file beside
-    report.html, by its name in the `done` record. plan_header: of the table that a dry run prints; none, and none is printed.
-    """
-
-    unit = "points"
-    rate = ""
-    table = "table"
-    plan_header: tuple[str, ...] = ()
-
-    def __init__(self, format: str = "table") -> None:
-        self.format = format
-
-    def launch(self, event: ev.Started) -> dict[str, Any]:
-        """Fields of the `launch` record."""
-        raise NotImplementedError
-
-    def first_lines(self, event: ev.Started) -> list[str]:
-        """What decides the results, defaults included."""
-        raise NotImplementedError
-
-    def plan_lines(self, event: ev.Planned) -> list[str]:
-        raise NotImplementedError
-
-    def planned(self, unit: Any, facts: Mapping[str, Any]) -> tuple[dict[str, Any], Sequence[object]] | None:
-        """What a dry run says of a unit: a record, and cells below plan_header. None: nothing."""
-        return None
-
-    def dry_run(self, event: ev.Planned) -> str:
-        raise NotImplementedError
-
-    def print_results(self, store: RunStore) -> None:
-        raise NotImplementedError
-
-    def write_table(self, store: RunStore) -> Path:
-        raise NotImplementedError
-
-    def last_lines(self, store: RunStore, result: Result) -> list[str]:
-        """What a reader must know before believing the results, above where they are."""
-        return [f"note      {caveat}" for caveat in store.manifest["caveats"]]
-
-    def done(self, result: Result) -> dict[str, Any]:
-        """Further fields of the `done` record."""
-        return {}
+from kleval.work.loop import OnEvent
 
 
 class Watch:
@@ -195,6 +148,14 @@ class Watch:
         for name, path in {"rows": result.out, **files}.items():
             if path is not None and path.exists():
                 note(f"{name:<9} {path}")
+
+
+def watched(work: Callable[[OnEvent], Result], spec: Spec, show: Show, as_json: bool, quiet: bool) -> int:
+    """The exit code of work, which is shown while it goes."""
+    with Watch(spec, show, as_json, quiet) as watch:
+        result = work(watch)
+        watch.finish(result)
+    return result.exit_code
 
 
 def _write_files(show: Show, store: RunStore) -> dict[str, Path]:

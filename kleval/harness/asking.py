@@ -44,6 +44,8 @@ class Policy:
     """How requests are asked. counter: the tokenizer of the samples' lengths; None when it is the backend's own.
 
     reasoning: pairs of tags that it stands between. max_new_tokens: that generation budgets are raised to.
+    opened: by model, the tag that its server's template turned out to open. tried: models of which one answer was asked for again to
+    find that out.
     sleep, on_retry(n requests, seconds, message): called between the attempts.
     """
 
@@ -55,6 +57,8 @@ class Policy:
     counter: Tokenizer | None = None
     reasoning: Sequence[tuple[str, str]] = TAGS
     max_new_tokens: int = 0
+    opened: dict[tuple[str, bool], str] = field(default_factory=dict)
+    tried: set[tuple[str, bool]] = field(default_factory=set)
     sleep: Callable[[float], None] = lambda seconds: None
     on_retry: Callable[[int, float, str], None] = lambda n, seconds, message: None
 
@@ -100,7 +104,13 @@ class _Call:
     position: int
     request: Request
     reading: Reading
+    notes: tuple[str, ...] = ()
     attempts: int = 0
+
+    @property
+    def answering(self) -> tuple[str, bool]:
+        """Who is asked: the model, or its judge."""
+        return self.asked.model, self.request.kind == "judge"
 
     @property
     def length(self) -> int:
@@ -116,17 +126,19 @@ def finish(
         ended = _advance(asked, backend, judge, policy, calls)
         if ended is not None:
             yield asked, ended
-    while calls:
+    unsure: list[tuple[_Call, Completion]] = []
+    while calls or unsure:
         wave, calls = sorted(calls, key=lambda call: -call.length), []
         again: list[_Call] = []
         failures: list[Failure] = []
-        for call, answered in _answers(wave, backend, judge):
-            call.attempts += 1
+        for call, answered in _unsure_last(_answers(wave, backend, judge), unsure, calls, policy):
             outcome = call.reading.read(call.request, answered)
             if outcome is None:
                 call.reading = replace(call.reading, unstopped=True)
                 calls.append(call)
                 continue
+            if isinstance(outcome, Completion) and call.notes:
+                outcome = replace(outcome, notes=(*outcome.notes, *call.notes))
             if isinstance(outcome, Failure) and outcome.retryable and call.attempts <= policy.retries:
                 again.append(call)
                 failures.append(outcome)
@@ -144,6 +156,34 @@ def finish(
             policy.on_retry(len(again), wait, f"{failures[-1].kind}: {failures[-1].message}")
             policy.sleep(wait)
             calls += again
+
+
+def _unsure_last(
+    answers: Iterator[tuple[_Call, Outcome]], unsure: list[tuple[_Call, Completion]], calls: list[_Call], policy: Policy
+) -> Iterator[tuple[_Call, Outcome]]:
+    """The answers as they come, but those that may be reasoning alone when the others have shown whether it is. Where none does, one
+    that a stop string ended is asked for again without, once per model."""
+    for call, outcome in answers:
+        call.attempts += 1
+        if tag := call.reading.shows(outcome):
+            policy.opened[call.answering] = tag
+        if isinstance(outcome, Completion) and call.reading.unsure(call.request, outcome):
+            unsure.append((call, outcome))
+        else:
+            yield call, outcome
+    for call, outcome in unsure:
+        known = call.answering in policy.opened or call.answering in policy.tried
+        if not known and outcome.finish_reason == "stop":
+            policy.tried.add(call.answering)
+            unsure.remove((call, outcome))
+            call.reading = replace(call.reading, unstopped=True)
+            calls.append(call)
+            return
+    waited = list(unsure)
+    unsure.clear()
+    for call, outcome in waited:
+        call.reading = replace(call.reading, opened=policy.opened.get(call.answering))
+        yield call, outcome
 
 
 def _answers(wave: Sequence[_Call], backend: Backend, judge: Backend | None) -> Iterator[tuple[_Call, Outcome]]:
@@ -293,7 +333,17 @@ def _prepare(
         temperature=policy.temperature if generating and policy.temperature is not None else request.temperature,
         top_p=policy.top_p if generating and policy.top_p is not None else request.top_p,
     )
-    return _Call(asked, position, prepared, reading)
+    return _Call(asked, position, prepared, reading, _rendered_otherwise(prepared, backend))
+
+
+def _rendered_otherwise(request: Request, backend: Backend) -> tuple[str, ...]:
+    """What the chat template makes of a request that its task wrote otherwise, where it is rendered here."""
+    renders = getattr(backend, "renders", None)
+    deviations = getattr(backend.tokenizer, "deviations", None)
+    if deviations is None or not (renders is None or renders(request)):
+        return ()
+    found: tuple[str, ...] = deviations(request.prompt)
+    return found
 
 
 def _for_begin_token(asked: Asked, counted: int, new: int) -> int:

@@ -47,6 +47,10 @@ def spec_settings(spec: RunSpec, tasks: Mapping[str, Task]) -> dict[str, Any]:
         settings["max_new_tokens"] = spec.max_new_tokens
     if spec.reasoning != "auto":
         settings["reasoning"] = spec.reasoning
+    if spec.add_bos != "auto":
+        settings["add_bos"] = spec.add_bos
+    if spec.template_args:
+        settings["template_args"] = dict(spec.template_args)
     for task_id, task in tasks.items():
         for name, value in task_record(task).items():
             settings[f"tasks.{task_id}.{name}"] = value
@@ -89,6 +93,7 @@ def task_record(task: Task) -> dict[str, Any]:
 
 
 def model_record(model: ModelFacts) -> dict[str, Any]:
+    deviations = getattr(model.tokenizer, "template_deviations", ())
     return {
         "name": model.name,
         "spec": model.given,
@@ -100,6 +105,7 @@ def model_record(model: ModelFacts) -> dict[str, Any]:
             "chat_template_digest": model.tokenizer.chat_template_digest,
             "begin_token": getattr(model.tokenizer, "begin", ""),
             "begin_rule": getattr(model.tokenizer, "begin_rule", ""),
+            **({"template_deviations": list(deviations)} if deviations else {}),
         },
         "describe": json.loads(json.dumps(dict(model.describe), default=str)),
     }

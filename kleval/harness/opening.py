@@ -55,11 +55,14 @@ def check_permissions(spec: RunSpec, tasks: Mapping[str, Task]) -> None:
 def length_tokenizer(spec: RunSpec, load_tokenizer: Callable[[str], Tokenizer] | None) -> Tokenizer | None:
     if spec.tokenizer is None:
         return None
-    if load_tokenizer is not None:
-        return load_tokenizer(spec.tokenizer)
     from kleval import tokenization
 
-    return tokenization.load_tokenizer(spec.tokenizer)
+    counter = (load_tokenizer or tokenization.load_tokenizer)(spec.tokenizer)
+    with contextlib.suppress(
+        UsageError
+    ):  # one that only counts has nothing to follow them with; the model's own is asked
+        tokenization.asked_with(counter, spec.add_bos, spec.template_args)
+    return counter
 
 
 def open_models(

@@ -4,6 +4,9 @@ Stop strings end an answer, not what the model thinks before it. An engine knows
 request is sent without them, and an answer that one cut in its reasoning is asked for once more without; they are cut here.
 Reasoning that the budget cut is a failure where the budget is a short one of kleval's own, or a judge's. With an official budget or
 a raised one it is an empty answer, scored as that: a model that thinks without end does not gain by leaving its hard questions out.
+
+The template of a chat endpoint is not known. That it opens reasoning shows in the first answer with a closing tag alone; until one has
+come, what may be the beginning of reasoning waits for the others.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kleval.backends.reasoning import TAGS, first_stop, opened_by, split
+from kleval.backends.reasoning import TAGS, closed_alone, first_stop, opened_by, split
 from kleval.types import Backend, Failure, Outcome, Request
 
 _TAIL_TOKENS = 64  # of a rendered prompt, that hold the opening tag and blanks behind it
@@ -39,6 +42,24 @@ class Reading:
 
     def sent(self, request: Request) -> Request:
         return replace(request, stop=()) if self.unstopped else request
+
+    def shows(self, outcome: Outcome) -> str:
+        """The tag that the server's template opens, as an answer shows it; "" where it shows none or the template is known."""
+        if self.opened is not None or isinstance(outcome, Failure):
+            return ""
+        return closed_alone(outcome.text, self.pairs)
+
+    def unsure(self, request: Request, outcome: Outcome) -> bool:
+        """Whether an answer may be nothing but the beginning of reasoning that the server's template opened."""
+        if (
+            self.opened is not None
+            or isinstance(outcome, Failure)
+            or outcome.reasoning
+            or request.kind == "loglikelihood"
+        ):
+            return False
+        stopped = outcome.finish_reason == "stop" and bool(request.stop) and not self.unstopped
+        return (stopped or outcome.finish_reason == "length") and split(outcome.text, None, self.pairs) is None
 
     def read(self, request: Request, outcome: Outcome) -> Outcome | None:
         """The outcome as it is scored; None where a stop string cut it before its answer began."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from kleval.backends.reasoning import tags
 from kleval.types import UsageError
@@ -21,6 +22,7 @@ class RunSpec(Spec):
     sampling. temperature*, top_p*: None keeps each task's own. judge_model*: answers `judge` requests.
     max_new_tokens*: generation budgets are raised to it, and prompts are made that much shorter than ctx; None keeps each task's own.
     reasoning*: which reasoning is told apart from an answer (`kleval.backends.reasoning.tags`).
+    add_bos*, template_args*: of the models' begin token and chat template (`kleval.tokenization.asked_with`).
     tokenizer*: counts the samples' lengths in another tokenizer than the model's; the model still gets its own token ids.
     max_errors: None, any failure makes the run incomplete and none ends it early; a count (>= 1) or a share of all
     answers (< 1), up to that many are tolerated and more end the run.
@@ -47,6 +49,8 @@ class RunSpec(Spec):
     top_p: float | None = None
     max_new_tokens: int | None = None
     reasoning: str = "auto"
+    add_bos: str = "auto"
+    template_args: Mapping[str, Any] = field(default_factory=dict)
     tokenizer: str | None = None
     judge_model: str | None = None
     backend: str = "auto"

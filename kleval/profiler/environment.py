@@ -8,35 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import kleval
 from kleval.store.machine import commit, machine
-from kleval.types import UsageError
 
 if TYPE_CHECKING:
     import torch
 
-DTYPES = ("float32", "bfloat16", "float16")
 FREE_SHARE = {"cpu": 0.9, "cuda": 0.97}  # of free memory that a profile may plan with
 
 
-def resolve_device(device: str) -> torch.device:
-    """`auto` is cuda where there is one. UsageError for a device that is not there."""
+def resolve_device(name: str) -> torch.device:
+    """As backends take it, a CUDA device with its number. UsageError for a device that is not there."""
     import torch
 
-    cuda = torch.cuda.is_available()
-    if device == "auto":
-        return torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
-    try:
-        place = torch.device(device)
-    except RuntimeError:
-        raise UsageError(f"unknown device {device!r}: choose auto, cpu, cuda or cuda:N") from None
-    if place.type not in ("cpu", "cuda"):
-        raise UsageError(f"device {device!r} cannot be profiled: choose auto, cpu, cuda or cuda:N")
-    if place.type == "cuda":
-        count = torch.cuda.device_count() if cuda else 0
-        index = torch.cuda.current_device() if place.index is None and cuda else place.index or 0
-        if index >= count:
-            raise UsageError(f"there is no {device} here ({count} CUDA devices): use --device cpu")
-        return torch.device("cuda", index)
-    return place
+    from kleval.backends.devices import find_device
+
+    device = find_device(name)
+    numbered = device.type != "cuda" or device.index is not None
+    return device if numbered else torch.device("cuda", torch.cuda.current_device())
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> str:

@@ -40,12 +40,7 @@ class KernelJob(Job):
 
     def __init__(self, spec: KernelSpec) -> None:
         super().__init__(spec)
-        self._settings: dict[str, Any] = {}
         self._turns: Turns | None = None
-
-    def settings(self) -> dict[str, Any]:
-        """The machine included; nothing before it is looked at."""
-        return self._settings
 
     @contextlib.contextmanager
     def open(self, old: RunStore | None) -> Iterator[None]:
@@ -54,7 +49,7 @@ class KernelJob(Job):
         self.device = resolve_device(spec.device)
         self.dtype = resolve_dtype(spec.dtype, self.device)
         self.environment = fingerprint(self.device)
-        self._settings = {
+        self.told = {
             "command": "profile kernels",
             "ctx": sorted(set(spec.ctxs)),
             "heads": list(spec.heads),

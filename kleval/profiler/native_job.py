@@ -54,14 +54,9 @@ class NativeJob(Job):
     def __init__(self, spec: ProfileSpec) -> None:
         super().__init__(spec)
         self.limit_seconds = None if spec.repeats else spec.time_budget
-        self._settings: dict[str, Any] = {}
         self._decoders: dict[str, Decoder] = {}
         self._rates: dict[str, Rates] = {}
         self._measuring: Measuring | None = None
-
-    def settings(self) -> dict[str, Any]:
-        """The machine included; nothing before it is looked at."""
-        return self._settings
 
     @contextlib.contextmanager
     def open(self, old: RunStore | None) -> Iterator[None]:
@@ -75,7 +70,7 @@ class NativeJob(Job):
         self.dtype = resolve_dtype(spec.dtype, self.device)
         self.chunk = min(spec.chunk_tokens or CHUNK_TOKENS[self.device.type], max(spec.ctxs))
         self.environment = fingerprint(self.device)
-        self._settings = {
+        self.told = {
             "models": list(self.configs),
             "ctx": list(unique_lengths(spec.ctxs)),
             "batch": [str(batch) for batch in spec.batches],

@@ -8,16 +8,15 @@ the time of prefill. What a plan cannot do without is planned even if it does no
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kleval.profiler.decode_levels import DROPPED_STEPS, choose_levels
 from kleval.profiler.integrate import positions_for, sample_positions
 from kleval.profiler.memory import largest_batch
-from kleval.profiler.points import PlannedPoint, machine_points, point_id
+from kleval.profiler.points import PlannedPoint, machine_points
 from kleval.profiler.prefill_levels import prefill_repeats
 from kleval.profiler.workload import DECODE_TOKENS, Batch, ProfileSpec, protocol_of, unique_lengths
-from kleval.store.records import Kind
 
 if TYPE_CHECKING:
     from kleval.models.config import ModelConfig
@@ -141,7 +140,7 @@ def _decode(
     for ctx in ctxs:
         for name, config in configs.items():
             one, seconds = config.state_bytes(ctx, 1, dtype).total, rates[name].fill(1, ctx) + rates[name].step(1, ctx)
-            points.append(_point("memory", "state", name, ctx, 1, 0, seconds, one, 0))
+            points.append(PlannedPoint.of("memory", "state", name, ctx, 1, 0, seconds, state_bytes=one))
     for (ctx, batch, rows), (steps, repeats) in zip(cells, levels, strict=True):
         protocol = protocol_of(batch)
         for repeat in range(repeats):
@@ -149,8 +148,8 @@ def _decode(
                 rate, nbytes = rates[name], configs[name].state_bytes(ctx, b, dtype).total
                 fill = rate.fill(b, ctx)
                 seconds = (fill if repeat == 0 else 0) + (steps + dropped) * rate.step(b, ctx)
-                point = _point("decode", protocol, name, ctx, b, repeat, seconds, nbytes, steps)
-                points.append(replace(point, dropped=dropped))
+                more = {"state_bytes": nbytes, "steps": steps, "dropped": dropped}
+                points.append(PlannedPoint.of("decode", protocol, name, ctx, b, repeat, seconds, **more))
     return points, unmeasured
 
 
@@ -180,17 +179,12 @@ def _prefill(
                         ]
                         fill = rate.fill(1, ctx) if repeat == 0 else 0.0
                         seconds = fill + sum(rate.chunk(p) for p in new)
-                    points.append(_point("prefill", protocol, name, ctx, 1, repeat, seconds, nbytes, 0))
+                    points.append(
+                        PlannedPoint.of("prefill", protocol, name, ctx, 1, repeat, seconds, state_bytes=nbytes)
+                    )
             if protocol == "sampled":
                 done |= set(positions_for(ctx, chunk, sample_positions(list(counts), chunk)))
     return points
-
-
-def _point(
-    kind: Kind, protocol: str, model: str, ctx: int, batch: int, repeat: int, seconds: float, nbytes: int, steps: int
-) -> PlannedPoint:
-    name = point_id(kind, protocol, model, ctx, batch, repeat)
-    return PlannedPoint(name, kind, model, ctx, batch, protocol, repeat, seconds, nbytes, steps)
 
 
 def _in_order(points: Iterable[PlannedPoint]) -> list[PlannedPoint]:

@@ -39,6 +39,14 @@ class PlannedPoint:
     n_done: ClassVar[int] = 0
     prompt: ClassVar[None] = None
 
+    @classmethod
+    def of(
+        cls, kind: Kind, protocol: str, model: str, ctx: int, batch: int, repeat: int, seconds: float = 0.0, **more: int
+    ) -> PlannedPoint:
+        """With the id that its place gives it."""
+        name = point_id(kind, protocol, model, ctx, batch, repeat)
+        return cls(name, kind, model, ctx, batch, protocol, repeat, seconds, **more)
+
     @property
     def weight(self) -> float:
         return float(self.batch * (self.ctx + self.steps)) if self.kind == "served" else self.seconds
@@ -106,10 +114,7 @@ def point_id(kind: str, protocol: str, model: str, ctx: int, batch: int, repeat:
 
 def machine_points() -> list[PlannedPoint]:
     """What the machine can do, which bounds are computed from."""
-    return [
-        PlannedPoint(point_id("machine", protocol, "", 0, 0, 0), "machine", "", 0, 0, protocol, 0, 0.5)
-        for protocol in MACHINE
-    ]
+    return [PlannedPoint.of("machine", protocol, "", 0, 0, 0, 0.5) for protocol in MACHINE]
 
 
 def point_verdict(session: Session, left_out: int | None = None, **fields: Any) -> Verdict:

@@ -18,6 +18,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 TIME_BUDGET_SECONDS = 240.0
 REPEATS = 3
 DECODE_TOKENS = 32
+MOST_HEADS = 1024
 PAPER_HEADS, PAPER_HEAD_DIM = 16, 128  # of Fig. 2
 TURN_SECONDS = {"cpu": 0.3, "cuda": 0.2}  # what the calls of one turn of an operator should take together
 LADDER_START = 4096
@@ -66,15 +67,11 @@ class ProfileSpec(Spec):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"--{name.replace('_', '-')} is at least 1, not {value}")
-        if not self.time_budget > 0:
-            raise UsageError(f"--time-budget is a positive time, not {self.time_budget:g} seconds")
         if abs(self.seed) >= 2**62:
             raise UsageError(f"--seed is a number below 2^62, not {self.seed}")
         if self.prefill not in ("full", "sampled", "auto"):
             raise UsageError(f"unknown prefill mode {self.prefill!r}: choose full, sampled or auto")
-        if self.dtype not in DTYPES:
-            raise UsageError(f"unknown dtype {self.dtype!r}: choose one of {', '.join(DTYPES)}")
-        Spec.check(self)
+        _check_engine(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,17 +97,21 @@ class KernelSpec(Spec):
         """UsageError for what cannot be measured as asked."""
         if not self.ctxs or min(self.ctxs) < 2:
             raise UsageError("a kernel is measured on at least 2 tokens: write for example --ctx 2k-64k*2")
-        if not self.heads or min(self.heads) < 1:
-            raise UsageError("--heads are numbers from 1: write for example --heads 16,32")
+        if not self.heads or min(self.heads) < 1 or max(self.heads) > MOST_HEADS:
+            raise UsageError(f"--heads are numbers from 1 to {MOST_HEADS}: write for example --heads 16,32")
         if not 1 <= self.head_dim <= 256:
             raise UsageError(f"--head-dim is 1 to 256, not {self.head_dim}")
         if self.repeats < 1:
             raise UsageError(f"--repeats is at least 1, not {self.repeats}")
-        if self.time_budget is not None and not self.time_budget > 0:
-            raise UsageError(f"--time-budget is a positive time, not {self.time_budget:g} seconds")
-        if self.dtype not in DTYPES:
-            raise UsageError(f"unknown dtype {self.dtype!r}: choose one of {', '.join(DTYPES)}")
-        Spec.check(self)
+        _check_engine(self)
+
+
+def _check_engine(spec: ProfileSpec | KernelSpec) -> None:
+    if spec.time_budget is not None and not spec.time_budget > 0:
+        raise UsageError(f"--time-budget is a positive time, not {spec.time_budget:g} seconds")
+    if spec.dtype not in DTYPES:
+        raise UsageError(f"unknown dtype {spec.dtype!r}: choose one of {', '.join(DTYPES)}")
+    Spec.check(spec)
 
 
 def ladder(longest: int) -> tuple[int, ...]:

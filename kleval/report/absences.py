@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
-from kleval.report.figure import Cell, Grid, Row
-from kleval.report.sections import Card, Section
+from kleval.report.figure import plain
+from kleval.report.sections import Card, Section, section
 from kleval.tables.costs import Profile
 from kleval.tables.scores import Entrant
-from kleval.text import format_length, format_lengths, places
+from kleval.text import format_length, places
 
 MAX_FAILURES = 20  # distinct messages in one table; the records hold all
 MAX_CHARS = 300
@@ -19,86 +19,65 @@ Line = tuple[int, str, str, str, str]  # how many, what, where, kind, message
 
 def absence_section(entrants: Sequence[Entrant], profiles: Sequence[Profile]) -> Section | None:
     """None where nothing is missing."""
+    gaps = plain(("Not measured", "Where", "Reason"), (line for profile in profiles for line in _gaps(profile)))
+    skips = plain(("Skipped", "Model", "Where", "Reason"), (line for e in entrants for line in _skips(e)), [0])
     cards = [
-        _failures(_failed_answers(entrants), "Model", "rows"),
-        _skips(entrants),
-        _failures([line for profile in profiles for line in _failed_points(profile)], "Measured", "points"),
-        _gaps(profiles),
+        _failures(chain.from_iterable(map(_failed_answers, entrants)), "Model", "rows"),
+        Card(grid=skips),
+        _failures(chain.from_iterable(map(_failed_points, profiles)), "Measured", "points"),
+        Card(grid=gaps),
     ]
-    kept = tuple(card for card in cards if not card.empty)
-    if not kept:
-        return None
-    lead = (
-        "What failed has no value anywhere on this page: a failed answer is neither wrong nor right. What was skipped was never "
-        "asked for or left out before it was begun."
-    )
-    return Section("failures", "Failures and gaps", "Failures and gaps", lead, kept, methods=("absences",))
+    found = section("failures", cards)
+    return found if found.cards else None
 
 
-def _failures(found: Iterable[Line], what: str, records: str) -> Card:
+def _failures(found: Iterator[Line], what: str, records: str) -> Card:
     """The most frequent first."""
     lines = sorted(found, key=lambda line: (-line[0], *line[1:]))
-    rows = [
-        Row(f"{n:,}", (Cell(name), Cell(where), Cell(kind, kind="code"), Cell(_clipped(message))))
-        for n, name, where, kind, message in lines[:MAX_FAILURES]
-    ]
-    more = len(lines) - len(rows)
-    notes = (f"{more:,} further messages are in the {records}.",) if more else ()
     heads = ("Failed", what, "Where", "Kind", "Message")
-    return Card(grid=Grid(heads, tuple(rows), "plain", numbers=frozenset({0})), notes=notes)
+    more = len(lines) - MAX_FAILURES
+    return Card(
+        grid=plain(heads, ((f"{n:,}", *words, _clipped(message)) for n, *words, message in lines[:MAX_FAILURES]), [0]),
+        notes=(f"{more:,} further messages are in the {records}.",) if more > 0 else (),
+    )
 
 
 def _clipped(text: str) -> str:
     return text if len(text) <= MAX_CHARS else f"{text[: MAX_CHARS - 1]}…"
 
 
-def _failed_answers(entrants: Sequence[Entrant]) -> list[Line]:
-    return [
-        (len(where), e.label, places(where), kind, message)
-        for e in entrants
-        for (kind, message), where in e.failures.items()
-    ]
+def _failed_answers(entrant: Entrant) -> Iterator[Line]:
+    for (kind, message), where in entrant.failures.items():
+        yield len(where), entrant.label, places(where), kind, message
 
 
-def _failed_points(profile: Profile) -> list[Line]:
+def _failed_points(profile: Profile) -> Iterator[Line]:
     found: dict[tuple[str, str, str], list[int]] = {}
     for point in profile.failures:
         what = f"{point.model} · {point.kind} {point.protocol}".removeprefix(" · ")
         reason = point.failure or {}
         found.setdefault((what, reason.get("kind", "unknown"), reason.get("message", "")), []).append(point.ctx)
-    return [
-        (len(ctxs), what, format_lengths(sorted(set(ctxs))).replace(",", ", "), kind, message)
-        for (what, kind, message), ctxs in found.items()
-    ]
+    for (what, kind, message), ctxs in found.items():
+        yield len(ctxs), what, ", ".join(map(format_length, sorted(set(ctxs)))), kind, message
 
 
-def _skips(entrants: Sequence[Entrant]) -> Card:
-    """Tasks that do not fit at a length, and tasks that broke before they had samples: one line per model and reason."""
-    merged: dict[tuple[str, str], list[tuple[tuple[str, int], int]]] = {}
-
-    def add(e: Entrant, found: dict[str, Any], reason: str) -> None:
-        if found.get("model") == e.model:
-            place = (str(found.get("task")), int(found.get("ctx", 0)))
-            merged.setdefault((e.label, reason), []).append((place, int(found.get("n", 0))))
-
-    for e in entrants:
-        for skip in e.run.get("skips", default=[]):
-            add(e, skip, str(skip.get("reason") or ""))
-        for broken in e.run.get("errors", default=[]):
-            add(e, broken, f"the task could not make its samples: {broken.get('message')}")
-    rows = [
-        Row(f"{sum(n for _, n in parts):,}", (Cell(label), Cell(places([p for p, _ in parts])), Cell(reason)))
-        for (label, reason), parts in merged.items()
-    ]
-    heads = ("Skipped", "Model", "Where", "Reason")
-    return Card(grid=Grid(heads, tuple(rows), "plain", numbers=frozenset({0})))
+def _skips(entrant: Entrant) -> Iterator[tuple[str, ...]]:
+    """Tasks that do not fit at a length, and tasks that broke before they had samples: one line per reason."""
+    merged: dict[str, list[tuple[tuple[str, int], int]]] = {}
+    skips = [(one, str(one.get("reason") or "")) for one in entrant.run.get("skips", default=[])]
+    for one in entrant.run.get("errors", default=[]):
+        skips.append((one, f"the task could not make its samples: {one.get('message')}"))
+    for one, reason in skips:
+        if one.get("model") == entrant.model:
+            place = (str(one.get("task")), int(one.get("ctx", 0)))
+            merged.setdefault(reason, []).append((place, int(one.get("n", 0))))
+    for reason, parts in merged.items():
+        yield f"{sum(n for _, n in parts):,}", entrant.label, places([place for place, _ in parts]), reason
 
 
-def _gaps(profiles: Sequence[Profile]) -> Card:
+def _gaps(profile: Profile) -> Iterator[tuple[str, ...]]:
     """What was asked of a profile and never measured."""
-    rows = []
-    for one in (one for profile in profiles for one in profile.get("unmeasured", default=[])):
+    for one in profile.get("unmeasured", default=[]):
         heads = f", {one['heads']} heads" if one.get("heads") else ""
         what = f"{one.get('model') or one.get('operator')} · {one.get('protocol')}{heads}"
-        rows.append(Row(what, (Cell(format_length(int(one.get("ctx") or 0))), Cell(str(one.get("reason") or "")))))
-    return Card(grid=Grid(("Not measured", "Where", "Reason"), tuple(rows), "plain"))
+        yield what, format_length(int(one.get("ctx") or 0)), str(one.get("reason") or "")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kleval.report.figure import Cell, Grid, Row
-from kleval.report.score_curves import Shape
-from kleval.report.sections import Card, Section
+from kleval.report.score_curves import FEW_LENGTHS, Shape
+from kleval.report.sections import Card, Section, section
 from kleval.tables import differences
 from kleval.tables.scores import Entrant, conflicts, expected_tasks, members
 from kleval.text import DASH, places, plural, signed
@@ -14,20 +14,9 @@ from kleval.text import DASH, places, plural, signed
 
 def difference_section(entrants: Sequence[Entrant], shape: Shape) -> Section:
     """The first entrant against each of the others. For two models or more."""
-    lead = (
-        "Points by which the first model is ahead, paired sample by sample, with 95 % intervals. Shaded where the interval excludes "
-        "zero and, for scores of 0 or 1, McNemar's exact test agrees: of cells without a true difference, up to one in twenty would be."
-    )
-    cards = tuple(difference_card(entrants[0], other, shape) for other in entrants[1:])
-    layout = "pair" if len(cards) > 1 and len(shape.ctxs) < 4 else "column"
-    return Section(
-        "differences",
-        "Differences on the same samples",
-        "Differences",
-        lead,
-        cards,
-        layout,
-        methods=("differences",),
+    cards = [difference_card(entrants[0], other, shape) for other in entrants[1:]]
+    return section(
+        "differences", cards, layout="pair" if len(cards) > 1 and len(shape.ctxs) < FEW_LENGTHS else "column"
     )
 
 

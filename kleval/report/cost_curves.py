@@ -91,15 +91,55 @@ def _words(m: Measure, factor: float, spell: Spell) -> list[str]:
     return lines
 
 
-def compared(name: str, look: Look, found: Sequence[Ratio], estimate: bool = False) -> Series:
-    """Ratios with their intervals; one of a single repeat has none."""
-    points = [(r.ctx, r.value, [times(r), *(["estimate"] if estimate else [])]) for r in found]
-    limits = [(r.value, r.value) if math.isnan(r.low) else (r.low, r.high) for r in found]
-    return curve(name, look, points, "estimate" if estimate else "measured", limits)
+def ratio_lines(
+    found: Sequence[Ratio], looks: Looks, ideal: str = "", name: Callable[[Ratio], str] = lambda r: r.model
+) -> list[Series]:
+    """Per name the ratios with their intervals (one of a single repeat has none), and what operations or bytes alone would give."""
+    lines = []
+    for label, look in looks.items():
+        mine = [r for r in found if name(r) == label]
+        if not mine:
+            continue
+        if ideal:
+            lines.append(
+                allowed(label, look, [(r.ctx, r.ideal) for r in mine if r.ideal], f"{ideal} alone allow", words.times)
+            )
+        points = [(r.ctx, r.value, subs(_interval(r, "95 %: "), "estimate" if r.estimate else "")) for r in mine]
+        limits = [(r.value, r.value) if math.isnan(r.low) else (r.low, r.high) for r in mine]
+        lines.append(curve(label, look, points, "estimate" if mine[0].estimate else "measured", limits))
+    return lines
 
 
-def times(r: Ratio) -> str:
-    return words.times(r.value) + ("" if r.n < 2 else f"  (95 %: {words.times(r.low)} – {words.times(r.high)})")
+def ratio_grid(
+    corner: str,
+    found: Sequence[Ratio],
+    name: Callable[[Ratio], str] = lambda r: r.model,
+    notes: Mapping[str, str] | None = None,
+    below: Sequence[tuple[str, Mapping[int, Cell], str]] = (),
+) -> Grid:
+    """Ratio, interval, and what operations or bytes alone allow; of bytes, the share saved. below: further rows."""
+    cells: dict[str, dict[int, Cell]] = {}
+    for r in found:
+        cells.setdefault(name(r), {})[r.ctx] = _ratio(r)
+    rows = [(label, mine, (notes or {}).get(label, "")) for label, mine in cells.items()]
+    return grid(corner, sorted({r.ctx for r in found}), [*rows, *below])
+
+
+def _ratio(r: Ratio) -> Cell:
+    if r.kind == "memory":
+        return Cell(words.times(r.value), (f"{100 * (1 - 1 / r.value):.1f} % saved",))
+    ideal = f"{'bytes' if r.kind == 'decode' else 'ops'} {words.times(r.ideal)}" if r.ideal else ""
+    differ = r.kind == "decode" and r.batch != r.baseline_batch
+    batches = f"batch {r.batch:,} / {r.baseline_batch:,}" if differ else ""
+    more = subs(_interval(r) if r.n > 1 else "one repeat", ideal, batches)
+    return Cell(words.times(r.value), more, "estimate" if r.estimate else "")
+
+
+def _interval(r: Ratio, before: str = "") -> str:
+    if math.isnan(r.low):
+        return words.times(r.value) if before else ""
+    interval = f"{words.times(r.low)} – {words.times(r.high)}"
+    return f"{words.times(r.value)}  ({before}{interval})" if before else interval
 
 
 def allowed(

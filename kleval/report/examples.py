@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from kleval.report.score_curves import Shape
-from kleval.report.sections import Section
+from kleval.report.sections import Section, section
 from kleval.store import Row, RunStore
 from kleval.tables.scores import Entrant, Run
 from kleval.text import format_length, plural
@@ -34,24 +34,18 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One answer, clipped. prompt: the end of the prompt with the answer prefix; prompt_cut: characters left out before it.
+    """One answer, clipped. row: whose answer it is. prompt: the end of the prompt; prompt_cut: characters left out before it.
 
-    answer: what the model wrote in the last request, empty for a failure. score: x 100 is shown; None when there is none.
-    ended: how many tokens it has, and by what it ended.
+    answer: what the model wrote in the last request, empty for a failure. ended: how many tokens it has, and by what it ended.
     """
 
     entrant: str
     model: str
-    task: str
-    ctx: int
-    index: int
-    repeat: int
-    id: str
+    length: str
+    row: Row
     verdict: Verdict
-    score: float | None
     prompt: str
     prompt_cut: int
-    answer_prefix: str
     references: str
     answer: str
     answer_cut: int
@@ -59,9 +53,6 @@ class Example:
     ended: str
 
     @property
-    def length(self) -> str:
-        return format_length(self.ctx)
-
     def chars(self) -> int:
         return len(self.prompt) + len(self.answer) + len(self.references)
 
@@ -111,10 +102,10 @@ class Picker:
                     left_out += 1
                     continue
                 example = _example(entrant, entrant.run.store, rows[nth])
-                used += example.chars()
+                used += example.chars
                 found.append(example)
         order = {entrant.key: i for i, entrant in enumerate(entrants)}
-        found.sort(key=lambda e: (e.task, e.ctx, order[e.entrant], e.index, e.repeat))
+        found.sort(key=lambda e: (e.row.task, e.row.ctx, order[e.entrant], e.row.index, e.row.repeat))
         return found, left_out
 
     def _chosen(self, entrant: Entrant, place: tuple[str, int]) -> list[Row]:
@@ -130,34 +121,22 @@ def _example(entrant: Entrant, store: RunStore, row: Row) -> Example:
     except UsageError:
         text = "(the prompt is not stored with the run)"
     last = row.outcomes[-1] if row.outcomes else {}
-    answer = str(last.get("text") or "")
-    references = ", ".join(row.references)
+    answer, references = str(last.get("text") or ""), ", ".join(row.references)
+    tokens, reason = sum(int(outcome.get("output_tokens") or 0) for outcome in row.outcomes), last.get("finish_reason")
     return Example(
         entrant=entrant.key,
         model=entrant.label,
-        task=row.task,
-        ctx=row.ctx,
-        index=row.index,
-        repeat=row.repeat,
-        id=row.id,
+        length=format_length(row.ctx),
+        row=replace(row, answer_prefix=clean(row.answer_prefix[-PROMPT_CHARS:])),
         verdict=verdict(row),
-        score=row.score,
         prompt=clean(text[-PROMPT_CHARS:]),
         prompt_cut=max(0, len(text) - PROMPT_CHARS),
-        answer_prefix=clean(row.answer_prefix[-PROMPT_CHARS:]),
         references=clean(references[:REFERENCE_CHARS]) + ("…" if len(references) > REFERENCE_CHARS else ""),
         answer=clean(answer[:ANSWER_CHARS]),
         answer_cut=max(0, len(answer) - ANSWER_CHARS),
         failure={name: clean(str(text)[:ANSWER_CHARS]) for name, text in row.failure.items()} if row.failure else None,
-        ended=_ended(row),
+        ended=plural(tokens, "token") + (f", ended by {reason}" if reason else ""),
     )
-
-
-def _ended(row: Row) -> str:
-    """`12 tokens, ended by eos`"""
-    tokens = sum(int(outcome.get("output_tokens") or 0) for outcome in row.outcomes)
-    reason = row.outcomes[-1].get("finish_reason") if row.outcomes else None
-    return plural(tokens, "token") + (f", ended by {reason}" if reason else "")
 
 
 def clean(text: str) -> str:
@@ -168,11 +147,8 @@ def clean(text: str) -> str:
 def samples_section(picker: Picker, entrants: Sequence[Entrant], shape: Shape) -> Section | None:
     """None where no run holds an answer."""
     shown, left_out = picker.pick(entrants)
-    by_task = [(task, [example for example in shown if example.task == task]) for task in shape.tasks]
+    by_task = [(task, [example for example in shown if example.row.task == task]) for task in shape.tasks]
     found = tuple((task, examples) for task, examples in by_task if examples)
-    lead = (
-        "Up to three answers per task, length and model, chosen to show what happens (a failure, a wrong, a partly right and a right "
-        "one where there are such): not a fair sample. Long texts are clipped."
-        + (f" {plural(left_out, 'more example')} left out to keep the page small." if left_out else "")
-    )
-    return Section("examples", "Samples to look at", "Samples", lead, samples=found) if found else None
+    more = plural(left_out, "more example")
+    of_all = section("examples", (), ["left_out"] if left_out else [], left_out=more)
+    return replace(of_all, samples=found) if found else None

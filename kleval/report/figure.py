@@ -208,4 +208,10 @@ class Grid:
     numbers: frozenset[int] = frozenset()
 
 
+def plain(heads: Sequence[str], lines: Iterable[Sequence[str]], numbers: Iterable[int] = ()) -> Grid:
+    """A grid of words; numbers: which columns hold numbers."""
+    rows = tuple(Row(label, tuple(map(Cell, words))) for label, *words in lines)
+    return Grid(tuple(heads), rows, "plain", numbers=frozenset(numbers))
+
+
 EMPTY = Cell(DASH, kind="empty", title="not measured")

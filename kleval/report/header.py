@@ -1,18 +1,42 @@
-"""Header of the page: what was compared and how, one line per model, and what limits what may be concluded from it."""
+"""Header of the page: what was compared and how, one line per model, and all facts of runs, profiles and machines under it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from kleval.report import profile_header, run_header
-from kleval.report.figure import Grid, Look, looks_of
-from kleval.report.header_facts import Fact, Notice, Sheet
+from kleval.report.figure import Grid, Look, looks_of, plain
+from kleval.report.notices import TONES, Notice, notices, runs_of
 from kleval.report.score_curves import Looks, Shape
-from kleval.tables.costs import Profile
-from kleval.tables.scores import Entrant
+from kleval.tables.costs import Profile, software_of
+from kleval.tables.scores import Entrant, Run
+from kleval.text import DASH, count, digest, format_length, moment, rate, size
 
-_TONES = {"bad": 0, "warn": 1, "info": 2}
+AT_ONCE = {"backend", "dtype", "device", "seed", "temperature", "cpu", "gpu", "gpus", "version", "commit"}
+MAX_NAMES = 3  # of protocols in large type
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A line of a fact sheet. full: the whole value where `value` is shortened. mark: a warning, or set on what is shown at once."""
+
+    name: str
+    value: str
+    full: str = ""
+    mark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """Facts of one directory, or of one more machine. tiles: the few in large type. status, tone: how a directory ended."""
+
+    title: str
+    started: str = ""
+    status: str = ""
+    tone: str = ""
+    tiles: tuple[Fact, ...] = ()
+    facts: tuple[Fact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,40 +67,185 @@ def looks(entrants: Sequence[Entrant], profiles: Sequence[Profile]) -> tuple[Loo
 
 def header(entrants: Sequence[Entrant], profiles: Sequence[Profile], shape: Shape) -> Header:
     of_scores, of_models = looks(entrants, profiles)
-    answering = [(of_scores[e.key], e.label, run_header.entrant_facts(e)) for e in entrants]
+    models = tuple((of_scores[e.key], e.label, _entrant_facts(e)) for e in entrants)
     lines: dict[str, tuple[Look, str, list[tuple[str, list[Fact]]]]] = {}
-    for e, (look, label, facts) in zip(entrants, answering, strict=True):
+    for e, (look, label, facts) in zip(entrants, models, strict=True):
         lines[e.key] = (look, label, [("scores" if profiles else "", [fact for fact in facts if fact.mark])])
+    names = dict.fromkeys(e.model for e in entrants)
+    sheets = [_sheet(f"Run {run.id}", run) for run in runs_of(entrants)]
+    if sheets:
+        sheets[-1] = replace(sheets[-1], tiles=_score_tiles(entrants, shape))
     for profile in profiles:
         for model in profile.models:
             key = next((e.key for e in entrants if e.model == model), f"model {model}")
             line = lines.setdefault(key, (of_models[model], model, []))
-            line[2].append(("costs" if entrants else "", profile_header.model_facts(profile, model)))
-    notices = run_header.run_notices(entrants, shape) if entrants else []
-    sheets = run_header.run_sheets(entrants, shape)
-    for profile in profiles:
-        notices += profile_header.profile_notices(profile)
-        sheets += profile_header.profile_sheets(profile)
+            line[2].append(("costs" if entrants else "", _model_facts(profile, model)))
+        names |= dict.fromkeys(profile.models or [m.model for m in profile.of("kernel")])
+        large = _served_tiles(profile) if profile.of("served") else _cost_tiles(profile)
+        sheets.append(replace(_sheet(f"Profile {profile.name}", profile), tiles=large))
+        for environment in profile.environments:
+            sheets.append(Sheet(f"Machine and software of {profile.name}", facts=tuple(_facts(environment))))
+    costs = "What context costs: " if any(profile.models for profile in profiles) else "Kernels: "
     return Header(
-        lead_in=_lead_in(entrants, profiles),
-        names=tuple(_names(entrants, profiles)),
+        lead_in=costs if not entrants else "Score and cost: " if profiles else "",
+        names=tuple(names),
         sheets=tuple(sheets),
         lines=tuple((look, label, tuple(groups)) for look, label, groups in lines.values()),
-        models=tuple(answering),
-        notices=tuple(sorted(dict.fromkeys(notices), key=lambda notice: _TONES[notice.tone])),
-        data=run_header.data_grid(entrants, shape) if entrants else None,
+        models=models,
+        notices=tuple(notices(entrants, profiles, shape)),
+        data=_data(entrants, shape) if entrants else None,
     )
 
 
-def _lead_in(entrants: Sequence[Entrant], profiles: Sequence[Profile]) -> str:
-    if entrants:
-        return "Score and cost: " if profiles else ""
-    return "What context costs: " if any(profile.models for profile in profiles) else "Kernels: "
-
-
-def _names(entrants: Sequence[Entrant], profiles: Sequence[Profile]) -> dict[str, None]:
-    """Models, or operators where a profile has none."""
-    found = dict.fromkeys(e.model for e in entrants)
-    for profile in profiles:
-        found |= dict.fromkeys(profile.models or [m.model for m in profile.of("kernel")])
+def _facts(record: Mapping[str, Any], before: str = "") -> list[Fact]:
+    """Every value that a record holds, records within it with their name before."""
+    found = []
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            found += _facts(value, f"{before}{name} ")
+        elif value not in (None, "", []):
+            text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            short = size(value, precise=True) if name.endswith("_bytes") else digest(text)
+            if name == "commit":
+                short = digest(text.removesuffix("-dirty")) + ("-dirty" if text.endswith("-dirty") else "")
+            mark = "main" if name in AT_ONCE else ""
+            found.append(Fact(_spelled(before + name), short, text if short != text else "", mark))
     return found
+
+
+def _spelled(name: str) -> str:
+    text = name.replace("_", " ").replace(".", " ")
+    return text.upper() if text in ("cpu", "gpu", "gpus", "cuda") else text[:1].upper() + text[1:]
+
+
+def _sheet(title: str, of: Run | Profile) -> Sheet:
+    """How a directory came about: times, settings, machine, command."""
+    counts = ", ".join(f"{n:,} {name}" for name, n in of.get("counts", default={}).items() if n)
+    facts = [
+        Fact("Started", moment(of.get("started"))),
+        Fact("Finished", moment(of.get("finished"))),
+        Fact("Status", of.status),
+        Fact("Counts", counts or DASH),
+    ]
+    # Names with a point are of single tasks and models, which have tables of their own.
+    settings = {name: value for name, value in of.get("settings", default={}).items() if "." not in name}
+    facts += _facts({name: value for name, value in settings.items() if name != "tasks"})
+    if budget := of.get("plan", "memory_budget"):
+        facts.append(Fact("Budget of a largest batch", size(budget, precise=True)))
+    facts += _facts({"kleval": of.get("kleval", default={})}) + _facts(of.get("hardware", default={}))
+    if (sessions := len(of.get("sessions", default=[]))) > 1:
+        facts.append(Fact("Sessions", f"{sessions} (the run was continued)"))
+    for amendment in of.get("amendments", default=[]):
+        facts.append(Fact("Amended", f"{moment(amendment.get('at'))}: {', '.join(amendment.get('changes', []))}"))
+    if command := of.get("spec", "command"):
+        facts.append(Fact("Command", str(command)))
+    tone = "ok" if of.status == "complete" else TONES.get(of.status, "bad")
+    return Sheet(title, str(of.get("started", default=""))[:10], of.status, tone, facts=tuple(facts))
+
+
+def _score_tiles(entrants: Sequence[Entrant], shape: Shape) -> tuple[Fact, ...]:
+    runs, cells = runs_of(entrants), [cell for e in entrants for cell in e.cells.values()]
+    limits, repeats, suites = (_joined(run.setting(name) for run in runs) for name in ("limit", "repeats", "suite"))
+    editions, protocols = (list(dict.fromkeys(getattr(c, name) for c in cells)) for name in ("edition", "protocol"))
+    asked, failed = sum(c.n_total for c in cells), sum(c.n_failed for c in cells)
+    temperatures = _joined(t for e in entrants for t in (e.temperatures or (e.temperature,)))
+    shown = protocols if len(protocols) <= MAX_NAMES else [*protocols[:2], f"{len(protocols) - 2} more"]
+    return (
+        Fact("Lengths", ", ".join(shape.columns)),
+        Fact("Tasks", f"{len(shape.tasks)}" + (f" · suite {suites}" if suites != DASH else "")),
+        Fact("Samples per task and length", limits + ("" if repeats in ("1", DASH) else f" × {repeats} repeats")),
+        Fact("Answers", f"{asked:,}" + (f", {failed:,} failed" if failed else ", none failed")),
+        Fact("Edition", ", ".join(editions), mark="" if editions == ["official"] else "not the official data"),
+        Fact("Protocol", ", ".join(shown), full=", ".join(protocols)),
+        Fact("Temperature", temperatures),
+    )
+
+
+def _cost_tiles(profile: Profile) -> tuple[Fact, ...]:
+    environment = profile.environments[0] if profile.environments else {}
+    counted = [p for p in profile.points if p.kind != "machine"]
+    settings: Mapping[str, Any] = next((p.settings for p in counted), {})
+    ctxs = sorted({m.ctx for m in profile.measures if m.kind != "kernel"} or set(profile.ctxs("kernel")) - {1})
+    weights = _joined(_weights(profile.get("models", model, default={})) for model in profile.models)
+    of_models = (
+        Fact("Weights", weights, mark="times only, no answers" if weights == "random" else ""),
+        Fact("Prefill chunk", f"{settings.get('chunk_tokens', DASH)} tokens"),
+    )
+    return (
+        Fact("Lengths, tokens", ", ".join(map(format_length, ctxs))),
+        Fact("Machine", str(environment.get("gpu") or environment.get("cpu") or DASH)),
+        Fact("Device and dtype", f"{settings.get('device', DASH)}, {settings.get('dtype', DASH)}"),
+        *(of_models if profile.models else ()),
+        Fact("Copy bandwidth", rate(profile.machine("copy", "bytes_per_second"), "B/s")),
+        Fact("Matrix rate", rate(profile.machine("matmul", "flops_per_second"), "FLOP/s")),
+        Fact("Measurements", f"{len(counted):,}, {len(profile.failures) or 'none'} failed"),
+    )
+
+
+def _served_tiles(profile: Profile) -> tuple[Fact, ...]:
+    counted = [p for p in profile.points if p.kind == "served"]
+    settings: Mapping[str, Any] = next((p.settings for p in counted), {})
+    environment = profile.environments[0] if profile.environments else {}
+    sent = [cached for p in counted if (cached := p.values.get("cached_tokens")) is not None]
+    where = settings.get("hardware") or settings.get("server") or environment.get("gpu") or environment.get("cpu")
+    return (
+        Fact("Prompts, tokens", ", ".join(map(format_length, profile.ctxs("served")))),
+        Fact("Served by", software_of(environment)),
+        Fact("Where", str(where or DASH)),
+        Fact("Requests together", ", ".join(p.removeprefix("concurrency-") for p in profile.protocols("served"))),
+        Fact("Tokens asked of each", str(settings.get("decode_tokens", DASH))),
+        Fact("Prompts sent as", str(settings.get("prompts", DASH))),
+        Fact("From prefix cache", f"{sum(sent):,.0f} tokens" if sent else "not told"),
+        Fact("Rounds", f"{len(counted):,}, {len(profile.failures) or 'none'} failed"),
+    )
+
+
+def _entrant_facts(entrant: Entrant) -> list[Fact]:
+    """What identifies a run's model, first the names and then whatever else its backend described."""
+    about = entrant.about
+    names = {"backend": about.get("backend"), "tokenizer": about.get("tokenizer")}
+    describe = {n: v for n, v in (about.get("describe") or {}).items() if n not in ("name", "model", "backend")}
+    facts = _facts({**names, **describe})
+    return [replace(fact, mark="main") if fact.name.endswith("weights digest") else fact for fact in facts]
+
+
+def _weights(about: Mapping[str, Any]) -> str:
+    return str(about.get("weights") or "random").partition(";")[0]
+
+
+def _model_facts(profile: Profile, model: str) -> list[Fact]:
+    """Weights, size, layers, positions of a profile's model."""
+    about = profile.get("models", model, default={})
+    config = about.get("config") if isinstance(about.get("config"), Mapping) else {}
+    mixers = [str(mixer) for mixer in config.get("layer_mixers") or []]
+    facts = [Fact("Weights", _weights(about), str(about.get("weights") or ""))]
+    facts += _facts({name: about.get(name) for name in ("server", "hardware", "software", "dtype")})
+    for name, key in (("Parameters", "parameters"), ("Active", "active_parameters")):
+        facts += [Fact(name, count(about[key]))] if about.get(key) else []
+    if mixers:
+        counts = ", ".join(f"{mixers.count(kind)} {kind.upper()}" for kind in dict.fromkeys(mixers))
+        facts.append(Fact("Layers", f"{len(mixers)}: {counts}"))
+    if config.get("mla_use_nope") is not None:
+        facts.append(Fact("Positions in MLA", "NoPE" if config["mla_use_nope"] else "RoPE"))
+    return facts
+
+
+def _data(entrants: Sequence[Entrant], shape: Shape) -> Grid:
+    """The data of each task as its runs recorded them: once where all agree, else with the runs in a column of their own."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    names = ("version", "protocol", "edition", "data_revision", "data_digest")
+    for task in shape.tasks:
+        for run in runs_of(entrants):
+            if about := run.get("tasks", task):
+                texts = (
+                    digest(about.get(name)) if name == names[-1] else str(about.get(name) or DASH) for name in names
+                )
+                found.setdefault((task, *texts), []).append(run.id)
+    heads = ("Task", "Version", "Protocol", "Edition", "Data revision", "Data digest")
+    if len({task for task, *_ in found}) == len(found):
+        return plain(heads, found)
+    return plain((*heads, "Run"), [(*line, ", ".join(runs)) for line, runs in found.items()])
+
+
+def _joined(values: Iterable[Any]) -> str:
+    return ", ".join(dict.fromkeys(str(value) for value in values if value is not None)) or DASH

@@ -8,7 +8,6 @@ hashes, and nothing load. The same records give the same bytes: ids are counted,
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,9 +27,10 @@ from kleval.report import (
 )
 from kleval.report.examples import Picker, samples_section
 from kleval.report.header import header, looks
+from kleval.report.notices import runs_of
 from kleval.report.plotly_drawer import plotly
 from kleval.report.score_cost import score_cost_section
-from kleval.report.sections import Card, Section
+from kleval.report.sections import Card, Section, section, words
 from kleval.store import Row, RunStore
 from kleval.tables import cost_rows
 from kleval.tables.costs import Profile, read_profile
@@ -51,7 +51,7 @@ def write_report(stores: Sequence[RunStore], path: Path, left_out: Callable[[str
     runs: list[RunStore] = []
     profiles: list[Profile] = []
     for store in stores:
-        if store.manifest.get("kind", "run") == "run":
+        if not store.is_profile:
             runs.append(store)
             continue
         try:
@@ -65,12 +65,15 @@ def write_report(stores: Sequence[RunStore], path: Path, left_out: Callable[[str
             entrants = collect(runs, lambda run: _watch(run, picker, depths))
         except UsageError as error:
             missing.append(str(error))
+        else:
+            answered = [e.run.store for e in entrants]
+            missing += [f"{run.path} has no answers yet" for run in runs if run not in answered]
     if missing and (left_out is None or not (entrants or profiles)):
         raise UsageError("; ".join(missing))
     for text in missing:
         assert left_out is not None
         left_out(text)
-    return write_text(path, render(entrants, profiles, picker, depths, [store.name for store in stores]))
+    return write_text(path, render(entrants, profiles, picker, depths))
 
 
 def _watch(run: Run, picker: Picker, depths: Depths) -> Callable[[Row], None]:
@@ -88,7 +91,6 @@ def sections(entrants: Sequence[Entrant], profiles: Sequence[Profile], picker: P
     shape = score_curves.Shape.of(entrants)
     of_scores, of_models = looks(entrants, profiles)
     editions = list(dict.fromkeys(cell.edition for e in entrants for cell in e.cells.values()))
-    official = editions == ["official"]
     found: list[Section | None] = []
     if entrants:
         found += [
@@ -96,21 +98,21 @@ def sections(entrants: Sequence[Entrant], profiles: Sequence[Profile], picker: P
             score_curves.task_section(entrants, shape, of_scores),
             score_grids.heat_section(entrants, shape, of_scores),
             score_grids.depth_section(entrants, depths, shape, of_scores),
-            score_grids.column_section(entrants, of_scores, official),
+            score_grids.column_section(entrants, of_scores),
             contrasts.difference_section(entrants, shape) if len(entrants) > 1 else None,
         ]
-        mark = "" if official else f"{' and '.join(editions)} edition"
-        found = [replace(section, mark=mark) for section in found if section]
+        mark = "" if editions == ["official"] else f"{' and '.join(editions)} edition"
+        found = [replace(one, mark=mark) for one in found if one]
     if entrants and any(profile.models for profile in profiles):
         found.append(score_cost_section(entrants, profiles, shape, of_scores))
     for i, profile in enumerate(profiles):
         prefix = f"p{i}-" if entrants or len(profiles) > 1 else ""
-        found += [section and _named(section, prefix) for section in _costs(profile, of_models)]
+        found += [one and _named(one, prefix) for one in _costs(profile, of_models)]
     found.append(absences.absence_section(entrants, profiles))
     if entrants:
         found.append(score_grids.table_section(entrants, shape, of_scores))
         found.append(samples_section(picker, entrants, shape))
-    kept = [section for section in found if section]
+    kept = [one for one in found if one]
     return [*kept, _methods(kept, entrants)]
 
 
@@ -136,30 +138,25 @@ def _named(section: Section, prefix: str) -> Section:
 
 def _methods(kept: Iterable[Section], entrants: Sequence[Entrant]) -> Section:
     """How the numbers of these sections are made."""
-    texts = tomllib.loads(embed.asset("methods.toml"))
-    metrics, intervals = texts.pop("metric"), texts.pop("interval")
-    used = {name for section in kept for name in section.methods} | {"lengths"} | ({"editions"} if entrants else set())
+    metrics, intervals = words()["metric"], words()["interval"]
+    used = {name for one in kept for name in one.methods} | {"lengths"}
     cells = [cell for e in entrants for cell in e.cells.values()]
-    shown = {cell.metric for cell in cells} | {c.metric for e in entrants for c in e.others if c.metric in metrics}
+    named = {cell.metric for cell in cells} | {c.metric for e in entrants for c in e.others if c.metric in metrics}
+    ways = sorted({cell.ci_method for cell in cells} & set(intervals))
     more = {
-        "scores": [f"`{name}`: {metrics.get(name, 'defined by the task; see its card.')}" for name in sorted(shown)],
-        "intervals": [
-            f"`{name}`, {intervals[name]}" for name in sorted({cell.ci_method for cell in cells}) if name in intervals
-        ],
+        "scores": [f"`{name}`: {metrics.get(name, 'defined by the task; see its card.')}" for name in sorted(named)],
+        "intervals": [f"`{name}`, {intervals[name]}" for name in ways],
     }
     cards = [
         Card(title=method["title"], text=" ".join([method["text"], *more.get(name, [])]))
-        for name, method in texts.items()
+        for name, method in words()["method"].items()
         if name in used
     ]
-    title = "How these numbers are made"
-    return Section("methods", title, title, cards=tuple(cards), layout="prose")
+    return section("methods", cards, layout="prose")
 
 
-def render(
-    entrants: Sequence[Entrant], profiles: Sequence[Profile], picker: Picker, depths: Depths, sources: Sequence[str]
-) -> str:
-    """The page's text. sources: names of the directories."""
+def render(entrants: Sequence[Entrant], profiles: Sequence[Profile], picker: Picker, depths: Depths) -> str:
+    """The page's text."""
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
@@ -167,8 +164,8 @@ def render(
     scripts = [embed.script(get_plotlyjs()), embed.script(embed.asset("page.js"))]
     drawn = {
         f"fig-{card.id}-{i}": plotly(figure)
-        for section in found
-        for card in section.cards
+        for one in found
+        for card in one.cards
         for i, figure in enumerate(card.figures)
     }
     text: str = (
@@ -179,7 +176,7 @@ def render(
             sections=found,
             looks=looks(entrants, profiles)[0],
             downloads={p.name: embed.data_uri(cost_rows.whole(p), "text/csv") for p in profiles},
-            sources=sources,
+            sources=[*(run.id for run in runs_of(entrants)), *(profile.name for profile in profiles)],
             style=Markup(embed.asset("page.css")),
             figure_data=Markup(embed.to_json(drawn)),
             scripts=[Markup(script) for script in scripts],

@@ -77,7 +77,7 @@ def _line(one: Series, xs: list[float], size: int, figure: Figure, banded: set[i
             "line": {"width": 1 if figure.small else 1.5, "color": colour},
         }
     if one.labels:
-        trace |= {"text": list(one.labels), "textposition": "top center", "textfont": {"size": 11}}
+        trace |= {"text": list(one.labels), "textposition": "top right", "textfont": {"size": 11}}
     up, down = _whiskers(one, figure.y, banded)
     if any(up) or any(down):
         trace["error_y"] = {

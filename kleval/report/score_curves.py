@@ -10,16 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kleval.report.figure import Cell, Figure, Grid, Look, Row, Series, lengths, scores
-from kleval.report.sections import Card, Section
+from kleval.report.sections import Card, Section, section
 from kleval.tables import cells, ruler
 from kleval.tables.scores import Entrant, expected_tasks
-from kleval.text import DASH, format_length, limits, score, short_task
+from kleval.text import DASH, format_length, limits, plural, score, short_task
 
 Looks = Mapping[str, Look]
 
 # More bands than these lie on each other until none can be read: whiskers instead, and further apart.
 MAX_BANDS = 4
 MAX_PANEL_BANDS = 2
+FEW_LENGTHS = 4  # below, tables fit side by side
 APART = 0.011  # of the x axis, between markers that would lie on each other
 WHISKERS_APART = 0.027  # in a panel, where whiskers need the room
 
@@ -66,14 +67,11 @@ def average_section(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> 
         ]
         title = family if len(shape.families) > 1 else ""
         cards.append(Card(f"average-{i}", title, figures=(figure,), grid=grid, notes=tuple(notes)))
-    whiskers = any(figure.whiskers for card in cards for figure in card.figures)
-    partial = any(any(one.hollow) for card in cards for figure in card.figures for one in figure.series)
-    lead = (
-        "The unweighted mean of the tasks' scores, 0 to 100. "
-        f"Bands{' and whiskers' if whiskers else ''} are 95 % intervals."
-        + (" Hollow markers: the average covers fewer tasks than the family has." if partial else "")
-    )
-    return Section("averages", "Average score by context length", "Averages", lead, tuple(cards), methods=("averages",))
+    figures = [figure for card in cards for figure in card.figures]
+    limits = "Bands and whiskers" if any(figure.whiskers for figure in figures) else "Bands"
+    partly = any(any(one.hollow) for figure in figures for one in figure.series)
+    layout = "pair" if len(cards) > 1 and len(shape.ctxs) < FEW_LENGTHS else "column"
+    return section("averages", cards, ["partial"] if partly else [], layout, limits=limits)
 
 
 def task_section(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Section:
@@ -82,11 +80,7 @@ def task_section(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Sec
         Card(f"task-{i}", shape.name(task), figures=(task_figure(entrants, task, shape, looks),))
         for i, task in enumerate(shape.tasks)
     ]
-    lead = (
-        "All panels share their axes: context length in tokens, score from 0 to 100. "
-        "Bands and whiskers are 95 % intervals."
-    )
-    return Section("tasks", "Score against length, task by task", "Curves", lead, tuple(panels), "panels")
+    return section("tasks", panels, layout="panels")
 
 
 def average_figure(entrants: Sequence[Entrant], family: str, shape: Shape, looks: Looks) -> Figure:
@@ -144,18 +138,32 @@ def notes(entrant: Entrant, cell: cells.Cell, family: str = "") -> list[str]:
 def average_grid(entrants: Sequence[Entrant], family: str, shape: Shape, looks: Looks) -> Grid:
     """Of the entrants that were asked the family."""
     rows = [
-        Row(e.label, tuple(_average(e.averages.get((family, ctx)), family) for ctx in shape.ctxs), look=looks[e.key])
+        Row(e.label, tuple(shown(e.averages.get((family, ctx)), family) for ctx in shape.ctxs), look=looks[e.key])
         for e in entrants
         if any((family, ctx) in e.averages for ctx in shape.ctxs)
     ]
     return Grid((f"{family} average", *shape.columns), tuple(rows))
 
 
-def _average(cell: cells.Cell | None, family: str) -> Cell:
-    if cell is None or math.isnan(cell.value):
-        return Cell(DASH, kind="empty")
-    warnings = [partial(family, cell), f"{cell.n_failed} failed" if cell.n_failed else ""]
-    return Cell(score(cell.value), (limits(cell.ci_low, cell.ci_high),), warnings=tuple(filter(None, warnings)))
+def shown(cell: cells.Cell | None, family: str = "", missing: str = "no task has a score here") -> Cell:
+    """A score for any grid: its limits, what is missing in it, and the strength of its colour. missing: why there is none at all."""
+    if cell is None or (math.isnan(cell.value) and not cell.n_total):
+        return Cell(DASH, kind="empty", title=missing)
+    failed = f"{cell.n_failed} failed" if cell.n_failed else ""
+    warnings = tuple(text for text in (partial(family, cell), failed) if text)
+    if math.isnan(cell.value):
+        why = (
+            f"all {plural(cell.n_total, 'answer')} failed" if cell.n_failed == cell.n_total else "no answer was scored"
+        )
+        return Cell(DASH, kind="failed", title=f"no score: {why}", warnings=warnings)
+    title = f"95 % interval {limits(cell.ci_low, cell.ci_high)}; {cell.n_scored} of {cell.n_total} answers scored"
+    if cell.n_failed:
+        title += f"; {limits(cell.bound_low, cell.bound_high)} if the {cell.n_failed} failed were wrong – right"
+    if family:
+        title += f"; {cell.n_tasks} of {expected_tasks(family, cell)} tasks"
+    return Cell(
+        score(cell.value), (limits(cell.ci_low, cell.ci_high),), "", title, warnings, level=round(100 * cell.value, 1)
+    )
 
 
 def partial(family: str, cell: cells.Cell) -> str:

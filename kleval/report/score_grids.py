@@ -4,48 +4,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from kleval.report.figure import Cell, Grid, Row
-from kleval.report.score_curves import Looks, Shape
-from kleval.report.sections import Card, Section
+from kleval.report.score_curves import Looks, Shape, shown
+from kleval.report.sections import Card, Section, section
 from kleval.tables import cells
 from kleval.tables.columns import COLUMNS, PAPER, PAPER_CTX, column_rows
 from kleval.tables.depths import Depths
 from kleval.tables.scores import Entrant, column_tasks, expected_tasks
 from kleval.text import DASH, format_length, limits, plural, score
 
-SKIPPED, FAILED = "skipped", "failed"
-
 
 def heat_section(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Section:
     """A heat map per model: its averages, then its tasks, at every length."""
-    lead = "Score of every task at every length. Hover over a cell for its interval and how many answers it rests on."
-    cards = [Card(title=e.label, look=looks[e.key], grid=heat_grid(e, shape)) for e in entrants]
-    return Section("heat", "Task by context length", "Task × length", lead, tuple(cards), "pair", keys=_keys(cards))
+    return _heat("heat", [Card(title=e.label, look=looks[e.key], grid=heat_grid(e, shape)) for e in entrants])
 
 
-def _keys(cards: Sequence[Card]) -> tuple[str, ...]:
+def _heat(name: str, cards: Sequence[Card], **said: str) -> Section:
     kinds = {cell.kind for card in cards if card.grid for row in card.grid.rows for cell in row.cells}
-    return ("ramp", *(kind for kind in (SKIPPED, FAILED) if kind in kinds))
+    keys = ("ramp", *(kind for kind in ("skipped", "failed") if kind in kinds))
+    return replace(section(name, cards, layout="pair", **said), keys=keys)
 
 
 def heat_grid(entrant: Entrant, shape: Shape) -> Grid:
     rows = [
-        Row(f"{family} average", tuple(_average(entrant, family, ctx) for ctx in shape.ctxs), kind="average")
+        Row(
+            f"{family} average",
+            tuple(shown(entrant.averages.get((family, ctx)), family) for ctx in shape.ctxs),
+            kind="average",
+        )
         for family in shape.families
     ]
     rows += [Row(shape.name(task), tuple(_task(entrant, task, c) for c in shape.ctxs)) for task in shape.tasks]
     return Grid(("", *shape.columns), tuple(rows), "heat")
-
-
-def _average(entrant: Entrant, family: str, ctx: int) -> Cell:
-    cell = entrant.averages.get((family, ctx))
-    if cell is None or math.isnan(cell.value):
-        return Cell(DASH, kind="empty", title="no task has a score here")
-    expected = expected_tasks(family, cell)
-    subs = [f"{cell.n_tasks}/{expected} tasks" if cell.n_tasks < expected else "", _lost(cell.n_failed)]
-    title = f"95 % interval {limits(cell.ci_low, cell.ci_high)}; {cell.n_tasks} of {expected} tasks"
-    return Cell(score(cell.value), tuple(filter(None, subs)), title=title, level=100 * cell.value)
 
 
 def _task(entrant: Entrant, task: str, ctx: int) -> Cell:
@@ -53,21 +45,8 @@ def _task(entrant: Entrant, task: str, ctx: int) -> Cell:
     if cell is None:
         return Cell("", kind="empty", title="not asked, or not answered yet")
     if not cell.n_total:
-        return Cell(DASH, kind=SKIPPED, title=f"skipped: {skip_reason(entrant, task, ctx)}")
-    subs = (_lost(cell.n_failed),) if cell.n_failed else ()
-    if math.isnan(cell.value):
-        why = (
-            f"all {plural(cell.n_total, 'answer')} failed" if cell.n_failed == cell.n_total else "no answer was scored"
-        )
-        return Cell(DASH, subs, FAILED, f"no score: {why}")
-    title = f"95 % interval {limits(cell.ci_low, cell.ci_high)}; {cell.n_scored} of {cell.n_total} answers scored"
-    if cell.n_failed:
-        title += f"; {limits(cell.bound_low, cell.bound_high)} if the {cell.n_failed} failed were wrong – right"
-    return Cell(score(cell.value), subs, title=title, level=100 * cell.value)
-
-
-def _lost(n: int) -> str:
-    return f"{n} failed" if n else ""
+        return Cell(DASH, kind="skipped", title=f"skipped: {skip_reason(entrant, task, ctx)}")
+    return shown(cell)
 
 
 def skip_reason(entrant: Entrant, task: str, ctx: int) -> str:
@@ -83,33 +62,16 @@ def depth_section(entrants: Sequence[Entrant], depths: Depths, shape: Shape, loo
     for e in entrants:
         found = depths.cells(e)
         ctxs = sorted({ctx for _, ctx in found})
-        rows = [Row(name, tuple(_depth(found.get((name, ctx))) for ctx in ctxs)) for name in depths.names]
+        none = "no sample has its answer here"
+        rows = [Row(name, tuple(shown(found.get((name, ctx)), "", none) for ctx in ctxs)) for name in depths.names]
         if found:
             grid = Grid(("", *(format_length(ctx) for ctx in ctxs)), tuple(rows), "heat")
             cards.append(Card(title=e.label, look=looks[e.key], grid=grid))
-    if not cards:
-        return None
-    lead = (
-        "Where in the prompt the answer stands, from its beginning (0 %) to its end, against length: the mean score of all "
-        f"samples whose answer stands at one place ({', '.join(task for task in shape.tasks if task in depths.tasks)})."
-    )
-    return Section(
-        "depth", "Needle depth by context length", "Depth × length", lead, tuple(cards), "pair", keys=_keys(cards),
-        methods=("depth",),
-    )  # fmt: skip
+    tasks = [task for task in shape.tasks if task in depths.tasks]
+    return _heat("depth", cards, tasks=", ".join(tasks)) if cards else None
 
 
-def _depth(cell: cells.Cell | None) -> Cell:
-    if cell is None:
-        return Cell("", kind="empty", title="no sample has its answer here")
-    subs = (_lost(cell.n_failed),) if cell.n_failed else ()
-    if math.isnan(cell.value):
-        return Cell(DASH, subs, FAILED, "no score: no answer was scored")
-    title = f"95 % interval {limits(cell.ci_low, cell.ci_high)}; {cell.n_scored} of {cell.n_total} answers scored"
-    return Cell(score(cell.value), subs, title=title, level=100 * cell.value)
-
-
-def column_section(entrants: Sequence[Entrant], looks: Looks, official: bool) -> Section | None:
+def column_section(entrants: Sequence[Entrant], looks: Looks) -> Section | None:
     """The paper's eight columns, its own rows under them. None while a model has values in one of them only."""
     rows = []
     for e in entrants:
@@ -121,42 +83,26 @@ def column_section(entrants: Sequence[Entrant], looks: Looks, official: bool) ->
     if not rows:
         return None
     for name, values in PAPER.items():
-        shown = [Cell(f"{value:.1f}") for value in (*values, sum(values) / len(values))]
-        rows.append(Row(f"paper: {name}", (Cell(format_length(PAPER_CTX)), *shown), kind="light"))
-    lead = (
-        "Averages of the families that the Kimi Linear paper's Table 5 has as columns, 0 to 100. The paper's own rows are of "
-        "unreleased models at 128k with tasks, prompts and metrics that it states in part only"
-        f"{'' if official else ', on official data'}: beside these for orientation, not for comparison. Hover over a cell for its "
-        "interval and how many answers it rests on."
-    )
+        cells_of = [Cell(f"{value:.1f}") for value in (*values, sum(values) / len(values))]
+        rows.append(Row(f"paper: {name}", (Cell(format_length(PAPER_CTX)), *cells_of), kind="light"))
     heads = ("Model", "ctx", *COLUMNS, "Average")
     grid = Grid(heads, tuple(rows), "plain", numbers=frozenset(range(1, len(heads))))
-    return Section("columns", "The eight columns of the paper", "Eight columns", lead, (Card(grid=grid),))
+    return section("columns", [Card(grid=grid)])
 
 
 def _column(cell: cells.Cell | None) -> Cell:
     if cell is None:
         return Cell(DASH)
     n, expected = column_tasks(cell)
-    warnings = [f"{n} of {plural(expected, 'task')}" if n < expected else "", _lost(cell.n_failed)]
-    title = f"95 % interval {limits(cell.ci_low, cell.ci_high)}; {cell.n_scored} of {cell.n_total} answers scored"
-    return Cell(score(cell.value), title=title, warnings=tuple(filter(None, warnings)))
+    found = shown(cell)
+    few = (f"{n} of {plural(expected, 'task')}",) if n < expected else ()
+    return replace(found, warnings=(*few, *found.warnings))
 
 
 def table_section(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Section:
     """Every score with its interval, its bounds and what it rests on."""
     grid = score_grid(entrants, shape, looks)
-    lead = (
-        "Bounds are shown where answers have no score: the score if all of those were wrong, and if all were right."
-        + (
-            " Broken: answers that the budget cut, that are empty, or that repeat one token or a short loop to their end."
-            if "Broken" in grid.columns
-            else ""
-        )
-    )
-    return Section(
-        "table", "All scores", "Table", lead, (Card(grid=grid),), methods=("scores", "intervals", "absences")
-    )
+    return section("table", [Card(grid=grid)], ["broken"] if "Broken" in grid.columns else [])
 
 
 def score_grid(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Grid:

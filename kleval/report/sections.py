@@ -1,9 +1,11 @@
-"""Sections of the page as data: cards of figures, grids and words. The template has one macro for each kind."""
+"""Sections of the page as data: cards of figures, grids and words. The template has one macro for each kind, `words.toml` the words."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from kleval.report import embed
@@ -37,15 +39,15 @@ class Card:
 
     @property
     def empty(self) -> bool:
-        return not self.figures and (self.grid is None or not self.grid.rows)
+        return not (self.figures or (self.text and self.grid is None) or (self.grid and self.grid.rows))
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """nav: its name in the navigation, "" for none. lead: what is shown and how to read it. mark: a warning beside the title.
+    """nav: its name in the navigation. lead: what is shown and how to read it. mark: a warning beside the title.
 
     layout: column, pair (cards side by side), panels (small figures under one legend) or prose. keys: what colours in it stand for
-    (ramp, skipped, failed, latent, …). methods: entries of `methods.toml` that say how its numbers are made. samples: answers to look
+    (ramp, skipped, failed, latent, …). methods: entries of `words.toml` that say how its numbers are made. samples: answers to look
     at (`examples.Example`), by task.
     """
 
@@ -66,23 +68,42 @@ class Section:
         return legend(figure for card in self.cards for figure in card.figures) if self.layout == "panels" else []
 
 
-def whole(cards: Sequence[Card]) -> tuple[Card, ...]:
+@cache
+def words() -> dict[str, Any]:
+    return tomllib.loads(embed.asset("words.toml"))
+
+
+def section(name: str, cards: Iterable[Card], also: Sequence[str] = (), layout: str = "column", **said: str) -> Section:
+    """The section of that name in `words.toml` with its cards that hold something. also: further sentences; said: what fills them."""
+    text = words()["section"][name]
+    title = text["title"].format(**said)
+    lead = " ".join(text[key].format(**said) for key in ("lead", *also))
+    methods = tuple(text.get("methods", ()))
+    return Section(name, title, text.get("nav", title), lead, whole(cards), layout, methods=methods)
+
+
+def card(
+    name: str,
+    figures: Sequence[Figure] = (),
+    grid: Grid | None = None,
+    csv: str = "",
+    card_id: str = "",
+    also: Sequence[str] = (),
+    names: Sequence[str] = (),
+    **said: str,
+) -> Card:
+    """The card of that name in `words.toml`. also: further sentences; said: what fills them."""
+    text = words()["card"][name]
+    sentences = " ".join(text[key].format(**said) for key in ("text", *also))
+    title = text["title"].format(**said)
+    return Card(card_id or name, title, sentences, None, tuple(figures), tuple(names), grid, csv=csv)
+
+
+def whole(cards: Iterable[Card]) -> tuple[Card, ...]:
     """Those with something in them; a figure without a curve is left out of its card, its grid stays."""
     kept = []
-    for card in cards:
-        drawn = [i for i, figure in enumerate(card.figures) if not figure.empty]
-        names = tuple(card.names[i] for i in drawn) if card.names else ()
-        kept.append(
-            Card(
-                card.id,
-                card.title,
-                card.text,
-                card.look,
-                tuple(card.figures[i] for i in drawn),
-                names,
-                card.grid,
-                card.notes,
-                card.csv,
-            )
-        )
-    return tuple(card for card in kept if not card.empty)
+    for one in cards:
+        drawn = [i for i, figure in enumerate(one.figures) if not figure.empty]
+        names = tuple(one.names[i] for i in drawn) if one.names else ()
+        kept.append(replace(one, figures=tuple(one.figures[i] for i in drawn), names=names))
+    return tuple(one for one in kept if not one.empty)

@@ -12,7 +12,7 @@ from statistics import median
 from kleval import text as words
 from kleval.report.cost_curves import Rows, against_length, cell, curve, grid, milliseconds, subs
 from kleval.report.figure import Cell, Figure, Grid, looks_of
-from kleval.report.sections import Card, Section, whole
+from kleval.report.sections import Section, card, section
 from kleval.tables import cost_rows
 from kleval.tables.costs import Measure, Profile
 from kleval.text import plural
@@ -25,27 +25,15 @@ def served_section(profile: Profile, rows: Rows) -> Section | None:
         return None
     csv = cost_rows.part(rows, "served")
     cards = [
-        Card(
-            f"served-{quantity}",
-            title,
-            text,
-            figures=(served_figure(profile, quantity),),
-            grid=served_grid(profile, show),
-            csv=csv,
-        )
-        for quantity, (title, _, text, show) in QUANTITIES.items()
+        card(f"served-{quantity}", [served_figure(profile, quantity)], served_grid(profile, show), csv)
+        for quantity, (_, show) in QUANTITIES.items()
     ]
-    lead = (
-        "Requests are submitted together in rounds, each with a prompt that was never sent before. Both axes are logarithmic. What a "
-        "caller cannot know, such as the machine's bound, is not here."
-    )
-    title = "A served model, as its callers see it"
-    return Section("served", title, "Served", lead, whole(cards), methods=("served",))
+    return section("served", cards)
 
 
 def served_figure(profile: Profile, quantity: str) -> Figure:
     """One quantity against prompt length; whiskers are the smallest and the largest round."""
-    _, name, _, _ = QUANTITIES[quantity]
+    name, _ = QUANTITIES[quantity]
     rate = quantity == "throughput"
     factor, spell = (1.0, _rate) if rate else (1e-3, words.seconds)
     looks, lines = looks_of(profile.protocols("served")), []
@@ -116,24 +104,9 @@ def _rate(value: float | None) -> str:
     return words.rate(value, "tok/s")
 
 
-QUANTITIES: dict[str, tuple[str, str, str, Show]] = {
-    "ttft": (
-        "Time to first token",
-        "ttft_ms",
-        "Submitted until the first content token is there, median over the requests of a round.",
-        _ttft,
-    ),
-    "tpot": (
-        "Time per output token",
-        "tpot_ms",
-        "From the first token to the last, over the tokens after the first, as the server counts them, in the steps in which "
-        "all requests of a round decode. Below: the times between tokens, pooled over the requests of a round.",
-        _tpot,
-    ),
-    "throughput": (
-        "Output throughput",
-        "output_tokens_per_second",
-        "All output tokens of a round over the time from its first submission to its last token; prefill is in it.",
-        _throughput,
-    ),
+# quantity -> the value that is drawn, and its cell
+QUANTITIES: dict[str, tuple[str, Show]] = {
+    "ttft": ("ttft_ms", _ttft),
+    "tpot": ("tpot_ms", _tpot),
+    "throughput": ("output_tokens_per_second", _throughput),
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kleval import text as words
 from kleval.report.cost_curves import Rows, against_length, curve, measured_grid, subs
 from kleval.report.figure import Cell, Figure, Grid, Row
 from kleval.report.score_curves import Looks
-from kleval.report.sections import Card, Section, whole
+from kleval.report.sections import Card, Section, section
 from kleval.tables import cost_rows
 from kleval.tables.costs import Measure, Profile
 
@@ -21,7 +23,6 @@ def state_section(profile: Profile, rows: Rows, looks: Looks) -> Section | None:
         return None
     bars = state_bars(found)
     kinds = {cell.kind for row in bars.rows for cell in row.cells if cell.level}
-    served = found[0].kind == "served"
     cards = [
         Card("state-bars", grid=bars),
         Card(
@@ -31,13 +32,9 @@ def state_section(profile: Profile, rows: Rows, looks: Looks) -> Section | None:
             csv=cost_rows.part(rows, found[0].kind),
         ),
     ]
-    lead = "What one sequence keeps between tokens, " + (
-        "as the backend that served it says." if served else "as live tensors."
-    )
-    lead += " Bars of one length share a scale; lengths do not. The table has every length."
+    how = "as the backend that served it says" if found[0].kind == "served" else "as live tensors"
     keys = tuple(name for name in (*COMPONENTS, ALL) if name in kinds)
-    title = "State bytes against context"
-    return Section("state", title, "State bytes", lead, whole(cards), keys=keys, methods=("state",))
+    return replace(section("state", cards, how=how), keys=keys)
 
 
 def _said(profile: Profile) -> list[Measure]:

@@ -21,6 +21,7 @@ Schema version 1; JSON values only:
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -84,6 +85,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if manifest.schema_version > SCHEMA_VERSION:
         raise UsageError(f"{file} has schema {manifest.schema_version}, written by a newer kleval: upgrade kleval")
     return manifest.model_dump()
+
+
+def value_at(manifest: Mapping[str, Any], path: Sequence[str], default: Any = None) -> Any:
+    """The value at a path of keys; default where it ends early or holds null."""
+    value: Any = manifest
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return default if value is None else value
 
 
 def now() -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -74,6 +74,20 @@ class RunStore:
         return [folder for folder in folders if RunStore.exists(folder)]
 
     @staticmethod
+    def find_named(places: Iterable[str | Path]) -> list[Path]:
+        """`find_runs` of several places, each run once. UsageError for a place that is not there or holds none."""
+        found: dict[Path, Path] = {}
+        for place in map(Path, places):
+            if not place.is_dir():
+                raise UsageError(f"{place}: no such run directory; see kleval ls runs")
+            inside = RunStore.find_runs(place)
+            if not inside:
+                raise UsageError(f"{place} holds no run (no run.json in it or in its folders)")
+            for path in inside:
+                found.setdefault(path.resolve(), path)
+        return list(found.values())
+
+    @staticmethod
     def check_place(path: Path, kind: str = "run") -> None:
         """UsageError when no run, or profile, could be written at path; creates nothing."""
         path = Path(path)
@@ -97,6 +111,11 @@ class RunStore:
         if self._manifest is None:
             self._manifest = read_manifest(self.path)
         return self._manifest
+
+    @property
+    def is_profile(self) -> bool:
+        """Whether it holds measurements instead of answers."""
+        return str(self.manifest.get("kind", "run")) != "run"
 
     @property
     def status(self) -> Status:

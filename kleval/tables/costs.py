@@ -15,6 +15,7 @@ from typing import Any
 
 from kleval.quantiles import spread
 from kleval.store import Point, RunStore
+from kleval.store.manifest import value_at
 from kleval.tables.ratios import TIMES, Ratio, choose_baseline, kernel_ratios, kernel_shape, ratios
 from kleval.types import UsageError
 
@@ -138,10 +139,7 @@ class Profile:
 
     def get(self, *path: str, default: Any = None) -> Any:
         """The manifest's value at a path of keys; default where it ends early or holds null."""
-        value: Any = self.manifest
-        for key in path:
-            value = value.get(key) if isinstance(value, Mapping) else None
-        return default if value is None else value
+        return value_at(self.manifest, path, default)
 
     def of(self, kind: str, protocol: str | None = None) -> list[Measure]:
         return [m for m in self.measures if m.kind == kind and protocol in (None, m.protocol)]

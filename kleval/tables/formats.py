@@ -1,4 +1,4 @@
-"""Rows as text or bytes: CSV, JSON, markdown, Parquet.
+"""Rows as text or bytes: CSV, JSON, JSON lines, markdown, Parquet.
 
 CSV and Parquet hold every column, unrounded; text that a spreadsheet would take for a formula is kept from being one in CSV.
 """
@@ -44,6 +44,11 @@ def to_json(rows: Rows, columns: Sequence[str]) -> str:
     return json.dumps([{name: row.get(name) for name in columns} for row in rows], indent=1, ensure_ascii=False) + "\n"
 
 
+def to_json_lines(rows: Rows, columns: Sequence[str]) -> str:
+    """An object per line, null for what is not there."""
+    return "".join(json.dumps({name: row.get(name) for name in columns}, ensure_ascii=False) + "\n" for row in rows)
+
+
 def to_markdown(columns: Sequence[str], lines: Sequence[Sequence[Any]], right: Sequence[str] = ()) -> str:
     """A table; right: the columns whose cells stand on the right."""
     rule = ["---:" if name in right else "---" for name in columns]
@@ -69,3 +74,7 @@ def to_parquet(rows: Rows, columns: Sequence[str]) -> bytes:
 def _markdown(value: Any) -> str:
     text = "" if value is None else str(value)
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("\r", " ")
+
+
+# What writes every column of rows as text, by the name of its format.
+COMPLETE = {"csv": to_csv, "json": to_json, "jsonl": to_json_lines}

@@ -23,7 +23,6 @@ from kleval.store import Point, Row, RunStore
 from kleval.tables import cost_rows, leaderboard
 from kleval.tables.answers import BROKEN, condition
 from kleval.tables.costs import METRIC, UNITS, read_profile
-from kleval.types import UsageError
 
 if TYPE_CHECKING:
     import pandas
@@ -75,14 +74,9 @@ class Loaded:
 
 def load(*paths: str | Path) -> Loaded:
     """Open run directories and profiles, or folders of them. UsageError for one that is not there or cannot be read."""
-    found: dict[Path, RunStore] = {}
-    for path in map(Path, paths):
-        inside = RunStore.find_runs(path)
-        if not inside:
-            raise UsageError(f"{path} holds no run (no run.json in it or in its folders)")
-        found |= {one.resolve(): RunStore.open(one) for one in inside}
-    profiles = tuple(store for store in found.values() if store.manifest.get("kind", "run") != "run")
-    return Loaded(tuple(store for store in found.values() if store not in profiles), profiles)
+    stores = [RunStore.open(path) for path in RunStore.find_named(paths)]
+    runs, profiles = ([store for store in stores if store.is_profile is kind] for kind in (False, True))
+    return Loaded(tuple(runs), tuple(profiles))
 
 
 def frame(paths: Sequence[str | Path]) -> pandas.DataFrame:

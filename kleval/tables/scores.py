@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from kleval.store import Row, RunStore
+from kleval.store.manifest import value_at
 from kleval.tables.cells import FAMILY_METRIC, Cell, Group, cells_of, families, grouped
+from kleval.text import digest
 from kleval.types import UsageError
 
 # How many tasks an average has to cover to be called the family's. RULER: NVIDIA/RULER@c3f5e3b, scripts/synthetic.yaml;
@@ -34,10 +36,7 @@ class Run:
 
     def get(self, *path: str, default: Any = None) -> Any:
         """The manifest's value at a path of keys; default where it ends early or holds null."""
-        value: Any = self.manifest
-        for key in path:
-            value = value.get(key) if isinstance(value, Mapping) else None
-        return default if value is None else value
+        return value_at(self.manifest, path, default)
 
     def setting(self, name: str) -> Any:
         """An option of the command: seed, temperature, repeats, limit, suite, ..."""
@@ -190,19 +189,11 @@ def conflicts(a: Entrant, b: Entrant) -> list[str]:
         for name in ("edition", "protocol", "version", "data_revision", "data_digest"):
             one, other = a.task(task).get(name), b.task(task).get(name)
             if one != other:
-                text = f"{name.replace('_', ' ')} {shorten(one)} against {shorten(other)}"
+                text = f"{name.replace('_', ' ')} {digest(one)} against {digest(other)}"
                 reasons.setdefault(text, []).append(task)
     pairs = {name: (a.run.setting(name), b.run.setting(name)) for name in ("seed", "top_p", "repeats")}
     pairs["temperature"] = (a.temperature, b.temperature)
     for name, (one, other) in pairs.items():
         if one != other:
-            reasons[f"{name.replace('_', ' ')} {shorten(one)} against {shorten(other)}"] = []
+            reasons[f"{name.replace('_', ' ')} {digest(one)} against {digest(other)}"] = []
     return [text if len(of) in (0, len(tasks)) else f"{text} ({', '.join(of)})" for text, of in reasons.items()]
-
-
-def shorten(value: Any) -> str:
-    """A setting for a sentence; a hash by its first 12 digits."""
-    if value is None or value == "":
-        return "(none)"
-    text = str(value)
-    return text[:12] if len(text) == 64 and all(c in "0123456789abcdef" for c in text) else text

@@ -8,17 +8,20 @@ that another one names (HotpotQA's bridge questions). Names are unique within a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
 from kleval.tasks import lexicon as lx
+from kleval.tasks import packaged
 from kleval.tasks.prose import Draws, Split, belongs_to, indefinite, sentences, split_sentences
 
 ARTICLES_VERSION = "articles-1"
 CORPUS_SIZE = 3000
 
+# What articles of each kind state, and how other articles speak of them.
+KINDS: Mapping[str, Mapping[str, Any]] = packaged.load("articles.toml")
 _SYLLABLES = lx.syllables("articles")
 
 
@@ -77,99 +80,39 @@ def _belonging(items: tuple[str, ...], split: Split) -> tuple[str, ...]:
     return tuple(item for item in items if belongs_to(item) == split)
 
 
-@dataclass(frozen=True, slots=True)
-class _Values:
-    """Draws of answers that belong to one split."""
-
-    draws: Draws
-    split: Split
-
-    def of(self, items: tuple[str, ...]) -> str:
-        return self.draws.pick(_belonging(items, self.split))
-
-    def number(self, first: int, last: int) -> str:
-        while True:
-            text = str(first + self.draws.below(last - first))
-            if belongs_to(text) == self.split:
-                return text
+def _drawn(draws: Draws, split: Split, what: str | list[int]) -> str:
+    """A word of a list, or a number from the first up to before the last; of that split."""
+    if isinstance(what, str):
+        return draws.pick(_belonging(packaged.words(lx.FILE, what), split))
+    first, last = what
+    while True:
+        text = str(first + draws.below(last - first))
+        if belongs_to(text) == split:
+            return text
 
 
-def _town(v: _Values, title: str, mayor: str) -> tuple[Fact, ...]:
-    year, colour, goods = v.number(1500, 1950), v.of(lx.COLOURS), v.of(lx.GOODS)
-    return (
-        Fact(f"The mayor of {title} is {mayor}.", "Who is the mayor of {}?", (mayor,)),
-        Fact(f"{title} was founded in {year}.", "When was {} founded?", (year, f"in {year}")),
-        Fact(
-            f"The town of {title} is known for its {goods}.",
-            "What is the town of {} known for?",
-            (goods, f"its {goods}"),
-        ),
-        Fact(f"The flag of {title} is {colour}.", "What colour is the flag of {}?", (colour,)),
+def _facts(draws: Draws, split: Split, kind: str, title: str, link: str) -> tuple[Fact, ...]:
+    values = {name: _drawn(draws, split, what) for name, what in KINDS[kind]["draws"].items()}
+    values |= {f"a_{name}": indefinite(value) for name, value in values.items()} | {"title": title, "link": link}
+    return tuple(
+        Fact(statement.format_map(values), bridge, tuple(answer.format_map(values) for answer in answers))
+        for statement, bridge, *answers in KINDS[kind]["facts"]
     )
-
-
-def _person(v: _Values, title: str, town: str) -> tuple[Fact, ...]:
-    year, job, thing = v.number(1500, 1950), v.of(lx.JOBS), v.of(lx.THINGS)
-    worked = f"{title} worked as {indefinite(job)}."
-    carried = f"{title} always carried a famous {thing}."
-    return (
-        Fact(f"{title} was born in {town}.", "Where was {} born?", (town, f"in {town}")),
-        Fact(worked, "What did {} work as?", (job,)),
-        Fact(f"In {year}, {title} moved abroad.", "In which year did {} move abroad?", (year,)),
-        Fact(carried, "What famous thing did {} always carry?", (thing, f"a famous {thing}")),
-    )
-
-
-def _company(v: _Values, title: str, founder: str) -> tuple[Fact, ...]:
-    year, goods, workers = v.number(1700, 1950), v.of(lx.GOODS), v.number(20, 920)
-    opened = f"The company {title} opened its doors in {year}."
-    return (
-        Fact(f"The company {title} was started by {founder}.", "Who started the company {}?", (founder,)),
-        Fact(f"The company {title} makes {goods}.", "What does the company {} make?", (goods,)),
-        Fact(f"The company {title} has {workers} workers.", "How many workers does the company {} have?", (workers,)),
-        Fact(opened, "When did the company {} open its doors?", (year, f"in {year}")),
-    )
-
-
-def _ship(v: _Values, title: str, port: str) -> tuple[Fact, ...]:
-    year, colour, masts = v.number(1600, 1900), v.of(lx.COLOURS), v.of(lx.NUMBERS[:8])
-    sails = f"The sails of the ship {title} were {colour}."
-    return (
-        Fact(f"The ship {title} was built in {port}.", "Where was the ship {} built?", (port, f"in {port}")),
-        Fact(f"The ship {title} sank in {year}.", "When did the ship {} sink?", (year, f"in {year}")),
-        Fact(sails, "What colour were the sails of the ship {}?", (colour,)),
-        Fact(f"The ship {title} had {masts} masts.", "How many masts did the ship {} have?", (masts, f"{masts} masts")),
-    )
-
-
-_KINDS = {
-    "town": ("person", _town),
-    "person": ("town", _person),
-    "company": ("person", _company),
-    "ship": ("town", _ship),
-}
-_THROUGH = {
-    "town": "the mayor of {}",
-    "person": "the birthplace of {}",
-    "company": "the person who started the company {}",
-    "ship": "the place where the ship {} was built",
-}
 
 
 @lru_cache(maxsize=8)
 def corpus(n: int, seed: int | str, split: Split = "eval") -> tuple[Article, ...]:
     """n articles (at least 4), about equally many of each kind. Each names another one of a kind that fits."""
     draws = Draws(ARTICLES_VERSION, split, seed)
-    names, values = _Names(draws, split), _Values(draws, split)
+    names = _Names(draws, split)
     filler = sentences(f"{ARTICLES_VERSION}/{seed}", split)
-    kinds = [tuple(_KINDS)[i % 4] for i in range(n)]
+    kinds = [tuple(KINDS)[i % 4] for i in range(n)]
     titles = [names.new() + (f" {names.new()}" if kind == "person" else "") for kind in kinds]
     found = []
     for kind, title in zip(kinds, titles, strict=True):
-        wanted, make = _KINDS[kind]
-        first = tuple(_KINDS).index(wanted)
+        first = tuple(KINDS).index(KINDS[kind]["link"])
         link = first + 4 * draws.below(len(range(first, n, 4)))
-        facts = make(values, title, titles[link])
+        facts = _facts(draws, split, kind, title, titles[link])
         paragraphs = tuple(_paragraph(draws, facts[part::2], filler) for part in range(2))
         found.append(Article(title, kind, paragraphs, facts, link))
     return tuple(found)
@@ -190,7 +133,7 @@ def questions(articles: tuple[Article, ...], seed: int | str, hops: int = 1) -> 
             for f, fact in enumerate(article.facts):
                 asked.append(Question(fact.bridge.format(article.title), fact.answers, (i,), f))
         else:
-            target, through = articles[article.link], _THROUGH[article.kind].format(article.title)
+            target, through = articles[article.link], KINDS[article.kind]["through"].format(article.title)
             for f, fact in enumerate(target.facts[1:], 1):
                 bridge = fact.bridge.replace("the town of {}", "{}")
                 asked.append(Question(bridge.format(through), fact.answers, (i, article.link), f))

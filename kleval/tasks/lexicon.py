@@ -27,9 +27,6 @@ WEATHER = _words("weather")
 TITLES = _words("titles")
 VERBS = _words("verbs")
 PARAMETERS = _words("parameters")
-COLOURS = _words("colours")
-GOODS = _words("goods")
-JOBS = _words("jobs")
 IRREGULAR_PLURALS: Mapping[str, str] = packaged.load(FILE)["plurals"]
 
 

@@ -14,6 +14,7 @@ def load(name: str) -> dict[str, Any]:
     return tomllib.loads(resources.files("kleval.tasks").joinpath(name).read_text("utf-8"))
 
 
+@cache
 def words(name: str, *keys: str) -> tuple[str, ...]:
     """A list of words in that file, which has it as a list or as one text. keys: from the outermost table inwards."""
     found: Any = load(name)

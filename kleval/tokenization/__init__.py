@@ -13,10 +13,12 @@ plain prompt, once (`ModelTokenizer.begin`).
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from kleval.tokenization.chat import Rendered, count_given, join_prompt, split_begin
-from kleval.tokenization.folder import ModelTokenizer
+from kleval.tokenization.folder import ADD_BOS, ModelTokenizer
 from kleval.tokenization.growth import PROBE, check_growth
 from kleval.tokenization.hf import HFTokenizer
 from kleval.tokenization.kimi import RANK_FILE, KimiTokenizer
@@ -25,6 +27,7 @@ from kleval.tokenization.plain import TiktokenTokenizer, WordTokenizer
 from kleval.types import Tokenizer, UsageError
 
 __all__ = [
+    "ADD_BOS",
     "KINDS",
     "PROBE",
     "HFTokenizer",
@@ -33,6 +36,7 @@ __all__ = [
     "Rendered",
     "TiktokenTokenizer",
     "WordTokenizer",
+    "asked_with",
     "check_growth",
     "count_given",
     "encode_pair",
@@ -58,6 +62,25 @@ def load_tokenizer(spec: str) -> Tokenizer:
     near = difflib.get_close_matches(kind, ["words", "tiktoken", "hf"], n=1, cutoff=0.5)
     hint = f"; did you mean {next(k for k in KINDS if k.startswith(near[0]))}?" if near else ""
     raise UsageError(f"unknown tokenizer {spec!r}: give one of {', '.join(KINDS)}{hint}")
+
+
+def asked_with(tokenizer: Tokenizer, add_bos: str, template_args: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer with a rule for its begin token and with arguments of its chat template, as --add-bos and --template-arg say.
+
+    UsageError where it has no begin token or no template to follow them with.
+    """
+    if add_bos != "auto":
+        _told(tokenizer, "begin_with", "--add-bos")(add_bos)
+    if template_args:
+        _told(tokenizer, "template_args", "--template-arg")(template_args)
+    return tokenizer
+
+
+def _told(tokenizer: Tokenizer, method: str, option: str) -> Callable[[Any], None]:
+    if not hasattr(tokenizer, method):
+        raise UsageError(f"{option} is for a model's own tokenizer, not {tokenizer.name}")
+    found: Callable[[Any], None] = getattr(tokenizer, method)
+    return found
 
 
 def has_tokenizer(folder: Path) -> bool:

@@ -115,9 +115,12 @@ class ChatTemplate:
 
     def deviations(self, prompt: Prompt) -> tuple[str, ...]:
         """What a prompt is rendered otherwise than it stands."""
-        if isinstance(prompt, str) or not self.merges_system or not any(m["role"] == "system" for m in prompt):
+        if isinstance(prompt, str):
             return ()
-        return ("the system's text stands before the first user message: the chat template takes no system role",)
+        found = ["contents are lists of parts: the chat template leaves out plain texts"] if self.parts else []
+        if self.merges_system and any(m["role"] == "system" for m in prompt):
+            found.append("the system's text is before the first user message: the chat template takes no system role")
+        return tuple(found)
 
     def render(self, messages: Sequence[Message]) -> str:
         """Messages as the model sees them, up to where its answer begins.

@@ -7,6 +7,7 @@ none beyond what the template writes, as transformers and vLLM do it. `begin_wit
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from abc import ABC, abstractmethod
@@ -29,6 +30,7 @@ class ModelTokenizer(ABC):
 
     eos_id: the token that ends an answer, None when none is known. vocab_size: ids are below it.
     begin: the text that a plain prompt begins with, "" for none; `render` writes it, once. begin_rule: where that comes from.
+    own_begin: what the tokenizer's own rule puts there, and so a server that is sent text.
     digest: of the files; with a begin token also of that, since it changes what every plain prompt is.
     """
 
@@ -38,7 +40,7 @@ class ModelTokenizer(ABC):
         self.eos_id: int | None = None
         self.vocab_size = 0
         self.special = {k: text for k in _NAMED if (text := token_text(config.get(k)))}
-        self.begin = ""
+        self.begin = self.own_begin = ""
         self.begin_rule = "none"
         self._always_begin = False
         self._config = dict(config)
@@ -53,6 +55,7 @@ class ModelTokenizer(ABC):
         found, rule = own if own[0] or self._config.get("add_bos_token") is not True else (
             self.special.get("bos_token", ""), "add_bos_token"
         )  # fmt: skip
+        self.own_begin = found
         if mode == "no":
             found, rule = "", "--add-bos no"
         elif mode == "yes":
@@ -66,9 +69,8 @@ class ModelTokenizer(ABC):
             rule if found or mode == "no" else "none",
             mode == "yes",
         )
-        self.digest = (
-            hashlib.sha256(f"{self.files_digest} {found}".encode()).hexdigest() if found else self.files_digest
-        )
+        said = f"{found} before messages too" if self._always_begin else found
+        self.digest = hashlib.sha256(f"{self.files_digest} {said}".encode()).hexdigest() if said else self.files_digest
 
     def use_template(self, text: str | None, args: Mapping[str, Any] | None = None) -> None:
         """Render messages with this chat template (None: joined by newlines) and these arguments."""
@@ -84,6 +86,13 @@ class ModelTokenizer(ABC):
     def deviations(self, prompt: Prompt) -> tuple[str, ...]:
         """What of a prompt the model sees otherwise than it stands."""
         return self.template.deviations(prompt) if self.template else ()
+
+    @property
+    def template_deviations(self) -> tuple[str, ...]:
+        """What messages are rendered otherwise than they stand; () where there is no template, or none that works."""
+        with contextlib.suppress(UsageError):
+            return self.deviations(({"role": "system", "content": ""}, {"role": "user", "content": ""}))
+        return ()
 
     def _own_begin(self) -> tuple[str, str]:
         """What the tokenizer's files put before a text, and which of them says so."""

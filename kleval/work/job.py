@@ -31,6 +31,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from kleval.store import Point, RunStore
@@ -53,8 +54,9 @@ class Job:
     """What a command does. kind: of its directory, `run` or `profile`. command: its name there. done_word: for people.
 
     limit_seconds: once they are over, optional units are left out. max_errors: how many failed records are tolerated, a count or
-    below 1 a share; more end the command; None: no number does. amend: settings may grow. in_seconds: weights are expected
-    seconds. models, environment: set by `open`. skips: what was asked for and will not be done, set by `units`.
+    below 1 a share; more end the command; None: no number does. amend: settings may grow. in_seconds: weights are expected seconds.
+    told: the settings, by a job that knows none before it is open. models, environment: set by `open`. skips: what was asked for
+    and will not be done, set by `units`.
     """
 
     kind = "profile"
@@ -64,6 +66,7 @@ class Job:
     max_errors: float | None = None
     amend = False
     in_seconds = False
+    told: Mapping[str, Any] = MappingProxyType({})
     models: Mapping[str, Mapping[str, Any]]
     environment: Mapping[str, Any]
     skips: Sequence[Mapping[str, Any]] = ()
@@ -72,7 +75,7 @@ class Job:
         self.spec = spec
 
     def settings(self) -> Mapping[str, Any]:
-        raise NotImplementedError
+        return self.told
 
     def open(self, old: RunStore | None) -> AbstractContextManager[object]:
         raise NotImplementedError

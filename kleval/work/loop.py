@@ -96,7 +96,19 @@ class Running(Session):
     def run(self, facts: Mapping[str, Any]) -> Result:
         """Work on all that is open, and say how it ended in the manifest and as the last event."""
         try:
-            self._tell_plan(facts)
+            manifest = self.store.manifest
+            amended = manifest["amendments"][-1]["changes"] if self.job.amend and manifest["amendments"] else ()
+            told = ev.Planned(
+                self.units,
+                self.meter.n_total,
+                self.meter.n_done,
+                facts,
+                tuple(self.skips),
+                tuple(self.store.repaired),
+                tuple(amended),
+                tuple(manifest["caveats"]),
+            )
+            _tell_plan(told, self.emit)
             open_ = [unit for unit in self.units if self.n_done(unit) < unit.n]
             for _, group in groupby(open_, key=lambda unit: unit.group):
                 self._measure(self._in_time(list(group)))
@@ -110,24 +122,6 @@ class Running(Session):
                 raise
         self.emit(ev.Finished(result))
         return result
-
-    def _tell_plan(self, facts: Mapping[str, Any]) -> None:
-        manifest = self.store.manifest
-        amended = manifest["amendments"][-1]["changes"] if self.job.amend and manifest["amendments"] else ()
-        self.emit(
-            ev.Planned(
-                self.units,
-                self.meter.n_total,
-                self.meter.n_done,
-                facts,
-                tuple(self.skips),
-                tuple(self.store.repaired),
-                tuple(amended),
-                tuple(manifest["caveats"]),
-            )
-        )
-        for skip in self.job.skips:
-            self.emit(ev.Skipped(skip))
 
     def _in_time(self, group: list[Unit]) -> list[Unit]:
         """The group, or once the time is over what of it is not optional."""
@@ -224,10 +218,14 @@ def _cut(
 def _dry_run(job: Job, units: tuple[Unit, ...], facts: Mapping[str, Any], on_event: OnEvent) -> Result:
     n, n_done = sum(unit.n for unit in units), sum(unit.n_done for unit in units)
     skips = tuple(job.skips)
-    on_event(ev.Planned(units, n, n_done, facts, skips, caveats=tuple(facts["caveats"])))
-    for skip in skips:
-        on_event(ev.Skipped(skip))
+    _tell_plan(ev.Planned(units, n, n_done, facts, skips, caveats=tuple(facts["caveats"])), on_event)
     counts = {"planned": n, job.done_word: n_done, "skipped": sum(skip.get("n", 1) for skip in skips)}
     result = Result("complete", 0, None, counts, "", units, skips)
     on_event(ev.Finished(result))
     return result
+
+
+def _tell_plan(plan: ev.Planned, emit: OnEvent) -> None:
+    emit(plan)
+    for skip in plan.skips:
+        emit(ev.Skipped(skip))

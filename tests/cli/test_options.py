@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from kleval.cli.options import names, parse_bytes, without_secrets
+from kleval.cli.options import json_pairs, names, parse_bytes, without_secrets
 from kleval.types import UsageError
 
 
@@ -39,3 +41,14 @@ def test_names_keep_order_and_drop_blanks_and_repeats() -> None:
 @pytest.mark.parametrize("argument", ["--hf_token=x-1", " hf_token = x-1", "--engine-arg= hf-token=x-1", "API_KEY=x-1"])
 def test_secrets_are_known_however_they_are_written(argument: str) -> None:
     assert "x-1" not in without_secrets(argument)
+
+
+@pytest.mark.parametrize("given", ["enable_thinking", "=false"])
+def test_a_template_argument_without_name_or_value_is_one_line(given: str, one_line: Callable[..., str]) -> None:
+    said = one_line(["run", "--tasks", "smoke", "--template-arg", given])
+    assert f"'{given}' is not an argument of a chat template: write KEY=VALUE" in said
+
+
+def test_template_arguments_are_json_where_they_are_some() -> None:
+    given = ["enable_thinking=false", "effort=low", "budget=12", "tools=[]"]
+    assert json_pairs(given, "an argument") == {"enable_thinking": False, "effort": "low", "budget": 12, "tools": []}

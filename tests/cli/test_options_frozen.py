@@ -13,8 +13,8 @@ FROZEN = {
     "run": "--model --suite --tasks --ctx --limit --edition --protocol --seed --temperature --repeats --max-new-tokens"
     " --reasoning --judge-model --judge-backend --judge-base-url --backend --base-url --api --api-key-env --served-name"
     " --request-field --without-field --hardware --concurrency --request-timeout --timeout"
-    " --engine-arg --tp --max-model-len --trust-remote-code --tokenizer --device --dtype --batch --memory-budget"
-    " --share-prefixes --allow-code-execution --data-dir --offline --sample-cache --workers --max-errors --out --amend"
+    " --engine-arg --tp --max-model-len --trust-remote-code --tokenizer --add-bos --template-arg --device --dtype --batch"
+    " --memory-budget --share-prefixes --allow-code-execution --data-dir --offline --sample-cache --workers --max-errors --out --amend"
     " --json --dry-run --quiet",
     "profile": "--model --ctx --batch --memory-budget --time-budget --prefill --chunk-tokens --decode-tokens --repeats"
     " --device --dtype --backend --base-url --concurrency --api --api-key-env --hardware --request-timeout --engine-arg --tp"
@@ -22,7 +22,8 @@ FROZEN = {
     "profile memory": "--model --ctx --batch --memory-budget --dtype --format",
     "profile kernels": "--ctx --heads --head-dim --repeats --time-budget --device --dtype --seed --out --format --json"
     " --dry-run --quiet",
-    "generate": "task --edition --protocol --ctx --tokenizer --model --limit --seed --data-dir --sample-cache --workers --out",
+    "generate": "task --edition --protocol --ctx --tokenizer --model --add-bos --template-arg --limit --seed --data-dir"
+    " --sample-cache --workers --out",
     "demo": "--limit --out",
     "data fetch": "family --data-dir --offline --json --dry-run --quiet",
     "data verify": "family --data-dir --json",

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from kleval.cli.main import call
-from kleval.cli.watch import Show, Watch
+from kleval.cli.shows import Show
+from kleval.cli.watch import Watch
 from kleval.profiler.workload import KernelSpec
 from kleval.store import Point
 from kleval.work import events as ev
@@ -33,7 +34,8 @@ def test_every_json_line_of_kernels_names_its_record(more: list[str], capsys: py
 
 
 def test_the_same_failure_of_every_repeat_is_said_once_even_when_quiet(capsys: pytest.CaptureFixture[str]) -> None:
-    watch = Watch(KernelSpec(ctxs=(48,), out=Path("here")), Show(), as_json=False, quiet=True)
+    spec = KernelSpec(ctxs=(48,), out=Path("here"))
+    watch = Watch(spec, Show(spec), as_json=False, quiet=True)
     for event in (failed(0, "no luck"), failed(1, "no luck"), failed(2, "worse")):
         watch(event)
     assert capsys.readouterr().err.splitlines() == [

@@ -183,3 +183,40 @@ def test_a_directory_belongs_to_one_budget_and_one_way_of_reading(tmp_path: Any)
     for change in ({"max_new_tokens": 8}, {"reasoning": "off"}):
         with pytest.raises(UsageError, match=next(iter(change))):
             row(tmp_path, Says(text="yes"), **change)
+
+
+@dataclass
+class Chats(Says):
+    """A server whose template opens reasoning without a word: every answer is `no</think>yes`, but for its stop strings."""
+
+    renders_here: bool = False
+    text: str = "no, \n\nno</think>yes"
+
+
+def test_a_stop_string_in_reasoning_that_a_server_opened_is_found_out_with_one_answer_more(tmp_path: Any) -> None:
+    backend = Chats()
+    go(tmp_path / "run", backend, (Asks(stop=("\n\n",)),), limit=4, ctxs=(64,))
+    assert [row.score for row in rows(tmp_path / "run")] == [1.0] * 4
+    assert [len(request.stop) for request in backend.asked] == [1, 1, 1, 1, 0, 0, 0, 0]
+
+
+def test_a_server_that_opens_none_is_asked_once_more_per_model(tmp_path: Any) -> None:
+    backend = Chats(text="yes\n\nand more")
+    go(tmp_path / "run", backend, (Asks(stop=("\n\n",)),), limit=4, ctxs=(64,))
+    assert [row.score for row in rows(tmp_path / "run")] == [1.0] * 4
+    assert len(backend.asked) == 5
+
+
+@dataclass
+class Sometimes(Chats):
+    """Every other answer is cut by its budget before it closes its reasoning."""
+
+    def answer(self, request: Request) -> Completion:
+        self.cut = None if len(self.asked) % 2 else 1
+        return super().answer(request)
+
+
+def test_what_the_budget_cut_in_reasoning_that_a_server_opened_is_no_answer(tmp_path: Any) -> None:
+    go(tmp_path / "run", Sometimes(), (Asks(),), limit=4, ctxs=(64,))
+    ends = [row.failure["kind"] if row.failure else row.score for row in rows(tmp_path / "run")]
+    assert sorted(map(str, ends)) == ["1.0", "1.0", "reasoning_cut", "reasoning_cut"]

@@ -220,3 +220,27 @@ def test_a_model_that_cannot_continue_an_answer_is_told_before_anything_is_asked
         go(tmp_path / "run", backend, (Prefixed(),))
     assert not backend.batches
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("name", "value"), [("add_bos", "yes"), ("template_args", {"think": False})])
+def test_how_a_model_is_asked_is_a_setting_only_where_it_was_said(tmp_path, name, value):
+    go(tmp_path / "plain")
+    assert name not in RunStore.open(tmp_path / "plain").manifest["settings"]
+    go(tmp_path / "said", **{name: value})
+    assert RunStore.open(tmp_path / "said").manifest["settings"][name] == value
+
+
+class _Merging(WordTokenizer):
+    template_deviations = ("merged",)
+
+    def deviations(self, prompt):
+        return ("merged",)
+
+
+def test_what_a_template_renders_otherwise_is_in_the_row_and_in_the_manifest(tmp_path):
+    backend = EchoBackend(tokenizer=_Merging())
+    run(spec(tmp_path / "run", limit=1, ctxs=(16,)), lambda name: backend, loader(OneCall()))
+    store = RunStore.open(tmp_path / "run")
+    assert [row.outcomes[0]["notes"] for row in store.rows()] == [["merged"]]
+    (model,) = store.manifest["models"].values()
+    assert model["tokenizer"]["template_deviations"] == ["merged"]

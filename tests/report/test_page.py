@@ -159,7 +159,7 @@ def test_depth_by_length_is_there_where_answers_stand_at_one_depth(make_run: Mak
         [make_run(meta=lambda m, t, c, i: {"depth_percent": [5.0 + 40 * i]}, answer=lambda m, t, c, i: float(i > 0))]
     )
     assert found.sections.index("heat") < found.sections.index("depth") < found.sections.index("differences")
-    assert "one@nano 1k2k 0–20 % 0.0 0.0 20–40 % 40–60 % 100.0 100.0" in found.words.replace("1k 2k", "1k2k")
+    assert "one@nano 1k2k 0–20 % 0.0 0.0 20–40 % – – 40–60 % 100.0 100.0" in found.words.replace("1k 2k", "1k2k")
     assert "(ruler/vt, ruler/cwe)" in found.words
 
 
@@ -177,3 +177,30 @@ def test_a_served_profile_shows_the_state_bytes_that_its_backend_said(make_profi
     assert "4.00 MiB1.00 KiB per token 8.00 MiB1.00 KiB per token" in found.words
     (curve,) = found.figures["fig-state-bytes-0"]["data"]
     assert curve["y"] == [4 << 20, 8 << 20]
+
+
+def test_a_run_that_was_only_begun_is_named_and_the_rest_is_shown(make_run: Make) -> None:
+    said: list[str] = []
+    found = page([make_run(models=("here",)), make_run("begun", answer=lambda m, t, c, i: None)], left_out=said.append)
+    assert "All scores" in found.words
+    assert "Made by kleval from 1 stored directory: run." in found.words
+    assert len(said) == 1
+    assert said[0].endswith("begun has no answers yet")
+
+
+def test_a_model_has_one_line_with_its_scores_and_its_costs_and_one_look(both: list[RunStore]) -> None:
+    found = page([both[0], both[1]])
+    assert re.search(
+        r"kimi-linear@nano\s*scores\s*backend native .*costs\s*weights random .*mla@nano\s*scores", found.words
+    )
+    colours = {
+        name: {
+            trace["line"]["color"]
+            for figure in found.figures.values()
+            for trace in figure["data"]
+            if trace.get("name") == name
+        }
+        for name in MODELS
+    }
+    assert [len(seen) for seen in colours.values()] == [1, 1]
+    assert colours[MODELS[0]] != colours[MODELS[1]]

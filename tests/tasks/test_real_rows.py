@@ -55,13 +55,15 @@ def test_frames_rows_of_several_addresses_can_be_asked(real_rows: Path, row: int
     path = real_rows / "frames" / "test.tsv"
     asked = frames._read_questions(path, data.file_sha256(path))
     assert len(asked) == 824
-    assert all(" " not in url and "," not in url[-1:] for url in asked[row].urls)
+    assert all(" " not in url and "," not in url[-1:] for url in asked[row].links)
 
 
 def test_frames_mobile_and_bare_addresses_find_their_pages(real_rows: Path) -> None:
     path = real_rows / "frames" / "test.tsv"
-    odd = [url for one in frames._read_questions(path, data.file_sha256(path)) for url in one.urls if ".m.wiki" in url]
-    bare = [url for one in frames._read_questions(path, data.file_sha256(path)) for url in one.urls if "://" not in url]
+    odd = [url for one in frames._read_questions(path, data.file_sha256(path)) for url in one.links if ".m.wiki" in url]
+    bare = [
+        url for one in frames._read_questions(path, data.file_sha256(path)) for url in one.links if "://" not in url
+    ]
     assert (len(odd), len(bare)) == (28, 2)
     for url in (*odd, *bare):
         page = "https://en.wikipedia.org/wiki/" + url.partition("/wiki/")[2]

@@ -14,7 +14,7 @@ from kleval.backends.registry import open_backend
 from kleval.backends.spec import BackendSpec
 from kleval.backends.timing import generator
 from kleval.profiler.plan import Plan
-from kleval.profiler.points import Outcome, PlannedPoint, point_id, point_verdict
+from kleval.profiler.points import Outcome, PlannedPoint, point_verdict
 from kleval.profiler.served.figures import round_failure, round_values, ttft, why_not
 from kleval.profiler.served.prompts import Prompts
 from kleval.profiler.served.spec import ServedSpec, safe_url
@@ -56,12 +56,11 @@ class ServedJob(Job):
     def __init__(self, spec: ServedSpec, backend: Timed | None = None) -> None:
         super().__init__(spec)
         self._given = backend
-        self._told: dict[str, Any] = {}
         self._dead = 0
 
     def settings(self) -> dict[str, Any]:
         """How the backend is spoken to included; nothing of that before it is reached."""
-        return asked_settings(self.spec) | self._told
+        return asked_settings(self.spec) | dict(self.told)
 
     @contextlib.contextmanager
     def open(self, old: RunStore | None) -> Iterator[None]:
@@ -72,7 +71,7 @@ class ServedJob(Job):
             else:
                 self._backend = self._given
             self._described, self.environment = describe(self._backend, self.spec.engine)
-            self._told = {f"served.{name}": value for name, value in self._described.items() if name != "server"}
+            self.told = {f"served.{name}": value for name, value in self._described.items() if name != "server"}
             self._prompts = Prompts(self._backend, self._described["prompts"], secrets.token_hex(8))
             self._prompt_seed = f"{self.spec.seed}-{secrets.token_hex(6)}"
             self.models = {self._backend.model: {}}
@@ -172,10 +171,8 @@ def make_plan(spec: ServedSpec, backend: Timed) -> Plan:
                 unmeasured.append({"model": backend.model, "ctx": ctx, "protocol": protocol, "reason": reason})
                 continue
             for repeat in range(spec.repeats):
-                name = point_id("served", protocol, backend.model, ctx, n, repeat)
-                points.append(
-                    PlannedPoint(name, "served", backend.model, ctx, n, protocol, repeat, steps=spec.decode_tokens)
-                )
+                place = (protocol, backend.model, ctx, n, repeat)
+                points.append(PlannedPoint.of("served", *place, steps=spec.decode_tokens))
     if not points:
         raise UsageError(
             f"{backend.model} takes {backend.max_ctx} tokens, prompt and answer together: the shortest asked for is "

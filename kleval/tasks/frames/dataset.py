@@ -25,7 +25,7 @@ import ast
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -49,22 +49,14 @@ _BY_TITLE = re.compile(r"/w/index\.php\?(?:.*&)?title=([^&:]+)(?:&.*)?$")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """index: of the question in the data. facts: JSON values for the sample's meta."""
+    """index: of the question in the data. links: addresses of the documents, where these do not stand in the row."""
 
     index: int
     question: str
     answer: str
-    documents: tuple[Document, ...] = field(repr=False)
-    facts: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    index: int
-    question: str
-    answer: str
-    urls: tuple[str, ...]
     reasoning: str
+    links: tuple[str, ...] = ()
+    documents: tuple[Document, ...] = field(default=(), repr=False)
 
 
 def find(data_dir: Path | None) -> Source:
@@ -84,7 +76,7 @@ def find(data_dir: Path | None) -> Source:
         pages = _pages(folder)
         found = set(pages)
         of_documents = _pages_digest(pages)
-    whole = sum(all(_known(url, found) for url in one.urls) for one in asked)
+    whole = sum(all(_known(url, found) for url in one.links) for one in asked)
     if not whole:
         raise UsageError(
             f"no question of {status.path} has its documents in {folder}: unpack docs.tar.gz there (tar -xzf), or bring"
@@ -111,11 +103,10 @@ def read(source: Source) -> Iterator[Row]:
     listed = _listed(documents[0], data.file_sha256(documents[0])) if documents else {}
     pages = {} if documents else _pages(source.path.parent)
     for asked in _read_questions(source.path, data.file_sha256(source.path)):
-        keys = [_known(url, listed or pages) for url in asked.urls]
+        keys = [_known(url, listed or pages) for url in asked.links]
         if all(keys):
             shown = tuple(listed[key] if listed else _page(pages[key], key) for key in keys if key)
-            facts = {"documents": len(shown), "reasoning": asked.reasoning}
-            yield Row(asked.index, asked.question, asked.answer, shown, facts)
+            yield replace(asked, documents=shown)
 
 
 def _inline(index: int, where: str, row: dict[str, Any]) -> Row:
@@ -126,16 +117,20 @@ def _inline(index: int, where: str, row: dict[str, Any]) -> Row:
     for n, item in enumerate(items):
         inside = f"{where} wiki_items {n}"
         documents.append((tables.text(inside, item, "title"), tables.text(inside, item, "text")))
-    facts = {"documents": len(documents), "reasoning": str(row.get("reasoning_types") or "")}
-    return Row(index, tables.text(where, row, "Prompt"), tables.text(where, row, "Answer"), tuple(documents), facts)
+    return replace(_row(index, where, row), documents=tuple(documents))
+
+
+def _row(index: int, where: str, row: dict[str, Any], links: tuple[str, ...] = ()) -> Row:
+    reasoning = str(row.get("reasoning_types") or "")
+    return Row(index, tables.text(where, row, "Prompt"), tables.text(where, row, "Answer"), reasoning, links)
 
 
 @lru_cache(maxsize=2)
-def _read_questions(path: Path, sha256: str) -> tuple[_Asked, ...]:
+def _read_questions(path: Path, sha256: str) -> tuple[Row, ...]:
     return tuple(_asked(index, where, row) for index, (where, row) in enumerate(tables.rows(path)))
 
 
-def _asked(index: int, where: str, row: dict[str, Any]) -> _Asked:
+def _asked(index: int, where: str, row: dict[str, Any]) -> Row:
     listed: Any = row.get("wiki_links")
     if isinstance(listed, str):
         try:
@@ -147,13 +142,7 @@ def _asked(index: int, where: str, row: dict[str, Any]) -> _Asked:
     links = [link for element in listed for link in _addresses(element)]
     if not links:
         raise UsageError(f"{where}: neither 'wiki_links' nor 'wikipedia_link_1' names a document")
-    return _Asked(
-        index,
-        tables.text(where, row, "Prompt"),
-        tables.text(where, row, "Answer"),
-        tuple(links),
-        str(row.get("reasoning_types") or ""),
-    )
+    return _row(index, where, row, tuple(links))
 
 
 def _addresses(element: str) -> list[str]:

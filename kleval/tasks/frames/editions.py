@@ -53,7 +53,7 @@ class Official(OfficialData):
         tokens = count_given(tokenizer, prompt)
         if tokens > room:
             return self._unfit(row.index, tokens, OFFICIAL_BUDGET, ctx)
-        meta = {**row.facts, "question": row.question}
+        meta = {"documents": len(row.documents), "reasoning": row.reasoning, "question": row.question}
         return Question(row.index, prompt, (row.answer,), tokens, OFFICIAL_BUDGET, meta)
 
 

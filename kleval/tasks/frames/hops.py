@@ -13,23 +13,11 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kleval.tasks import articles as invented
 from kleval.tasks.articles import Article
 
 HOPS_VERSION = "hops-1"
 _TRIES = 1000
-_THROUGH = {
-    "town": "the mayor of {}",
-    "person": "the birthplace of {}",
-    "company": "the person who started the company {}",
-    "ship": "the place where the ship {} was built",
-}
-# Kind of article -> (which of its facts is a year, how the event is called).
-_EVENTS = {
-    "town": (1, "the founding of {}"),
-    "person": (2, "the year in which {} moved abroad"),
-    "company": (3, "the opening of the company {}"),
-    "ship": (1, "the sinking of the ship {}"),
-}
 _FOUNDED = 1
 
 # How many articles a kind takes.
@@ -83,11 +71,11 @@ def _walk(articles: Sequence[Article], start: int, n: int) -> tuple[tuple[int, .
     path, phrase = [start], articles[start].title
     while len(path) < n:
         article = articles[path[-1]]
-        phrase = _THROUGH[article.kind].format(phrase)
+        phrase = invented.KINDS[article.kind]["through"].format(phrase)
         path.append(article.link)
     return tuple(path), phrase
 
 
 def _event(article: Article) -> tuple[int, str]:
-    which, phrase = _EVENTS[article.kind]
+    which, phrase = invented.KINDS[article.kind]["event"]
     return int(article.facts[which].answers[0]), phrase

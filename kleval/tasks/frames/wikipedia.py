@@ -6,61 +6,17 @@ Of the page, what stands in `mw-content-text` where it has that, else in `body`.
 from __future__ import annotations
 
 import re
+from functools import partial
 from html.parser import HTMLParser
 
-_SKIPPED_TAGS = frozenset({"script", "style", "nav", "header", "footer", "noscript", "template", "math", "svg"})
-_SKIPPED_CLASSES = frozenset(
-    {
-        "navbox",
-        "mw-editsection",
-        "reference",
-        "hatnote",
-        "catlinks",
-        "toc",
-        "metadata",
-        "reflist",
-        "mw-empty-elt",
-        "noprint",
-    }
-)
-_VOID = frozenset(
-    {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
-)
-_BLOCKS = frozenset(
-    {
-        "address",
-        "article",
-        "blockquote",
-        "br",
-        "caption",
-        "center",
-        "dd",
-        "div",
-        "dl",
-        "dt",
-        "figcaption",
-        "figure",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "hr",
-        "li",
-        "main",
-        "ol",
-        "p",
-        "pre",
-        "section",
-        "table",
-        "tbody",
-        "thead",
-        "tr",
-        "ul",
-    }
-)
-_CELLS = frozenset({"td", "th"})
+from kleval.tasks import packaged
+
+_words = partial(packaged.words, "frames/wikipedia.toml")
+_SKIPPED_TAGS = frozenset(_words("skipped_tags"))
+_SKIPPED_CLASSES = frozenset(_words("skipped_classes"))
+_VOID = frozenset(_words("void"))
+_BLOCKS = frozenset(_words("blocks"))
+_CELLS = frozenset(_words("cells"))
 _CONTENT = "mw-content-text"
 _SITE = re.compile(r"\s+[-–—]\s+Wikipedia.*$")
 

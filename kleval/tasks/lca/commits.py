@@ -8,11 +8,12 @@ it says stands in the diff. The change lies somewhere among the files.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kleval.tasks import lexicon as lx
+from kleval.tasks import packaged
 
 COMMITS_VERSION = "commits-1"
 _MOST_CALLERS = 4
@@ -51,25 +52,6 @@ def _mod(kind: str, old: str | None, new: str | None, diff: str) -> dict[str, An
     return {"change_type": kind, "old_path": old, "new_path": new, "diff": diff}
 
 
-@dataclass(frozen=True, slots=True)
-class _Names:
-    """What a commit is about."""
-
-    project: str
-    module: str
-    function: str
-    other: str
-    parameter: str
-    number: int
-    larger: int
-    constant: str
-    elsewhere: str
-
-    @property
-    def path(self) -> str:
-        return f"{self.project}/{self.module}.py"
-
-
 def commit(rng: random.Random, with_callers: bool = True) -> Commit:
     """A commit drawn from `rng`. with_callers: let callers follow the change."""
     kind = rng.choice(_KINDS)
@@ -77,59 +59,37 @@ def commit(rng: random.Random, with_callers: bool = True) -> Commit:
     things = rng.sample(lx.THINGS, 4)
     verbs = rng.sample(lx.VERBS, 2)
     number = rng.randint(2, 40)
-    names = _Names(
-        project=f"{things[2]}{modules[2]}",
-        module=modules[0],
-        function=f"{verbs[0]}_{things[0]}",
-        other=f"{verbs[1]}_{things[0]}",
-        parameter=rng.choice(lx.PARAMETERS),
-        number=number,
-        larger=number + rng.randint(3, 60),
-        constant=f"MAX_{things[1].upper()}S",
-        elsewhere=modules[1],
-    )
+    names = {
+        "project": f"{things[2]}{modules[2]}",
+        "module": modules[0],
+        "f": f"{verbs[0]}_{things[0]}",
+        "other": f"{verbs[1]}_{things[0]}",
+        "thing": things[0],
+        "parameter": rng.choice(lx.PARAMETERS),
+        "number": number,
+        "larger": number + rng.randint(3, 60),
+        "constant": f"MAX_{things[1].upper()}S",
+        "elsewhere": modules[1],
+    }
+    project = str(names["project"])
     message, changed, caller = _change(kind, names, rng)
-    n_callers = rng.randint(1, _MOST_CALLERS) if with_callers and caller is not None else 0
-    callers = tuple(_caller(names, caller, rng) for _ in range(n_callers)) if caller is not None else ()
-    return Commit(kind, names.project, message, (*changed, *callers), _records(rng), rng.getrandbits(64))
+    n_callers = rng.randint(1, _MOST_CALLERS) if with_callers and caller else 0
+    callers = tuple(_caller(project, caller, rng) for _ in range(n_callers))
+    return Commit(kind, project, message, (changed, *callers), _records(rng), rng.getrandbits(64))
 
 
-def _change(kind: str, n: _Names, rng: random.Random) -> tuple[str, tuple[dict[str, Any], ...], tuple[str, str] | None]:
-    """Message, the file that changes, and how a call looks before and after (None where calls stay as they are)."""
+def _change(kind: str, names: Mapping[str, object], rng: random.Random) -> tuple[str, dict[str, Any], list[str]]:
+    """Message, the file that changes, and how a call looks before and after (empty where calls stay as they are)."""
     line = rng.randint(4, 300)
-    path, f, thing = n.path, n.function, n.function.partition("_")[2]
+    form = packaged.load("lca/commits.toml")[kind]
 
-    def hunk(before: Sequence[str], after: Sequence[str], context: Sequence[str] = ()) -> dict[str, Any]:
-        return _mod("MODIFY", path, path, _hunk(line, before, after, context))
+    def filled(part: str) -> list[str]:
+        return [text.format_map(names) for text in form.get(part, ())]
 
-    if kind == "rename":
-        mod = hunk([f"def {f}({thing}):"], [f"def {n.other}({thing}):"], [f"    return {thing}.total() * {n.number}"])
-        return f"Rename {f} to {n.other} in {n.module}", (mod,), (f"{f}({thing})", f"{n.other}({thing})")
-    if kind == "parameter":
-        mod = hunk(
-            [f"def {f}({thing}):", f"    return {thing}.total()"],
-            [f"def {f}({thing}, {n.parameter}={n.number}):", f"    return {thing}.total() * {n.parameter}"],
-        )
-        after = f"{f}({thing}, {n.parameter}={n.larger})"
-        return f"Add {n.parameter} parameter to {f} in {n.module}", (mod,), (f"{f}({thing})", after)
-    if kind == "constant":
-        mod = hunk([f"{n.constant} = {n.number}"], [f"{n.constant} = {n.larger}"])
-        return f"Raise {n.constant} from {n.number} to {n.larger}", (mod,), None
-    if kind == "remove":
-        mod = hunk([f"def {f}({thing}):", "    # deprecated", f"    return {n.other}({thing})", ""], [])
-        return f"Remove deprecated {f}, use {n.other}", (mod,), (f"{f}({thing})", f"{n.other}({thing})")
-    if kind == "guard":
-        mod = hunk(
-            [], [f"    if {thing} is None:", "        return 0"], [f"def {f}({thing}):", f"    return {thing}.total()"]
-        )
-        return f"Return 0 from {f} when {thing} is None", (mod,), None
-    if kind == "add":
-        mod = hunk([], [f"def {f}({thing}):", f"    return {thing}.total() + {n.number}", "", ""], ["", ""])
-        return f"Add {f} to {n.module}", (mod,), None
-    moved = f"{n.project}/{n.elsewhere}.py"
-    mod = _mod("RENAME", path, moved, "")
-    old, new = (f"from {n.project}.{module} import {f}" for module in (n.module, n.elsewhere))
-    return f"Move {n.module} module to {n.elsewhere}", (mod,), (old, new)
+    old, new = (form.get(part, "{project}/{module}.py").format_map(names) for part in ("path", "new_path"))
+    diff = "" if old != new else _hunk(line, filled("before"), filled("after"), filled("context"))
+    changed = _mod("MODIFY" if old == new else "RENAME", old, new, diff)
+    return form["message"].format_map(names), changed, filled("call")
 
 
 def _hunk(line: int, before: Sequence[str], after: Sequence[str], context: Sequence[str] = ()) -> str:
@@ -144,8 +104,8 @@ def _hunk(line: int, before: Sequence[str], after: Sequence[str], context: Seque
     return f"@@ -{line},{len(before) + n} +{line},{len(after) + n} @@\n" + "\n".join(lines) + "\n"
 
 
-def _caller(n: _Names, call: tuple[str, str], rng: random.Random) -> dict[str, Any]:
-    path = f"{n.project}/{rng.choice(lx.PLACES)}_{rng.choice(lx.THINGS)}.py"
+def _caller(project: str, call: Sequence[str], rng: random.Random) -> dict[str, Any]:
+    path = f"{project}/{rng.choice(lx.PLACES)}_{rng.choice(lx.THINGS)}.py"
     before, after = call
     if not before.startswith("from "):
         name = rng.choice(lx.ABSTRACTS)

@@ -22,6 +22,19 @@ File = tuple[str, str]  # path, content
 
 
 @dataclass(frozen=True, slots=True)
+class Needle:
+    """A function that can be asked for. Offsets into the UTF-8 bytes of its file; code: its lines, which answers are compared
+    with."""
+
+    name: str
+    path: str
+    description: str
+    start_byte: int
+    end_byte: int
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
 class Cut:
     """A file in three parts around the needle."""
 
@@ -75,10 +88,8 @@ def cut_out(path: str, content: str, start_byte: int, end_byte: int, official_of
     if official_offsets:
         return Cut(path, content[:start_byte], content[start_byte:end_byte], content[end_byte:])
     raw = content.encode("utf-8", "surrogatepass")
-    before, needle, after = (
-        part.decode("utf-8", "surrogatepass") for part in (raw[:start_byte], raw[start_byte:end_byte], raw[end_byte:])
-    )
-    return Cut(path, before, needle, after)
+    parts = (raw[:start_byte], raw[start_byte:end_byte], raw[end_byte:])
+    return Cut(path, *(part.decode("utf-8", "surrogatepass") for part in parts))
 
 
 def build(

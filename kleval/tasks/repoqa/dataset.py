@@ -17,8 +17,7 @@ from typing import Any
 from kleval.tasks import data, datafile
 from kleval.tasks.data import Source
 from kleval.tasks.languages import LANGUAGES
-from kleval.tasks.repoqa.context import dependency_order
-from kleval.tasks.repoqa.scoring import Candidate
+from kleval.tasks.repoqa.context import Needle, dependency_order
 from kleval.tasks.tables import is_unicode, whole_number
 from kleval.types import UsageError
 
@@ -37,18 +36,6 @@ _NEEDLE_FIELDS: tuple[tuple[str, type], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Needle:
-    """code: its lines in the file, which answers are compared with."""
-
-    name: str
-    path: str
-    description: str
-    start_byte: int
-    end_byte: int
-    code: str
-
-
-@dataclass(frozen=True, slots=True)
 class Repository:
     """order: its files, dependencies first."""
 
@@ -57,9 +44,6 @@ class Repository:
     order: tuple[str, ...]
     content: Mapping[str, str] = field(repr=False)
     needles: tuple[Needle, ...] = field(repr=False)
-
-    def candidates(self) -> tuple[Candidate, ...]:
-        return tuple(Candidate(needle.name, needle.code) for needle in self.needles)
 
 
 def find(task_id: str, data_dir: Path | None) -> Source:

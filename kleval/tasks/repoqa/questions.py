@@ -23,7 +23,7 @@ from kleval.tasks.base import as_prompt
 from kleval.tasks.fitting import budget_for
 from kleval.tasks.languages import COMMENT_PREFIX
 from kleval.tasks.repoqa import context, dataset, stdlib
-from kleval.tasks.repoqa.context import Context
+from kleval.tasks.repoqa.context import Context, Needle
 from kleval.tasks.repoqa.scoring import Candidate
 from kleval.tasks.sized import BuiltinData, OfficialData, Question
 from kleval.types import Prompt, Tokenizer, Unfit
@@ -158,14 +158,14 @@ class Official(OfficialData):
     def candidates(self, meta: Mapping[str, Any]) -> Sequence[Candidate]:
         for repository in dataset.read(self._source):
             if (repository.language, repository.name) == (meta["language"], meta["repo"]):
-                return repository.candidates()
+                return [(needle.name, needle.code) for needle in repository.needles]
         raise KeyError(meta["repo"])
 
     def _question(
         self,
         index: int,
         repository: dataset.Repository,
-        needle: dataset.Needle,
+        needle: Needle,
         position: float,
         tokenizer: Tokenizer,
         count: Callable[[str], int],
@@ -205,7 +205,7 @@ class Official(OfficialData):
 class Builtin(BuiltinData):
     def __init__(self, task_id: str, task_version: str) -> None:
         super().__init__(task_id, task_version, *stdlib.identity())
-        self._counted: dict[str, tuple[_LineCounts, float, list[tuple[int, stdlib.Function]]]] = {}
+        self._counted: dict[str, tuple[_LineCounts, float, list[tuple[int, Needle]]]] = {}
 
     def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
         corpus = stdlib.corpus()
@@ -222,9 +222,9 @@ class Builtin(BuiltinData):
 
     def candidates(self, meta: Mapping[str, Any]) -> Sequence[Candidate]:
         known = stdlib.corpus().by_name
-        return [Candidate(name, known[name].code) for name in meta["candidates"]]
+        return [(name, known[name].code) for name in meta["candidates"]]
 
-    def _counts(self, tokenizer: Tokenizer) -> tuple[_LineCounts, float, list[tuple[int, stdlib.Function]]]:
+    def _counts(self, tokenizer: Tokenizer) -> tuple[_LineCounts, float, list[tuple[int, Needle]]]:
         """Line counts, tokens of a whole per token of its lines, and the functions by the tokens they take."""
         key = tokenizer.digest
         if key not in self._counted:
@@ -241,8 +241,8 @@ class Builtin(BuiltinData):
     def _question(
         self,
         index: int,
-        asked: stdlib.Function,
-        pool: Sequence[stdlib.Function],
+        asked: Needle,
+        pool: Sequence[Needle],
         corpus: stdlib.Corpus,
         rng: random.Random,
         tokenizer: Tokenizer,
@@ -278,9 +278,9 @@ class Builtin(BuiltinData):
 
     @staticmethod
     def _rivals(
-        asked: stdlib.Function,
+        asked: Needle,
         shown: Context,
-        pool: Sequence[stdlib.Function],
+        pool: Sequence[Needle],
         corpus: stdlib.Corpus,
         rng: random.Random,
     ) -> list[str]:

@@ -26,12 +26,7 @@ _CLOSING = re.compile(r"^```", re.MULTILINE)
 _SPACE = re.compile(r"\s+")
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A needle of the repository: what it is called and its lines in the file."""
-
-    name: str
-    code: str
+Candidate = tuple[str, str]  # what a needle of the repository is called, and its lines in the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +89,8 @@ def judge(
 
     function = seen(answered_function(answer, language))
     best, highest = None, 0.0
-    for candidate in candidates:
-        value = similarity(function, seen(candidate.code))
+    for name, code in candidates:
+        value = similarity(function, seen(code))
         if value > highest:
-            best, highest = candidate.name, value
+            best, highest = name, value
     return Verdict(best, highest, best is not None and best == asked)

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from kleval.tasks.repoqa.context import Needle
 from kleval.types import UsageError
 
 CORPUS_VERSION = "stdlib-1"
@@ -41,32 +42,12 @@ _BLOCKS = ("body", "orelse", "handlers", "finalbody", "cases")  # where statemen
 
 
 @dataclass(frozen=True, slots=True)
-class Function:
-    """A function that can be asked for. Offsets into the UTF-8 bytes of its file without docstrings, from the beginning of
-    its first line; code: its lines."""
-
-    name: str
-    path: str
-    description: str
-    start_byte: int
-    end_byte: int
-    code: str
-
-
-@dataclass(frozen=True, slots=True)
 class Corpus:
-    """files: path -> text without docstrings, in sorted order."""
+    """files: path -> text without docstrings, in sorted order. functions: with offsets from the beginning of their first lines."""
 
     files: dict[str, str] = field(repr=False)
-    functions: tuple[Function, ...] = field(repr=False)
-    by_name: dict[str, Function] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class _Edit:
-    start: int
-    end: int
-    text: bytes
+    functions: tuple[Needle, ...] = field(repr=False)
+    by_name: dict[str, Needle] = field(repr=False)
 
 
 def _root() -> Path:
@@ -98,7 +79,7 @@ def corpus() -> Corpus:
     """All of it. UsageError where this Python's library is not there as source."""
     root = _root()
     files: dict[str, str] = {}
-    found: list[Function] = []
+    found: list[Needle] = []
     names: Counter[str] = Counter()
     for path in sorted(_paths(root)):
         try:
@@ -123,7 +104,7 @@ def corpus() -> Corpus:
     return Corpus(files, kept, {f.name: f for f in kept})
 
 
-def _strip(path: str, raw: bytes, definitions: Sequence[tuple[_Documented, bool]]) -> tuple[str, list[Function]]:
+def _strip(path: str, raw: bytes, definitions: Sequence[tuple[_Documented, bool]]) -> tuple[str, list[Needle]]:
     """The file without docstrings, and its functions that have a fit description and size."""
     starts = [0]
     for line in raw.split(b"\n"):
@@ -132,7 +113,7 @@ def _strip(path: str, raw: bytes, definitions: Sequence[tuple[_Documented, bool]
     def offset(line: int, column: int) -> int:
         return starts[line - 1] + column
 
-    edits: list[_Edit] = []
+    edits: list[tuple[int, int, bytes]] = []  # begin, end, what takes its place
     described: list[tuple[_Definition, str]] = []
     for node, is_top in definitions:
         text = ast.get_docstring(node, clean=False)
@@ -145,22 +126,22 @@ def _strip(path: str, raw: bytes, definitions: Sequence[tuple[_Documented, bool]
         line_start, line_end = starts[first.lineno - 1], starts[first.end_lineno] - 1
         alone = not raw[line_start:start].strip() and not raw[end:line_end].strip()
         if alone and (len(node.body) > 1 or isinstance(node, ast.Module)):
-            edits.append(_Edit(line_start, min(line_end + 1, len(raw)), b""))
+            edits.append((line_start, min(line_end + 1, len(raw)), b""))
         else:
-            edits.append(_Edit(start, end, b"pass"))
+            edits.append((start, end, b"pass"))
         if is_top and isinstance(node, _Definition):
             described.append((node, text))
 
-    edits.sort(key=lambda e: e.start)
+    edits.sort(key=lambda edit: edit[0])
     stripped = bytearray()
     at = 0
-    for edit in edits:
-        stripped += raw[at : edit.start] + edit.text
-        at = edit.end
+    for begin, until, instead in edits:
+        stripped += raw[at:begin] + instead
+        at = until
     stripped += raw[at:]
 
     def moved(position: int) -> int:
-        return position + sum(len(e.text) - (e.end - e.start) for e in edits if e.end <= position)
+        return position + sum(len(instead) - (until - begin) for begin, until, instead in edits if until <= position)
 
     functions = []
     for node, text in described:
@@ -176,7 +157,7 @@ def _strip(path: str, raw: bytes, definitions: Sequence[tuple[_Documented, bool]
         code = bytes(stripped[first_line : last_line if last_line >= 0 else len(stripped)]).decode("utf-8", "replace")
         if sum(bool(line.strip()) for line in code.split("\n")) >= MIN_LINES:
             # From the beginning of its line: cut at `def`, its indentation would stand alone and point it out.
-            functions.append(Function(node.name, path, description, first_line, end, code))
+            functions.append(Needle(node.name, path, description, first_line, end, code))
     return stripped.decode("utf-8", "replace"), functions
 
 

@@ -16,17 +16,15 @@ from kleval.tasks.repoqa.scoring import Candidate, judge
 
 CODE = "def add(a, b):\n    # sums\n    return a + b"
 CANDIDATES = [
-    Candidate("add", CODE),
-    Candidate("other", "def other(x):\n    while x:\n        x -= 1\n    return None"),
+    ("add", CODE),
+    ("other", "def other(x):\n    while x:\n        x -= 1\n    return None"),
 ]
 
 
 def candidates(golden: dict[str, Any], language: str, repo: str) -> list[Candidate]:
     found = next(r for r in golden["dataset"][language] if r["repo"] == repo)
     lines = {path: text.split("\n") for path, text in found["content"].items()}
-    return [
-        Candidate(n["name"], "\n".join(lines[n["path"]][n["start_line"] : n["end_line"]])) for n in found["needles"]
-    ]
+    return [(n["name"], "\n".join(lines[n["path"]][n["start_line"] : n["end_line"]])) for n in found["needles"]]
 
 
 def outputs(golden: dict[str, Any]) -> Iterator[tuple[dict[str, Any], bool, Any, float]]:
@@ -79,7 +77,7 @@ def test_an_exact_copy_is_one_and_an_empty_answer_nothing() -> None:
 
 
 def test_the_wrong_needle_passes_nowhere() -> None:
-    verdict = judge(f"```\n{CANDIDATES[1].code}\n```", "add", CANDIDATES, "python")
+    verdict = judge(f"```\n{CANDIDATES[1][1]}\n```", "add", CANDIDATES, "python")
     assert verdict.best == "other"
     assert not verdict.passes(0.0)
 

@@ -70,7 +70,7 @@ def test_rivals_are_nine_others_and_near_where_there_is_room(builtin: RepoQaTask
         assert len(set(names)) == 10
         assert sample.meta["name"] in names
         text = words.render(sample.prompt)
-        assert all(candidate.code in text for candidate in builtin._made.candidates(dict(sample.meta)))
+        assert all(code in text for _, code in builtin._made.candidates(dict(sample.meta)))
 
 
 def test_too_small_a_context_names_one_that_is_enough(builtin: RepoQaTask, tiny_bpe: Tokenizer) -> None:

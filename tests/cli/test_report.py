@@ -1,0 +1,51 @@
+"""`kleval report`: which directories a page is made of, and which it refuses."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kleval.cli.main import call
+from kleval.store import RunStore
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for stored_runs
+
+from stored_runs import make_profile, make_run
+
+__all__ = ["make_profile", "make_run"]
+Make = Callable[..., RunStore]
+MODELS = ("kimi-linear@nano", "mla@nano")
+
+
+def test_what_is_half_written_or_of_a_newer_schema_is_named_and_the_rest_is_shown(
+    make_run: Make, make_profile: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run("good", models=("one",))
+    make_run("begun", answer=lambda m, t, c, i: None)
+    newer = make_run("newer").path / "run.json"
+    newer.write_text(json.dumps(json.loads(newer.read_text("utf-8")) | {"schema_version": 99}), "utf-8")
+    torn = make_profile("torn", repeats=1, ctxs=(4096,)).path / "run.json"
+    torn.write_text(torn.read_text("utf-8")[:40], "utf-8")
+    assert call(["report", "good", "begun", "newer", "torn", "--out", "page.html"]) == 0
+    said = capsys.readouterr()
+    assert said.out.strip() == "page.html"
+    left_out = [line for line in said.err.splitlines() if line.startswith("left out: ")]
+    assert len(left_out) == 3
+    assert all(any(name in line for line in left_out) for name in ("begun", "newer", "torn"))
+    assert "All scores" in Path("page.html").read_text("utf-8")
+
+
+def test_records_that_cannot_stand_together_are_a_usage_error_that_says_which_and_why(
+    make_run: Make, make_profile: Make, one_line: Callable[..., str]
+) -> None:
+    make_run(models=MODELS, ctxs=(4096,))
+    for name in ("first", "second"):
+        make_profile(name, architectures=("kimi-linear", "mla"), ctxs=(4096,), repeats=1)
+    line = one_line(["report", "run", "first", "second", "--out", "page.html"])
+    assert "first and" in line
+    assert "second both hold the cost of kimi-linear@nano at 4k: give one of them" in line
+    assert not Path("page.html").exists()
