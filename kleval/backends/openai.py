@@ -9,7 +9,7 @@ streams), server_answers (what counts as an answer), server_errors, server_pace 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -130,7 +130,7 @@ class OpenAIBackend:
         self._asker = Asker(server, self._pace, spec.request_timeout)
         self._tolerated = tolerated_share(tokenizer)
         self._counts = PromptCounts()
-        self._refused: list[str] = []  # fields of requests
+        self._refused: frozenset[str] = frozenset()  # fields of requests
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -256,34 +256,38 @@ class OpenAIBackend:
             self.tokenizer.decode if isinstance(self.tokenizer, ModelTokenizer) else None, self._counts,
         )  # fmt: skip
         scoring = request.kind == "loglikelihood"
-        while True:
-            dialect = self._dialect
-            body = (
-                likelihood_body(dialect, self._prompt(job))
-                if scoring
-                else generation_body(dialect, request, self._prompt(job))
-            )
-            answer, seconds = await self._asker.ask(
-                client, dialect.path(request), dialect.encode(body), dialect.streams(request)
-            )
-            if not isinstance(answer, Failure):
-                break
-            refused = refused_field(answer, [name for name in OPTIONAL if name in body and name not in dialect.without])
-            if refused is None:
-                return answer
-            self._refused.append(refused)
-            self._dialect = replace(self._dialect, without=(*self._dialect.without, refused))
+        prompt = self._prompt(job)
+        body = likelihood_body(self._dialect, prompt) if scoring else generation_body(self._dialect, request, prompt)
+        answer, seconds = await self._ask(client, request, body)
+        if isinstance(answer, Failure):
+            return answer
         outcome: Outcome
         if scoring:
             outcome = likelihood(answer, request, job.ids, job.continuation, expected, seconds)
         else:
             outcome = generated(answer, request, expected, seconds)
         self._count(answer)
-        left = sorted(name for name in set(self._refused) if name in body)
+        left = sorted(name for name in self._refused if name in body)
         if left and isinstance(outcome, Completion):
             note = f"sent without {', '.join(left)}, which the server refuses"
             outcome = replace(outcome, notes=(*outcome.notes, note))
         return outcome
+
+    async def _ask(self, client: Any, request: Request, body: Mapping[str, Any]) -> tuple[Answer | Failure, float]:
+        """An answer, or why there is none. A field that the server refuses by name is left out, and stays so where that helped."""
+        without, first = self._refused, None
+        while True:
+            dialect = replace(self._dialect, without=(*self._dialect.without, *without))
+            path, stream = dialect.path(request), dialect.streams(request)
+            answer, seconds = await self._asker.ask(client, path, dialect.encode(body), stream)
+            if not isinstance(answer, Failure):
+                self._refused |= without
+                return answer, seconds
+            first = first or answer
+            refused = refused_field(answer, [name for name in OPTIONAL if name in body and name not in dialect.without])
+            if refused is None:
+                return first if answer.kind == "bad_request" else answer, seconds
+            without |= {refused}
 
     def _prompt(self, job: _Job) -> Any:
         """What goes into the body: messages, ids, or text."""

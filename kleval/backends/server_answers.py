@@ -89,7 +89,7 @@ def generated(answer: Answer, request: Request, expected: Expected, seconds: flo
     """The outcome of a `generate` or `judge` request."""
     answer.repeats = expected.dialect.repeats
     text, reasoning = answer.text, answer.reasoning
-    if request.answer_prefix and not text:
+    if request.answer_prefix and not text.strip() and answer.thoughts:
         # Its beginning was given: a server that takes what goes on from there for reasoning is wrong.
         text, reasoning = reasoning, ""
     failure = _unusable(answer, expected) or _unfinished(answer, text, reasoning, request, expected)
@@ -154,7 +154,8 @@ def likelihood(
     failure = _unusable(answer, expected)
     if failure is not None:
         return failure
-    n_sent, counted = len(ids) + len(continuation), answer.count("prompt_tokens") or 0
+    n_sent = len(ids) + len(continuation)
+    counted = answer.count("prompt_tokens") or (n_sent if expected.exact else 0)
     begins = counted - n_sent  # a token that the server puts before a text, or one of the tokenizer's that it does not
     if begins not in ((0,) if expected.exact else (-1, 0, 1)):
         return Failure("server", f"the server counted {counted} prompt tokens where {n_sent} were sent")

@@ -43,6 +43,10 @@ _OTHER_FIELD = re.compile(
     r"|characters|(?:cannot|could not|failed to) (?:load|read|open|find)",
     re.IGNORECASE,
 )
+_REFUSES = re.compile(
+    r"support|unknown|unrecogni|unexpected|extra|invalid|illegal|must|only|permitted|allowed|not (?:valid|a valid)|不支持|无效",
+    re.IGNORECASE,
+)
 # The code of a service that says no more than that (Zhipu).
 _TOO_LONG_CODES = ("1261",)
 _NO_QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "exceeded your current quota")
@@ -89,7 +93,7 @@ def too_long(said: str, code: str = "") -> bool:
 
 def refused_field(failure: Failure, names: Iterable[str]) -> str | None:
     """The one of these fields of a request that an error is about, None where it names none."""
-    if failure.kind != "bad_request":
+    if failure.kind != "bad_request" or not _REFUSES.search(failure.message):
         return None
     return next((name for name in names if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", failure.message)), None)
 

@@ -46,7 +46,7 @@ LONGEST_ANSWER = 256 << 20  # bytes; the log-probabilities of a million tokens a
 CONTINUES_ANSWERS = ("vllm", "sglang")  # with continue_final_message
 SHORTEST_REPEATED = 8  # characters of the last of pieces that repeat: less may be a text that does
 REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
-_PART = ("text", "content", "thinking", "reasoning", "summary")
+_PART = ("text", "content", "value", "thinking", "reasoning", "summary")
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,9 +253,15 @@ class Answer:
     @property
     def reasoning(self) -> str:
         """What the server told apart from the answer; where it only counts it, that in words."""
-        hidden = _whole_number(self.usage, "completion_tokens_details", "reasoning_tokens")
         said = _joined(self.thoughts, self.repeats)
-        return said or (f"({hidden} tokens that the server does not show)" if hidden else "")
+        return said or (f"({n} tokens that the server does not show)" if (n := self._hidden_tokens()) else "")
+
+    def _hidden_tokens(self) -> int:
+        """Tokens of reasoning that are counted: as such, or where there is no text in the total alone."""
+        told = _whole_number(self.usage, "completion_tokens_details", "reasoning_tokens")
+        total, prompt, new = (self.count(name) for name in ("total_tokens", "prompt_tokens", "completion_tokens"))
+        rest = total - prompt - new if total and prompt and new is not None and not self.text else 0
+        return max(told or 0, self.count("reasoning_tokens") or 0, rest)
 
     def feed(self, piece: Mapping[str, Any]) -> None:
         """Take a whole answer, or one event of a stream. MalformedAnswer for fields of another type."""
@@ -277,6 +283,8 @@ class Answer:
         if not piece.get("choices"):
             return
         choice = self.choice = piece["choices"][0]
+        if choice.get("usage"):  # Moonshot's streams have it there
+            self.usage = dict(choice["usage"])
         delta, message = choice.get("delta"), choice.get("message")
         if delta is None and message is None:
             self._take(choice.get("text"), self.texts)
@@ -322,6 +330,8 @@ def _joined(pieces: Sequence[str], repeats: bool) -> str:
     said = [piece for piece in pieces if piece]
     if repeat_all_before(said) or (repeats and all(after.startswith(before) for before, after in pairwise(said))):
         said = said[-1:]
+    elif len(said) > 2 and len(said[-1]) >= SHORTEST_REPEATED and said[-1] == "".join(said[:-1]):
+        said = said[:-1]  # the whole once more at the end
     return "".join(said).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 

@@ -115,7 +115,7 @@ def _paper_cells(row: Row) -> tuple[str, ...]:
 
 def _card(task: Task) -> dict[str, Any]:
     """What a task says about itself; at least what every task has."""
-    card: dict[str, Any] = task.card() if hasattr(task, "card") else {}
+    card: dict[str, Any] = task.card() if hasattr(task, "card") else {"description": getattr(task, "description", "")}
     fields = ("id", "version", "metric", "edition", "protocol", "data_revision", "data_digest")
     return {**{name: card[name] if name in card else getattr(task, name) for name in fields}, **card}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import asdict
 from typing import Any
 
 import click
@@ -205,18 +204,23 @@ def memory(model: str | None, ctx: str, batch: int, memory_budget: int | None, d
         raise UsageError("no model given: name at least one")
     rows = memory_rows(names, parse_lengths(ctx), batch, dtype, memory_budget)
     if kind not in ("table", "md"):
-        print_records([asdict(row) for row in rows], kind)
+        print_records(rows, kind)
         return
     header = ["ctx", "model", "latent KV", "recurrent", "conv", "state", "KV saved", "state saved", "weights"]
     if memory_budget is not None:
         header += ["longest ctx", "largest batch", "states alone"]
     cells = []
     for row in rows:
-        line = [format_length(row.ctx), row.model, size(row.latent_bytes), size(row.recurrent_bytes)]
-        line += [size(row.conv_bytes), size(row.state_bytes), f"{row.latent_saving:.1%}", f"{row.saving:.1%}"]
-        line.append(size(row.weights_bytes))
+        line = [format_length(row["ctx"]), row["model"], size(row["latent_bytes"]), size(row["recurrent_bytes"])]
+        line += [
+            size(row["conv_bytes"]),
+            size(row["state_bytes"]),
+            f"{row['latent_saving']:.1%}",
+            f"{row['saving']:.1%}",
+        ]
+        line.append(size(row["weights_bytes"]))
         if memory_budget is not None:
-            line += [_fits(row.largest_ctx), _fits(row.largest_batch), _fits(row.state_batch)]
+            line += [_fits(row["largest_ctx"]), _fits(row["largest_batch"]), _fits(row["state_batch"])]
         cells.append(line)
     batches = "one sequence" if batch == 1 else f"{batch} sequences"
     title = f"State of {batches}, {dtype}, by formula"

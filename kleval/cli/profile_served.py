@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from kleval.profiler.served.spec import ServedSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
-OF_SERVERS = ("base_url", "api", "api_key_env", "hardware", "concurrency", "request_timeout")
+OF_SERVERS = ("base_url", "api", "api_key_env", "served_name", "hardware", "concurrency", "request_timeout")
 OF_ENGINES = ("engine_args", "tp", "max_model_len", "trust_remote_code", "device", "dtype", "memory_budget")
 OF_NATIVE = ("batch", "prefill", "chunk_tokens", "time_budget", "memory_budget", "device", "dtype")
-OF_ADDRESSES = ("base_url", "api", "api_key_env", "hardware")
+OF_ADDRESSES = ("base_url", "api", "api_key_env", "served_name", "hardware")
 # Backends in this process, and what they have no use for.
 OF_IN_HOUSE: dict[str, tuple[str, ...]] = {"native": ("max_model_len",), "hf": ("max_model_len",), "vllm": ()}
 ALIASES = {"engine_args": "--engine-arg"}
@@ -51,6 +51,7 @@ def served_options(command: F) -> F:
             ),
             options.api,
             options.api_key_env,
+            options.served_name,
             options.hardware,
             options.request_timeout,
             options.engine_args,

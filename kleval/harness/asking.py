@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kleval.backends.reasoning import TAGS
-from kleval.harness.earlier import completion_of
+from kleval.harness.earlier import completion_of, outcome_record
 from kleval.harness.reading import Reading
 from kleval.text import format_length
 from kleval.tokenization import encode_pair
@@ -379,36 +379,6 @@ def _checked(score: Score, task: Task) -> End:
     if wrong:
         return Failure("internal", f"{task.id} scored outside [0, 1]: {wrong}")
     return score
-
-
-def outcome_record(request: Request, attempts: int, outcome: Outcome) -> dict[str, Any]:
-    """What a row keeps of one request; prompts and token ids are not repeated."""
-    record: dict[str, Any] = {
-        "kind": request.kind,
-        "max_new_tokens": request.max_new_tokens,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "seed": request.seed,
-        "attempts": attempts,
-    }
-    if request.continuation:
-        record["continuation"] = request.continuation
-    if isinstance(outcome, Failure):
-        return {**record, "failure": {"kind": outcome.kind, "message": outcome.message}}
-    record |= {
-        "text": outcome.text,
-        "prompt_tokens": outcome.prompt_tokens,
-        "output_tokens": outcome.output_tokens,
-        "finish_reason": outcome.finish_reason,
-        "seconds": outcome.seconds,
-    }
-    if outcome.reasoning:
-        record["reasoning"] = outcome.reasoning
-    if outcome.notes:
-        record["notes"] = list(outcome.notes)
-    if outcome.logprob_sum is not None:
-        record |= {"logprob_sum": outcome.logprob_sum, "greedy": outcome.greedy}
-    return record
 
 
 def request_seed(seed: int, sample_id: str, repeat: int, number: int) -> int:

@@ -1,7 +1,8 @@
-"""Answers of an earlier session to a sample that failed all the same, which are not asked for again.
+"""Records of requests: what a row keeps of each, and answers of an earlier session to a sample that failed all the same.
 
 A row keeps every request with its outcome. Where one of several failed (a judge that was gone, one choice of four), the others
-stand: asked again, they would cost the same again and give the same. Token ids are not in rows, nor in these completions.
+stand and are not asked for again: they would cost the same again and give the same. Token ids are
+not in rows, nor in these completions.
 """
 
 from __future__ import annotations
@@ -9,9 +10,39 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kleval.types import Completion, Request
+from kleval.types import Completion, Failure, Outcome, Request
 
 _ASKED = ("kind", "max_new_tokens", "temperature", "top_p", "seed")
+
+
+def outcome_record(request: Request, attempts: int, outcome: Outcome) -> dict[str, Any]:
+    """What a row keeps of one request; prompts and token ids are not repeated."""
+    record: dict[str, Any] = {
+        "kind": request.kind,
+        "max_new_tokens": request.max_new_tokens,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "seed": request.seed,
+        "attempts": attempts,
+    }
+    if request.continuation:
+        record["continuation"] = request.continuation
+    if isinstance(outcome, Failure):
+        return {**record, "failure": {"kind": outcome.kind, "message": outcome.message}}
+    record |= {
+        "text": outcome.text,
+        "prompt_tokens": outcome.prompt_tokens,
+        "output_tokens": outcome.output_tokens,
+        "finish_reason": outcome.finish_reason,
+        "seconds": outcome.seconds,
+    }
+    if outcome.reasoning:
+        record["reasoning"] = outcome.reasoning
+    if outcome.notes:
+        record["notes"] = list(outcome.notes)
+    if outcome.logprob_sum is not None:
+        record |= {"logprob_sum": outcome.logprob_sum, "greedy": outcome.greedy}
+    return record
 
 
 def reusable(records: Sequence[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:

@@ -12,6 +12,8 @@ from kleval.harness.spec import RunSpec
 from kleval.store.machine import machine
 from kleval.types import Task
 
+# What of a command changes its results, beside its models, tasks and lengths.
+SPEC_SETTINGS = ("limit", "repeats", "edition", "protocol", "seed", "temperature", "top_p", "tokenizer", "judge_model")
 # What a backend describes that changes speed and not answers; it may differ when a run continues.
 SPEED_ONLY = {
     "batch",
@@ -33,15 +35,7 @@ def spec_settings(spec: RunSpec, tasks: Mapping[str, Task]) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "tasks": list(tasks),
         "ctx": sorted(set(spec.ctxs)),
-        "limit": spec.limit,
-        "repeats": spec.repeats,
-        "edition": spec.edition,
-        "protocol": spec.protocol,
-        "seed": spec.seed,
-        "temperature": spec.temperature,
-        "top_p": spec.top_p,
-        "tokenizer": spec.tokenizer,
-        "judge_model": spec.judge_model,
+        **{name: getattr(spec, name) for name in SPEC_SETTINGS},
     }
     if spec.max_new_tokens is not None:
         settings["max_new_tokens"] = spec.max_new_tokens
@@ -82,14 +76,8 @@ def _engine_settings(prefix: str, model: ModelFacts) -> dict[str, Any]:
 
 
 def task_record(task: Task) -> dict[str, Any]:
-    return {
-        "version": task.version,
-        "metric": task.metric,
-        "edition": task.edition,
-        "protocol": task.protocol,
-        "data_revision": task.data_revision,
-        "data_digest": task.data_digest,
-    }
+    names = ("version", "metric", "edition", "protocol", "data_revision", "data_digest")
+    return {name: getattr(task, name) for name in names}
 
 
 def model_record(model: ModelFacts) -> dict[str, Any]:
@@ -130,7 +118,7 @@ def comparison(models: Sequence[ModelFacts]) -> dict[str, Any]:
         return {}
     return {
         "models": [model.name for model in models],
-        "same": ["tasks", "ctx", "limit", "repeats", "edition", "protocol", "seed", "temperature", "top_p"],
+        "same": ["tasks", "ctx", *(name for name in SPEC_SETTINGS if name not in ("tokenizer", "judge_model"))],
         "same_samples": len({(m.counter.digest, m.counter.chat_template_digest) for m in models}) == 1,
     }
 

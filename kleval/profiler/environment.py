@@ -47,6 +47,8 @@ def fingerprint(device: torch.device) -> dict[str, Any]:
     """cpu, cores, threads, gpu, driver, versions, kernels: JSON values."""
     import torch
 
+    from kleval.ops.check import kernels_in_use
+
     found = machine() | {
         "threads": torch.get_num_threads(),
         "device": str(device),
@@ -54,7 +56,7 @@ def fingerprint(device: torch.device) -> dict[str, Any]:
         "driver": None,
         "cuda": None,
         "torch": str(torch.__version__),
-        "kernels": kernels(device),
+        "kernels": dict(kernels_in_use(device)),
         "kleval": kleval.__version__,
         "commit": commit(),
     }
@@ -71,13 +73,6 @@ def fingerprint(device: torch.device) -> dict[str, Any]:
 def machine_settings(environment: Mapping[str, Any]) -> dict[str, Any]:
     """What of a fingerprint must be the same for a profile to go on."""
     return {f"machine.{name}": environment[name] for name in ("cpu", "threads", "gpu", "torch")}
-
-
-def kernels(device: torch.device) -> dict[str, str]:
-    """Which implementation each operator uses on the device."""
-    from kleval.ops.check import kernels_in_use
-
-    return dict(kernels_in_use(device))
 
 
 def driver() -> str | None:

@@ -8,8 +8,7 @@ the saving against 27 MLA layers tends to 20 / 27 = 74.1 %, not to the 75 % of a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kleval.types import UsageError
 
@@ -20,37 +19,9 @@ MAX_CTX = 1 << 40
 MAX_BATCH = 1 << 40
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryRow:
-    """One model at one length: bytes of `batch` sequences by component.
-
-    saving: of the state against the same shape with MLA in every layer; below 0 where fixed states outweigh a few tokens.
-    latent_saving: of the part that grows, at any length the share of layers that are not MLA. largest_ctx: of one such batch, and
-    largest_batch: at ctx, that fit into the budget together with the weights; None without a budget. state_batch: the same when
-    the budget is for states alone.
-    """
-
-    model: str
-    ctx: int
-    batch: int
-    dtype: str
-    latent_bytes: int
-    recurrent_bytes: int
-    conv_bytes: int
-    state_bytes: int
-    weights_bytes: int
-    mla_state_bytes: int
-    saving: float
-    latent_saving: float
-    budget_bytes: int | None = None
-    largest_ctx: int | None = None
-    largest_batch: int | None = None
-    state_batch: int | None = None
-
-
 def memory_rows(
     models: Sequence[str], ctxs: Sequence[int], batch: int = 1, dtype: str = "bfloat16", budget: int | None = None
-) -> list[MemoryRow]:
+) -> list[dict[str, Any]]:
     """One row per model and length, lengths together. UsageError for unknown models, a ctx or batch below 1."""
     from kleval.models.registry import config_of, resolve
 
@@ -65,29 +36,36 @@ def memory_rows(
 
 def memory_row(
     name: str, config: ModelConfig, ctx: int, batch: int = 1, dtype: str = "bfloat16", budget: int | None = None
-) -> MemoryRow:
+) -> dict[str, Any]:
+    """One model at one length: bytes of `batch` sequences by component.
+
+    saving: of the state against the same shape with MLA in every layer; below 0 where fixed states outweigh a few tokens.
+    latent_saving: of the part that grows, at any length the share of layers that are not MLA. largest_ctx: of one such batch, and
+    largest_batch: at ctx, that fit into the budget together with the weights; None without a budget. state_batch: the same when
+    the budget is for states alone.
+    """
     state = config.state_bytes(ctx, batch, dtype)
     weights = config.weight_bytes(dtype)
     mla = all_mla(config).state_bytes(ctx, batch, dtype)
     left = None if budget is None else budget - weights
-    return MemoryRow(
-        model=name,
-        ctx=ctx,
-        batch=batch,
-        dtype=dtype,
-        latent_bytes=state.latent,
-        recurrent_bytes=state.recurrent,
-        conv_bytes=state.conv,
-        state_bytes=state.total,
-        weights_bytes=weights,
-        mla_state_bytes=mla.total,
-        saving=1 - state.total / mla.total,
-        latent_saving=1 - state.latent / mla.latent,
-        budget_bytes=budget,
-        largest_ctx=None if left is None else largest_ctx(config, batch, left, dtype),
-        largest_batch=None if left is None else largest_batch(config, ctx, left, dtype),
-        state_batch=None if budget is None else largest_batch(config, ctx, budget, dtype),
-    )
+    return {
+        "model": name,
+        "ctx": ctx,
+        "batch": batch,
+        "dtype": dtype,
+        "latent_bytes": state.latent,
+        "recurrent_bytes": state.recurrent,
+        "conv_bytes": state.conv,
+        "state_bytes": state.total,
+        "weights_bytes": weights,
+        "mla_state_bytes": mla.total,
+        "saving": 1 - state.total / mla.total,
+        "latent_saving": 1 - state.latent / mla.latent,
+        "budget_bytes": budget,
+        "largest_ctx": None if left is None else largest_ctx(config, batch, left, dtype),
+        "largest_batch": None if left is None else largest_batch(config, ctx, left, dtype),
+        "state_batch": None if budget is None else largest_batch(config, ctx, budget, dtype),
+    }
 
 
 def all_mla(config: ModelConfig) -> ModelConfig:

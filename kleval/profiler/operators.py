@@ -31,6 +31,7 @@ OPERATORS: Mapping[Protocol, tuple[str, ...]] = {
     "chunk": ("kda", "gdn", "dplr", "softmax"),
     "recurrent": ("kda", "gdn"),
 }
+STEPS: Mapping[str, Callable[..., Any]] = {"kda": kda.step_kda, "gdn": gdn.step_gdn}
 PAPER_CHUNK_TOKENS = 64
 CHECK_TOKENS = 150  # not a multiple of any chunk
 CALL_TOKENS = (
@@ -49,6 +50,10 @@ class Operands:
     v: Tensor
     g: Tensor
     beta: Tensor
+
+    @property
+    def kda(self) -> tuple[Tensor, ...]:
+        return self.q, self.k, self.v, self.g, self.beta
 
     @property
     def dplr(self) -> tuple[Tensor, ...]:
@@ -98,10 +103,9 @@ def prompt_call(name: str, operands: Operands) -> Callable[[], Tensor]:
 
 def step_call(name: str, operands: Operands, state: Tensor) -> Callable[[], Tensor]:
     """One decoded token; state [1, H, D, D] is updated in place."""
-    step: Callable[..., Any] = {"kda": kda.step_kda, "gdn": gdn.step_gdn}[name]
-    tensors = operands.gdn if name == "gdn" else (operands.q, operands.k, operands.v, operands.g, operands.beta)
+    _, tensors = _linear(name, operands)
     first = tuple(x[:, :1].contiguous() for x in tensors)
-    return lambda: step(*first, state)[0]
+    return lambda: STEPS[name](*first, state)[0]
 
 
 def call_tokens(device: torch.device, tokens: int) -> int:
@@ -109,12 +113,9 @@ def call_tokens(device: torch.device, tokens: int) -> int:
     return tokens if device.type == "cuda" else min(tokens, CALL_TOKENS)
 
 
-def _linear(name: str, operands: Operands) -> tuple[Callable[..., Any], list[Tensor]]:
-    if name == "dplr":
-        return dplr.chunk_dplr, list(operands.dplr)
-    if name == "gdn":
-        return gdn.chunk_gdn, list(operands.gdn)
-    return kda.chunk_kda, [operands.q, operands.k, operands.v, operands.g, operands.beta]
+def _linear(name: str, operands: Operands) -> tuple[Callable[..., Any], tuple[Tensor, ...]]:
+    kernels: dict[str, Callable[..., Any]] = {"kda": kda.chunk_kda, "gdn": gdn.chunk_gdn, "dplr": dplr.chunk_dplr}
+    return kernels[name], getattr(operands, name)
 
 
 @torch.no_grad()
@@ -152,8 +153,7 @@ def _pair(name: str, protocol: Protocol, operands: Operands, seed: int) -> tuple
     if protocol == "chunk":
         return kernel(*tensors)[0], expected
     _, state = reference(*[x[:, :-1].double() for x in tensors])
-    step: Callable[..., Any] = gdn.step_gdn if name == "gdn" else kda.step_kda
-    return step(*[x[:, -1:].contiguous() for x in tensors], state.float())[0], expected[:, -1:]
+    return STEPS[name](*[x[:, -1:].contiguous() for x in tensors], state.float())[0], expected[:, -1:]
 
 
 def flops(name: str, protocol: Protocol, tokens: int, heads: int, dim: int) -> int:

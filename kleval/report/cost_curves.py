@@ -30,7 +30,6 @@ def against_length(
     tick: Spell,
     ceilings: Sequence[Ceiling] = (),
     even: bool = False,
-    y: str = "",
     doublings: bool = False,
 ) -> Figure:
     """Both axes logarithmic. even: with the line at 1, below which the baseline is ahead. title: of the axis of lengths."""
@@ -40,7 +39,7 @@ def against_length(
     values = [v for one in kept for v in (*one.y, *one.low, *one.high) if v is not None] + [
         value for value, _ in levels
     ]
-    return Figure(lengths(ctxs, title), logarithmic(y, values, tick, doublings=doublings), kept, tuple(levels))
+    return Figure(lengths(ctxs, title), logarithmic("", values, tick, doublings=doublings), kept, tuple(levels))
 
 
 def curve(
@@ -50,11 +49,10 @@ def curve(
     style: str = "measured",
     limits: Iterable[tuple[float, float]] = (),
     name: str = "",
-    at: str = "at",
 ) -> Series:
     """points: (length, value, words on it)."""
     found, between = list(points), list(limits)
-    notes = [(f"{name or model} {at} {words.format_length(ctx)}", *said) for ctx, _, said in found]
+    notes = [(f"{name or model} at {words.format_length(ctx)}", *said) for ctx, _, said in found]
     return Series(
         model,
         name or model,

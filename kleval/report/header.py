@@ -13,7 +13,10 @@ from kleval.tables.costs import Profile, software_of
 from kleval.tables.scores import Entrant, Run
 from kleval.text import DASH, count, digest, format_length, moment, rate, size
 
-AT_ONCE = {"backend", "dtype", "device", "seed", "temperature", "cpu", "gpu", "gpus", "version", "commit"}
+AT_ONCE = {
+    *("backend", "dtype", "device", "seed", "temperature", "cpu", "gpu", "gpus"),
+    *("version", "commit", "weights_digest", "weights_sha256"),
+}
 MAX_NAMES = 3  # of protocols in large type
 
 
@@ -29,7 +32,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """Facts of one directory, or of one more machine. tiles: the few in large type. status, tone: how a directory ended."""
+    """Facts of one directory, model or machine. tiles: the few in large type. status, tone: how a directory ended. look: a model's."""
 
     title: str
     started: str = ""
@@ -37,20 +40,20 @@ class Sheet:
     tone: str = ""
     tiles: tuple[Fact, ...] = ()
     facts: tuple[Fact, ...] = ()
+    look: Look | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
     """lead_in, names: the title. lines: per model its look, its name and its facts, those of scores and of costs apart.
 
-    sheets: of directories and machines. models: all facts of the runs' models. data: of the tasks, None without runs.
+    sheets: of the runs' models, of directories and machines. data: of the tasks, None without runs.
     """
 
     lead_in: str
     names: tuple[str, ...]
     sheets: tuple[Sheet, ...]
     lines: tuple[tuple[Look, str, tuple[tuple[str, list[Fact]], ...]], ...]
-    models: tuple[tuple[Look, str, list[Fact]], ...]
     notices: tuple[Notice, ...]
     data: Grid | None
 
@@ -67,14 +70,18 @@ def looks(entrants: Sequence[Entrant], profiles: Sequence[Profile]) -> tuple[Loo
 
 def header(entrants: Sequence[Entrant], profiles: Sequence[Profile], shape: Shape) -> Header:
     of_scores, of_models = looks(entrants, profiles)
-    models = tuple((of_scores[e.key], e.label, _entrant_facts(e)) for e in entrants)
+    models = [Sheet(e.label, facts=tuple(_entrant_facts(e)), look=of_scores[e.key]) for e in entrants]
     lines: dict[str, tuple[Look, str, list[tuple[str, list[Fact]]]]] = {}
-    for e, (look, label, facts) in zip(entrants, models, strict=True):
-        lines[e.key] = (look, label, [("scores" if profiles else "", [fact for fact in facts if fact.mark])])
+    for e, of in zip(entrants, models, strict=True):
+        shown = [fact for fact in of.facts if fact.mark]
+        lines[e.key] = (of_scores[e.key], e.label, [("scores" if profiles else "", shown)])
     names = dict.fromkeys(e.model for e in entrants)
     sheets = [_sheet(f"Run {run.id}", run) for run in runs_of(entrants)]
     if sheets:
-        sheets[-1] = replace(sheets[-1], tiles=_score_tiles(entrants, shape))
+        at = Fact(
+            "Temperature", _joined(t for e in entrants for t in (e.temperatures or (e.temperature,))), mark="main"
+        )
+        sheets[-1] = replace(sheets[-1], tiles=_score_tiles(entrants, shape), facts=(*sheets[-1].facts, at))
     for profile in profiles:
         for model in profile.models:
             key = next((e.key for e in entrants if e.model == model), f"model {model}")
@@ -84,14 +91,14 @@ def header(entrants: Sequence[Entrant], profiles: Sequence[Profile], shape: Shap
         large = _served_tiles(profile) if profile.of("served") else _cost_tiles(profile)
         sheets.append(replace(_sheet(f"Profile {profile.name}", profile), tiles=large))
         for environment in profile.environments:
-            sheets.append(Sheet(f"Machine and software of {profile.name}", facts=tuple(_facts(environment))))
+            if environment != profile.get("hardware"):
+                sheets.append(Sheet(f"Machine and software of {profile.name}", facts=tuple(_facts(environment))))
     costs = "What context costs: " if any(profile.models for profile in profiles) else "Kernels: "
     return Header(
         lead_in=costs if not entrants else "Score and cost: " if profiles else "",
         names=tuple(names),
-        sheets=tuple(sheets),
+        sheets=(*models, *sheets),
         lines=tuple((look, label, tuple(groups)) for look, label, groups in lines.values()),
-        models=models,
         notices=tuple(notices(entrants, profiles, shape)),
         data=_data(entrants, shape) if entrants else None,
     )
@@ -132,7 +139,8 @@ def _sheet(title: str, of: Run | Profile) -> Sheet:
     facts += _facts({name: value for name, value in settings.items() if name != "tasks"})
     if budget := of.get("plan", "memory_budget"):
         facts.append(Fact("Budget of a largest batch", size(budget, precise=True)))
-    facts += _facts({"kleval": of.get("kleval", default={})}) + _facts(of.get("hardware", default={}))
+    hardware = {n: v for n, v in of.get("hardware", default={}).items() if n not in ("kleval", "commit", *settings)}
+    facts += _facts({"kleval": of.get("kleval", default={})}) + _facts(hardware)
     if (sessions := len(of.get("sessions", default=[]))) > 1:
         facts.append(Fact("Sessions", f"{sessions} (the run was continued)"))
     for amendment in of.get("amendments", default=[]):
@@ -148,7 +156,6 @@ def _score_tiles(entrants: Sequence[Entrant], shape: Shape) -> tuple[Fact, ...]:
     limits, repeats, suites = (_joined(run.setting(name) for run in runs) for name in ("limit", "repeats", "suite"))
     editions, protocols = (list(dict.fromkeys(getattr(c, name) for c in cells)) for name in ("edition", "protocol"))
     asked, failed = sum(c.n_total for c in cells), sum(c.n_failed for c in cells)
-    temperatures = _joined(t for e in entrants for t in (e.temperatures or (e.temperature,)))
     shown = protocols if len(protocols) <= MAX_NAMES else [*protocols[:2], f"{len(protocols) - 2} more"]
     return (
         Fact("Lengths", ", ".join(shape.columns)),
@@ -157,7 +164,6 @@ def _score_tiles(entrants: Sequence[Entrant], shape: Shape) -> tuple[Fact, ...]:
         Fact("Answers", f"{asked:,}" + (f", {failed:,} failed" if failed else ", none failed")),
         Fact("Edition", ", ".join(editions), mark="" if editions == ["official"] else "not the official data"),
         Fact("Protocol", ", ".join(shown), full=", ".join(protocols)),
-        Fact("Temperature", temperatures),
     )
 
 
@@ -204,9 +210,8 @@ def _entrant_facts(entrant: Entrant) -> list[Fact]:
     """What identifies a run's model, first the names and then whatever else its backend described."""
     about = entrant.about
     names = {"backend": about.get("backend"), "tokenizer": about.get("tokenizer")}
-    describe = {n: v for n, v in (about.get("describe") or {}).items() if n not in ("name", "model", "backend")}
-    facts = _facts({**names, **describe})
-    return [replace(fact, mark="main") if fact.name.endswith("weights digest") else fact for fact in facts]
+    described = {n: v for n, v in (about.get("describe") or {}).items() if n not in ("name", "model", "backend")}
+    return _facts({**names, **described})
 
 
 def _weights(about: Mapping[str, Any]) -> str:

@@ -17,13 +17,19 @@
     });
   }
 
-  // Labels of the axis of lengths that would run into each other: every other one, counted from the last.
-  function thinned(axis, width) {
-    const n = (axis.tickvals || []).length;
-    const step = Math.ceil((n * 40) / Math.max(width, 1));
-    if (step < 2) return axis;
-    const text = axis.ticktext.map((label, i) => ((n - 1 - i) % step === 0 ? label : ""));
-    return Object.assign({}, axis, { ticktext: text });
+  // Labels that would run into each other are left out, counted from the last.
+  function thinned(axis, width, size) {
+    const place = (value) => (axis.type === "log" ? Math.log10(value) : value);
+    const scale = width / (axis.range[1] - axis.range[0]);
+    let free = Infinity;
+    const text = axis.ticktext.slice();
+    for (let i = text.length - 1; i >= 0; i--) {
+      const at = (place(axis.tickvals[i]) - axis.range[0]) * scale;
+      const half = (text[i].length * size * 0.56 + 6) / 2;
+      if (at + half > free) text[i] = "";
+      else free = at - half;
+    }
+    return Object.assign({}, axis, { ticktext: text, tickangle: 0 });
   }
 
   function draw(only) {
@@ -34,7 +40,7 @@
       const layout = themed(figure.layout, small);
       layout.width = div.clientWidth;
       layout.height = div.clientHeight;
-      if (!small) layout.xaxis = thinned(layout.xaxis, layout.width - layout.margin.l - layout.margin.r);
+      layout.xaxis = thinned(layout.xaxis, layout.width - layout.margin.l - layout.margin.r, small ? 11 : 13);
       Plotly.react(div, figure.data, layout, { displayModeBar: false });
     }
   }

@@ -23,7 +23,6 @@ from kleval.report import (
     score_curves,
     score_grids,
     served_sections,
-    state_sections,
 )
 from kleval.report.examples import Picker, samples_section
 from kleval.report.header import header, looks
@@ -123,7 +122,7 @@ def _costs(profile: Profile, of_models: score_curves.Looks) -> list[Section | No
         cost_sections.prefill_section(profile, rows, of_models),
         cost_sections.decode_section(profile, rows, of_models),
         cost_sections.ratio_section(profile, rows, of_models),
-        state_sections.state_section(profile, rows, of_models),
+        cost_sections.state_section(profile, rows, of_models),
         cost_sections.bound_section(profile, rows, of_models),
         kernel_sections.kernel_section(profile, rows),
     ]

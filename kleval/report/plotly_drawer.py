@@ -5,11 +5,14 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from kleval.report.figure import GREY, STYLES, Axis, Figure, Series
 
 _DASH = {"estimate": "3px,3px", "allowed": "1px,4px", "paper": "6px,3px"}
+MOST_APART = 0.45
 _SPREAD_OF_ONE = 1.02  # on a logarithmic axis, shorter whiskers are thinner than the marker
 
 
@@ -18,20 +21,29 @@ def plotly(figure: Figure) -> dict[str, Any]:
     n = len(figure.series)
     order = sorted(range(n), key=lambda i: (-STYLES.index(figure.series[i].style), -i))
     keys = list(dict.fromkeys(one.key for one in figure.series if one.style in ("measured", "estimate")))
-    span = math.log2(figure.x.high / figure.x.low)
+    shift = _shift(figure)
     traces: list[dict[str, Any]] = []
     lines = []
     for i in order:
         one = figure.series[i]
-        shift = 2 ** (figure.apart * span * (i - (n - 1) / 2) * min(1.0, 5 / n))
-        xs = [x * shift for x in one.x] if figure.apart else list(one.x)
+        xs = [x * shift ** (i - (n - 1) / 2) for x in one.x] if figure.apart else list(one.x)
         pieces = one.pieces() if figure.banded and one.low else []
         traces += [_band(one, xs, piece) for piece in pieces]
         place = keys.index(one.key) if one.key in keys else 0
         # Curves that coincide show as rings, unless they are set apart.
         size = 6 if figure.small else 9 if figure.apart else 7 + 2 * min(place, 4)
         lines.append(_line(one, xs, size, figure, {at for piece in pieces for at in piece}))
-    return {"data": [*traces, *lines], "layout": _layout(figure)}
+    room = shift ** (n / 2)
+    axis = replace(figure.x, low=figure.x.low / room, high=figure.x.high * room)
+    return {"data": [*traces, *lines], "layout": _layout(replace(figure, x=axis))}
+
+
+def _shift(figure: Figure) -> float:
+    """By which factor each curve is moved from the one before; all together by less than half a step between ticks."""
+    places = [place for place, _ in figure.x.ticks]
+    steps = [math.log(after / before) for before, after in pairwise(places)]
+    widest = MOST_APART * min(steps, default=1.0) / max(len(figure.series) - 1, 1)
+    return math.exp(min(figure.apart * math.log(figure.x.high / figure.x.low), widest))
 
 
 def _band(one: Series, xs: list[float], piece: list[int]) -> dict[str, Any]:
@@ -77,7 +89,7 @@ def _line(one: Series, xs: list[float], size: int, figure: Figure, banded: set[i
             "line": {"width": 1 if figure.small else 1.5, "color": colour},
         }
     if one.labels:
-        trace |= {"text": list(one.labels), "textposition": "top right", "textfont": {"size": 11}}
+        trace |= {"text": list(one.labels), "textposition": "top right", "textfont": {"size": 11}, "cliponaxis": False}
     up, down = _whiskers(one, figure.y, banded)
     if any(up) or any(down):
         trace["error_y"] = {

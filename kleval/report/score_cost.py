@@ -15,6 +15,7 @@ from kleval.tables.scores import Entrant
 from kleval.text import DASH, format_length, limits, score, seconds, seconds_tick, size, size_tick
 
 _BATCH = "largest_batch"  # the column of a batch that was found, which is no cost
+MAX_LABELS = 4  # along a line: of more points only the ends have theirs
 _TITLES = {
     "tpot_ms": "time per token",
     "ms_per_token": "time per token",
@@ -84,7 +85,10 @@ def _figure(entrants: Sequence[Entrant], found: Scores, costs: Costs, name: str,
             [[*notes(e, cell)[:2], f"{_title(name)} {_spelled(name, cost)}"] for cell, cost in both],
             [100 * cell.ci_low for cell, _ in both],
             [100 * cell.ci_high for cell, _ in both],
-            labels=[format_length(cell.ctx) for cell, _ in both],
+            labels=[
+                format_length(cell.ctx) if len(both) <= MAX_LABELS or i in (0, len(both) - 1) else ""
+                for i, (cell, _) in enumerate(both)
+            ],
         )
         series += [one] if both else []
     of_bytes = name.endswith("_bytes")

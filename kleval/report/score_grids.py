@@ -15,6 +15,12 @@ from kleval.tables.depths import Depths
 from kleval.tables.scores import Entrant, column_tasks, expected_tasks
 from kleval.text import DASH, format_length, limits, plural, score
 
+# Of the table of all scores, behind the task.
+SCORE_HEADS = (
+    *("Length", "Model", "Score", "95 % interval", "", "Scored", "Failed", "Bounds"),
+    *("Broken", "Edition", "Metric", "Interval by"),
+)
+
 
 def heat_section(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Section:
     """A heat map per model: its averages, then its tasks, at every length."""
@@ -106,12 +112,9 @@ def table_section(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Se
 
 
 def score_grid(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Grid:
-    """Averages first, then tasks as they were planned, by length and model."""
-    broken = any(cell.broken for e in entrants for cell in e.cells.values())
-    heads = ("Task", "Length", "Model", "Score", "95 % interval", "", "Scored", "Failed", "Bounds")
-    heads += (*(("Broken",) if broken else ()), "Edition", "Metric", "Interval by")
+    """Averages first, then tasks as they were planned, by length and model. Columns that say nothing are left out."""
     rows = [
-        _row(e, e.averages[family, ctx], looks, broken, family)
+        _row(e, e.averages[family, ctx], looks, family)
         for family in shape.families
         for ctx in shape.ctxs
         for e in entrants
@@ -120,12 +123,15 @@ def score_grid(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Grid:
     for task in shape.tasks:
         for ctx in shape.ctxs:
             for e in entrants:
-                rows += [_row(e, e.cells[task, ctx], looks, broken)] if (task, ctx) in e.cells else []
-                rows += [_row(e, c, looks, broken) for c in e.others if (c.task, c.ctx) == (task, ctx)]
-    return Grid(heads, tuple(rows), "full", "scores", frozenset({1, 3, 4, 5, 6, 7, 8}))
+                rows += [_row(e, e.cells[task, ctx], looks)] if (task, ctx) in e.cells else []
+                rows += [_row(e, c, looks) for c in e.others if (c.task, c.ctx) == (task, ctx)]
+    kept = [i for i in range(len(SCORE_HEADS)) if any(row.cells[i].text or row.cells[i].bar for row in rows)]
+    shown = tuple(replace(row, cells=tuple(row.cells[i] for i in kept)) for row in rows)
+    numbers = frozenset(place for place, i in enumerate(kept, 1) if i in (0, 2, 3, 4, 5, 6, 7))
+    return Grid(("Task", *(SCORE_HEADS[i] for i in kept)), shown, "full", "scores", numbers)
 
 
-def _row(entrant: Entrant, cell: cells.Cell, looks: Looks, broken: bool, family: str = "") -> Row:
+def _row(entrant: Entrant, cell: cells.Cell, looks: Looks, family: str = "") -> Row:
     missing = math.isnan(cell.value)
     order = -1.0 if missing else cell.value
     bar = None if missing else (100 * cell.ci_low, 100 * cell.value, 100 * cell.ci_high)
@@ -141,7 +147,7 @@ def _row(entrant: Entrant, cell: cells.Cell, looks: Looks, broken: bool, family:
         Cell(f"{cell.n_scored} / {cell.n_total}" if cell.n_total else "skipped", sort=cell.n_scored),
         Cell(str(cell.n_failed), kind="warned" if cell.n_failed else ""),
         Cell(limits(cell.bound_low, cell.bound_high) if bounded else "", sort=order),
-        *([Cell(_broken(cell))] if broken else []),
+        Cell(_broken(cell)),
         Cell(cell.edition),
         Cell(cell.metric + coverage),
         Cell(cell.ci_method),

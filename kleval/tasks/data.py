@@ -89,6 +89,11 @@ def assets(family: str) -> tuple[Asset, ...]:
     return ASSETS[family]
 
 
+def known_revisions(family: str) -> dict[str, str]:
+    """Accepted sha256 -> revision, of all files of a family."""
+    return {sha256: revision for asset in assets(family) for sha256, revision in asset.known.items()}
+
+
 def family_of(name: str) -> str:
     """The family of a task, whose files its tasks share; a family and a provided task (lm_eval/NAME) stand for themselves.
 
@@ -151,14 +156,19 @@ def need(family: str, file: str, for_what: str, data_dir: Path | None = None) ->
             if status.state == "pointer":
                 datafile.refuse_pointer(status.path)
             if status.state == "missing":
-                where = f" --data-dir {data_dir}" if data_dir else ""
-                raise MissingData(
-                    f"{for_what} needs {file}, which is not in {folder}: `kleval data fetch {family}{where}` gets it,"
-                    f" --data-dir names another folder, --edition builtin needs no files",
-                    family,
-                )
+                raise missing(for_what, file, family, folder, data_dir)
             return status
     raise KeyError(file)
+
+
+def missing(for_what: str, what: str, family: str, folder: Path, data_dir: Path | None) -> MissingData:
+    """The error for files that are not there, naming the command that fetches them."""
+    where = f" --data-dir {data_dir}" if data_dir else ""
+    return MissingData(
+        f"{for_what} needs {what}, which is not in {folder}: `kleval data fetch {family}{where}` gets it,"
+        f" --data-dir names another folder, --edition builtin needs no files",
+        family,
+    )
 
 
 def fetch(family: str, data_dir: Path | None = None, progress: Progress | None = None) -> list[Status]:

@@ -39,7 +39,7 @@ def rows(
             "length_w_model_temp": length,
             "answer_prefix": sample.answer_prefix,
         }
-        if task.id.startswith("ruler/niah"):
+        if getattr(task, "finds_needles", False):
             row["token_position_answer"] = tokenizer.count(shown[: shown.find(sample.references[0])])
         yield row | {
             "id": sample.id,

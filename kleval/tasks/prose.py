@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, TypeVar
 
 from kleval.tasks import lexicon as lx
@@ -71,7 +71,7 @@ class _Writer:
 
     def sentence(self, split: Split) -> str:
         while True:
-            text = self.draws.pick(_PATTERNS)(self)
+            text = self.draws.pick(lx.PATTERNS).format_map(self)
             text = text[0].upper() + text[1:]
             if belongs_to(text) == split:
                 return text
@@ -128,8 +128,17 @@ class _Writer:
     def abstract(self) -> str:
         return self.draws.pick(lx.ABSTRACTS)
 
-    def word(self, words: Sequence[str]) -> str:
-        return self.draws.pick(words)
+    def a_thing(self) -> str:
+        return indefinite(f"{self.adj()} {self['things']}")
+
+    def __getitem__(self, name: str) -> str:
+        """What a pattern says: something that is made here, or a word of that list."""
+        if hasattr(self, name):
+            made: str = getattr(self, name)()
+            return made
+        number, _, words = name.rpartition(" ")
+        word = self.draws.pick(lx.words(words))
+        return _plural(word) if number else word
 
 
 def indefinite(phrase: str) -> str:
@@ -141,47 +150,6 @@ def _plural(noun: str) -> str:
     if noun in lx.IRREGULAR_PLURALS:
         return lx.IRREGULAR_PLURALS[noun]
     return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
-
-
-_PATTERNS: tuple[Callable[[_Writer], str], ...] = (
-    lambda w: f"{w.clause()} {w.when()}.",
-    lambda w: f"{w.clause()}.",
-    lambda w: f"{w.when()}, {w.clause()}.",
-    lambda w: f"{w.clause()}, and {w.clause()}.",
-    lambda w: f"{w.clause()}, but {w.clause()}.",
-    lambda w: f"although {w.clause()}, {w.clause()} {w.when()}.",
-    lambda w: f"because {w.clause()}, {w.who()} {w.did()}.",
-    lambda w: f"while {w.clause()}, {w.who()} {w.word(lx.INTRANSITIVE)} {w.where()}.",
-    lambda w: f"{w.who()} {w.word(lx.SAID)} that {w.clause()}.",
-    lambda w: f"{w.who()} {w.word(lx.SAID)} that {w.abstract()} was more important than {w.abstract()}.",
-    lambda w: f"why did nobody look for {w.thing()} {w.where()}?",
-    lambda w: f"who could have known that {w.clause()}?",
-    lambda w: f"was it {w.who()} who {w.did()}?",
-    lambda w: f"what {w.abstract()} meant to {w.who()} is hard to say.",
-    lambda w: f"there was {indefinite(w.adj() + ' ' + w.word(lx.THINGS))} {w.where()}, and {w.clause()}.",
-    lambda w: f"there were {w.word(lx.NUMBERS)} {_plural(w.word(lx.PEOPLE))} {w.where()} {w.when()}.",
-    lambda w: (
-        f"nothing {w.where()} was as {w.adj()} as the {w.word(lx.THINGS)} that {w.who()} {w.word(lx.TRANSITIVE)}."
-    ),
-    lambda w: f"the {w.word(lx.WEATHER)} over {w.place()} did not stop {w.who()}.",
-    lambda w: f"in the {w.word(lx.WEATHER)}, {w.place()} looked {w.adj()} and {w.adj()}.",
-    lambda w: f"people who live {w.where()} speak of {w.abstract()} as others speak of {w.abstract()}.",
-    lambda w: f"it takes {w.abstract()} to keep {w.thing()} {w.where()}.",
-    lambda w: f"{w.who()} {w.did()}, {w.did()} and {w.did()}.",
-    lambda w: f"{w.who()}, who {w.did()}, {w.word(lx.INTRANSITIVE)} {w.where()}.",
-    lambda w: f"not far from {w.place()}, {w.who()} {w.did()} {w.when()}.",
-    lambda w: f"if {w.clause()}, then {w.who()} never {w.word(lx.TRANSITIVE)} {w.thing()}.",
-    lambda w: f"how {w.adj()} {w.place()} seemed {w.when()}!",
-    lambda w: f"nobody {w.word(lx.SAID)} it aloud, yet {w.clause()}.",
-    lambda w: f"of all the {_plural(w.word(lx.THINGS))} {w.where()}, only {w.thing()} belonged to {w.who()}.",
-    lambda w: f"as soon as {w.clause()}, {w.who()} and {w.who()} {w.word(lx.INTRANSITIVE)} {w.where()}.",
-    lambda w: f"{w.when()}, the road to {w.place()} was {w.adj()}, and {w.who()} {w.word(lx.INTRANSITIVE)}.",
-    lambda w: f"{w.abstract()} and {w.abstract()} were the only subjects that {w.who()} {w.word(lx.TRANSITIVE)}.",
-    lambda w: f"neither {w.who()} nor {w.who()} {w.word(lx.TRANSITIVE)} {w.thing()} {w.when()}.",
-    lambda w: f"from {w.place()} one could see {w.thing()} and {w.place()}.",
-    lambda w: f"every {w.word(lx.PEOPLE)} {w.where()} {w.word(lx.TRANSITIVE)} {w.thing()}, except {w.who()}.",
-    lambda w: f"to {w.who()}, {w.abstract()} was only another word for {w.abstract()}.",
-)
 
 
 def _paragraphs(seed: int | str, split: Split) -> Iterator[list[str]]:

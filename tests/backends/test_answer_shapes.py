@@ -54,6 +54,8 @@ SHAPES = {
         {"delta": {"content": "the "}, "message": {"content": "the "}},
         {"delta": {"content": "answer"}, "message": {"content": "the answer"}},
     ],
+    "the whole text at the end": deltas("the ", "answer", "the answer"),
+    "values": [{"message": {"content": [{"type": "text", "text": {"value": "the answer", "annotations": []}}]}}],
     "each repeats all before": deltas("the", "the ", "the answer", "the answer"),
     "messages repeat all before": [{"message": {"content": text}} for text in ("the", "the ", "the answer")],
 }
@@ -100,6 +102,12 @@ def test_a_whole_answer_with_usage_is_kept_whatever_its_end_is_called(finish: st
     assert outcome(fed([{"text": "the answer", "finish_reason": finish}])).text == "the answer"
 
 
+def test_usage_in_the_last_choice_counts() -> None:
+    answer = Answer()
+    answer.feed({"choices": [{"delta": {"content": "the answer"}, "finish_reason": "stop", "usage": USAGE}]})
+    assert outcome(answer).text == "the answer"
+
+
 REASONED = {
     "reasoning_content": [{"message": {"content": "yes", "reasoning_content": "hm"}}],
     "reasoning": [{"delta": {"reasoning": "h"}}, {"delta": {"reasoning": "m"}}, *deltas("yes")],
@@ -136,7 +144,15 @@ def test_a_server_that_counts_all_and_stops_early_for_length_has_no_room() -> No
     assert outcome(fed(ONLY_REASONING, usage), software="vllm").kind == "context_overflow"
 
 
-def test_reasoning_that_is_only_counted_is_told() -> None:
-    usage = {"prompt_tokens": 4, "completion_tokens": 8, "completion_tokens_details": {"reasoning_tokens": 8}}
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"completion_tokens": 8, "completion_tokens_details": {"reasoning_tokens": 8}},
+        {"completion_tokens": 8, "reasoning_tokens": 8},
+        {"completion_tokens": 0, "total_tokens": 12},
+    ],
+)
+def test_reasoning_that_is_only_counted_is_told(usage: dict[str, Any]) -> None:
+    usage = {"prompt_tokens": 4, **usage}
     got = outcome(fed([{"message": {"content": ""}, "finish_reason": "length"}], usage))
     assert (got.text, got.reasoning) == ("", "(8 tokens that the server does not show)")

@@ -108,3 +108,12 @@ def test_an_empty_model_name_says_nothing() -> None:
     answer = Answer()
     answer.feed({"model": "", "choices": []})
     assert answer.model is None
+
+
+def test_an_error_that_only_mentions_a_field_changes_nothing_for_others() -> None:
+    said = {"error": {"message": "Invalid prompt: 'seed' and 'temperature' must not be asked about"}}
+    behaviour = Behaviour(software="other", plan=lambda text: [("status", (400, said))] * 9 if "bad" in text else ())
+    _, (bad, good) = asked(behaviour, ask("bad", temperature=0.5), ask("good", temperature=0.5))
+    assert (bad.kind, bad.message) == ("bad_request", f"HTTP 400: {said['error']['message']}")
+    assert good.notes == ()
+    assert {"seed", "temperature"} <= next(b for b in behaviour.bodies if b["prompt"] == "good").keys()

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from misbehaving import write_byte_tokenizer
 
 from kleval.backends.reasoning import TAGS, Split, opened_by, split, tags
-from kleval.types import UsageError
+from kleval.harness.reading import Reading
+from kleval.tokenization import load_tokenizer
+from kleval.types import Request, UsageError
 
 
 def test_what_precedes_the_last_closing_tag_is_reasoning() -> None:
@@ -59,3 +66,20 @@ def test_reasoning_never_reaches_the_answer(reasoning: str, answer: str) -> None
         found = split(f"<think>{reasoning}</think>{answer}")
         assert found is not None
         assert found.answer == answer.lstrip()
+
+
+@pytest.mark.parametrize(
+    ("ends", "opened"), [("<think>\n", "<think>"), ("<think>\n\n</think>\n\n", ""), ("", ""), ("◁think▷", "◁think▷")]
+)
+def test_what_a_template_opens_is_read_from_the_end_of_the_prompts_tokens(
+    tmp_path: Path, ends: str, opened: str
+) -> None:
+    folder = write_byte_tokenizer(tmp_path)
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<bot>" + ends, encoding="utf-8"
+    )
+    tokenizer = load_tokenizer(f"hf:{folder}")
+    messages = ({"role": "user", "content": "does <think> open?"},)
+    backend: Any = SimpleNamespace(tokenizer=tokenizer)
+    request = Request("generate", messages, token_ids=tuple(tokenizer.encode(tokenizer.render(messages))))
+    assert Reading.of(request, backend, TAGS, excused=False).opened == opened

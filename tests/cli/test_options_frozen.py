@@ -17,8 +17,8 @@ FROZEN = {
     " --memory-budget --share-prefixes --allow-code-execution --data-dir --offline --sample-cache --workers --max-errors --out --amend"
     " --json --dry-run --quiet",
     "profile": "--model --ctx --batch --memory-budget --time-budget --prefill --chunk-tokens --decode-tokens --repeats"
-    " --device --dtype --backend --base-url --concurrency --api --api-key-env --hardware --request-timeout --engine-arg --tp"
-    " --max-model-len --trust-remote-code --seed --out --format --json --dry-run --quiet",
+    " --device --dtype --backend --base-url --concurrency --api --api-key-env --served-name --hardware --request-timeout"
+    " --engine-arg --tp --max-model-len --trust-remote-code --seed --out --format --json --dry-run --quiet",
     "profile memory": "--model --ctx --batch --memory-budget --dtype --format",
     "profile kernels": "--ctx --heads --head-dim --repeats --time-budget --device --dtype --seed --out --format --json"
     " --dry-run --quiet",

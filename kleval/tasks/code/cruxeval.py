@@ -14,34 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kleval.tasks import tables
+from kleval.tasks import packaged, tables
 from kleval.tasks.code import files
 from kleval.tasks.code.running import verdict
 from kleval.tasks.code.task import LM_EVAL, OWN, Benchmark, CodeTask, Problem, pass_at_k
 from kleval.tasks.registry import check_protocol
 
-_INPUT = (
-    "You will be given a function f and an output in the form f(??) == output. Your task is to find any input such that"
-    " executing f on the input leads to the given output. There may be multiple answers, but only output one. First, think"
-    " step by step. You MUST surround the answer with [ANSWER] and [/ANSWER] tags. Express your answer as a passing"
-    " assertion containing the input and the given output.\n\n[PYTHON]\ndef f(x):\n    return x + 1\nassert f(??) == 17\n"
-    "[/PYTHON]\n[THOUGHT]\nTo find an input such that executing f on the input leads to the given output, we can work"
-    " backwards from the given assertion. We know that f(??) == 17. \n\nSince the function f(x) returns x + 1, for f(??) to"
-    " be equal to 17, the value of ?? should be 16. \n[/THOUGHT]\n[ANSWER]\nassert f(16) == 17\n[/ANSWER]\n\n"
-)
-_OUTPUT = (
-    "You are given a Python function and an assertion containing an input to the function. Complete the assertion with a"
-    " literal (no unsimplified expressions, no function calls) containing the output when executing the provided code on the"
-    " given input, even if the function is incorrect or incomplete. Do NOT output any extra information. Execute the program"
-    " step by step before arriving at an answer, and provide the full assertion with the correct output in [ANSWER] and"
-    ' [/ANSWER] tags, following the examples.\n\n[PYTHON]\ndef f(s):\n    s = s + s\n    return "b" + s + "a"\n'
-    'assert f("hi") == ??\n[/PYTHON]\n[THOUGHT]\nLet\'s execute the code step by step:\n\n1. The function f is defined,'
-    ' which takes a single argument s.\n2. The function is called with the argument "hi", so within the function, s is'
-    ' initially "hi".\n3. Inside the function, s is concatenated with itself, so s becomes "hihi".\n4. The function then'
-    ' returns a new string that starts with "b", followed by the value of s (which is now "hihi"), and ends with "a".\n'
-    '5. The return value of the function is therefore "bhihia".\n[/THOUGHT]\n[ANSWER]\nassert f("hi") == "bhihia"\n'
-    "[/ANSWER]\n\n"
-)
 _STOP = ("[/ANSWER]", "</seed:think>[ANSWER]")
 # What an input may be made with.
 _MAKERS = {
@@ -85,7 +63,7 @@ def _load(task_id: str, edition: str, protocol: str | None, data_dir: Path | Non
 
 def _problem(backwards: bool, where: str, row: dict[str, Any]) -> Problem:
     code, given, result = (tables.text(where, row, name) for name in ("code", "input", "output"))
-    about = _INPUT if backwards else _OUTPUT
+    about = packaged.load("code/prompts.toml")["cruxeval"]["input" if backwards else "output"]
     asked = f"f(??) == {result}" if backwards else f"f({given}) == ??"
     text = f"[PYTHON]\n{code}\nassert {asked}\n[/PYTHON]\n[THOUGHT]\n"
     return Problem(

@@ -29,12 +29,7 @@ def find_all(
         found = [paths for stem in stems if (paths := _existing(base, stem))]
         if found:
             return found[0] if first else [path for paths in found for path in paths]
-    where = f" --data-dir {data_dir}" if data_dir else ""
-    raise data.MissingData(
-        f"{task_id} (official) needs {folder}/{stems[0]}.jsonl or .parquet, which is not in {root}:"
-        f" `kleval data fetch {family}{where}` gets it, --data-dir names another folder, --edition builtin needs no files",
-        family,
-    )
+    raise data.missing(f"{task_id} (official)", f"{folder}/{stems[0]}.jsonl or .parquet", family, root, data_dir)
 
 
 def _existing(base: Path, stem: str) -> list[Path]:
@@ -48,8 +43,7 @@ def read(paths: Sequence[Path], make: Callable[[str, dict[str, Any]], Any]) -> t
     digest = sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
     if not made:
         raise UsageError(f"{paths[0]} has no problem for this task")
-    known = {sha256: revision for asset in data.assets("code") for sha256, revision in asset.known.items()}
-    return made, known.get(digest, f"unpinned sha256:{digest[:16]}"), digest
+    return made, data.known_revisions("code").get(digest, f"unpinned sha256:{digest[:16]}"), digest
 
 
 def bank(name: str) -> list[dict[str, Any]]:

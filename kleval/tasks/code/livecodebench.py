@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from kleval.tasks import data, packaged, tables
+from kleval.tasks import data, datafile, packaged, tables
 from kleval.tasks.code import files
 from kleval.tasks.code.judging import grade
 from kleval.tasks.code.task import OWN, Benchmark, CodeTask, Problem
@@ -165,7 +165,7 @@ def _tests(where: str, packed: str) -> list[tuple[str, str]]:
         binascii.Error,
         pickle.UnpicklingError,
     ) as error:
-        raise UsageError(f"{where}: its tests cannot be read: {' '.join(str(error).split())[:200]}") from error
+        raise UsageError(f"{where}: its tests cannot be read: {datafile.one_line(error)}") from error
 
 
 def _unpacked(packed: str) -> str:

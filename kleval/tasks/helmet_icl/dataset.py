@@ -90,8 +90,7 @@ def find(name: str, data_dir: Path | None) -> Source:
 def _source(name: str, paths: tuple[tuple[Path, ...], ...], authors: bool) -> Source:
     hashes = [data.file_sha256(path) for parts in paths for path in parts]
     digest = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
-    known = {sha256: revision for asset in data.assets(FAMILY) for sha256, revision in asset.known.items()}
-    known |= _COPIES
+    known = data.known_revisions(FAMILY) | _COPIES
     shape = "authors' files" if authors else "hub's shape"
     if all(sha256 in known for sha256 in hashes):
         named = " and ".join(dict.fromkeys(known[sha256] for sha256 in hashes))
@@ -198,7 +197,7 @@ def _semicolon_rows(path: Path) -> Iterator[dict[str, str]]:
         with datafile.opened(path, newline="") as file:
             yield from csv.DictReader(file, delimiter=";", skipinitialspace=True)
     except (*datafile.READ_ERRORS, csv.Error) as error:
-        raise UsageError(f"{path} cannot be read as CSV: {' '.join(str(error).split())[:200]}") from error
+        raise UsageError(f"{path} cannot be read as CSV: {datafile.one_line(error)}") from error
 
 
 _AUTHORS: dict[str, Callable[[Source], list[list[Item]]]] = {

@@ -32,7 +32,7 @@ _RESAMPLES = 1000
 def pair_scores(prediction: str, reference: str) -> dict[str, float]:
     """All metrics of one message, in [0, 1]."""
     values = {
-        "chrf": _chrf().corpus_score([prediction], [[reference]]).score / 100,
+        "chrf": chrf_metric().corpus_score([prediction], [[reference]]).score / 100,
         "bleu": _bleu().corpus_score([prediction], [[reference]]).score / 100,
         **{kind: value[2] for kind, value in rouge(prediction, reference).items() if kind != "rougeLsum"},
         "bnorm": b_norm(prediction, reference),
@@ -47,7 +47,7 @@ def corpus_scores(pairs: Sequence[Pair]) -> dict[str, float]:
     predictions, references = [p for p, _ in pairs], [r for _, r in pairs]
     scored = [pair_scores(*pair) for pair in pairs]
     return {
-        "chrf": float(_chrf().corpus_score(predictions, [references]).score) / 100,
+        "chrf": float(chrf_metric().corpus_score(predictions, [references]).score) / 100,
         "bleu": float(_bleu().corpus_score(predictions, [references]).score) / 100,
         **{
             name: math.fsum(values[name] for values in scored) / len(scored)
@@ -77,7 +77,7 @@ def bootstrap_rouge(pairs: Sequence[Pair], seed: int) -> dict[str, float]:
 
 
 @cache
-def _chrf() -> Any:
+def chrf_metric() -> Any:
     from sacrebleu import CHRF
 
     return CHRF()

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
-from typing import Any
 
 from kleval.tasks.languages import captures, parse
+from kleval.tasks.lca.commit_scoring import chrf_metric
 
 _CALLS = """
 (call function: (identifier) @found)
@@ -42,11 +41,4 @@ def api_recall(code: str, apis: Sequence[str]) -> float:
 
 def chrf(hypothesis: str, reference: str) -> float:
     """sacrebleu's sentence chrF2 (character 6-grams), in [0, 1]."""
-    return min(1.0, float(_chrf().sentence_score(hypothesis, [reference]).score) / 100)
-
-
-@cache
-def _chrf() -> Any:
-    from sacrebleu import CHRF
-
-    return CHRF()
+    return min(1.0, float(chrf_metric().sentence_score(hypothesis, [reference]).score) / 100)

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from kleval.files import replacing
 from kleval.tasks import data, datafile
 from kleval.tasks.assets import Asset
 from kleval.tasks.data import Status
@@ -195,10 +196,8 @@ def _note(folder: Path, path: str, commit: str, done: Mapping[str, str], lacking
         "files": dict(sorted(done.items())),
         "missing": sorted(set(lacking)),
     }
-    part = folder / (files.SOURCE_FILE + ".part")
-    folder.mkdir(parents=True, exist_ok=True)
-    part.write_text(json.dumps(noted, indent=1) + "\n", "utf-8")
-    os.replace(part, folder / files.SOURCE_FILE)
+    with replacing(folder / files.SOURCE_FILE) as file:
+        file.write(json.dumps(noted, indent=1) + "\n")
 
 
 def _whole(folder: Path, file: str, done: Mapping[str, str]) -> bool:

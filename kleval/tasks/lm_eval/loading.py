@@ -46,7 +46,6 @@ class Loaded:
     """task: lm_eval.api.task.ConfigurableTask. revision, digest: of the data."""
 
     task: Any
-    config: Mapping[str, Any]
     revision: str
     digest: str
 
@@ -82,7 +81,7 @@ def load(name: str, shots: int | None, data_dir: Path | None, fetched_by: str) -
         task.set_config("num_fewshot", 0)
     _draw(name, task)
     task.set_fewshot_seed(FEWSHOT_SEED)
-    return Loaded(task, config, found.revision, found.digest)
+    return Loaded(task, found.revision, found.digest)
 
 
 def raw_config(name: str) -> dict[str, Any]:

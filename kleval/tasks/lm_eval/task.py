@@ -43,7 +43,7 @@ class LmEvalTask(InOrder):
         self.protocol = check_protocol(task_id, protocol, (f"lm-eval-{installed}", plain))
         self._plain = self.protocol == plain
         loaded = loading.load(name, shots, data_dir, task_index.asked_as(task_id).partition(":")[0])
-        self._name, self._task, self._config = name, loaded.task, loaded.config
+        self._name, self._task = name, loaded.task
         self.version = str(loaded.task.VERSION)
         self.data_revision, self.data_digest = loaded.revision, loaded.digest
         self._docs = loaded.task.task_docs

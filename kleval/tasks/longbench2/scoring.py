@@ -34,10 +34,6 @@ def extract(response: str) -> str | None:
     return found.group(1) if found else None
 
 
-def correct(response: str, answer: str) -> bool:
-    return extract(response) == answer
-
-
 def official_table(judged: Iterable[Judged], compensated: bool = False) -> dict[str, float]:
     """Overall, Easy, Hard, Short, Medium, Long in percent, rounded to one decimal as result.py prints them.
 

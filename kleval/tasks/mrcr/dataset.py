@@ -51,8 +51,7 @@ def find(task_id: str, n_needles: int, data_dir: Path | None) -> Source:
 def _source(paths: tuple[Path, ...]) -> Source:
     hashes = [data.file_sha256(path) for path in paths]
     digest = hashlib.sha256("".join(hashes).encode()).hexdigest()
-    pinned = {sha256: revision for asset in data.assets("mrcr") for sha256, revision in asset.known.items()}
-    if all(sha256 in pinned for sha256 in hashes):
+    if set(hashes) <= set(data.known_revisions("mrcr")):
         return Source(paths, REVISION, digest)
     _, first = next(tables.rows(paths[0]))
     which = "since 2025-12-05 (date_added)" if "date_added" in first else "before 2025-12-05 (no date_added)"
@@ -87,7 +86,7 @@ def _messages(where: str, prompt: Any) -> tuple[Message, ...]:
         try:
             prompt = json.loads(prompt)
         except (ValueError, RecursionError) as error:
-            raise UsageError(f"{where}: field 'prompt' is not JSON: {' '.join(str(error).split())[:200]}") from error
+            raise UsageError(f"{where}: field 'prompt' is not JSON: {datafile.one_line(error)}") from error
     if not isinstance(prompt, list) or not prompt:
         raise UsageError(f"{where}: field 'prompt' must be a list of messages")
     messages = []

@@ -14,6 +14,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import count as counting
 from pathlib import Path
 from typing import Any, Protocol
@@ -110,20 +111,6 @@ def fit(
     return best
 
 
-class _LineCounts:
-    """Tokens of lines, each counted once."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._known: dict[str, int] = {}
-
-    def __call__(self, text: str) -> int:
-        known = self._known.get(text)
-        if known is None:
-            known = self._known[text] = self._tokenizer.count(text)
-        return known
-
-
 def _meta(fitted: Fitted, position: float) -> dict[str, Any]:
     before, needle, after = fitted.context.tokens
     total = max(1, before + needle + after)
@@ -149,7 +136,7 @@ class Official(OfficialData):
     def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
         index = 0
         for repository in dataset.read(self._source):
-            count = _LineCounts(tokenizer)
+            count = cache(tokenizer.count)  # lines come again
             for i, needle in enumerate(repository.needles):
                 position = (i + 0.5) / len(repository.needles)
                 yield self._question(index, repository, needle, position, tokenizer, count, ctx)
@@ -205,10 +192,9 @@ class Official(OfficialData):
 class Builtin(BuiltinData):
     def __init__(self, task_id: str, task_version: str) -> None:
         super().__init__(task_id, task_version, *stdlib.identity())
-        self._counted: dict[str, tuple[_LineCounts, float, list[tuple[int, Needle]]]] = {}
+        self._counted: dict[str, tuple[Callable[[str], int], float, list[tuple[int, Needle]]]] = {}
 
     def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
-        corpus = stdlib.corpus()
         count, ratio, sizes = self._counts(tokenizer)
         pool = [function for size, function in sizes if size * _PART <= ctx]
         if len(pool) < NEEDLES:
@@ -218,19 +204,19 @@ class Builtin(BuiltinData):
         for index in counting():
             asked = order[index % len(order)]
             rng = self._draws(ctx, seed, index).rng
-            yield self._question(index, asked, pool, corpus, rng, tokenizer, count, ratio, ctx, budget)
+            yield self._question(index, asked, pool, rng, tokenizer, count, ratio, ctx, budget)
 
     def candidates(self, meta: Mapping[str, Any]) -> Sequence[Candidate]:
         known = stdlib.corpus().by_name
         return [(name, known[name].code) for name in meta["candidates"]]
 
-    def _counts(self, tokenizer: Tokenizer) -> tuple[_LineCounts, float, list[tuple[int, Needle]]]:
+    def _counts(self, tokenizer: Tokenizer) -> tuple[Callable[[str], int], float, list[tuple[int, Needle]]]:
         """Line counts, tokens of a whole per token of its lines, and the functions by the tokens they take."""
         key = tokenizer.digest
         if key not in self._counted:
             self._counted.clear()
             corpus = stdlib.corpus()
-            count = _LineCounts(tokenizer)
+            count = cache(tokenizer.count)
             probe = "\n".join(function.code for function in corpus.functions)[:_PROBE_CHARS]
             by_line = sum(count(line + "\n") for line in probe.split("\n"))
             sizes = [(max(map(tokenizer.count, (f.code, f.description))), f) for f in corpus.functions]
@@ -243,7 +229,6 @@ class Builtin(BuiltinData):
         index: int,
         asked: Needle,
         pool: Sequence[Needle],
-        corpus: stdlib.Corpus,
         rng: random.Random,
         tokenizer: Tokenizer,
         count: Callable[[str], int],
@@ -251,7 +236,7 @@ class Builtin(BuiltinData):
         ctx: int,
         budget: int,
     ) -> Question:
-        position = ((index * 7 + 3) % NEEDLES + 0.5) / NEEDLES
+        position, corpus = ((index * 7 + 3) % NEEDLES + 0.5) / NEEDLES, stdlib.corpus()
         cut = context.cut_out(asked.path, corpus.files[asked.path], asked.start_byte, asked.end_byte)
         others = [path for path in corpus.files if path != asked.path]
         rng.shuffle(others)
@@ -265,7 +250,7 @@ class Builtin(BuiltinData):
         fitted = fit(make, asked.description, tokenizer, ctx - budget, ratio)
         if isinstance(fitted, int):
             raise self._too_small(ctx, fitted + budget)
-        rivals = self._rivals(asked, fitted.context, pool, corpus, rng)
+        rivals = self._rivals(asked, fitted.context, pool, rng)
         meta = {
             "language": "python",
             "repo": "Python standard library",
@@ -281,12 +266,13 @@ class Builtin(BuiltinData):
         asked: Needle,
         shown: Context,
         pool: Sequence[Needle],
-        corpus: stdlib.Corpus,
         rng: random.Random,
     ) -> list[str]:
         """Names of nine other functions, those of the context first."""
         paths = set(shown.paths)
-        near = [function for function in corpus.functions if function.path in paths and function.name != asked.name]
+        near = [
+            function for function in stdlib.corpus().functions if function.path in paths and function.name != asked.name
+        ]
         rng.shuffle(near)
         text = (shown.before, shown.after)
         found: dict[str, None] = {}

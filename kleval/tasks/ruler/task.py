@@ -42,6 +42,7 @@ class RulerTask(OneCall, OfData[Edition]):
         self.edition = edition
         self.protocol = check_protocol(f"{spec.id} ({edition})", protocol, protocols(spec, edition))
         self.description = spec.description
+        self.finds_needles = spec.needles is not None
         self._open = partial(edition_of, spec, edition, self.protocol, data_dir)
         names = (spec.metric, spec.kind, *(("essay",) if spec.of_essays else ()))
         self._card = Card("ruler", names, edition, self.protocol, {"budget": spec.budget})

@@ -202,7 +202,7 @@ def _arrow(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     yield f"{path} row {n}", row
                     n += 1
     except (OSError, pyarrow.ArrowException) as error:
-        raise UsageError(f"{path} cannot be read as an Arrow stream: {' '.join(str(error).split())[:200]}") from error
+        raise UsageError(f"{path} cannot be read as an Arrow stream: {datafile.one_line(error)}") from error
     if not n:
         raise UsageError(f"{path} has no rows")
 
