@@ -16,7 +16,7 @@ from typing import Any
 from kleval.backends.server_address import Server, parse_address
 from kleval.backends.server_answers import Expected, generated, likelihood, tolerated_share
 from kleval.backends.server_asking import Asker, in_background
-from kleval.backends.server_counts import PromptCounts
+from kleval.backends.server_counts import PromptCounts, Shorter
 from kleval.backends.server_errors import refused_field
 from kleval.backends.server_opening import Served, choose_dialect, look
 from kleval.backends.server_pace import Pace
@@ -195,16 +195,20 @@ class OpenAIBackend:
         jobs, positions = [jobs[n] for n in order], [positions[n] for n in order]
         if not jobs:
             return
-        doubted: list[tuple[int, Outcome, Completion]] = []
+        estimates = [0 if self._sends_ids(job.request) else len(job.ids) for job in jobs]
+        shorter, doubted = Shorter(self._counts, estimates), list[tuple[int, Outcome, Completion]]()
         for number, outcome in in_background(jobs, self._answer, self._asker, self._spec.timeout):
             self.stats["rate_limited"] = self._pace.n_refused
             held = self._counts.held.pop(id(jobs[number].request), None)
-            if held is None:
-                yield positions[number], outcome
-            else:
-                doubted.append((positions[number], outcome, held))
-        for position, failure, held in doubted:
-            yield position, held if self._counts.proven else failure
+            if held is not None:
+                doubted.append((number, outcome, held))
+                continue
+            for done, told in shorter.take(number, jobs[number].request, estimates[number], outcome):
+                yield positions[done], told
+        for number, failure, held in doubted:
+            yield positions[number], held if self._counts.proven else failure
+        for number, told in shorter.rest():
+            yield positions[number], told
 
     def _job(self, request: Request) -> _Job | Failure:
         """The request as tokens, or why it is not worth sending."""

@@ -14,10 +14,11 @@ from __future__ import annotations
 import re
 import threading
 from collections import deque
+from collections.abc import Iterable, Iterator
 from statistics import median
 from typing import NamedTuple
 
-from kleval.types import Completion, Failure, Prompt, Request
+from kleval.types import Completion, Failure, Outcome, Prompt, Request
 
 SAME_COUNT = 0.01
 OTHER_LENGTH = 1.25
@@ -58,6 +59,7 @@ class PromptCounts:
         self.proven = False
         self.held: dict[int, Completion] = {}
         self._known: deque[_Count] = deque(maxlen=REMEMBERED)
+        self._cut: deque[_Count] = deque(maxlen=REMEMBERED)
         self._lock = threading.Lock()
 
     def judge(self, estimate: int, counted: int, prompt: Prompt = "") -> Failure | str | None:
@@ -72,6 +74,7 @@ class PromptCounts:
             known = self._alike(new)
             twin = next((one for one in known if _same_count_of_another_length(one, new)), None)
             if twin is not None:
+                self._cut.append(new)
                 return Failure(
                     "context_overflow",
                     f"the server counted {counted} prompt tokens here and {twin.counted} of a prompt that is "
@@ -83,6 +86,7 @@ class PromptCounts:
             usual = median(one.ratio for one in long) if enough else None
             lost = enough and counted / new.size < LOST_HALF * median(one.counted / one.size for one in long)
             if lost and usual is not None and new.ratio < LOST_HALF * usual:
+                self._cut.append(new)
                 return Failure(
                     "context_overflow",
                     f"the server counted {counted} prompt tokens where about {round(usual * estimate)} were expected from its other "
@@ -101,7 +105,8 @@ class PromptCounts:
         prompt = text_of(request.prompt)
         with self._lock:
             alike = self._alike(_Count.of(estimate, counted, prompt))
-            share = counted / estimate / max((one.ratio for one in alike), default=1.0)
+            # The least that the prompt can have had: what was counted is the most of it that can have been read.
+            share = counted / estimate / min((one.ratio for one in alike), default=1.0)
             at = _lost_and_said(prompt, answer.text, share)
             # Of a prompt whose middle is taken out the first words are there; what stands behind them proves it for all prompts.
             self.proven = self.proven or (at is not None and at >= share / 2)
@@ -109,12 +114,56 @@ class PromptCounts:
                 self.held[id(request)] = answer
         return self.proven or at is not None
 
+    def was_cut(self, estimate: int, counted: int, prompt: Prompt) -> None:
+        """Remember a prompt of which that is known."""
+        with self._lock:
+            self._cut.append(_Count.of(estimate, counted, text_of(prompt)))
+
+    def cut_like(self, estimate: int, counted: int, prompt: Prompt) -> bool:
+        """Whether a longer prompt was counted the same and so cut, as this one was then."""
+        one = _Count.of(estimate, counted, text_of(prompt))
+        with self._lock:
+            return any(_same_count_of_another_length(one, other) for other in self._cut if _is_alike(one, other))
+
     def _alike(self, new: _Count) -> list[_Count]:
-        return [
-            one
-            for one in self._known
-            if all(abs(a - b) <= SAME_MAKE_UP for a, b in zip(one.make_up, new.make_up, strict=True))
-        ]
+        return [one for one in self._known if _is_alike(one, new)]
+
+
+class Shorter:
+    """Answers to the shorter prompts of one call: they wait for a longer one's count. Where that is the same, both were cut."""
+
+    def __init__(self, counts: PromptCounts, estimates: Iterable[int]) -> None:
+        self._counts = counts
+        self._longest, self._most = max(estimates, default=0), 0
+        self._waiting: list[tuple[int, Request, int, Completion]] = []
+
+    def take(self, key: int, request: Request, estimate: int, outcome: Outcome) -> Iterator[tuple[int, Outcome]]:
+        """What can be told now that this has come, by key. estimate: tokens of its prompt; 0: sent as such, none was cut."""
+        if isinstance(outcome, Failure) or not estimate:
+            yield key, outcome
+            return
+        self._most = max(self._most, outcome.prompt_tokens)
+        waiting = [*self._waiting, (key, request, estimate, outcome)]
+        self._waiting = []
+        for one in waiting:
+            if one[3].prompt_tokens * (1 + SAME_COUNT) >= self._most and one[2] * OTHER_LENGTH <= self._longest:
+                self._waiting.append(one)
+            else:
+                yield one[0], one[3]
+
+    def rest(self) -> Iterator[tuple[int, Outcome]]:
+        """The others, when all have come."""
+        for key, request, estimate, answer in self._waiting:
+            cut = self._counts.cut_like(estimate, answer.prompt_tokens, request.prompt)
+            if not cut or self._counts.doubt(request, answer, estimate, answer.prompt_tokens):
+                yield key, answer
+                continue
+            said = f"the server counted {answer.prompt_tokens} prompt tokens here and of longer prompts: it cuts them"
+            yield key, Failure("context_overflow", said)
+
+
+def _is_alike(one: _Count, other: _Count) -> bool:
+    return all(abs(a - b) <= SAME_MAKE_UP for a, b in zip(one.make_up, other.make_up, strict=True))
 
 
 def text_of(prompt: Prompt) -> str:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kleval.backends.server_counts import PromptCounts, text_of
+from kleval.backends.server_counts import PromptCounts, Shorter, text_of
 from kleval.tasks.registry import expand, load_task
 from kleval.tokenization import load_tokenizer
 from kleval.types import Completion, Failure, Request, Sample
@@ -118,3 +118,25 @@ def test_an_answer_proves_what_was_read_by_a_number_that_a_cut_prompt_lacks(
     assert known.doubt(request, Completion(said, 3000, 4), 3000, 1500) is counts
     assert known.proven is proven
     assert bool(known.held) is not counts
+
+
+def told(limit: int, estimates: list[int]) -> dict[int, str]:
+    """How each answer of one call ends at a server that reads `limit` tokens of a prompt, each token one of this side's."""
+    counts = PromptCounts()
+    shorter, found = Shorter(counts, estimates), {}
+    for key, estimate in enumerate(estimates):
+        request = Request("generate", "grass is green " * (estimate // 3), max_new_tokens=8)
+        counted = min(estimate, limit)
+        failure = counts.judge(estimate, counted, request.prompt)
+        outcome = failure if isinstance(failure, Failure) else Completion("green", counted, 1)
+        found |= dict(shorter.take(key, request, estimate, outcome))
+    found |= dict(shorter.rest())
+    return {key: got.kind if isinstance(got, Failure) else "whole" for key, got in found.items()}
+
+
+def test_the_shorter_of_two_prompts_with_the_same_count_was_cut_too() -> None:
+    assert told(900, [600, 1200, 2400]) == {0: "whole", 1: "context_overflow", 2: "context_overflow"}
+
+
+def test_where_longer_prompts_count_more_none_waits_to_the_end_in_vain() -> None:
+    assert told(9000, [600, 1200, 2400, 2300]) == dict.fromkeys(range(4), "whole")
