@@ -7,20 +7,27 @@ stated. What is no measurement is drawn unlike one: estimates hollow, bounds and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from statistics import median
 from typing import Any
 
 from kleval import text as words
 from kleval.report.figure import EMPTY, GREY, Cell, Figure, Grid, Look, Row, Series, lengths, logarithmic
 from kleval.report.paper_curves import LABEL, PaperFigure
 from kleval.report.score_curves import Looks
-from kleval.tables.costs import Ceiling, Measure
+from kleval.tables.costs import METRIC, Ceiling, Measure
 from kleval.tables.ratios import Ratio
+from kleval.text import plural
 
 Rows = Sequence[dict[str, Any]]  # of `cost_rows`
 Spell = Callable[[float], str]
 Show = Callable[[Measure], Cell]
-FAILED = "failed"
+Key = Callable[[Measure], str]
+
+
+def by_model(m: Measure) -> str:
+    return m.model
 
 
 def against_length(
@@ -66,22 +73,41 @@ def curve(
     )
 
 
-def measured(found: Sequence[Measure], looks: Looks, factor: float, spell: Spell = words.seconds) -> list[Series]:
-    """One curve per model with the spread of its repeats. factor: of a value to what is shown."""
+def grouped(found: Iterable[Measure], key: Key = by_model) -> dict[str, list[Measure]]:
+    groups: dict[str, list[Measure]] = {}
+    for m in found:
+        groups.setdefault(key(m), []).append(m)
+    return groups
+
+
+def measured(
+    found: Sequence[Measure],
+    looks: Looks,
+    factor: float,
+    spell: Spell = words.seconds,
+    of: str = "",
+    key: Key = by_model,
+    label: Callable[[str], str] = str,
+) -> list[Series]:
+    """One curve per key with the spread of its repeats. factor: of a value to what is shown; of: which value, else the kind's."""
     lines = []
-    for model, mine in by_model(found).items():
-        good = [m for m in mine if not m.failed]
-        points = [(m.ctx, m.value * factor, _words(m, factor, spell)) for m in good]
-        style = "estimate" if good and good[0].estimate else "measured"
-        spread = [(m.low * factor, m.high * factor) for m in good]
-        lines.append(curve(model, looks[model], points, style, spread))
+    for name, mine in grouped(found, key).items():
+        points, limits = [], []
+        for m in mine:
+            known = [p.values.get(of or METRIC[m.kind]) for p in m.good]
+            values = [factor * value for value in known if value]
+            if values:
+                points.append((m.ctx, median(values), _words(m, values, spell)))
+                limits.append((min(values), max(values)))
+        style = "estimate" if any(m.estimate for m in mine) else "measured"
+        lines.append(curve(name, looks[name], points, style, limits, label(name)))
     return lines
 
 
-def _words(m: Measure, factor: float, spell: Spell) -> list[str]:
-    lines = [spell(m.value * factor)]
-    if m.repeats > 1:
-        lines[0] += f"  ({spell(m.low * factor)} – {spell(m.high * factor)}, {m.repeats} repeats)"
+def _words(m: Measure, values: Sequence[float], spell: Spell) -> list[str]:
+    lines = [spell(median(values))]
+    if len(values) > 1:
+        lines[0] += f"  ({spell(min(values))} – {spell(max(values))}, {len(values)} repeats)"
     if m.kind == "decode":
         lines.append(f"batch {m.batch:,}, step {milliseconds(m.of('step_ms_median'))}")
     if m.kind == "prefill":
@@ -140,11 +166,9 @@ def _interval(r: Ratio, before: str = "") -> str:
     return f"{words.times(r.value)}  ({before}{interval})" if before else interval
 
 
-def allowed(
-    model: str, look: Look, pairs: Iterable[tuple[int, float]], what: str, spell: Spell, name: str = ""
-) -> Series:
+def allowed(model: str, look: Look, pairs: Iterable[tuple[int, float]], what: str, spell: Spell) -> Series:
     """What operations, bytes or a bound allow."""
-    return curve(model, look, [(c, v, [f"{what}: {spell(v)}"]) for c, v in pairs], "allowed", name=name)
+    return curve(model, look, [(c, v, [f"{what}: {spell(v)}"]) for c, v in pairs], "allowed")
 
 
 def printed(
@@ -168,13 +192,6 @@ def printed(
     return lines
 
 
-def by_model(found: Iterable[Measure]) -> dict[str, list[Measure]]:
-    groups: dict[str, list[Measure]] = {}
-    for m in found:
-        groups.setdefault(m.model, []).append(m)
-    return groups
-
-
 def grid(corner: str, ctxs: Sequence[int], rows: Iterable[tuple[str, Mapping[int, Cell], str]]) -> Grid:
     """rows: (label, cells by length, note)."""
     shown = [Row(label, tuple(cells.get(ctx, EMPTY) for ctx in ctxs), note) for label, cells, note in rows]
@@ -185,20 +202,21 @@ def measured_grid(
     corner: str,
     found: Sequence[Measure],
     show: Show,
-    key: Callable[[Measure], Hashable] = lambda m: m.model,
-    label: Callable[[Measure], str] = lambda m: m.model,
-    note: Callable[[Measure], str] = lambda m: "",
+    key: Key = by_model,
+    label: Key = by_model,
+    note: Key = lambda m: "",
 ) -> Grid:
     """A row per key, a column per length."""
-    groups: dict[Hashable, list[Measure]] = {}
-    for m in found:
-        groups.setdefault(key(m), []).append(m)
-    rows = [(label(mine[0]), {m.ctx: cell(m, show) for m in mine}, note(mine[0])) for mine in groups.values()]
+    groups = grouped(found, key).values()
+    rows = [(label(mine[0]), {m.ctx: cell(m, show) for m in mine}, note(mine[0])) for mine in groups]
     return grid(corner, sorted({m.ctx for m in found}), rows)
 
 
 def cell(m: Measure, show: Show) -> Cell:
-    return Cell(FAILED, kind=FAILED, title=m.failure) if m.failed else show(m)
+    if m.failed:
+        return Cell("failed", kind="failed", title=m.failure)
+    lost = f"{plural(len(m.bad), 'round' if m.kind == 'served' else 'repeat')} failed" if m.bad else ""
+    return replace(show(m), warnings=subs(lost))
 
 
 def subs(*texts: str) -> tuple[str, ...]:

@@ -10,9 +10,8 @@ from kleval.report.cost_curves import (
     Rows,
     against_length,
     allowed,
-    by_model,
-    curve,
     grid,
+    grouped,
     measured,
     measured_grid,
     milliseconds,
@@ -47,7 +46,7 @@ def prefill_section(profile: Profile, rows: Rows, looks: Looks) -> Section | Non
         "Prefill latency",
         sorted(found, key=lambda m: profile.models.index(m.model)),
         _prefill,
-        key=lambda m: (m.model, m.protocol),
+        key=lambda m: f"{m.model} {m.protocol}",
         note=lambda m: "sampled: estimate" if m.protocol == "sampled" else "run in full",
     )
     also = ["sampled"] if "sampled" in profile.protocols("prefill") else []
@@ -131,11 +130,13 @@ def state_section(profile: Profile, rows: Rows, looks: Looks) -> Section | None:
         return None
     bars = state_bars(found)
     kinds = {cell.kind for row in bars.rows for cell in row.cells if cell.level}
+    lines, ctxs = measured(found, looks, 1.0, _size, "state_bytes"), [m.ctx for m in found]
+    figure = against_length("context, tokens", ctxs, lines, words.size_tick, doublings=True)
     cards = [
         Card("state-bars", grid=bars),
         Card(
             "state-bytes",
-            figures=(state_figure(found, looks),),
+            figures=(figure,),
             grid=measured_grid("State of one sequence", found, _state),
             csv=cost_rows.part(rows, found[0].kind),
         ),
@@ -150,15 +151,6 @@ def _said(profile: Profile) -> list[Measure]:
     served = [m for m in profile.of("served") if m.of("state_bytes") is not None]
     by_place = {(m.model, m.ctx): m for m in reversed(profile.of("memory") or served)}
     return list(by_place.values())[::-1]
-
-
-def state_figure(found: list[Measure], looks: Looks) -> Figure:
-    lines = []
-    for model in dict.fromkeys(m.model for m in found):
-        mine = [(m.ctx, value) for m in found if m.model == model and (value := m.of("state_bytes"))]
-        lines.append(curve(model, looks[model], [(ctx, value, [_size(value)]) for ctx, value in sorted(mine)]))
-    ctxs = [m.ctx for m in found]
-    return against_length("context, tokens", ctxs, lines, words.size_tick, doublings=True)
 
 
 def state_bars(found: list[Measure]) -> Grid:
@@ -197,7 +189,7 @@ def bound_figure(profile: Profile, kind: str, protocol: str, looks: Looks) -> Fi
     factor, found = 1.0 if kind == "prefill" else 1e-3, profile.of(kind, protocol)
     lines = [
         allowed(model, looks[model], [(m.ctx, m.bound * factor) for m in mine if m.bound], "bound", words.seconds)
-        for model, mine in by_model(found).items()
+        for model, mine in grouped(found).items()
     ]
     lines += measured(found, looks, factor)
     return against_length("context, tokens", [m.ctx for m in found], lines, words.seconds_tick)
@@ -205,11 +197,8 @@ def bound_figure(profile: Profile, kind: str, protocol: str, looks: Looks) -> Fi
 
 def share_figure(profile: Profile, kind: str, protocol: str, looks: Looks) -> Figure:
     """MFU or MBU."""
-    name, found = "mfu" if kind == "prefill" else "mbu", profile.of(kind, protocol)
-    lines = []
-    for model, mine in by_model(found).items():
-        points = [(m.ctx, v, [f"{name.upper()} {words.percent(v)}"]) for m in mine if (v := m.of(name))]
-        lines.append(curve(model, looks[model], points, "estimate" if protocol == "sampled" else "measured"))
+    found = profile.of(kind, protocol)
+    lines = measured(found, looks, 1.0, words.percent, "mfu" if kind == "prefill" else "mbu")
     return against_length("context, tokens", [m.ctx for m in found], lines, words.percent_tick)
 
 

@@ -7,11 +7,12 @@
 
   function themed(layout, small) {
     const font = { family: getComputedStyle(document.body).fontFamily, size: small ? 11 : 13, color: colour("--muted") };
-    const axis = { gridcolor: colour("--grid"), linecolor: colour("--axis"), tickcolor: colour("--axis") };
+    const axis = { gridcolor: colour("--grid"), linecolor: colour("--axis"), tickcolor: colour("--axis"), zeroline: false, fixedrange: true };
     return Object.assign({}, layout, {
+      showlegend: false, hovermode: "closest", dragmode: false, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: font,
       margin: small ? { l: 32, r: 8, t: 8, b: 24 } : layout.margin,
-      xaxis: Object.assign({}, layout.xaxis, axis, { showline: true }),
+      xaxis: Object.assign({}, layout.xaxis, axis, { showline: true, showgrid: false, ticks: "outside", ticklen: 4 }),
       yaxis: Object.assign({}, layout.yaxis, axis),
       hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--axis"), font: { color: colour("--ink"), size: 13 }, align: "left" },
     });

@@ -1,4 +1,4 @@
-"""Curves as plotly draws them, in plain data: any `Figure`, whatever it is about. Colours of text and grid are left to the page."""
+"""Curves as plotly draws them, in plain data: any `Figure`, whatever it is about. Colours, grid and manners are left to the page."""
 
 from __future__ import annotations
 
@@ -137,13 +137,8 @@ def _layout(figure: Figure) -> dict[str, Any]:
                 }
             )
     return {
-        "showlegend": False,
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
         "margin": {"l": 16 + 7 * widest, "r": 12, "t": 10, "b": 34},
-        "hovermode": "closest",
-        "dragmode": False,
-        "xaxis": _axis(figure.x) | {"showgrid": False, "ticks": "outside", "ticklen": 4},
+        "xaxis": _axis(figure.x),
         "yaxis": _axis(figure.y),
         "shapes": shapes,
         "annotations": annotations,
@@ -158,8 +153,6 @@ def _axis(axis: Axis) -> dict[str, Any]:
         "tickmode": "array",
         "tickvals": [place for place, _ in axis.ticks],
         "ticktext": [label for _, label in axis.ticks],
-        "zeroline": False,
-        "fixedrange": True,
     }
 
 

@@ -5,19 +5,13 @@ Several rounds stand behind every number: the median is shown. Where rounds fail
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from statistics import median
-
 from kleval import text as words
-from kleval.report.cost_curves import Rows, against_length, cell, curve, grid, milliseconds, subs
+from kleval.report.cost_curves import Rows, Show, against_length, measured, measured_grid, milliseconds, subs
 from kleval.report.figure import Cell, Figure, Grid, looks_of
 from kleval.report.sections import Section, card, section
 from kleval.tables import cost_rows
 from kleval.tables.costs import Measure, Profile
 from kleval.text import plural
-
-Show = Callable[[Measure], Cell]
 
 
 def served_section(profile: Profile, rows: Rows) -> Section | None:
@@ -35,42 +29,22 @@ def served_figure(profile: Profile, quantity: str) -> Figure:
     """One quantity against prompt length; whiskers are the smallest and the largest round."""
     name, _ = QUANTITIES[quantity]
     rate = quantity == "throughput"
-    factor, spell = (1.0, _rate) if rate else (1e-3, words.seconds)
-    looks, lines = looks_of(profile.protocols("served")), []
-    for protocol, look in looks.items():
-        points, limits = [], []
-        for m in profile.of("served", protocol):
-            if m.of(name):
-                values = [factor * float(p.values.get(name) or 0) for p in m.good]
-                low, high = min(values), max(values)
-                said = [spell(median(values)), *([f"{spell(low)} to {spell(high)}"] if len(values) > 1 else [])]
-                points.append((m.ctx, median(values), said))
-                limits.append((low, high))
-        lines.append(curve(protocol, look, points, limits=limits, name=together(protocol)))
-    tick = words.rate_tick if rate else words.seconds_tick
+    factor, spell, tick = (1.0, _rate, words.rate_tick) if rate else (1e-3, words.seconds, words.seconds_tick)
+    looks = looks_of(profile.protocols("served"))
+    lines = measured(profile.of("served"), looks, factor, spell, name, lambda m: m.protocol, together)
     return against_length("prompt, tokens", profile.ctxs("served"), lines, tick)
 
 
 def served_grid(profile: Profile, show: Show) -> Grid:
     """A row per concurrency, a column per length."""
-    rows = [
-        (together(protocol), {m.ctx: _cell(m, show) for m in profile.of("served", protocol)}, "")
-        for protocol in profile.protocols("served")
-    ]
-    return grid("Requests", profile.ctxs("served"), rows)
+    found = profile.of("served")
+    return measured_grid("Requests", found, show, lambda m: m.protocol, lambda m: together(m.protocol))
 
 
 def together(protocol: str) -> str:
     """`1 request`, `8 requests together`."""
     n = int(protocol.removeprefix("concurrency-"))
     return "1 request" if n == 1 else f"{n} requests together"
-
-
-def _cell(m: Measure, show: Show) -> Cell:
-    shown = cell(m, show)
-    if m.failed or not m.bad:
-        return shown
-    return replace(shown, warnings=(f"{plural(len(m.bad), 'round')} failed",))
 
 
 def _ttft(m: Measure) -> Cell:
@@ -88,8 +62,9 @@ def _tpot(m: Measure) -> Cell:
     between = {"p50": "itl_ms_median", "p90": "itl_ms_p90", "p99": "itl_ms_p99"}
     several = m.of("tokens_per_arrival") or 1.0
     at_a_time = f"{several:.1f} tokens at a time" if several > 1.05 else ""
+    stalled = f"{milliseconds(m.of('stalled_tpot_ms'))} while others prefill" if m.of("stalled_tpot_ms") else ""
     title = f"{plural(m.repeats, 'round')}, {milliseconds(m.low)} to {milliseconds(m.high)}"
-    more = subs(*(f"{label} {milliseconds(m.of(name))}" for label, name in between.items()), at_a_time)
+    more = subs(*(f"{label} {milliseconds(m.of(name))}" for label, name in between.items()), at_a_time, stalled)
     return Cell(milliseconds(m.of("tpot_ms")), more, "estimate" if m.estimate else "", title)
 
 
