@@ -36,6 +36,10 @@ FailureKind = Literal[
 ]
 
 
+# Exit codes: done, internal error, usage, finished incomplete, regression found, interrupted with the state saved.
+OK, INTERNAL, USAGE, INCOMPLETE, REGRESSION, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+
 class UsageError(Exception):
     """Something the user asked for cannot be done as asked. One line that says what to do; exit code 2."""
 

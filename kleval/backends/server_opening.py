@@ -16,7 +16,7 @@ from typing import Any
 
 from kleval.backends.server_address import Server
 from kleval.backends.server_errors import MalformedAnswer, read_error, refused_key, retry_after, unreachable
-from kleval.backends.server_tokenizer import Reply, client_for, fetch
+from kleval.backends.server_http import Reply, client_for, fetch
 from kleval.backends.server_wire import (
     Answer,
     Dialect,
@@ -34,7 +34,7 @@ LOOK_SECONDS = 15.0
 BUSY_SECONDS = 60.0
 PROBE_TOKENS = 16  # some hosted models refuse a chat of fewer
 _DATED = re.compile(r"[-:@]?(?:\d{4}-?\d{2}-?\d{2}|\d{4}|latest)?")
-_OWNERS: dict[str, Software] = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama.cpp", "me": "llama.cpp"}
+_OWNERS: dict[str, Software] = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama.cpp"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,18 @@ from typing import Any, NamedTuple, TypeVar
 
 from kleval.backends.server_address import Server
 from kleval.backends.server_errors import MalformedAnswer, failure_in_stream, failure_of_exception, failure_of_status
+from kleval.backends.server_http import client_for, fetch
 from kleval.backends.server_opening import Served, choose_dialect
-from kleval.backends.server_tokenizer import client_for, fetch
-from kleval.backends.server_wire import NEUTRAL, Answer, Dialect, EventReader, bounded, chat_messages, encode_body
+from kleval.backends.server_tokenizer import RemoteTokenizer
+from kleval.backends.server_wire import (
+    NEUTRAL,
+    REASONING,
+    Answer,
+    Dialect,
+    EventReader,
+    bounded,
+    chat_messages,
+)
 from kleval.backends.spec import BackendSpec
 from kleval.backends.timing import generator, random_tokens, random_words
 from kleval.types import Arrival, Failure, Request, TimedRequest, Trace, UsageError
@@ -31,6 +40,8 @@ from kleval.types import Arrival, Failure, Request, TimedRequest, Trace, UsageEr
 CONNECT_SECONDS = 10.0
 SHORT_SECONDS = 10.0
 POOL_WORDS = 400  # of which the ids are taken that prompts are made of
+_TEXTS = ("content", "text")
+_CONTENT = (*_TEXTS, *REASONING, "tool_calls")
 _HITS = ("vllm:prefix_cache_hits_total", "vllm:prefix_cache_hits")
 T = TypeVar("T")
 
@@ -59,7 +70,8 @@ class ServerTiming:
 
     def describe(self) -> dict[str, Any]:
         version = f" {self._served.version}" if self._served.version else ""
-        each = self._extra.get("stream_options", {}).get("continuous_usage_stats")
+        options = self._extra.get("stream_options", {})
+        each = options.get("continuous_usage_stats") or self._extra.get("timings_per_token")
         return {
             "backend": "openai",
             "server": self._server.url,
@@ -207,12 +219,12 @@ class _Client:
         if got.status not in (0, 200):
             text = b"".join(piece for _, piece in got.pieces).decode("utf-8", "replace")
             return Trace(got.submitted, failure=failure_of_status(self._server, got.status, text))
-        answer, reader, error = Answer(), EventReader(), got.error
-        arrivals: list[Arrival] = []
+        arrivals, reader, error = _Arrivals(), EventReader(), got.error
+        answer = arrivals.answer
         try:
             for seconds, piece in got.pieces:
                 for event in reader.feed(piece):
-                    _take(answer, event, seconds, arrivals)
+                    arrivals.take(event, seconds)
         except MalformedAnswer as malformed:
             error = error or malformed
         failure = None
@@ -224,10 +236,10 @@ class _Client:
             name = self._server.hide(answer.model)
             failure = Failure("server", f"the server answered as {name} where {self._served.model} was asked")
         elif not reader.ended and answer.finish is None:
-            failure = Failure("server", f"the stream ended in the middle, after {len(arrivals)} pieces")
+            failure = Failure("server", f"the stream ended in the middle, after {len(arrivals.found)} pieces")
         return Trace(
             got.submitted,
-            tuple(arrivals),
+            tuple(arrivals.found),
             answer.count("completion_tokens"),
             answer.count("prompt_tokens"),
             answer.cached_tokens,
@@ -235,40 +247,57 @@ class _Client:
         )
 
 
-def _take(answer: Answer, event: dict[str, Any], seconds: float, arrivals: list[Arrival]) -> None:
-    """Add an event to its answer, and to the arrivals when it holds content; events of one piece are one arrival.
+class _Arrivals:
+    """Pieces of content as they arrive, from the events of one stream; events of one piece are one arrival.
 
-    Content is text (of reasoning too), token ids, or a count of output tokens that has grown: the text of a token may be empty, as
-    where a character is made of several. The event that names the assistant's role is none, nor is that of the usage alone.
-    How many tokens: what the count has grown by, else the ids.
+    Content is text (of reasoning and of calls too), token ids, or a count of output tokens that has grown: the text of a token may be
+    empty, as where a character is made of several, and then a text that is there though empty, behind the first event and before the
+    last. The event that names the assistant's role is none, nor is that of the usage alone.
+    How many tokens: what the count has grown by, else the ids; not told by a count behind content that told none.
     """
-    before = answer.count("completion_tokens") or 0
-    answer.feed(event)
-    if not event.get("choices"):
-        return
-    choice = event["choices"][0]
-    grown = (answer.count("completion_tokens") or 0) - before if event.get("usage") else 0
-    tokens = max(grown, 0) or len(choice.get("token_ids") or ()) or None
-    said = choice.get("delta") or choice
-    if tokens is None and not any(said.get(name) for name in ("content", "text", "reasoning_content", "reasoning")):
-        return
-    if arrivals and arrivals[-1].seconds == seconds:
-        earlier = arrivals.pop().tokens
-        tokens = None if earlier is None or tokens is None else earlier + tokens
-    arrivals.append(Arrival(seconds, tokens))
+
+    def __init__(self) -> None:
+        self.answer, self.found = Answer(), list[Arrival]()
+        self._events = 0
+        self._counted: int | None = 0  # tokens so far; None where an arrival did not tell
+
+    def take(self, event: dict[str, Any], seconds: float) -> None:
+        self.answer.feed(event)
+        if not event.get("choices"):
+            return
+        choice = event["choices"][0]
+        said = choice.get("delta") or choice
+        count = self._count(event)
+        grown = 0 if count is None or self._counted is None else max(count - self._counted, 0)
+        tokens = grown or len(choice.get("token_ids") or ()) or None
+        self._events += 1
+        open_ = self._events > 1 and count is None and not choice.get("finish_reason")
+        blank = open_ and any(said.get(name) == "" for name in _TEXTS)
+        here = tokens is not None or blank or any(said.get(name) for name in _CONTENT)
+        if count is not None:
+            self._counted = count
+        elif here:
+            self._counted = None if tokens is None or self._counted is None else self._counted + tokens
+        if not here:
+            return
+        if self.found and self.found[-1].seconds == seconds:
+            earlier = self.found.pop().tokens
+            tokens = None if earlier is None or tokens is None else earlier + tokens
+        self.found.append(Arrival(seconds, tokens))
+
+    def _count(self, event: dict[str, Any]) -> int | None:
+        """Output tokens so far, as an event tells them."""
+        timings = event.get("timings")
+        told = timings.get("predicted_n") if isinstance(timings, dict) else None
+        count = self.answer.count("completion_tokens") if event.get("usage") else told
+        return count if type(count) is int else None
 
 
 def vocabulary(server: Server, served: Served, seed: object) -> list[int] | None:
-    """Ids that occur in ordinary text, from the server's /tokenize; None where it has none."""
-    import httpx2
-
+    """Ids that occur in ordinary text, from the server's tokenizer; None where it has none."""
     text = random_words(POOL_WORDS, generator(seed, "vocabulary"))
-    body = encode_body({"model": served.model, "prompt": text, "content": text, "add_special_tokens": False})
-    with suppress(httpx2.HTTPError, ValueError, AttributeError), client_for(server, SHORT_SECONDS) as http:
-        response = fetch(http, "POST", server.root + "/tokenize", SHORT_SECONDS, body)
-        tokens = response.json().get("tokens") if response.status == 200 else None
-        if isinstance(tokens, list) and tokens and all(type(token) is int for token in tokens):
-            return sorted(set(tokens))
+    with suppress(UsageError):
+        return sorted(set(RemoteTokenizer.speaking(server, served.model, SHORT_SECONDS).encode(text)))
     return None
 
 
@@ -290,6 +319,8 @@ def _variants(dialect: Dialect) -> Iterator[dict[str, Any]]:
     greedy: dict[str, Any] = {"temperature": 0.0}
     if dialect.software in ("vllm", "sglang"):
         yield greedy | NEUTRAL[dialect.software] | each | {"ignore_eos": True, "min_tokens": 0}
+    if dialect.software == "llama.cpp":
+        yield greedy | usage | {"ignore_eos": True, "timings_per_token": True}
     yield greedy | usage | {"ignore_eos": True}
     yield greedy | usage
     yield usage

@@ -1,16 +1,14 @@
 """The tokenizer of a served model: its files where they are here, else the server's own, over HTTP.
 
-vLLM and SGLang have POST /tokenize and /detokenize beside /v1. Sending ids needs ids that are the served model's: a tokenizer
-from files is compared with the server's on a probe text where the server has one.
+vLLM and SGLang have POST /tokenize and /detokenize beside /v1; so has llama.cpp's server, with fields of other names; and
+llama-cpp-python's has /extras/tokenize. Sending ids needs ids that are the served model's: a tokenizer from files is compared with the
+server's on a probe text where the server has one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import queue
-import threading
-import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,15 +17,44 @@ from typing import Any
 
 from kleval.backends.server_address import Server
 from kleval.backends.server_errors import read_error
-from kleval.tokenization import Rendered, has_tokenizer, join_prompt, load_tokenizer, read_tokenizer, split_begin
+from kleval.backends.server_http import Reply, client_for, fetch
+from kleval.tokenization import (
+    PROBE,
+    Rendered,
+    check_growth,
+    has_tokenizer,
+    join_prompt,
+    load_tokenizer,
+    read_tokenizer,
+    split_begin,
+)
 from kleval.types import Message, Prompt, Tokenizer, UsageError
 
-PROBE = "The quick brown fox, 12345 times: “naïve” 東京 🦊\n\n\tdef f(x):  return x  # ok\n"
 _CHAT_PROBE = ({"role": "system", "content": "a"}, {"role": "user", "content": "b"})
 _USER_PROBE = ({"role": "user", "content": "b"},)
 _CACHE_CHARACTERS = 64_000_000
-LONGEST_REPLY = 64 << 20  # bytes
-LONGEST_WAIT = 7 * 86400.0  # seconds: sockets take no more than 24 days, and no infinity
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How one kind of server tokenizes. text: the field that holds it. special: the field that asks for special tokens, "" where they
+    are always added. template: the path that renders messages, "" where `path` takes them, None where nothing does."""
+
+    path: str
+    text: str
+    special: str
+    template: str | None
+
+    def body(self, text: str, special: bool = False) -> dict[str, Any]:
+        return {self.text: text, **({self.special: special} if self.special else {})}
+
+
+_FORMS = (
+    _Form("/tokenize", "prompt", "add_special_tokens", ""),  # vLLM, SGLang
+    _Form("/tokenize", "content", "add_special", "/apply-template"),  # llama.cpp's own server
+    _Form("/extras/tokenize", "input", "", None),  # llama-cpp-python's
+)
+_TEXTS = ("prompt", "text", "content")  # where a text stands in what /detokenize and /apply-template answer
 
 
 class _Refused(UsageError):
@@ -45,9 +72,9 @@ class RemoteTokenizer:
     digest = ""
     chat_template_digest = ""
 
-    def __init__(self, server: Server, model: str, timeout: float = 60.0) -> None:
+    def __init__(self, server: Server, model: str, form: _Form, timeout: float = 60.0) -> None:
         self.name = f"server:{model}"
-        self._server, self._model, self._timeout = server, model, timeout
+        self._server, self._model, self._form, self._timeout = server, model, form, timeout
         self._client: Any = None
         self._ids: OrderedDict[str, tuple[int, ...]] = OrderedDict()
         self._characters = 0
@@ -57,11 +84,25 @@ class RemoteTokenizer:
         self._template_args: dict[str, Any] = {}
 
     @classmethod
+    def speaking(cls, server: Server, model: str, timeout: float = 60.0) -> RemoteTokenizer:
+        """In the form that the server answers in. UsageError when it does not tokenize."""
+        errors: list[UsageError] = []
+        for form in _FORMS:
+            found = cls(server, model, form, timeout)
+            try:
+                found.begin_ids, found.begin = found._begin()
+                check_growth(found)
+                return found
+            except UsageError as error:
+                errors.append(error)
+        answered = [error for error in errors if not isinstance(error, _Refused)]
+        raise (answered or errors)[0]
+
+    @classmethod
     def opened(cls, server: Server, model: str) -> RemoteTokenizer:
         """With its digests. UsageError when the server does not tokenize."""
-        found = cls(server, model)
-        found.begin_ids, found.begin = found._begin()
-        found.own_begin, found.begin_rule = found.begin, "the server's /tokenize" if found.begin else "none"
+        found = cls.speaking(server, model)
+        found.own_begin, found.begin_rule = found.begin, f"the server's {found._form.path}" if found.begin else "none"
         known = [model, found.encode(PROBE), *([found.begin_ids] if found.begin_ids else [])]
         found.digest = hashlib.sha256(json.dumps(known).encode()).hexdigest()
         found.template_args({})
@@ -84,11 +125,13 @@ class RemoteTokenizer:
 
     def _begin(self) -> tuple[list[int], str]:
         """The tokens that the server puts before a text of its own accord, and how they are written; none where it tells of none."""
-        plain, whole = (self._ask("/tokenize", prompt="a", add_special_tokens=add)["tokens"] for add in (False, True))
-        n = len(whole) - len(plain)
-        if n <= 0 or whole[n:] != plain:
-            return [], ""
-        return list(whole[:n]), self.decode(whole[:n]) or "<bos>"
+        if self._form.special:
+            plain, whole = (self._tokens(self._form.body("a", special)) for special in (False, True))
+            n = len(whole) - len(plain)
+            begin = whole[:n] if n > 0 and whole[n:] == plain else []
+        else:
+            begin = self._tokens(self._form.body(""))
+        return begin, (self.decode(begin) or "<bos>") if begin else ""
 
     def encode(self, text: str) -> list[int]:
         begin, text = split_begin(text)
@@ -96,8 +139,10 @@ class RemoteTokenizer:
 
     def _encode(self, text: str) -> list[int]:
         if text not in self._ids:
-            answer = self._ask("/tokenize", prompt=text, add_special_tokens=False)
-            self._ids[text] = tuple(answer["tokens"])
+            ids = self._tokens(self._form.body(text))
+            if not self._form.special and ids[: len(self.begin_ids)] == self.begin_ids:
+                ids = ids[len(self.begin_ids) :]
+            self._ids[text] = tuple(ids)
             self._characters += len(text)
             while self._characters > _CACHE_CHARACTERS and len(self._ids) > 1:
                 self._characters -= len(self._ids.popitem(last=False)[0])
@@ -105,10 +150,7 @@ class RemoteTokenizer:
         return list(self._ids[text])
 
     def decode(self, ids: Sequence[int]) -> str:
-        if not ids:
-            return ""
-        answer = self._ask("/detokenize", tokens=list(ids))
-        return str(answer["prompt"] if "prompt" in answer else answer["text"])
+        return self._text(self._form.path.replace("tokenize", "detokenize"), tokens=list(ids)) if ids else ""
 
     def count(self, text: str) -> int:
         return len(self.encode(text))
@@ -123,134 +165,68 @@ class RemoteTokenizer:
 
     def _template(self, messages: Sequence[Message]) -> str | None:
         """Messages as the server's template writes them; None when it has none or refuses. The text must give the same ids."""
+        body: dict[str, Any] = {"messages": [dict(m) for m in messages], "add_generation_prompt": True}
+        body |= {"chat_template_kwargs": self._template_args} if self._template_args else {}
         try:
-            answer = self._ask(
-                "/tokenize", messages=[dict(m) for m in messages], add_generation_prompt=True, add_special_tokens=False,
-                **({"chat_template_kwargs": self._template_args} if self._template_args else {}),
-            )  # fmt: skip
+            if self._form.template is None:
+                return None
+            if self._form.template:
+                return self._text(self._form.template, **body)
+            ids = self._tokens(body | {self._form.special: False})
         except _Refused:
             return None
-        text = self.decode(answer["tokens"])
-        if self.encode(text) != list(answer["tokens"]):
+        text = self.decode(ids)
+        if self.encode(text) != ids:
             raise UsageError(
                 f"the chat template of {self._model} on {self._server.url} cannot be used as text: give its tokenizer with "
                 "--tokenizer hf:PATH"
             )
         return text
 
-    def _ask(self, path: str, **body: Any) -> dict[str, Any]:
-        """UsageError when the server does not answer as it should."""
+    def _tokens(self, body: dict[str, Any]) -> list[int]:
+        ids = self._ask(self._form.path, ("tokens",), body)
+        if not isinstance(ids, list) or not all(type(token) is int for token in ids):
+            raise self._unusable(self._form.path, "an answer of another form")
+        return ids
+
+    def _text(self, path: str, **body: Any) -> str:
+        return str(self._ask(path, _TEXTS, body))
+
+    def _unusable(self, path: str, said: str, kind: type[UsageError] = UsageError) -> UsageError:
+        url = self._server.root + path
+        return kind(f"{url} does not tokenize ({said}): name the model's tokenizer with --tokenizer hf:PATH")
+
+    def _ask(self, path: str, names: Sequence[str], body: dict[str, Any]) -> Any:
+        """The first of the named fields that the answer has. UsageError when the server does not answer as it should."""
         import httpx2
 
         if self._client is None:
             self._client = client_for(self._server, self._timeout)
-        url = self._server.root + path
         content = json.dumps({"model": self._model, **body}).encode("ascii")
         response: Reply | None = None
         said = ""
         for _ in range(2):  # a connection that has been idle for long may be closed when it is used again
             try:
-                response = fetch(self._client, "POST", url, self._timeout, content)
+                response = fetch(self._client, "POST", self._server.root + path, self._timeout, content)
                 break
             except httpx2.HTTPError as error:
                 said = self._server.hide(f"{type(error).__name__}: {error}")
         if response is not None and response.status == 200:
             try:
                 answer = response.json()
-                wanted = {"tokens"} if path == "/tokenize" else {"prompt", "text"}
-                if isinstance(answer, dict) and any(answer.get(key) is not None for key in wanted):
-                    return answer
+                for name in names:
+                    if isinstance(answer, dict) and answer.get(name) is not None:
+                        return answer[name]
             except ValueError:
                 pass
             said = "an answer of another form"
         elif response is not None:
             said = f"HTTP {response.status} {self._server.hide(read_error(response.text)[0])}"
         refused = response is not None and 400 <= response.status < 500
-        kind = _Refused if refused else UsageError
-        raise kind(f"{url} does not tokenize ({said}): name the model's tokenizer with --tokenizer hf:PATH")
+        raise self._unusable(path, said, _Refused if refused else UsageError)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_client": None, "_ids": OrderedDict(), "_characters": 0}
-
-
-def client_for(server: Server, read_seconds: float) -> Any:
-    """An httpx2.Client for a few short questions. UsageError where the environment names a proxy that cannot be used."""
-    import httpx2
-
-    try:
-        return httpx2.Client(
-            headers=list(server.headers),
-            params=list(server.params) or None,
-            timeout=httpx2.Timeout(min(read_seconds, LONGEST_WAIT), connect=5.0),
-            trust_env=not server.is_local,
-        )
-    except (ImportError, ValueError, httpx2.InvalidURL) as error:
-        why = "a SOCKS proxy needs: pip install socksio" if isinstance(error, ImportError) else "it is no address"
-        raise UsageError(
-            f"the proxy in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot be used ({why}): correct it, or name the server's host "
-            "in NO_PROXY"
-        ) from None
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What a server sent, whole and unpacked."""
-
-    status: int
-    headers: Mapping[str, str]
-    content: bytes
-
-    @property
-    def text(self) -> str:
-        return self.content.decode("utf-8", "replace")
-
-    def json(self) -> Any:
-        """ValueError for what is not JSON."""
-        try:
-            return json.loads(self.content)
-        except RecursionError as error:
-            raise ValueError("nested too deeply") from error
-
-
-def fetch(client: Any, method: str, url: str, seconds: float, content: bytes | None = None) -> Reply:
-    """One question. httpx2.ReadTimeout after `seconds`, whatever comes meanwhile: httpx2's own limits begin anew with every byte,
-    be it of a header. httpx2.HTTPError for an answer that would fill the memory."""
-    import httpx2
-
-    box: queue.SimpleQueue[Reply | Exception] = queue.SimpleQueue()
-    stop = time.monotonic() + seconds
-
-    def ask() -> None:
-        try:
-            box.put(_fetch(client, method, url, stop, content))
-        except Exception as error:
-            box.put(error)
-
-    threading.Thread(target=ask, name="kleval-question", daemon=True).start()
-    try:
-        got = box.get(timeout=min(seconds, LONGEST_WAIT))
-    except queue.Empty:
-        raise httpx2.ReadTimeout("no end of the answer") from None
-    if isinstance(got, Exception):
-        raise got
-    return got
-
-
-def _fetch(client: Any, method: str, url: str, stop: float, content: bytes | None) -> Reply:
-    """fetch, in a thread that ends itself some time after nobody waits for it any more."""
-    import httpx2
-
-    size, pieces = 0, []
-    headers = {} if content is None else {"Content-Type": "application/json"}
-    with client.stream(method, url, content=content, headers=headers) as response:
-        for piece in response.iter_bytes():
-            pieces.append(piece)
-            size += len(piece)
-            if size > LONGEST_REPLY:
-                raise httpx2.ReadError(f"an answer of more than {LONGEST_REPLY >> 20} MiB")
-            if time.monotonic() > stop:
-                raise httpx2.ReadTimeout("no end of the answer")
-    return Reply(response.status_code, response.headers, b"".join(pieces))
 
 
 def counts_only(spec: str | None) -> bool:
@@ -286,7 +262,7 @@ def compare(tokenizer: Tokenizer, server: Server, model: str) -> str:
     if isinstance(tokenizer, RemoteTokenizer):
         return "equal"
     try:
-        theirs = RemoteTokenizer(server, model).encode(PROBE)
+        theirs = RemoteTokenizer.speaking(server, model).encode(PROBE)
     except UsageError:
         return "unknown"
     if theirs != tokenizer.encode(PROBE):

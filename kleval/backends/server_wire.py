@@ -45,7 +45,7 @@ DRAIN_SECONDS = 1.0
 LONGEST_ANSWER = 256 << 20  # bytes; the log-probabilities of a million tokens are 100 MiB
 CONTINUES_ANSWERS = ("vllm", "sglang")  # with continue_final_message
 SHORTEST_REPEATED = 8  # characters of the last of pieces that repeat: less may be a text that does
-_REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
+REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
 _PART = ("text", "content", "value", "thinking", "reasoning", "summary")
 
 
@@ -292,7 +292,7 @@ class Answer:
             if said is not None:
                 self._take(said.get("content"), kept)
         thought = next(
-            (_words(said[key]) for said in (delta, message) if said for key in _REASONING if said.get(key)), None
+            (_words(said[key]) for said in (delta, message) if said for key in REASONING if said.get(key)), None
         )
         self.thoughts += ["".join(thought)] if thought else []
         self.token_ids += choice.get("token_ids") or ()

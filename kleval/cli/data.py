@@ -10,8 +10,9 @@ import click
 
 from kleval.cli import options
 from kleval.cli.console import emit, note, table
-from kleval.cli.main import INCOMPLETE, OK, Suggesting
+from kleval.cli.main import Suggesting
 from kleval.text import size
+from kleval.types import INCOMPLETE, OK
 
 if TYPE_CHECKING:
     from kleval.tasks.data import Status

@@ -1,7 +1,6 @@
 """The `kleval` command: finds the subcommand, runs it, turns what went wrong into one line and an exit code.
 
-Subcommands live one per file and are imported when they are asked for. Exit codes: 0 done, 1 internal error, 2 usage,
-3 finished incomplete, 4 regression found, 130 interrupted with its state saved.
+Subcommands live one per file and are imported when they are asked for. kleval.types has the exit codes.
 """
 
 from __future__ import annotations
@@ -18,9 +17,7 @@ import click
 
 from kleval import __version__
 from kleval.cli import terminal
-from kleval.types import UsageError
-
-OK, INTERNAL, USAGE, INCOMPLETE, REGRESSION, INTERRUPTED = 0, 1, 2, 3, 4, 130
+from kleval.types import INTERNAL, INTERRUPTED, OK, USAGE, UsageError
 
 COMMANDS = {
     "run": "kleval.cli.run:run",

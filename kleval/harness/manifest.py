@@ -136,7 +136,18 @@ def caveats(spec: RunSpec, models: Sequence[ModelFacts]) -> list[str]:
                 f"The models ran with different {setting}: {', '.join(f'{m} {v}' for m, v in values.items())}."
             )
     if spec.tokenizer is not None:
-        found.append(f"Lengths are counted in {spec.tokenizer}, not in the models' own tokens.")
+        foreign = [
+            m
+            for m in models
+            if (m.counter.digest or m.counter.name) != (m.tokenizer.digest or m.tokenizer.name)
+            or m.describe.get("tokenizer_counts_only")
+        ]
+        if foreign:
+            found.append(f"Lengths are counted in {spec.tokenizer}, not in the models' own tokens.")
+        elif any(model.describe.get("server_tokenizer") == "unknown" for model in models):
+            found.append(
+                f"Lengths are counted in {spec.tokenizer}; the server does not tell whether it is the model's own."
+            )
     if spec.max_new_tokens is not None:
         n = f"{spec.max_new_tokens:,}"
         found.append(f"Generation budgets are raised to {n} tokens, and prompts are made {n} tokens shorter than ctx.")

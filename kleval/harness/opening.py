@@ -13,7 +13,10 @@ from collections.abc import Callable, Mapping
 from kleval.harness.plan import LoadTask, ModelFacts, OpenBackend, model_facts
 from kleval.harness.spec import RunSpec
 from kleval.tasks.data import MissingData
+from kleval.tokenization import check_growth
 from kleval.types import Backend, Task, Tokenizer, UsageError
+
+_CHECKED_TOKENS = 32_768  # longest text that a tokenizer is tried on
 
 
 def load_tasks(spec: RunSpec, load_task: LoadTask) -> dict[str, Task]:
@@ -70,12 +73,19 @@ def open_models(
     facts: dict[str, ModelFacts] = {}
     for name in reversed(given[1:]):
         with contextlib.closing(open_backend(name)) as backend:
-            facts[name] = model_facts(name, backend, counter)
+            facts[name] = _facts(spec, name, backend, counter)
     with contextlib.ExitStack() as stack:
         first = stack.enter_context(contextlib.closing(open_backend(given[0])))
-        facts[given[0]] = model_facts(given[0], first, counter)
+        facts[given[0]] = _facts(spec, given[0], first, counter)
         first_open = stack.pop_all()
     by_name: dict[str, ModelFacts] = {}
     for name in given:
         by_name.setdefault(facts[name].name, facts[name])
     return list(by_name.values()), first, first_open
+
+
+def _facts(spec: RunSpec, name: str, backend: Backend, counter: Tokenizer | None) -> ModelFacts:
+    """UsageError where samples of the lengths asked for could not be made with the tokenizer."""
+    facts = model_facts(name, backend, counter)
+    check_growth(facts.counter, min(max(spec.ctxs), _CHECKED_TOKENS))
+    return facts

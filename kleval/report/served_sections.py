@@ -62,8 +62,9 @@ def _tpot(m: Measure) -> Cell:
     between = {"p50": "itl_ms_median", "p90": "itl_ms_p90", "p99": "itl_ms_p99"}
     several = m.of("tokens_per_arrival") or 1.0
     at_a_time = f"{several:.1f} tokens at a time" if several > 1.05 else ""
+    stalled = f"{milliseconds(m.of('stalled_tpot_ms'))} while others prefill" if m.of("stalled_tpot_ms") else ""
     title = f"{plural(m.repeats, 'round')}, {milliseconds(m.low)} to {milliseconds(m.high)}"
-    more = subs(*(f"{label} {milliseconds(m.of(name))}" for label, name in between.items()), at_a_time)
+    more = subs(*(f"{label} {milliseconds(m.of(name))}" for label, name in between.items()), at_a_time, stalled)
     return Cell(milliseconds(m.of("tpot_ms")), more, "estimate" if m.estimate else "", title)
 
 

@@ -29,6 +29,7 @@ MEASURED = (
     *(*STATE, "kv_bytes", "other_bytes", "state_bytes", "allocated_bytes", "weights_bytes", "workspace_bytes"),
     *("peak_bytes", "reserved_bytes", "rss_bytes"),
     *("requests", "prompt_tokens", "output_tokens", "cached_tokens", "ttft_ms", "ttft_ms_max", "tpot_ms"),
+    "stalled_tpot_ms",
     *(*INTERVALS, "e2e_ms", *RATES),
 )
 CLOSED_FORM = ("flops", "flops_per_step", "bytes", "bytes_per_step", *STATE, "state_bytes", "weights_bytes")
@@ -51,7 +52,10 @@ MODEL_COLUMNS = (
     *("utilisation", "tokens_per_second", *STEP, *RATIO, "sampled_over_full"),
     *("state_bytes", "allocated_bytes", "workspace_bytes", "weights_bytes", "failure"),
 )
-SERVED_MEDIANS = ("prompt_tokens", "ttft_ms", "ttft_ms_max", "tpot_ms", *INTERVALS, "e2e_ms", *RATES)
+SERVED_MEDIANS = (
+    *("prompt_tokens", "ttft_ms", "ttft_ms_max", "tpot_ms", "stalled_tpot_ms"),
+    *(*INTERVALS, "e2e_ms", *RATES),
+)
 
 Rows = Sequence[Mapping[str, Any]]
 

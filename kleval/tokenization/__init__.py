@@ -19,6 +19,7 @@ from typing import Any
 
 from kleval.tokenization.chat import Rendered, count_given, join_prompt, split_begin
 from kleval.tokenization.folder import ADD_BOS, ModelTokenizer
+from kleval.tokenization.growth import PROBE, check_growth
 from kleval.tokenization.hf import HFTokenizer
 from kleval.tokenization.kimi import RANK_FILE, KimiTokenizer
 from kleval.tokenization.pairs import encode_pair
@@ -28,6 +29,7 @@ from kleval.types import Tokenizer, UsageError
 __all__ = [
     "ADD_BOS",
     "KINDS",
+    "PROBE",
     "HFTokenizer",
     "KimiTokenizer",
     "ModelTokenizer",
@@ -35,6 +37,7 @@ __all__ = [
     "TiktokenTokenizer",
     "WordTokenizer",
     "asked_with",
+    "check_growth",
     "count_given",
     "encode_pair",
     "has_tokenizer",

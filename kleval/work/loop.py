@@ -18,7 +18,7 @@ from kleval.store import Row, RunStore
 from kleval.store.machine import commit
 from kleval.store.manifest import Status, now
 from kleval.store.settings import check
-from kleval.types import UsageError
+from kleval.types import INTERNAL, INTERRUPTED, OK, USAGE, UsageError
 from kleval.work import events as ev
 from kleval.work.job import Job, Session, Verdict
 from kleval.work.result import EXIT_CODES, Result
@@ -209,9 +209,9 @@ def _cut(
     skips: Sequence[Mapping[str, Any]] = (),
 ) -> Result:
     if isinstance(error, KeyboardInterrupt):
-        code, message = EXIT_CODES["interrupted"], f"interrupted, everything {job.done_word} is kept"
+        code, message = INTERRUPTED, f"interrupted, everything {job.done_word} is kept"
     else:
-        code, message = 2 if isinstance(error, UsageError) else 1, describe(error)
+        code, message = USAGE if isinstance(error, UsageError) else INTERNAL, describe(error)
     return Result("interrupted", code, job.spec.out, counts, message, units, tuple(skips))
 
 
@@ -220,7 +220,7 @@ def _dry_run(job: Job, units: tuple[Unit, ...], facts: Mapping[str, Any], on_eve
     skips = tuple(job.skips)
     _tell_plan(ev.Planned(units, n, n_done, facts, skips, caveats=tuple(facts["caveats"])), on_event)
     counts = {"planned": n, job.done_word: n_done, "skipped": sum(skip.get("n", 1) for skip in skips)}
-    result = Result("complete", 0, None, counts, "", units, skips)
+    result = Result("complete", OK, None, counts, "", units, skips)
     on_event(ev.Finished(result))
     return result
 

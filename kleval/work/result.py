@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from kleval.store.manifest import Status
+from kleval.types import INCOMPLETE, INTERRUPTED, OK
 from kleval.work.unit import Unit
 
-EXIT_CODES: dict[Status, int] = {"complete": 0, "incomplete": 3, "interrupted": 130}
+EXIT_CODES: dict[Status, int] = {"complete": OK, "incomplete": INCOMPLETE, "interrupted": INTERRUPTED}
 
 
 @dataclass(frozen=True, slots=True)

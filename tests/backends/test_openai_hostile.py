@@ -13,7 +13,7 @@ from harness_fakes import loader, spec
 from misbehaving import Behaviour, serve, write_byte_tokenizer
 from test_openai_faults import Bytes
 
-from kleval.backends import server_asking, server_opening, server_tokenizer, server_wire
+from kleval.backends import server_asking, server_http, server_opening, server_wire
 from kleval.backends.registry import open_backend
 from kleval.harness import run
 from kleval.types import Completion, Failure, Request, UsageError
@@ -104,7 +104,7 @@ def test_an_error_without_end_is_cut_off(folder, monkeypatch):
 
 
 def test_a_list_of_models_without_end_is_cut_off(monkeypatch):
-    monkeypatch.setattr(server_tokenizer, "LONGEST_REPLY", 1 << 20)
+    monkeypatch.setattr(server_http, "LONGEST_REPLY", 1 << 20)
 
     def behave(connection):
         connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")

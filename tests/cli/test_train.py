@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kleval.cli.main import USAGE, call
+from kleval.cli.main import call
+from kleval.types import USAGE
 
 
 def test_an_unknown_architecture_is_one_line_and_leaves_nothing(

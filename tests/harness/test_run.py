@@ -222,6 +222,10 @@ def test_the_longest_of_a_window_goes_first(tmp_path):
 
 def test_lengths_can_be_counted_in_another_tokenizer(tmp_path):
     class Halves(WordTokenizer):
+        def __init__(self, name):
+            super().__init__()
+            self.name, self.digest = name, "half of the words"
+
         def count(self, text):
             return len(text.split()) // 2
 

@@ -164,20 +164,20 @@ def test_content_is_text_reasoning_ids_or_a_count_that_grows_and_pieces_may_be_c
         {"choices": [{"delta": {"role": "assistant", "content": ""}}]},
         {"choices": [{"delta": {"reasoning": "x"}}]},
         {"choices": [{"text": "", "token_ids": [5]}]},
-        {"choices": [{"text": ""}], "usage": {"prompt_tokens": 1, "completion_tokens": 3}},
+        {"choices": [{"text": "y"}], "usage": {"prompt_tokens": 1, "completion_tokens": 3}},
         {"choices": [{"text": ""}], "usage": {"prompt_tokens": 1, "completion_tokens": 3}},
         {"choices": [{"text": "x", "finish_reason": "length"}]},
         {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 4}},
     ]
     raw = [f"data: {json.dumps(event)}\r\n\r\n".encode() for event in events]
     whole = read(list(enumerate([*raw, b": a comment\n\n", b"data: [DONE]\n\n"])))
-    assert whole.arrivals == ((1, None), (2, 1), (3, 3), (5, None))
+    assert whole.arrivals == ((1, None), (2, 1), (3, None), (5, None))
     assert (whole.failure, whole.output_tokens) == (None, 4)
     cut = read([(0.0, raw[1][:20]), (1.0, raw[1][20:] + raw[2] + raw[3][:10])])
     assert cut.arrivals == ((1.0, None),)
     assert cut.failure is not None
     assert "ended in the middle" in cut.failure.message
-    assert read([(0.0, raw[2] + raw[3]), (1.0, raw[-1])]).arrivals == ((0.0, 4),)
+    assert read([(0.0, raw[2] + raw[3]), (1.0, raw[-1])]).arrivals == ((0.0, 3),)
 
 
 def read(pieces: list[tuple[float, bytes]]) -> Trace:

@@ -109,3 +109,36 @@ def test_prompts_are_as_long_as_asked_made_again_from_their_seed_and_different_f
     assert words.isascii()
     assert words.isprintable()
     assert random_tokens(pool, 8, generator(seed, 0)) != random_tokens(pool, 8, generator(seed, 1))
+
+
+def test_tpot_of_requests_together_counts_the_steps_in_which_all_decode_and_a_neighbours_prefill_apart() -> None:
+    """Steps of 4 ms; while the second request is in its prefill, from 100 to 600 ms, one step of the first takes 500 ms."""
+    early = trace(0.0, 0.096, 0.1, *(0.6 + 0.004 * at for at in range(10)))
+    late = trace(0.0, *(0.6 + 0.004 * at for at in range(10)))
+    values, estimate = round_values([early, late])
+    assert values["tpot_ms"] == pytest.approx(4)
+    assert values["stalled_tpot_ms"] == pytest.approx(504 / 2)
+    assert values["common_steps"] == 9
+    assert not estimate
+
+
+def test_requests_that_never_decode_together_have_their_own_spans_and_say_so() -> None:
+    values, _ = round_values([ONE, trace(10.0, 11.0, 11.2)])
+    assert values["common_steps"] == 0
+    assert values["tpot_ms"] == pytest.approx((400 / 3 + 200) / 2)
+    assert "stalled_tpot_ms" not in values
+
+
+def test_tokens_faster_than_any_server_makes_them_were_made_before_the_first_was_sent() -> None:
+    """0.02 ms between tokens."""
+    buffered = trace(0.0, *(1.0 + 2e-5 * at for at in range(64)))
+    assert why_not(buffered, 64, 5, served=True).kind == "not_streamed"  # type: ignore[union-attr]
+    assert why_not(buffered, 64, 5) is None
+    assert why_not(trace(0.0, *(1.0 + 2e-4 * at for at in range(64))), 64, 5, served=True) is None
+
+
+@pytest.mark.parametrize("bundle", [8, 16])
+def test_bundles_of_equal_steps_give_the_step(bundle: int) -> None:
+    """64 tokens, 10 ms each, that arrive `bundle` at a time."""
+    told = trace(0.0, *(0.01 * bundle * (at + 1) for at in range(64 // bundle)), tokens=bundle, output_tokens=64)
+    assert tpot(told) == (pytest.approx(0.01), False)

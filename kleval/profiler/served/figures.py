@@ -2,8 +2,10 @@
 
 TTFT: submitted to the arrival of the first content token. TPOT: (t_last - t_first) / (n_out - tokens in the first arrival), with
 counts as the engine tells them, never text tokenised again; where it is not told how many tokens came first, one is assumed and the
-figure is an estimate. Inter-token times are those between arrivals; where one arrival holds several tokens they are times between
-arrivals still, and `tokens_per_arrival` says so. E2E: submitted to the arrival of the last token. Failed requests enter no figure.
+figure is an estimate. Of requests sent together only the steps count in which all of them decode; what a token takes while a
+neighbour is in its prefill is a figure of its own (`stalled_tpot_ms`). Inter-token times are those between arrivals; where one
+arrival holds several tokens they are times between arrivals still, and `tokens_per_arrival` says so. E2E: submitted to the arrival
+of the last token. Failed requests enter no figure.
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ from statistics import median
 
 from kleval.profiler.points import Values
 from kleval.quantiles import percentile
-from kleval.types import Failure, Trace
+from kleval.types import Arrival, Failure, Trace
 
 LENGTH_TOLERANCE = (
     0.1  # |counted / asked - 1| of a prompt; beyond it the server has cut it, or words were counted wrongly
 )
+FASTEST_SECONDS = 5e-5  # per token of one request from a server: quicker ones were made before the first was sent
 
 
 def ttft(trace: Trace) -> float:
@@ -47,8 +50,48 @@ def tpot(trace: Trace) -> tuple[float, bool]:
     return (e2e(trace) - ttft(trace)) / (n_out - (first or 1) if known else n_out - 1), not known
 
 
-def why_not(trace: Trace, asked: int, ctx: int) -> Failure | None:
-    """What is wrong with a trace. asked: output tokens; ctx: prompt tokens."""
+def steady(traces: Sequence[Trace]) -> tuple[list[float], bool]:
+    """Seconds per token of each request over the steps in which all decode, and whether that is an estimate. Where there are no such
+    steps each request's own span is taken."""
+    begin, end = together(traces)
+    common = [_per_token(trace, [a for a in trace.arrivals if begin <= a.seconds <= end]) for trace in traces]
+    if len(traces) == 1 or None in common:
+        own = [tpot(trace) for trace in traces]
+        return [seconds for seconds, _ in own], any(estimate for _, estimate in own)
+    return [seconds for seconds in common if seconds is not None], not all(map(_counted, traces))
+
+
+def together(traces: Sequence[Trace]) -> tuple[float, float]:
+    """From when all decode until the first of them has ended; the end lies before the begin where they never do."""
+    return max(t.arrivals[0].seconds for t in traces), min(t.arrivals[-1].seconds for t in traces)
+
+
+def stalled(traces: Sequence[Trace]) -> list[float]:
+    """Seconds per token while another request is in its prefill, of each request that had to decode meanwhile."""
+    begin, end = together(traces)
+    found = []
+    for trace in traces if begin < end else ():
+        n = sum(arrival.seconds < begin for arrival in trace.arrivals)
+        if n and (seconds := _per_token(trace, trace.arrivals[: n + 1])) is not None:
+            found.append(seconds)
+    return found
+
+
+def _counted(trace: Trace) -> bool:
+    """Whether it is told how many tokens each arrival held."""
+    return trace.output_tokens == len(trace.arrivals) or all(a.tokens is not None for a in trace.arrivals)
+
+
+def _per_token(trace: Trace, part: Sequence[Arrival]) -> float | None:
+    """From the first of some successive arrivals to the last, per token after the first; None for fewer than two. Where it is not told
+    how many tokens an arrival held, all hold the same."""
+    each = (trace.output_tokens or 0) / len(trace.arrivals)
+    tokens = sum(each if arrival.tokens is None else arrival.tokens for arrival in part[1:])
+    return (part[-1].seconds - part[0].seconds) / tokens if tokens else None
+
+
+def why_not(trace: Trace, asked: int, ctx: int, served: bool = False) -> Failure | None:
+    """What is wrong with a trace. asked: output tokens; ctx: prompt tokens; served: whether a server sent it."""
     n_out, counted = trace.output_tokens, trace.prompt_tokens
     if trace.failure is not None:
         return trace.failure
@@ -62,6 +105,9 @@ def why_not(trace: Trace, asked: int, ctx: int) -> Failure | None:
         return Failure("empty", f"no token arrived, {n_out} are counted")
     if len(trace.arrivals) == 1:
         return Failure("not_streamed", f"all {n_out} tokens arrived at once: the server, or a proxy, does not stream")
+    if served and (seconds := tpot(trace)[0]) < FASTEST_SECONDS:
+        said = f"{n_out} tokens arrived within {1000 * seconds * n_out:.2f} ms: the whole answer was made before it was sent"
+        return Failure("not_streamed", said)
     if abs(counted - ctx) > max(LENGTH_TOLERANCE * ctx, 8):
         said = f"the server counts {counted} tokens in a prompt of {ctx}: it may cut long prompts"
         return Failure("prompt_length", said)
@@ -72,6 +118,8 @@ def round_values(traces: Sequence[Trace]) -> tuple[Values, bool]:
     """Figures of requests sent together, none of which failed, and whether TPOT is an estimate. Times in ms: medians over requests;
     inter-token times over all gaps.
 
+    common_steps: arrivals of each request while all decode. stalled_tpot_ms: median over the requests that decoded while another was
+    in its prefill; absent where none did.
     output_tokens_per_second: all output tokens over the time from the first submission to the last arrival.
     prompt_tokens_per_second: all prompt tokens over the time from the first submission until every request had its first token.
     state_bytes and its components: of one sequence, medians; peak_bytes: the most of any.
@@ -80,12 +128,13 @@ def round_values(traces: Sequence[Trace]) -> tuple[Values, bool]:
     end = max(trace.arrivals[-1].seconds for trace in traces)
     started = max(trace.arrivals[0].seconds for trace in traces)
     between = [1000 * gap for trace in traces for gap in gaps(trace)]
-    first, per_token = [1000 * ttft(t) for t in traces], [tpot(t) for t in traces]
+    first, waiting = [1000 * ttft(t) for t in traces], stalled(traces)
+    per_token, estimate = steady(traces)
     n_out, n_prompt = sum(t.output_tokens or 0 for t in traces), [t.prompt_tokens or 0 for t in traces]
     values: Values = {
         "ttft_ms": percentile(first, 0.5),
         "ttft_ms_max": max(first),
-        "tpot_ms": percentile([1000 * seconds for seconds, _ in per_token], 0.5),
+        "tpot_ms": 1000 * percentile(per_token, 0.5),
         "itl_ms_median": percentile(between, 0.5),
         "itl_ms_p90": percentile(between, 0.9),
         "itl_ms_p99": percentile(between, 0.99),
@@ -97,6 +146,11 @@ def round_values(traces: Sequence[Trace]) -> tuple[Values, bool]:
         "output_tokens": n_out,
         "tokens_per_arrival": n_out / sum(len(t.arrivals) for t in traces),
     }
+    if len(traces) > 1:
+        begin, stop = together(traces)
+        values["common_steps"] = min(sum(begin < a.seconds <= stop for a in t.arrivals) for t in traces)
+    if waiting:
+        values["stalled_tpot_ms"] = 1000 * percentile(waiting, 0.5)
     cached = [t.cached_tokens for t in traces]
     if all(count is not None for count in cached):
         values["cached_tokens"] = sum(count or 0 for count in cached)
@@ -107,7 +161,7 @@ def round_values(traces: Sequence[Trace]) -> tuple[Values, bool]:
             values[f"{name}_bytes"] = int(median(state.get(name, 0) for state in states))
     if peaks := [t.peak_bytes for t in traces if t.peak_bytes is not None]:
         values["peak_bytes"] = max(peaks)
-    return values, any(estimate for _, estimate in per_token)
+    return values, estimate
 
 
 def round_failure(failures: Sequence[Failure | None]) -> dict[str, str] | None:

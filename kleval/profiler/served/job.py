@@ -30,6 +30,7 @@ HOPELESS = ("context_overflow", "bad_request", "prompt_length")  # the next roun
 MOST_DEAD_ROUNDS = 3  # rounds in succession that ended without any answer
 SEVERAL_TOKENS = 1.05  # tokens per arrival from which on inter-token times are those of groups
 LENGTH_NOTE = 0.01
+STALLED = 1.5  # times TPOT from which on the prefill of neighbours is said to stall
 
 
 def profile_served(spec: ServedSpec, on_event: OnEvent = lambda event: None, backend: Timed | None = None) -> Result:
@@ -125,7 +126,7 @@ class ServedJob(Job):
         requests = [self._prompts.make(planned.ctx, n_out, generator(*place, at)) for at in range(planned.batch)]
         traces = list(self._backend.timed([TimedRequest(request) for request in requests]))
         self._prompts.learn(requests, traces)
-        return traces, [why_not(trace, n_out, planned.ctx) for trace in traces]
+        return traces, [why_not(t, n_out, planned.ctx, "server" in self._described) for t in traces]
 
 
 def open_timed(spec: ServedSpec) -> Timed:
@@ -244,7 +245,17 @@ def caveats(points: Iterable[Point]) -> list[str]:
         )
     if any(point.estimate for point in good):
         found.append(
-            "TPOT is an estimate: how many tokens the first piece of an answer held is not told, one is assumed."
+            "TPOT is an estimate: how many tokens the pieces of an answer held is not told, one in the first is assumed."
+        )
+    if any(point.values.get("common_steps") == 0 for point in good):
+        found.append("Requests sent together did not decode together in some rounds: their TPOT is that of each alone.")
+    waits = [
+        (p.values["stalled_tpot_ms"] or 0) / (p.values["tpot_ms"] or 1) for p in good if "stalled_tpot_ms" in p.values
+    ]
+    if waits and max(waits) > STALLED:
+        found.append(
+            f"Prefill of a request stalls the decoding of its neighbours: a token takes up to {max(waits):.1f} times as long "
+            "meanwhile (stalled_tpot_ms). TPOT is of the steps in which all decode."
         )
     off = max(abs((point.values["prompt_tokens"] or 0) / point.ctx - 1) for point in good)
     if off > LENGTH_NOTE:
