@@ -54,7 +54,7 @@ def open_hf(spec: BackendSpec) -> HFBackend:
     adapter = HFModel(model, device, int(config.vocab_size))
     if wrong := adapter.find_out():
         raise UsageError(f"{name} cannot be asked token by token ({wrong}): --backend vllm or a server may run it")
-    ends = eos_ids(folder) or ((tokenizer.eos_id,) if tokenizer.eos_id is not None else ())
+    ends = eos_ids(folder, tokenizer.eos_id)
     return HFBackend(
         adapter,
         tokenizer,

@@ -29,6 +29,7 @@ from kleval.backends.native_parts import plan_parts
 from kleval.backends.native_serving import Serving
 from kleval.backends.spec import BackendSpec, whole_number
 from kleval.backends.timing import ordinary_ids
+from kleval.models.checkpoint.config_json import eos_ids
 from kleval.models.config import ModelConfig
 from kleval.models.decoder import Decoder
 from kleval.models.registry import config_of, load, resolve, weights_digest
@@ -66,13 +67,14 @@ def open_native(spec: BackendSpec) -> NativeBackend:
         own.get("prefill_tokens"),
         share_prefixes=spec.share_prefixes,
         dtype_settled=settled != spec.dtype,
+        ends=() if model.path is None else eos_ids(model.path, tokenizer.eos_id),
         request_timeout=spec.request_timeout,
     )
 
 
 class NativeBackend:
-    """kleval.types.Timed on a Decoder. batch: most requests at a time; memory_budget: bytes; None: what fits. request_timeout:
-    seconds that a timed request may take."""
+    """kleval.types.Timed on a Decoder. ends: token ids that end an answer. batch: most requests at a time; memory_budget: bytes;
+    None: what fits. request_timeout: seconds that a timed request may take."""
 
     name = "native"
 
@@ -87,6 +89,7 @@ class NativeBackend:
         prefill_tokens: int | None = None,
         share_prefixes: bool = True,
         dtype_settled: bool = False,
+        ends: Sequence[int] = (),
         request_timeout: float = 600.0,
     ) -> None:
         self._settled = dtype_settled
@@ -101,8 +104,7 @@ class NativeBackend:
         self._request_timeout = request_timeout
         self._max_batch = batch or MAX_ROWS[self._device.type]
         self._prefill_tokens = prefill_tokens or PREFILL_TOKENS[self._device.type]
-        eos_id = tokenizer.eos_id if tokenizer.eos_id is not None else self.config.eos_token_id
-        self._ends = frozenset(() if eos_id is None else (eos_id,))
+        self._ends = frozenset(ends)
         self.stats = {"prompt_tokens": 0, "prefilled_tokens": 0}
 
     def describe(self) -> dict[str, Any]:
@@ -113,6 +115,7 @@ class NativeBackend:
             **({"dtype_settled": True} if self._settled else {}),
             "threads": torch.get_num_threads(),
             "weights_sha256": self._digest,
+            **({"eos_ids": sorted(self._ends)} if len(self._ends) > 1 else {}),
             "tokenizer_sha256": self.tokenizer.digest,
             "config": self.config.to_dict(),
             "parameters": self.config.parameters(),

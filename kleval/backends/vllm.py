@@ -62,7 +62,7 @@ def open_vllm(spec: BackendSpec) -> VllmBackend:
     except Exception as error:  # an engine that cannot be made raises nearly anything, its own log says where
         raise UsageError(f"vLLM {vllm.__version__} cannot load {spec.model}: {line(error)}") from error
     own = tokenizer.eos_id if isinstance(tokenizer, ModelTokenizer) else None
-    ends = eos_ids(place.folder) or (() if own is None else (own,))
+    ends = eos_ids(place.folder, own)
     facts = {
         "vllm": vllm.__version__,
         "device": current_platform.device_type,

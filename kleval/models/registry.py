@@ -159,8 +159,6 @@ def _tokenizer(spec: ModelSpec, folder: Path) -> ModelTokenizer:
 
     shared = not has_tokenizer(folder) and has_tokenizer(folder.parent)
     tokenizer = read_tokenizer(folder.parent if shared else folder, name=spec.name)
-    ends = eos_ids(folder)
-    # Kimi's tokenizer_config.json calls [EOS] what ends a text, its generation_config.json <|im_end|> what ends an answer.
-    if ends and tokenizer.eos_id not in ends:
-        tokenizer.eos_id = ends[0]
+    if tokenizer.eos_id is None:
+        tokenizer.eos_id = next(iter(eos_ids(folder)), None)
     return tokenizer

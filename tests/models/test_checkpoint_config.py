@@ -221,6 +221,14 @@ def test_the_end_of_an_answer_is_the_generation_configs_then_the_configs(tmp_pat
     assert eos_ids(tmp_path) == ()
 
 
+def test_the_tokenizers_own_end_is_one_beside_those_of_the_configs(tmp_path: Path) -> None:
+    read(tmp_path, changed(eos_token_id=7))
+    assert eos_ids(tmp_path, 5) == (7, 5)
+    assert eos_ids(tmp_path, 7) == (7,)
+    read(tmp_path, changed(eos_token_id=...))
+    assert eos_ids(tmp_path, 5) == (5,)
+
+
 def refused(folder: Path, values: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError) as error:
         read(folder, values)

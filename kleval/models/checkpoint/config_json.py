@@ -119,17 +119,20 @@ def read_config(folder: Path) -> ModelConfig:
     return _checked(ModelConfig.from_dict(values), file)
 
 
-def eos_ids(folder: Path, values: Mapping[str, Any] | None = None) -> tuple[int, ...]:
-    """The tokens that end an answer: of generation_config.json, else of config.json; empty when neither names one."""
+def eos_ids(folder: Path, own: int | None = None) -> tuple[int, ...]:
+    """The tokens that end an answer: of generation_config.json, else of config.json, and the tokenizer's own. Empty when none is named.
+
+    Any of them does, as in vLLM's server and lm-eval: Kimi's tokenizer_config.json names [EOS], which ends a text, its
+    generation_config.json <|im_end|>, which ends an answer.
+    """
     generation = folder / "generation_config.json"
-    for source in ([read_json(generation)] if generation.is_file() else []) + [
-        values or read_json(folder / "config.json")
-    ]:
+    tokenizers = () if own is None else (own,)
+    for source in ([read_json(generation)] if generation.is_file() else []) + [read_json(folder / "config.json")]:
         found = source.get("eos_token_id")
         ids = found if isinstance(found, list) else [found]
         if ids and all(_is_int(i) for i in ids):
-            return tuple(ids)
-    return ()
+            return tuple(dict.fromkeys((*ids, *tokenizers)))
+    return tokenizers
 
 
 class _Reader:

@@ -91,13 +91,14 @@ class RulerTask(OneCall, OfData[Edition]):
             prompt, prefix = self._asked(tokenizer, draft)
             if self.edition == "official":  # the scripts count without special tokens
                 return count_given(tokenizer, prompt, prefix)
-            return tokenizer.count(tokenizer.render(prompt, prefix))
+            return tokenizer.count(tokenizer.render(prompt, prefix)) + self._repeated(tokenizer, draft)
 
         return self._made.stream(measure, tokenizer.count, _counts_as(tokenizer), ctx, seed)
 
     def _sample(self, tokenizer: Tokenizer, ctx: int, seed: int, index: int, fitted: Fitted, budget: int) -> Sample:
         draft = fitted.draft
         prompt, prefix = self._asked(tokenizer, draft)
+        repeated = self._repeated(tokenizer, draft)
         return Sample(
             id=f"{self.id}@{self.edition}-{self.version}{self._variant}/{ctx}/s{seed}/i{index}",
             task=self.id,
@@ -105,8 +106,8 @@ class RulerTask(OneCall, OfData[Edition]):
             index=index,
             prompt=prompt,
             references=draft.answers,
-            max_new_tokens=budget,
-            prompt_tokens=fitted.tokens,
+            max_new_tokens=budget + repeated,
+            prompt_tokens=fitted.tokens - repeated,
             answer_prefix=prefix,
             meta=draft.meta,
         )
@@ -117,6 +118,10 @@ class RulerTask(OneCall, OfData[Edition]):
             return as_prompt(tokenizer, draft.input + draft.prefix), ""
         chat = self.protocol == LM_EVAL and tokenizer.chat_template_digest
         return as_prompt(tokenizer, draft.input), draft.prefix.lstrip() if chat else draft.prefix
+
+    def _repeated(self, tokenizer: Tokenizer, draft: Draft) -> int:
+        """Tokens that a model takes to say the beginning itself, for which a builtin budget has room."""
+        return tokenizer.count(draft.prefix) if self.protocol == IN_PROMPT and self.edition == "builtin" else 0
 
     def _too_small(
         self, tokenizer: Tokenizer, ctx: int, n: int, seed: int, needed_tokens: int | None

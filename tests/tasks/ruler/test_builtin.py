@@ -17,7 +17,7 @@ from kleval.tasks.registry import load_task
 from kleval.tasks.ruler import vt
 from kleval.tasks.ruler.builtin import Guess, fit
 from kleval.tasks.ruler.official import DoesNotFit
-from kleval.tasks.ruler.spec import NOISE, SPECS, Draft
+from kleval.tasks.ruler.spec import IN_PROMPT, NOISE, SPECS, Draft
 from kleval.types import Completion, ContextTooSmall, Sample, Score, Tokenizer
 
 SEED = 5
@@ -119,6 +119,19 @@ def test_the_edition_says_how_it_differs(name: str) -> None:
     assert card["deviations"] == list(task.deviations)  # type: ignore[attr-defined]
     assert card["data_digest"] == task.data_digest
     assert re.fullmatch("[0-9a-f]{64}", task.data_digest)
+
+
+@pytest.mark.parametrize("name", ["niah_single_3", "cwe", "qa_1"])
+def test_where_the_prefix_is_in_the_prompt_the_answer_may_repeat_it(name: str, words: Tokenizer) -> None:
+    task = load_task(f"ruler/{name}", protocol=IN_PROMPT)
+    (plain,) = made(name, words, 1024, 1)
+    for sample in task.samples(words, 1024, 3, SEED):
+        assert isinstance(sample, Sample)
+        assert sample.answer_prefix == ""
+        assert str(sample.prompt).endswith(plain.answer_prefix[-12:])
+        assert sample.prompt_tokens == words.count(str(sample.prompt))
+        assert sample.prompt_tokens + sample.max_new_tokens <= 1024
+        assert sample.max_new_tokens >= plain.max_new_tokens + 2
 
 
 def test_chat_models_get_a_message_and_are_measured_with_their_template(words: Tokenizer) -> None:
