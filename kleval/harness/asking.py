@@ -44,8 +44,8 @@ class Policy:
     """How requests are asked. counter: the tokenizer of the samples' lengths; None when it is the backend's own.
 
     reasoning: pairs of tags that it stands between. max_new_tokens: that generation budgets are raised to.
-    opened: by model, the tag that its server's template turned out to open, "" for none. tried: models of which one answer was asked for
-    again to find that out.
+    opened: by model, the tag that its server's template turned out to open, "" for none. tried: models of which one answer was
+    asked for again to find that out.
     sleep, on_retry(n requests, seconds, message): called between the attempts.
     """
 
