@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from kleval.text import DASH, format_length
 
@@ -208,9 +208,9 @@ class Grid:
     numbers: frozenset[int] = frozenset()
 
 
-def plain(heads: Sequence[str], lines: Iterable[Sequence[str]], numbers: Iterable[int] = ()) -> Grid:
-    """A grid of words; numbers: which columns hold numbers."""
-    rows = tuple(Row(label, tuple(map(Cell, words))) for label, *words in lines)
+def plain(heads: Sequence[str], lines: Iterable[Sequence[Any]], numbers: Iterable[int] = ()) -> Grid:
+    """A grid of words or cells, a label before them; numbers: which columns hold numbers."""
+    rows = tuple(Row(label, tuple(w if isinstance(w, Cell) else Cell(w) for w in words)) for label, *words in lines)
     return Grid(tuple(heads), rows, "plain", numbers=frozenset(numbers))
 
 

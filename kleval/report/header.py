@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kleval.report.figure import Grid, Look, looks_of, plain
+from kleval.report.figure import Cell, Grid, Look, looks_of, plain
 from kleval.report.notices import TONES, Notice, notices, runs_of
 from kleval.report.score_curves import Looks, Shape
 from kleval.tables.costs import Profile, software_of
@@ -76,12 +76,9 @@ def header(entrants: Sequence[Entrant], profiles: Sequence[Profile], shape: Shap
         shown = [fact for fact in of.facts if fact.mark]
         lines[e.key] = (of_scores[e.key], e.label, [("scores" if profiles else "", shown)])
     names = dict.fromkeys(e.model for e in entrants)
-    sheets = [_sheet(f"Run {run.id}", run) for run in runs_of(entrants)]
+    sheets = [_run_sheet(run, [e for e in entrants if e.run is run]) for run in runs_of(entrants)]
     if sheets:
-        at = Fact(
-            "Temperature", _joined(t for e in entrants for t in (e.temperatures or (e.temperature,))), mark="main"
-        )
-        sheets[-1] = replace(sheets[-1], tiles=_score_tiles(entrants, shape), facts=(*sheets[-1].facts, at))
+        sheets[-1] = replace(sheets[-1], tiles=_score_tiles(entrants, shape))
     for profile in profiles:
         for model in profile.models:
             key = next((e.key for e in entrants if e.model == model), f"model {model}")
@@ -112,7 +109,7 @@ def _facts(record: Mapping[str, Any], before: str = "") -> list[Fact]:
             found += _facts(value, f"{before}{name} ")
         elif value not in (None, "", []):
             text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-            short = size(value, precise=True) if name.endswith("_bytes") else digest(text)
+            short = size(value, precise=True) if name.endswith("_bytes") and isinstance(value, int) else digest(text)
             if name == "commit":
                 short = digest(text.removesuffix("-dirty")) + ("-dirty" if text.endswith("-dirty") else "")
             mark = "main" if name in AT_ONCE else ""
@@ -136,7 +133,7 @@ def _sheet(title: str, of: Run | Profile) -> Sheet:
     ]
     # Names with a point are of single tasks and models, which have tables of their own.
     settings = {name: value for name, value in of.get("settings", default={}).items() if "." not in name}
-    facts += _facts({name: value for name, value in settings.items() if name != "tasks"})
+    facts += _facts({name: value for name, value in settings.items() if name not in ("tasks", "temperature")})
     if budget := of.get("plan", "memory_budget"):
         facts.append(Fact("Budget of a largest batch", size(budget, precise=True)))
     hardware = {n: v for n, v in of.get("hardware", default={}).items() if n not in ("kleval", "commit", *settings)}
@@ -149,6 +146,13 @@ def _sheet(title: str, of: Run | Profile) -> Sheet:
         facts.append(Fact("Command", str(command)))
     tone = "ok" if of.status == "complete" else TONES.get(of.status, "bad")
     return Sheet(title, str(of.get("started", default=""))[:10], of.status, tone, facts=tuple(facts))
+
+
+def _run_sheet(run: Run, entrants: Sequence[Entrant]) -> Sheet:
+    """With the temperatures that its requests were sampled at, where the command named none."""
+    sheet = _sheet(f"Run {run.id}", run)
+    temperatures = _joined(t for e in entrants for t in (e.temperatures or (e.temperature,)))
+    return replace(sheet, facts=(*sheet.facts, Fact("Temperature", temperatures, mark="main")))
 
 
 def _score_tiles(entrants: Sequence[Entrant], shape: Shape) -> tuple[Fact, ...]:
@@ -237,14 +241,13 @@ def _model_facts(profile: Profile, model: str) -> list[Fact]:
 
 def _data(entrants: Sequence[Entrant], shape: Shape) -> Grid:
     """The data of each task as its runs recorded them: once where all agree, else with the runs in a column of their own."""
-    found: dict[tuple[str, ...], list[str]] = {}
-    names = ("version", "protocol", "edition", "data_revision", "data_digest")
+    found: dict[tuple[Any, ...], list[str]] = {}
+    names = ("version", "protocol", "edition", "data_revision")
     for task in shape.tasks:
         for run in runs_of(entrants):
             if about := run.get("tasks", task):
-                texts = (
-                    digest(about.get(name)) if name == names[-1] else str(about.get(name) or DASH) for name in names
-                )
+                whole = about.get("data_digest")
+                texts = (*(str(about.get(name) or DASH) for name in names), Cell(digest(whole), title=str(whole or "")))
                 found.setdefault((task, *texts), []).append(run.id)
     heads = ("Task", "Version", "Protocol", "Edition", "Data revision", "Data digest")
     if len({task for task, *_ in found}) == len(found):

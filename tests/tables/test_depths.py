@@ -59,3 +59,10 @@ def test_repeats_are_one_sample_and_failures_are_counted_apart(make_run: MakeRun
     depths, one = read(run, lambda row: {"depth_percent": 50})
     cell = depths.cells(one)["40–60 %", 1024]
     assert (cell.value, cell.n_samples, cell.n_scored, cell.n_failed, cell.n_total) == (1.0, 1, 3, 3, 6)
+
+
+def test_bins_are_fine_where_every_length_has_many_samples(make_run: MakeRun) -> None:
+    few, _ = read(make_run(models=("one",), n=3), lambda row: {"depth_percent": 50})
+    many, _ = read(make_run("many", models=("one",), tasks=("ruler/vt",), n=100), lambda row: {"depth_percent": 50})
+    assert (len(few.names), len(many.names)) == (5, 10)
+    assert many.names[5] == "50–60 %"
