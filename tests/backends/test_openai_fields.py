@@ -8,7 +8,7 @@ import pytest
 from misbehaving import Behaviour, serve
 
 from kleval.backends.registry import open_backend
-from kleval.backends.server_wire import Answer
+from kleval.backends.server_reply import Answer
 from kleval.cli.options import without_secrets
 from kleval.types import Completion, Request, UsageError
 
