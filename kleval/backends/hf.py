@@ -28,6 +28,7 @@ from kleval.backends.spec import BackendSpec, whole_number
 from kleval.backends.timing import ordinary_ids
 from kleval.models.checkpoint.config_json import eos_ids, read_json
 from kleval.models.checkpoint.files import digest, stored_tensors, weight_files
+from kleval.models.checkpoint.formats import check_place, check_weights
 from kleval.models.checkpoint.hub import fetch, is_hub_id
 from kleval.models.registry import MODELS, resolve
 from kleval.tokenization import ModelTokenizer, asked_with, read_tokenizer
@@ -176,6 +177,7 @@ class HFBackend:
 def _folder(spec: BackendSpec) -> tuple[Path, str, str | None]:
     """Where the model lies, fetched if it is a hub id; the name that is printed; the commit that was fetched."""
     path = Path(spec.model).expanduser()
+    check_place(path)
     if path.is_dir():
         return path, spec.model, None
     if is_hub_id(spec.model):
@@ -188,7 +190,9 @@ def _folder(spec: BackendSpec) -> tuple[Path, str, str | None]:
 
 
 def _load(transformers: Any, folder: Path, name: str, spec: BackendSpec, device: torch.device) -> Any:
-    packed = read_json(folder / "config.json").get("quantization_config") is not None
+    values = read_json(folder / "config.json")
+    check_weights(folder / "config.json", values, packed=True)
+    packed = values.get("quantization_config") is not None
     dtype = spec.dtype if packed else settle_dtype(spec.dtype, device)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

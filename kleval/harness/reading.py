@@ -85,6 +85,8 @@ class Reading:
 
 
 def _opened(request: Request, backend: Backend, pairs: Sequence[tuple[str, str]]) -> str | None:
+    if not pairs:
+        return ""
     if request.answer_prefix:
         return opened_by(request.answer_prefix, pairs)
     renders = getattr(backend, "renders", None)
