@@ -28,6 +28,7 @@ from kleval.backends.spec import BackendSpec, whole_number
 from kleval.backends.timing import ordinary_ids
 from kleval.models.checkpoint.config_json import eos_ids, read_json
 from kleval.models.checkpoint.files import digest, stored_tensors, weight_files
+from kleval.models.checkpoint.formats import check_place, check_weights
 from kleval.models.checkpoint.hub import fetch, is_hub_id
 from kleval.models.registry import MODELS, resolve
 from kleval.tokenization import ModelTokenizer, asked_with, read_tokenizer
@@ -176,6 +177,7 @@ class HFBackend:
 def _folder(spec: BackendSpec) -> tuple[Path, str, str | None]:
     """Where the model lies, fetched if it is a hub id; the name that is printed; the commit that was fetched."""
     path = Path(spec.model).expanduser()
+    check_place(path)
     if path.is_dir():
         return path, spec.model, None
     if is_hub_id(spec.model):
@@ -188,7 +190,9 @@ def _folder(spec: BackendSpec) -> tuple[Path, str, str | None]:
 
 
 def _load(transformers: Any, folder: Path, name: str, spec: BackendSpec, device: torch.device) -> Any:
-    packed = read_json(folder / "config.json").get("quantization_config") is not None
+    values = read_json(folder / "config.json")
+    check_weights(folder / "config.json", values, packed=True)
+    packed = values.get("quantization_config") is not None
     dtype = spec.dtype if packed else settle_dtype(spec.dtype, device)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -202,6 +206,7 @@ def _load(transformers: Any, folder: Path, name: str, spec: BackendSpec, device:
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # told below: transformers' own error does not name the tensor
             )
     except UsageError:
         raise
@@ -212,6 +217,10 @@ def _load(transformers: Any, folder: Path, name: str, spec: BackendSpec, device:
                 f"{name} needs code that comes with it: add --trust-remote-code if you trust it"
             ) from error
         raise UsageError(f"transformers cannot load {name}: {said[:300] or type(error).__name__}") from error
+    if other := sorted(loading.get("mismatched_keys") or ()):
+        tensor, stored, asked = other[0]
+        more = f" (and {len(other) - 1} more like it)" if len(other) > 1 else ""
+        raise UsageError(f"{name}: {tensor} has shape {list(stored)}, its config.json asks for {list(asked)}{more}")
     if missing := sorted(loading["missing_keys"]):
         # transformers would go on with random ones.
         raise UsageError(

@@ -4,7 +4,8 @@ Prompts go as token ids where the server takes them, so that it sees what every 
 chat endpoint. Which it is was tried when the backend was opened, and is in `describe`. Token counts are the server's own (usage), never
 text counted again. What servers do without saying so is noticed: another model's answer, a prompt that was cut, an answer that was
 clamped, half a stream. The parts: server_address (secrets), server_opening (probing), server_tokenizer, server_wire (requests and
-streams), server_answers (what counts as an answer), server_errors, server_pace (429), server_asking (the loop), server_timing.
+streams), server_reply (an answer put together), server_answers (what counts as one), server_counts (prompts that were cut),
+server_errors, server_pace (429), server_asking (the loop), server_timing.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from kleval.backends.server_counts import PromptCounts, Shorter
 from kleval.backends.server_errors import refused_field
 from kleval.backends.server_opening import Served, choose_dialect, look
 from kleval.backends.server_pace import Pace
+from kleval.backends.server_reply import Answer
 from kleval.backends.server_timing import ServerTiming
 from kleval.backends.server_tokenizer import RemoteTokenizer, compare, counts_only, find_tokenizer
 from kleval.backends.server_wire import (
     CONTINUES_ANSWERS,
     OPTIONAL,
-    Answer,
     Dialect,
     chat_messages,
     generation_body,
@@ -213,8 +214,8 @@ class OpenAIBackend:
     def _job(self, request: Request) -> _Job | Failure:
         """The request as tokens, or why it is not worth sending."""
         scoring = request.kind == "loglikelihood"
-        if not scoring and request.max_new_tokens < 1:
-            return Failure("bad_request", f"max_new_tokens is {request.max_new_tokens}: at least 1 is needed")
+        if request.fault:
+            return Failure("bad_request", request.fault)
         if scoring and self._dialect.is_chat(request):
             return Failure(
                 "bad_request", "the chat endpoint gives no likelihoods: use --api completions, or another backend"
@@ -228,7 +229,7 @@ class OpenAIBackend:
         chat, exact = self._dialect.is_chat(request), self._sends_ids(request)
         rendered = None if exact or chat else self.tokenizer.render(request.prompt, request.answer_prefix)
         ids, continuation = request.token_ids, request.continuation_ids or ()
-        if ids is None or (scoring and request.continuation_ids is None):
+        if ids is None:
             whole = self.tokenizer.render(request.prompt, request.answer_prefix) if rendered is None else rendered
             if scoring:
                 ids, continuation = encode_pair(self.tokenizer, whole, request.continuation)

@@ -15,8 +15,9 @@ from kleval.backends.reasoning import first_stop, split
 from kleval.backends.server_address import Server
 from kleval.backends.server_counts import PromptCounts
 from kleval.backends.server_errors import failure_in_stream
+from kleval.backends.server_reply import Answer
 from kleval.backends.server_spelling import spells
-from kleval.backends.server_wire import Answer, Dialect
+from kleval.backends.server_wire import Dialect
 from kleval.types import Completion, Failure, FinishReason, Request, Tokenizer
 
 # The token that ends an answer is one of its tokens, so an answer that ends at once has one; but these do not count it.

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 from kleval.backends.server_address import Server
 from kleval.backends.server_errors import failure_of_exception, failure_of_status, retry_after
 from kleval.backends.server_pace import Pace
-from kleval.backends.server_wire import Answer, bounded, events, read_object
+from kleval.backends.server_reply import Answer
+from kleval.backends.server_wire import bounded, events, read_object
 from kleval.types import Failure, Outcome, UsageError
 
 CONNECT_SECONDS = 30.0

@@ -17,16 +17,8 @@ from typing import Any
 from kleval.backends.server_address import Server
 from kleval.backends.server_errors import MalformedAnswer, read_error, refused_key, retry_after, unreachable
 from kleval.backends.server_http import Reply, client_for, fetch
-from kleval.backends.server_wire import (
-    Answer,
-    Dialect,
-    EventReader,
-    Prompts,
-    Software,
-    read_object,
-    repeat_all_before,
-    stream_options,
-)
+from kleval.backends.server_reply import Answer, repeat_all_before
+from kleval.backends.server_wire import Dialect, EventReader, Prompts, Software, read_object, stream_options
 from kleval.backends.spec import BackendSpec, json_or_text
 from kleval.types import UsageError
 

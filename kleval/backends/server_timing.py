@@ -23,16 +23,9 @@ from kleval.backends.server_address import Server
 from kleval.backends.server_errors import MalformedAnswer, failure_in_stream, failure_of_exception, failure_of_status
 from kleval.backends.server_http import client_for, fetch
 from kleval.backends.server_opening import Served, choose_dialect
+from kleval.backends.server_reply import REASONING, Answer
 from kleval.backends.server_tokenizer import RemoteTokenizer
-from kleval.backends.server_wire import (
-    NEUTRAL,
-    REASONING,
-    Answer,
-    Dialect,
-    EventReader,
-    bounded,
-    chat_messages,
-)
+from kleval.backends.server_wire import NEUTRAL, Dialect, EventReader, bounded, chat_messages
 from kleval.backends.spec import BackendSpec
 from kleval.backends.timing import generator, random_tokens, random_words
 from kleval.types import Arrival, Failure, Request, TimedRequest, Trace, UsageError

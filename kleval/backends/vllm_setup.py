@@ -22,6 +22,7 @@ from typing import Any
 
 from kleval.backends.spec import BackendSpec
 from kleval.models.checkpoint.config_json import read_json
+from kleval.models.checkpoint.formats import check_place, check_weights
 from kleval.types import UsageError
 
 QUIET = {
@@ -79,6 +80,7 @@ def find(spec: BackendSpec) -> Place:
     from kleval.models.registry import resolve
 
     folder = Path(spec.model).expanduser()
+    check_place(folder)
     if not folder.is_dir():
         if not is_hub_id(spec.model):
             found = resolve(spec.model)
@@ -90,6 +92,7 @@ def find(spec: BackendSpec) -> Place:
             return Place(spec.model, spec.model.partition("@")[0], folder, folder.name)
     if not (folder / "config.json").is_file():
         raise UsageError(f"{folder} is not a model folder: it has no config.json")
+    check_weights(folder / "config.json", read_json(folder / "config.json"), packed=True)
     return Place(spec.model, str(folder), folder)
 
 

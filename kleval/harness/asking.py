@@ -44,8 +44,8 @@ class Policy:
     """How requests are asked. counter: the tokenizer of the samples' lengths; None when it is the backend's own.
 
     reasoning: pairs of tags that it stands between. max_new_tokens: that generation budgets are raised to.
-    opened: by model, the tag that its server's template turned out to open. tried: models of which one answer was asked for again to
-    find that out.
+    opened: by model, the tag that its server's template turned out to open, "" for none. tried: models of which one answer was
+    asked for again to find that out.
     sleep, on_retry(n requests, seconds, message): called between the attempts.
     """
 
@@ -165,12 +165,16 @@ def _unsure_last(
     that a stop string ended is asked for again without, once per model."""
     for call, outcome in answers:
         call.attempts += 1
-        if tag := call.reading.shows(outcome):
-            policy.opened[call.answering] = tag
-        if isinstance(outcome, Completion) and call.reading.unsure(call.request, outcome):
-            unsure.append((call, outcome))
-        else:
+        shown = call.reading.shows(outcome)
+        if shown is not None:
+            policy.opened.setdefault(call.answering, shown)
+        if not (isinstance(outcome, Completion) and call.reading.unsure(call.request, outcome)):
             yield call, outcome
+        elif call.answering in policy.opened:
+            call.reading = replace(call.reading, opened=policy.opened[call.answering])
+            yield call, outcome
+        else:
+            unsure.append((call, outcome))
     for call, outcome in unsure:
         known = call.answering in policy.opened or call.answering in policy.tried
         if not known and outcome.finish_reason == "stop":

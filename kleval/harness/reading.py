@@ -5,8 +5,8 @@ request is sent without them, and an answer that one cut in its reasoning is ask
 Reasoning that the budget cut is a failure where the budget is a short one of kleval's own, or a judge's. With an official budget or
 a raised one it is an empty answer, scored as that: a model that thinks without end does not gain by leaving its hard questions out.
 
-The template of a chat endpoint is not known. That it opens reasoning shows in the first answer with a closing tag alone; until one has
-come, what may be the beginning of reasoning waits for the others.
+The template of a chat endpoint is not known. Whether it opens reasoning shows in the first answer that ends by itself, with a closing
+tag alone or with none; until one has come, what may be the beginning of reasoning waits for the others.
 """
 
 from __future__ import annotations
@@ -43,11 +43,13 @@ class Reading:
     def sent(self, request: Request) -> Request:
         return replace(request, stop=()) if self.unstopped else request
 
-    def shows(self, outcome: Outcome) -> str:
-        """The tag that the server's template opens, as an answer shows it; "" where it shows none or the template is known."""
-        if self.opened is not None or isinstance(outcome, Failure):
-            return ""
-        return closed_alone(outcome.text, self.pairs)
+    def shows(self, outcome: Outcome) -> str | None:
+        """The tag that the server's template opens, as an answer shows it: "" for none, by a whole answer without a closing tag; None
+        where it shows nothing, or the template is known."""
+        if self.opened is not None or isinstance(outcome, Failure) or outcome.reasoning:
+            return None
+        whole = outcome.finish_reason == "eos" and bool(outcome.text.strip())
+        return closed_alone(outcome.text, self.pairs) or ("" if whole else None)
 
     def unsure(self, request: Request, outcome: Outcome) -> bool:
         """Whether an answer may be nothing but the beginning of reasoning that the server's template opened."""
@@ -83,6 +85,8 @@ class Reading:
 
 
 def _opened(request: Request, backend: Backend, pairs: Sequence[tuple[str, str]]) -> str | None:
+    if not pairs:
+        return ""
     if request.answer_prefix:
         return opened_by(request.answer_prefix, pairs)
     renders = getattr(backend, "renders", None)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from kleval.models.checkpoint import load_decoder, read_config
 from kleval.models.checkpoint.config_json import ForeignArchitecture, eos_ids
 from kleval.models.checkpoint.files import digest, weight_files
+from kleval.models.checkpoint.formats import check_place
 from kleval.models.checkpoint.hub import fetch, is_hub_id
 from kleval.models.config import ARCHITECTURES, ModelConfig
 from kleval.models.sizes import SIZES, preset
@@ -67,10 +68,9 @@ def resolve(name: str) -> ModelSpec:
         folder = Path(name).expanduser()
     except RuntimeError:  # ~somebody who is not known here
         folder = Path(name)
+    check_place(folder)
     if folder.is_dir():
         return ModelSpec(name, read_config(folder).architecture, None, folder)
-    if folder.is_file():
-        raise UsageError(f"{name} is a file: give the folder that holds it, with its config.json")
     architecture, _, size = full.partition("@")
     if architecture in ARCHITECTURES:
         raise UsageError(f"unknown size {size!r} of {architecture}: choose one of {', '.join(SIZES)}")

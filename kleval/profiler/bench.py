@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -22,15 +22,15 @@ TOGETHER_SHARE = 0.6  # of free memory that the caches of several models may tak
 
 @dataclass(slots=True)
 class Bench:
-    """configs, models, rates: by printed name. bound: known once the machine points are measured."""
+    """configs, models, rates: by printed name; models and rates once they are built and tried out. bound: once it is measured."""
 
     device: torch.device
     dtype: str
     chunk: int
     seed: int
     configs: Mapping[str, ModelConfig]
-    models: Mapping[str, Decoder]
-    rates: Mapping[str, Rates]
+    models: dict[str, Decoder] = field(default_factory=dict)
+    rates: dict[str, Rates] = field(default_factory=dict)
     bound: Bound | None = None
 
     def state_bytes(self, model: str, ctx: int, batch: int = 1) -> int:

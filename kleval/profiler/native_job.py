@@ -27,9 +27,7 @@ from kleval.work import Job, Result, Session, Verdict, work
 from kleval.work.loop import OnEvent
 
 if TYPE_CHECKING:
-    from kleval.models.decoder import Decoder
     from kleval.profiler.native import Measuring
-    from kleval.profiler.rates import Rates
 
 CHUNK_TOKENS = {"cpu": 512, "cuda": 8192}
 TRY_OUT_BYTES = 1 << 31  # a dry run builds models up to this size to see how fast they are
@@ -54,24 +52,24 @@ class NativeJob(Job):
     def __init__(self, spec: ProfileSpec) -> None:
         super().__init__(spec)
         self.limit_seconds = None if spec.repeats else spec.time_budget
-        self._decoders: dict[str, Decoder] = {}
-        self._rates: dict[str, Rates] = {}
         self._measuring: Measuring | None = None
 
     @contextlib.contextmanager
     def open(self, old: RunStore | None) -> Iterator[None]:
         """Find the models' shapes and the device, and see that they fit into its memory; nothing is allocated."""
         from kleval.models.registry import config_of, resolve
+        from kleval.profiler.bench import Bench
 
         spec, self._old = self.spec, old
-        self.configs = {model.name: config_of(model) for model in map(resolve, spec.models)}
-        self.models = {name: {} for name in self.configs}
-        self.device = resolve_device(spec.device)
-        self.dtype = resolve_dtype(spec.dtype, self.device)
-        self.chunk = min(spec.chunk_tokens or CHUNK_TOKENS[self.device.type], max(spec.ctxs))
-        self.environment = fingerprint(self.device)
+        configs = {model.name: config_of(model) for model in map(resolve, spec.models)}
+        device = resolve_device(spec.device)
+        dtype = resolve_dtype(spec.dtype, device)
+        chunk = min(spec.chunk_tokens or CHUNK_TOKENS[device.type], max(spec.ctxs))
+        self.bench = Bench(device, dtype, chunk, spec.seed, configs)
+        self.models = {name: {} for name in configs}
+        self.environment = fingerprint(device)
         self.told = {
-            "models": list(self.configs),
+            "models": list(configs),
             "ctx": list(unique_lengths(spec.ctxs)),
             "batch": [str(batch) for batch in spec.batches],
             "prefill": spec.prefill,
@@ -79,19 +77,17 @@ class NativeJob(Job):
             "repeats": spec.repeats,
             "memory_budget": spec.memory_budget,
             "time_budget": spec.time_budget,
-            "chunk_tokens": self.chunk,
-            "device": self.device.type,
-            "dtype": self.dtype,
+            "chunk_tokens": chunk,
+            "device": device.type,
+            "dtype": dtype,
             "seed": spec.seed,
             **machine_settings(self.environment),
         }
-        free = int(FREE_SHARE[self.device.type] * free_bytes(self.device))
-        longest = max(spec.ctxs) + fed_tokens(spec, self.device.type)
-        check_memory(self.configs, self.dtype, longest, spec.memory_budget, free, str(self.device))
-        left = free - shared_weight_bytes(self.configs, self.dtype)
-        self.budget = spec.memory_budget or default_memory_budget(
-            spec, self.configs, self.dtype, left, self.device.type
-        )
+        free = int(FREE_SHARE[device.type] * free_bytes(device))
+        longest = max(spec.ctxs) + fed_tokens(spec, device.type)
+        check_memory(configs, dtype, longest, spec.memory_budget, free, str(device))
+        left = free - shared_weight_bytes(configs, dtype)
+        self.budget = spec.memory_budget or default_memory_budget(spec, configs, dtype, left, device.type)
         yield
 
     def units(self, say: Say) -> tuple[PlannedPoint, ...]:
@@ -107,9 +103,8 @@ class NativeJob(Job):
             except (KeyError, TypeError) as error:
                 raise UsageError(f"{spec.out}/run.json has no plan that can be read: give another --out") from error
         else:
-            self.plan = make_plan(
-                spec, self.configs, self._rates, self.dtype, self.chunk, self.budget, self.device.type
-            )
+            b = self.bench
+            self.plan = make_plan(spec, b.configs, b.rates, b.dtype, b.chunk, self.budget, b.device.type)
         return self.plan.points
 
     def _try_out(self, say: Say) -> None:
@@ -119,25 +114,26 @@ class NativeJob(Job):
         from kleval.profiler.bound import Bound, copy_bandwidth, matmul_rate
         from kleval.profiler.rates import from_bound, measured
 
-        spec, configs, kind, longest = self.spec, self.configs, getattr(torch, self.dtype), max(self.spec.ctxs)
-        if spec.dry_run and shared_weight_bytes(configs, self.dtype) > TRY_OUT_BYTES:
+        spec, b, longest = self.spec, self.bench, max(self.spec.ctxs)
+        kind: torch.dtype = getattr(torch, b.dtype)
+        if spec.dry_run and shared_weight_bytes(b.configs, b.dtype) > TRY_OUT_BYTES:
             say("measuring the machine; the models are too large to try out in a dry run")
-            bound = Bound(copy_bandwidth(self.device), matmul_rate(self.device, kind))
-            self._rates = {
-                name: from_bound(config, bound, self.chunk, self.dtype, longest) for name, config in configs.items()
+            bound = Bound(copy_bandwidth(b.device), matmul_rate(b.device, kind))
+            b.rates |= {
+                name: from_bound(config, bound, b.chunk, b.dtype, longest) for name, config in b.configs.items()
             }
             return
-        say(f"building {', '.join(configs)} with random weights")
-        self._decoders = build(configs, self.device, kind, spec.seed)
-        for name, decoder in self._decoders.items():
+        say(f"building {', '.join(b.configs)} with random weights")
+        b.models |= build(b.configs, b.device, kind, spec.seed)
+        for name, decoder in b.models.items():
             say(f"trying out {name}")
             began = time.perf_counter()
-            self._rates[name] = measured(decoder, self.chunk, longest, spec.seed)
+            b.rates[name] = measured(decoder, b.chunk, longest, spec.seed)
             say(f"trying out {name} took {time.perf_counter() - began:.1f} s")
 
     def facts(self) -> dict[str, Any]:
         return {
-            "dtype": self.dtype,
+            "dtype": self.bench.dtype,
             "models": {
                 name: {
                     "name": name,
@@ -145,29 +141,25 @@ class NativeJob(Job):
                     "config": config.to_dict(),
                     "parameters": config.parameters(),
                     "active_parameters": config.active_parameters(),
-                    "rates": self._rates[name].record(),
+                    "rates": self.bench.rates[name].record(),
                 }
-                for name, config in self.configs.items()
+                for name, config in self.bench.configs.items()
             },
             "plan": self.plan.record(),
             "unmeasured": list(self.plan.unmeasured),
             "seeds": {"seed": self.spec.seed},
-            "caveats": [*self.plan.notes, *caveats(self.configs)],
+            "caveats": [*self.plan.notes, *caveats(self.bench.configs)],
         }
 
     def measure(self, group: Sequence[PlannedPoint], session: Session) -> Iterator[tuple[PlannedPoint, Point]]:
-        from kleval.profiler.bench import Bench
         from kleval.profiler.native import Measuring
 
         if self._measuring is None:
-            bench = Bench(
-                self.device, self.dtype, self.chunk, self.spec.seed, self.configs, self._decoders, self._rates
-            )
-            self._measuring = Measuring(bench, self.plan.points, session)
+            self._measuring = Measuring(self.bench, self.plan.points, session)
         settings = {
-            "chunk_tokens": self.chunk,
-            "dtype": self.dtype,
-            "device": str(self.device),
+            "chunk_tokens": self.bench.chunk,
+            "dtype": self.bench.dtype,
+            "device": str(self.bench.device),
             "seed": self.spec.seed,
             "weights": WEIGHTS,
         }

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from kleval.backends.server_address import Server
 from kleval.backends.server_answers import Expected, generated
 from kleval.backends.server_errors import MalformedAnswer
-from kleval.backends.server_wire import Answer, Dialect, Software
+from kleval.backends.server_reply import Answer
+from kleval.backends.server_wire import Dialect, Software
 from kleval.types import Completion, Request
 
 USAGE = {"prompt_tokens": 4, "completion_tokens": 3}

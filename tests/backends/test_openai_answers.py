@@ -13,7 +13,8 @@ from kleval.backends.server_address import Server, parse_address
 from kleval.backends.server_answers import Expected, generated
 from kleval.backends.server_errors import MalformedAnswer, failure_of_status, retry_after
 from kleval.backends.server_pace import Pace
-from kleval.backends.server_wire import Answer, Dialect, events
+from kleval.backends.server_reply import Answer
+from kleval.backends.server_wire import Dialect, events
 from kleval.types import Completion, Request, UsageError
 
 SERVER = Server("http://there/v1")

@@ -8,7 +8,7 @@ import pytest
 from misbehaving import Behaviour, serve
 
 from kleval.backends.registry import open_backend
-from kleval.backends.server_wire import Answer
+from kleval.backends.server_reply import Answer
 from kleval.cli.options import without_secrets
 from kleval.types import Completion, Request, UsageError
 
@@ -49,6 +49,12 @@ def test_a_field_that_the_user_put_in_and_the_server_refuses_is_a_failure() -> N
         pytest.raises(UsageError, match="logit_bias"),
     ):
         open_backend("tiny", base_url=url, tokenizer="words", request_fields={"logit_bias": "{}"})
+
+
+def test_half_of_a_likelihoods_ids_is_refused() -> None:
+    half = Request("loglikelihood", "a", continuation="b", token_ids=(1, 2))
+    _, (got,) = asked(Behaviour(software="llama.cpp"), half)
+    assert (got.kind, got.message.partition(":")[0]) == ("bad_request", "token_ids without continuation_ids")
 
 
 def test_fields_are_put_in_and_left_out_as_the_user_says() -> None:

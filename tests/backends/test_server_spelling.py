@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from kleval.backends.server_address import Server
 from kleval.backends.server_answers import Expected, likelihood
+from kleval.backends.server_reply import Answer
 from kleval.backends.server_spelling import spells
-from kleval.backends.server_wire import Answer, Dialect
+from kleval.backends.server_wire import Dialect
 from kleval.types import Completion, Failure, Request
 
 

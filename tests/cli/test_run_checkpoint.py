@@ -141,3 +141,48 @@ def test_a_folder_that_is_not_there_is_one_line(one_line: Callable[..., str]) ->
 def test_a_file_is_not_a_folder(checkpoint: Path, one_line: Callable[..., str]) -> None:
     shard = next(checkpoint.glob("*.safetensors"))
     assert "give the folder" in one_line(["run", "--model", str(shard), "--suite", "smoke"])
+
+
+def to_gguf(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+    (folder / "model-q4.gguf").write_bytes(b"GGUF")
+
+
+def configure(**more: Any) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        values = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(values | more))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (to_gguf, "is a GGUF file, which llama.cpp's server runs (llama-server -m model-q4.gguf)"),
+        (configure(quantization_config={"quant_method": "awq"}), "quantization_config is awq"),
+        (configure(quantization={"bits": 4, "group_size": 64}), "quantized by MLX"),
+        (configure(swiglu_limit=7.0), "swiglu_limit is 7.0"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "--suite", "smoke", "--ctx", "1k", "--quiet", "--model"],
+        ["ls", "models"],
+        ["profile", "memory", "--model"],
+    ],
+)
+def test_checkpoints_of_other_tools_are_one_line_in_every_command(
+    command: list[str], edit: Callable[[Path], Any], said: str, checkpoint: Path, one_line: Callable[..., str]
+) -> None:
+    edit(checkpoint)
+    assert said in one_line([*command, str(checkpoint)])
+
+
+@pytest.mark.parametrize("backend", ["native", "hf", "auto"])
+def test_a_gguf_file_is_one_line_in_every_backend(backend: str, checkpoint: Path, one_line: Callable[..., str]) -> None:
+    to_gguf(checkpoint)
+    file = str(checkpoint / "model-q4.gguf")
+    assert "is a GGUF file" in one_line([*SMOKE, "--model", file, "--backend", backend])

@@ -220,3 +220,10 @@ def test_what_the_budget_cut_in_reasoning_that_a_server_opened_is_no_answer(tmp_
     go(tmp_path / "run", Sometimes(), (Asks(),), limit=4, ctxs=(64,))
     ends = [row.failure["kind"] if row.failure else row.score for row in rows(tmp_path / "run")]
     assert sorted(map(str, ends)) == ["1.0", "1.0", "reasoning_cut", "reasoning_cut"]
+
+
+def test_off_waits_for_nothing_and_asks_nothing_again(tmp_path: Any) -> None:
+    backend = Chats()
+    go(tmp_path / "run", backend, (Asks(stop=("\n\n",)),), limit=4, ctxs=(64,), reasoning="off")
+    assert [row.outcomes[0]["text"] for row in rows(tmp_path / "run")] == ["no, "] * 4
+    assert len(backend.asked) == 4

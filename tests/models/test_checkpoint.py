@@ -145,6 +145,20 @@ def join_convolutions(tensors: Tensors) -> None:
         tensors[f"{prefix}conv1d.weight"] = torch.cat([tensors.pop(f"{prefix}{x}_conv1d.weight") for x in "qkv"])
 
 
+def below_a_larger_model(tensors: Tensors) -> None:
+    for name in list(tensors):
+        tensors[f"language_model.{name}"] = tensors.pop(name)
+
+
+def inside_a_larger_model(tensors: Tensors) -> None:
+    for name in [n for n in tensors if n.startswith("model.")]:
+        tensors[name.replace("model.", "model.language_model.", 1)] = tensors.pop(name)
+
+
+def rotary_frequencies(tensors: Tensors) -> None:
+    tensors["model.layers.1.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+
+
 def stack_experts(tensors: Tensors) -> None:
     for layer in (1, 2):
         prefix = f"model.layers.{layer}.block_sparse_moe.experts."
@@ -154,7 +168,19 @@ def stack_experts(tensors: Tensors) -> None:
         tensors[f"{prefix}down_proj"] = torch.stack(parts["w2"])
 
 
-@pytest.mark.parametrize("edit", [rename_dense, rename_sparse, gate_module, join_convolutions, stack_experts])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        rename_dense,
+        rename_sparse,
+        gate_module,
+        join_convolutions,
+        stack_experts,
+        below_a_larger_model,
+        inside_a_larger_model,
+        rotary_frequencies,
+    ],
+)
 def test_other_names_of_the_same_tensors_are_read(
     edit: Callable[[Tensors], object], folder: Path, decoder: Decoder
 ) -> None:
@@ -194,10 +220,28 @@ def test_a_tensor_that_does_not_fit_is_named_with_its_shape(
         load_decoder(folder)
 
 
-def test_a_head_beside_tied_embeddings_is_a_contradiction(folder: Path) -> None:
+def reconfigure(folder: Path, **changes: object) -> None:
     values = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(values | {"tie_word_embeddings": True}))
+    (folder / "config.json").write_text(json.dumps(values | changes))
+
+
+def test_a_head_other_than_tied_embeddings_is_a_contradiction_and_the_same_is_none(folder: Path) -> None:
+    reconfigure(folder, tie_word_embeddings=True)
     assert "tie_word_embeddings" in refused(folder)
+    change(folder, lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"].clone()}))
+    assert load_decoder(folder).config.tie_word_embeddings
+
+
+def test_layers_that_predict_further_tokens_are_passed_over_where_the_config_tells_of_them(
+    folder: Path, decoder: Decoder
+) -> None:
+    layers = decoder.config.num_hidden_layers
+    change(folder, lambda t: t.update({f"model.layers.{layers}.eh_proj.weight": torch.ones(2)}))
+    assert f"unexpected tensor model.layers.{layers}.eh_proj.weight" in refused(folder)
+    reconfigure(folder, num_nextn_predict_layers=1)
+    assert same(load_decoder(folder), decoder)
+    change(folder, lambda t: t.update({f"model.layers.{layers + 1}.eh_proj.weight": torch.ones(2)}))
+    assert f"unexpected tensor model.layers.{layers + 1}" in refused(folder)
 
 
 def test_faults_are_found_before_anything_is_allocated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +290,6 @@ def test_a_shard_that_is_not_there_is_named(decoder: Decoder, tmp_path: Path) ->
         (lambda m: m.update({"model.norm.weight": "../elsewhere.safetensors"}), "no safetensors file of this folder"),
         (lambda m: m.update({"model.norm.weight": "x" * 999 + ".safetensors"}), "no safetensors file of this folder"),
         (lambda m: m.update({"model.norm.weight": "\0.safetensors"}), "no safetensors file of this folder"),
-        (lambda m: m.update({"model.more.weight": next(iter(m.values()))}), "has no tensor model.more.weight"),
         (lambda m: m.clear(), "has no weight_map"),
     ],
 )
@@ -259,6 +302,20 @@ def test_an_index_that_is_wrong_says_where(
     change_index(index["weight_map"])
     file.write_text(json.dumps(index))
     assert said in refused(tmp_path)
+
+
+def test_entries_of_an_index_that_no_shard_has_are_passed_over(decoder: Decoder, tmp_path: Path) -> None:
+    save(decoder, tmp_path, shard_bytes=20_000)
+    file = tmp_path / "model.safetensors.index.json"
+    index = json.loads(file.read_text())
+    index["weight_map"]["model.more.weight"] = next(iter(index["weight_map"].values()))
+    file.write_text(json.dumps(index))
+    assert same(load_decoder(tmp_path), decoder)
+
+
+def test_a_gguf_file_is_refused_with_what_runs_it(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-Q4_K_M.gguf")
+    assert "model-Q4_K_M.gguf is a GGUF file, which llama.cpp's server runs" in refused(folder)
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "consolidated.00.pth"])

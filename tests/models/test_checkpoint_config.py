@@ -108,6 +108,17 @@ def test_what_is_written_for_transformers_reads_back(tmp_path: Path) -> None:
     assert read(tmp_path, transformers_config(config, "bfloat16") | {"layer_types": None}) == config
 
 
+def test_fields_that_change_no_function_are_read_past(tmp_path: Path) -> None:
+    more = {
+        "num_nextn_predict_layers": 1,
+        "unsloth_version": "1",
+        "_name_or_path": "x",
+        "sliding_window": None,
+        "use_mla": False,
+    }
+    assert read(tmp_path, PUBLISHED | more) == read(tmp_path, PUBLISHED)
+
+
 def test_a_model_without_linear_layers_is_mla_without_rotation(tmp_path: Path) -> None:
     values = by_transformers() | {"layer_types": ["full_attention"] * 27}
     config = read(tmp_path, {k: v for k, v in values.items() if not k.startswith("linear_")})
@@ -121,7 +132,6 @@ def test_a_model_without_linear_layers_is_mla_without_rotation(tmp_path: Path) -
         ({"q_lora_rank": 1536}, "q_lora_rank is 1536"),
         ({"num_expert_group": 8}, "num_expert_group is 8"),
         ({"topk_group": 4}, "topk_group is 4"),
-        ({"num_nextn_predict_layers": 1}, "num_nextn_predict_layers is 1"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         ({"mla_use_nope": False}, "mla_use_nope is False"),
         ({"moe_router_activation_func": "softmax"}, "moe_router_activation_func is 'softmax'"),
@@ -129,7 +139,15 @@ def test_a_model_without_linear_layers_is_mla_without_rotation(tmp_path: Path) -
         ({"moe_layer_freq": 2}, "moe_layer_freq is 2"),
         ({"rope_scaling": {"type": "yarn", "factor": 4}}, "rope_scaling is"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "rope_parameters has rope_type 'yarn'"),
-        ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config is"),
+        ({"swiglu_limit": 7.0}, "swiglu_limit is 7.0"),
+        ({"sliding_window": 4096}, "sliding_window is 4096"),
+        ({"final_logit_softcapping": 30.0}, "final_logit_softcapping is 30.0"),
+        ({"kda_lower_bound": -5.0}, "kda_lower_bound is -5.0"),
+        ({"embedding_multiplier": 12}, "embedding_multiplier is unknown"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config is fp8: kleval's decoder reads plain"),
+        ({"quantization_config": {"quant_method": "awq", "bits": 4}}, "--backend hf, --backend vllm or a server"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantization_config is gptq"),
+        ({"quantization": {"group_size": 64, "bits": 4}}, "quantized by MLX, whose server runs them (mlx_lm.server)"),
         ({"attention_bias": True}, "attention_bias is True"),
         ({"linear_attn_config": {**LINEAR, "gate_lower_bound": -5.0}}, "linear_attn_config.gate_lower_bound is -5.0"),
         ({"linear_attn_config": {**LINEAR, "safe_gate": True}}, "linear_attn_config.safe_gate is True"),

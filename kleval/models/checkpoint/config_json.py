@@ -16,6 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from kleval.models.checkpoint.formats import check_weights
 from kleval.models.config import ModelConfig
 from kleval.types import UsageError
 
@@ -64,11 +65,14 @@ _ONLY: dict[str, tuple[Any, ...]] = {
     "hidden_act": ("silu",),
     "attention_bias": (False, None),
     "rope_scaling": (None,),
-    "quantization_config": (None,),
-    "num_nextn_predict_layers": (0, None),
+    "swiglu_limit": (None, False),
+    "sliding_window": (None, False),
+    "final_logit_softcapping": (None, False),
+    "attn_logit_softcapping": (None, False),
     "safe_gate": (False, None),
     "lower_bound": (None,),
     "gate_lower_bound": (None,),
+    "kda_lower_bound": (None,),
     "allow_neg_eigval": (False, None),
     "moe_router_activation_func": ("sigmoid",),
     "scoring_func": ("sigmoid",),
@@ -80,6 +84,16 @@ _ONLY: dict[str, tuple[Any, ...]] = {
     "n_group": (1, None),
     "topk_group": (1, None),
 }
+# Read below, or nothing that a decoder is made of; layers that predict further tokens (num_nextn_predict_layers) are not loaded.
+_OTHER = {
+    *("num_hidden_layers", "rms_norm_eps", "routed_scaling_factor", "tie_word_embeddings", "num_key_value_heads", "layer_types"),
+    *("mlp_layer_types", "first_k_dense_replace", "linear_attn_config", "rope_parameters", "rope_theta", "use_grouped_topk"),
+    *("eos_token_id", "bos_token_id", "pad_token_id", "architectures", "auto_map", "model_type", "dtype", "torch_dtype"),
+    *("head_dim", "qk_head_dim", "initializer_range", "use_cache", "pretraining_tp", "attention_dropout", "ep_size"),
+    *("output_attentions", "output_hidden_states", "output_router_logits", "return_dict", "chunk_size_feed_forward"),
+    *("is_encoder_decoder", "id2label", "label2id", "problem_type", "num_nextn_predict_layers", "aux_loss_alpha", "seq_aux"),
+    *("router_aux_loss_coef", "tokenizer_class", "quantization_config", "quantization"),
+}  # fmt: skip
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -105,6 +119,7 @@ def read_config(folder: Path) -> ModelConfig:
     values = read_json(file)
     named = values.get("architectures") or []
     if values.get("model_type") == MODEL_TYPE or (isinstance(named, list) and ARCHITECTURE in named):
+        check_weights(file, values)
         try:
             config = _Reader(values).config()
         except UsageError as error:
@@ -116,6 +131,7 @@ def read_config(folder: Path) -> ModelConfig:
             f"{file}: unknown architecture {what!r}: kleval's decoder runs {MODEL_TYPE} and its own models; "
             "--backend hf or vllm run others"
         )
+    check_weights(file, values)
     return _checked(ModelConfig.from_dict(values), file)
 
 
@@ -221,6 +237,17 @@ class _Reader:
         known = {*_LINEAR, *_ONLY}
         if unknown := [k for k, v in self.linear.items() if k not in known and v not in (None, False)]:
             raise UsageError(f"linear_attn_config.{unknown[0]} is unknown: kleval cannot tell what it changes")
+        read = {name for names in (_NUMBERS | _LINEAR_NUMBERS | _EXPERT_NUMBERS).values() for name in names}
+        for name, value in self.values.items():
+            told = (
+                name in read | known | _OTHER
+                or name.startswith(("_", "linear_attn_config."))
+                or name.endswith("_version")
+            )
+            if not told and value not in (None, False, [], {}):
+                raise UsageError(
+                    f"{name} is unknown: kleval cannot tell what it changes; take it out if that is nothing"
+                )
 
     def _mixers(self, layers: int) -> tuple[str, ...]:
         patterns = [p for p in (self._published_pattern(layers), self._layer_types(layers)) if p is not None]

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kleval.models.checkpoint.config_json import read_config
+from kleval.models.checkpoint.config_json import read_config, read_json
 from kleval.models.checkpoint.files import Stored, stored_tensors
-from kleval.models.checkpoint.names import Piece, canonical, places, published
+from kleval.models.checkpoint.names import Piece, canonical, is_passed_over, places, published
 from kleval.models.config import ModelConfig
 from kleval.types import UsageError
 
@@ -45,7 +45,15 @@ def load_decoder(folder: Path, device: torch.device | str = "cpu", dtype: torch.
         decoder = Decoder(config)
     parameters = dict(decoder.named_parameters())
     shapes = {name: tuple(p.shape) for name, p in parameters.items()}
-    plan = _plan(stored_tensors(folder), shapes, config, folder)
+    predicting = read_json(folder / "config.json").get("num_nextn_predict_layers")
+    tensors = [
+        stored
+        for stored in stored_tensors(folder)
+        if not is_passed_over(
+            canonical(stored.name), config.num_hidden_layers, predicting if isinstance(predicting, int) else 0
+        )
+    ]
+    plan = _plan(tensors, shapes, config, folder)
     if dtype is None:
         dtype = next(_torch_dtype(s) for s, pieces in plan if pieces[0].parameter == "model.embed_tokens.weight")
     wide = torch.float64 if dtype == torch.float64 else torch.float32
@@ -76,10 +84,12 @@ def _plan(
     for stored in tensors:
         pieces = table.get(canonical(stored.name))
         if pieces is None:
-            if stored.name == "lm_head.weight" and config.tie_word_embeddings:
-                faults.append(
-                    f"{stored.file} has lm_head.weight, but config.json says tie_word_embeddings: set it to false"
-                )
+            if canonical(stored.name) == "lm_head.weight" and config.tie_word_embeddings:
+                if not _same_content(stored, [s for s in tensors if canonical(s.name) == "model.embed_tokens.weight"]):
+                    faults.append(
+                        f"{stored.file} has a lm_head.weight other than the embeddings, but config.json says tie_word_embeddings: "
+                        "set it to false"
+                    )
             else:
                 unexpected.append(
                     f"{stored.file}: unexpected tensor {stored.name} {_text(stored.shape)}: "
@@ -93,7 +103,8 @@ def _plan(
             )
         elif stored.dtype not in _DTYPES:
             faults.append(
-                f"{stored.file}: {stored.name} is stored as {stored.dtype}: kleval reads {', '.join(_DTYPES)}"
+                f"{stored.file}: {stored.name} is stored as {stored.dtype}: kleval reads {', '.join(_DTYPES)}; "
+                "--backend hf or vllm may run it"
             )
         for piece in pieces:
             for element in _elements(piece, shapes):
@@ -111,6 +122,20 @@ def _plan(
         more = f" (and {len(faults) - 1} more faults like it)" if len(faults) > 1 else ""
         raise UsageError(faults[0] + more)
     return plan
+
+
+def _same_content(one: Stored, others: Sequence[Stored]) -> bool:
+    """Whether a stored tensor is the only other one, number by number."""
+    import torch
+    from safetensors import safe_open
+
+    if len(others) != 1 or (one.shape, one.dtype) != (others[0].shape, others[0].dtype):
+        return False
+    tensors = []
+    for stored in (one, others[0]):
+        with safe_open(stored.file, framework="pt") as content:
+            tensors.append(content.get_tensor(stored.name))
+    return torch.equal(*tensors)
 
 
 def _elements(piece: Piece, shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, str]]:
