@@ -206,6 +206,7 @@ def _load(transformers: Any, folder: Path, name: str, spec: BackendSpec, device:
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # told below: transformers' own error does not name the tensor
             )
     except UsageError:
         raise
@@ -216,6 +217,10 @@ def _load(transformers: Any, folder: Path, name: str, spec: BackendSpec, device:
                 f"{name} needs code that comes with it: add --trust-remote-code if you trust it"
             ) from error
         raise UsageError(f"transformers cannot load {name}: {said[:300] or type(error).__name__}") from error
+    if other := sorted(loading.get("mismatched_keys") or ()):
+        tensor, stored, asked = other[0]
+        more = f" (and {len(other) - 1} more like it)" if len(other) > 1 else ""
+        raise UsageError(f"{name}: {tensor} has shape {list(stored)}, its config.json asks for {list(asked)}{more}")
     if missing := sorted(loading["missing_keys"]):
         # transformers would go on with random ones.
         raise UsageError(
