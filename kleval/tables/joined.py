@@ -72,7 +72,7 @@ def columns(costs: Mapping[tuple[str, int], Cost]) -> list[str]:
 def _cost(entrant: Entrant, ctx: int, profiles: Sequence[Profile]) -> Cost:
     fits: list[tuple[Profile, dict[str, tuple[float, Measure]], list[str]]] = []
     reasons = []
-    mine = _run_setting(entrant)
+    mine = run_setting(entrant)
     for profile in profiles:
         if entrant.model not in profile.models:
             continue
@@ -138,7 +138,8 @@ def _other_shape(entrant: Entrant, profile: Profile) -> list[str]:
     return [f"{name} {_few(theirs[name])}, the run {_few(mine[name])}" for name in names if mine[name] != theirs[name]]
 
 
-def _run_setting(entrant: Entrant) -> dict[str, Any]:
+def run_setting(entrant: Entrant) -> dict[str, Any]:
+    """Engine, dtype and hardware that a run's answers came from, None for what it does not say."""
     device = str(entrant.described("device") or "")
     gpus = entrant.run.get("hardware", "gpus", default=[])
     hardware = device.partition(" ")[2] or (gpus[0] if gpus else None)
