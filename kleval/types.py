@@ -120,6 +120,15 @@ class Request:
     token_ids: tuple[int, ...] | None = None
     continuation_ids: tuple[int, ...] | None = None
 
+    @property
+    def fault(self) -> str:
+        """Why no engine can answer it, "" where one may."""
+        if self.kind != "loglikelihood":
+            return "" if self.max_new_tokens >= 1 else f"max_new_tokens is {self.max_new_tokens}: at least 1 is needed"
+        if self.token_ids is not None and self.continuation_ids is None:
+            return "token_ids without continuation_ids: give both, as kleval.tokenization.encode_pair makes them, or neither"
+        return ""
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:

@@ -65,14 +65,14 @@ class Job:
 
 def make_job(position: int, request: Request, tokenizer: Tokenizer, vocab_size: int, max_ctx: int) -> Job | Failure:
     """The request as tokens, or why it cannot be answered."""
+    if request.fault:
+        return Failure("bad_request", request.fault)
     ids, continuation = ids_of(request, tokenizer)
     scoring = request.kind == "loglikelihood"
     if not ids:
         return Failure("bad_request", "the prompt has no tokens")
     if scoring and not continuation:
         return Failure("bad_request", "the continuation has no tokens")
-    if not scoring and request.max_new_tokens < 1:
-        return Failure("bad_request", f"max_new_tokens is {request.max_new_tokens}: at least 1 is needed")
     if outside := [i for i in (*ids, *continuation) if not 0 <= i < vocab_size]:
         return Failure("bad_request", f"token id {outside[0]} is not in the vocabulary of {vocab_size}")
     job = Job(position, request, ids, continuation, rng=random.Random(request.seed))
@@ -85,7 +85,7 @@ def make_job(position: int, request: Request, tokenizer: Tokenizer, vocab_size: 
 def ids_of(request: Request, tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Token ids of prompt + answer prefix, and of the continuation (empty unless `loglikelihood`)."""
     scoring = request.kind == "loglikelihood"
-    if request.token_ids is not None and (not scoring or request.continuation_ids is not None):
+    if request.token_ids is not None:
         return request.token_ids, request.continuation_ids or ()
     rendered = tokenizer.render(request.prompt, request.answer_prefix)
     return (

@@ -214,8 +214,8 @@ class OpenAIBackend:
     def _job(self, request: Request) -> _Job | Failure:
         """The request as tokens, or why it is not worth sending."""
         scoring = request.kind == "loglikelihood"
-        if not scoring and request.max_new_tokens < 1:
-            return Failure("bad_request", f"max_new_tokens is {request.max_new_tokens}: at least 1 is needed")
+        if request.fault:
+            return Failure("bad_request", request.fault)
         if scoring and self._dialect.is_chat(request):
             return Failure(
                 "bad_request", "the chat endpoint gives no likelihoods: use --api completions, or another backend"
@@ -229,7 +229,7 @@ class OpenAIBackend:
         chat, exact = self._dialect.is_chat(request), self._sends_ids(request)
         rendered = None if exact or chat else self.tokenizer.render(request.prompt, request.answer_prefix)
         ids, continuation = request.token_ids, request.continuation_ids or ()
-        if ids is None or (scoring and request.continuation_ids is None):
+        if ids is None:
             whole = self.tokenizer.render(request.prompt, request.answer_prefix) if rendered is None else rendered
             if scoring:
                 ids, continuation = encode_pair(self.tokenizer, whole, request.continuation)

@@ -1,19 +1,19 @@
 """Shared prefixes of requests, as a tree: planned here, prefilled by the backends.
 
-Token sequences go into a radix tree (Morrison 1968; vLLM and SGLang keep one over their caches): an edge holds tokens that all
-sequences below it share, and is split where one of them leaves it. Every token of every sequence is looked at once, whole edges at a
-time, and nothing recurses: a million tokens in one sequence and thousands of sequences on one path are no special cases.
-A part that is shared by two sequences or more and is at least `min_tokens` longer than the shared part before it becomes a `Node`.
-No model, no cache and no torch here.
+Token sequences are sorted; neighbours then share the longest prefixes, and those that share one lie side by side (the tree of a
+suffix array's common prefixes: Abouelhoda, Kurtz, Ohlebusch 2004). What all of a run share is split off, the run is cut where it is
+all that they share, and so on. Every token is compared in C, and nothing recurses: a million tokens in one sequence and thousands of
+sequences on one path are no special cases. A part that is shared by two sequences or more and is at least `min_tokens` longer than
+the shared part before it becomes a `Node`. No model, no cache and no torch here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,22 @@ class Node:
     members: tuple[int, ...]
 
 
+@dataclass(slots=True)
+class _Planned:
+    """Tokens begin ... end - 1 of sequence `source`, below the shared part `above`. children: with the first position below each."""
+
+    above: int
+    source: int
+    begin: int
+    end: int
+    members: list[int] = field(default_factory=list)
+    children: list[tuple[int, Node]] = field(default_factory=list)
+
+    @property
+    def in_order(self) -> tuple[Node, ...]:
+        return tuple(node for _, node in sorted(self.children, key=lambda child: child[0]))
+
+
 def plan_prefixes(sequences: Sequence[Sequence[int]], min_tokens: int = 32) -> tuple[Node, ...]:
     """The shared beginnings of token sequences, as a forest; each of its nodes has at least min_tokens ids.
 
@@ -37,118 +53,39 @@ def plan_prefixes(sequences: Sequence[Sequence[int]], min_tokens: int = 32) -> t
     """
     if min_tokens < 1:
         raise ValueError(f"min_tokens is {min_tokens}: at least 1 is needed")
-    tree = _Radix(sequences)
-    plan: list[_Planned] = []
-    members: list[list[int]] = []
-    stack = [(0, -1)]  # an edge, and the place in `plan` of the last shared part above it
-    while stack:
-        edge, above = stack.pop()
-        anchor, depth = above, tree.end[edge]
-        before = plan[above].end if above >= 0 else 0
-        if tree.count(edge) > 1 and depth - before >= min_tokens:
-            anchor = len(plan)
-            plan.append(_Planned(above, tree.source[edge], before, depth))
-            members.append([])
-        if anchor >= 0:
-            members[anchor].extend(tree.ends[edge])
-        stack.extend((child, anchor) for child in reversed(tree.children[edge].values()))
-    children: list[list[Node]] = [[] for _ in plan]
-    forest: list[Node] = []
-    for at in range(len(plan) - 1, -1, -1):
-        part = plan[at]
+    order, shared = _sorted(sequences)
+    root = _Planned(-1, -1, 0, 0)
+    plan = [root]
+    runs = [(0, len(order), 0)] if order else []  # of `order`, and the last shared part above them
+    while runs:
+        low, high, above = runs.pop()
+        if high - low == 1:
+            plan[above].members.append(order[low])
+            continue
+        common = shared[low : high - 1]
+        depth, before = int(common.min()), plan[above].end
+        cuts = [low, *(low + 1 + np.flatnonzero(common == depth)).tolist(), high]
+        if depth - before >= min_tokens:
+            plan.append(_Planned(above, order[low], before, depth))
+            above = len(plan) - 1
+        runs.extend((begin, end, above) for begin, end in pairwise(cuts))
+    for part in reversed(plan[1:]):
         ids = tuple(sequences[part.source][part.begin : part.end])
-        node = Node(ids, tuple(reversed(children[at])), tuple(sorted(members[at])))
-        (children[part.above] if part.above >= 0 else forest).append(node)
-    return tuple(reversed(forest))
+        node = Node(ids, part.in_order, tuple(sorted(part.members)))
+        first = min([*part.members, *(position for position, _ in part.children)])
+        plan[part.above].children.append((first, node))
+    return root.in_order
 
 
-def shared_tokens(forest: Sequence[Node]) -> int:
-    """Tokens that need not be prefilled: those of each node, times the sequences below it but one."""
-    counts: list[int] = []
-    places: list[tuple[Node, int]] = []
-    stack = [(node, -1) for node in forest]
-    while stack:
-        node, above = stack.pop()
-        stack.extend((child, len(places)) for child in node.children)
-        places.append((node, above))
-        counts.append(len(node.members))
-    saved = 0
-    for at in range(len(places) - 1, -1, -1):
-        node, above = places[at]
-        saved += len(node.ids) * (counts[at] - 1)
-        if above >= 0:
-            counts[above] += counts[at]
-    return saved
-
-
-def walk(forest: Sequence[Node]) -> Iterator[tuple[Node, int]]:
-    """Every node with its depth, the number of tokens from the beginning to its end; parents before children."""
-    stack = [(node, len(node.ids)) for node in reversed(forest)]
-    while stack:
-        node, depth = stack.pop()
-        yield node, depth
-        stack.extend((child, depth + len(child.ids)) for child in reversed(node.children))
-
-
-@dataclass(frozen=True, slots=True)
-class _Planned:
-    """tokens begin ... end - 1 of sequence `source`, below the shared part `above` (-1: none)."""
-
-    above: int
-    source: int
-    begin: int
-    end: int
-
-
-@dataclass(slots=True)
-class _Radix:
-    """A radix tree. Edge 0 is the root. An edge ends `end` tokens from the beginning; its tokens are those of sequence `source`,
-    from its parent's end on. ends: the sequences that are over there; children: by first token."""
-
-    sequences: Sequence[Sequence[int]]
-    source: list[int] = field(default_factory=list)
-    end: list[int] = field(default_factory=list)
-    children: list[dict[int, int]] = field(default_factory=list)
-    ends: list[list[int]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._edge(-1, 0)
-        arrays = [np.asarray(sequence, dtype=np.int64) for sequence in self.sequences]
-        for position in range(len(arrays)):
-            self._insert(position, arrays)
-
-    def count(self, edge: int) -> int:
-        """Sequences that go through to the end of an edge, 2 meaning two or more. A leaf has those that end there; an edge that
-        branches has at least two."""
-        return min(2, len(self.ends[edge]) + len(self.children[edge]))
-
-    def _edge(self, source: int, end: int) -> int:
-        self.source.append(source)
-        self.end.append(end)
-        self.children.append({})
-        self.ends.append([])
-        return len(self.end) - 1
-
-    def _insert(self, position: int, arrays: Sequence[NDArray[np.int64]]) -> None:
-        ours = arrays[position]
-        at = edge = 0
-        while at < len(ours):
-            child = self.children[edge].get(int(ours[at]))
-            if child is None:
-                child = self._edge(position, len(ours))
-                self.children[edge][int(ours[at])] = child
-                edge, at = child, len(ours)
-                continue
-            theirs = arrays[self.source[child]]
-            stop = min(self.end[child], len(ours))
-            differs = ours[at:stop] != theirs[at:stop]
-            first = int(differs.argmax())
-            same = at + first if differs[first] else stop
-            if same < self.end[child]:
-                upper = self._edge(self.source[child], same)
-                self.children[upper][int(theirs[same])] = child
-                self.children[edge][int(ours[at])] = upper
-                child = upper
-            edge, at = child, same
-        if len(ours):
-            self.ends[edge].append(position)
+def _sorted(sequences: Sequence[Sequence[int]]) -> tuple[list[int], np.ndarray]:
+    """Positions of the sequences that have tokens, in an order in which equal beginnings lie together; and how many tokens each has in
+    common with the next."""
+    arrays = [np.asarray(sequence, dtype=np.int64) for sequence in sequences]
+    order = sorted((i for i, ids in enumerate(arrays) if len(ids)), key=lambda i: arrays[i].tobytes())
+    shared = []
+    for one, other in pairwise(arrays[i] for i in order):
+        n = min(len(one), len(other))
+        differs = one[:n] != other[:n]
+        first = int(differs.argmax())
+        shared.append(first if differs[first] else n)
+    return order, np.array(shared, dtype=np.int64)

@@ -24,44 +24,19 @@ from kleval.types import Completion, Failure, FinishReason, Request, Tokenizer
 COUNTS_NO_END = ("llama.cpp",)
 _REPEATS_KEY = Failure("bad_request", "the answer repeats the key it was asked with, and is not kept")
 FinishKind = Literal["end", "length", "filtered", "tool", "broken"]
-# Of OpenAI, Anthropic, Google, Cohere, TGI, Zhipu, DeepSeek, vLLM and SGLang.
+# Parts of words that OpenAI, Anthropic, Google, Cohere, TGI, Zhipu, DeepSeek, vLLM, SGLang and gateways use: MAX_TOKENS,
+# FinishReason.MAX_OUTPUT_TOKENS, model_length; each first kind that has one.
 _FINISHES: dict[FinishKind, tuple[str, ...]] = {
-    "length": (
-        "length",
-        "max_tokens",
-        "max_length",
-        "max_output_tokens",
-        "max_new_tokens",
-        "model_length",
-        "model_context_window_exceeded",
-    ),
     "filtered": (
-        *(
-            "content_filter",
-            "content_filtered",
-            "safety",
-            "recitation",
-            "blocklist",
-            "prohibited_content",
-            "spii",
-            "sensitive",
-        ),
-        *("refusal", "guardrail_intervened", "error_toxic"),
+        *("filter", "safety", "recitation", "blocklist", "prohibited", "spii", "sensitive", "refusal", "guardrail"),
+        *("toxic", "moderation", "unsafe"),
     ),
-    "tool": ("tool_calls", "tool_call", "tool_use", "function_call"),
     "broken": (
-        *(
-            "error",
-            "abort",
-            "aborted",
-            "cancelled",
-            "canceled",
-            "timeout",
-            "network_error",
-            "insufficient_system_resource",
-        ),
-        *("malformed_function_call", "user_cancel", "preempted"),
+        *("error", "abort", "cancel", "timeout", "timed_out", "insufficient_system_resource", "malformed", "preempted"),
+        *("failed", "unavailable", "interrupted"),
     ),
+    "tool": ("tool", "function"),
+    "length": ("length", "max", "limit", "context_window", "truncated"),
 }
 NEIGHBOURS = 32  # tokens before a continuation that show where it begins
 COUNTED_BESIDES = 1  # of servers that count the end though it came after the last token asked for
@@ -225,8 +200,8 @@ def _unfinished(answer: Answer, text: str, reasoning: str, request: Request, exp
 def finish_kind(finish: str) -> FinishKind:
     """What a finish reason means. One that nobody here knows (`end_turn`, `eos`, `COMPLETE`) is an end like any other: a whole answer
     with its usage is never thrown away."""
-    word = finish.casefold()
-    return next((kind for kind, words in _FINISHES.items() if word in words), "end")
+    word = finish.casefold().replace("-", "_")
+    return next((kind for kind, parts in _FINISHES.items() if any(part in word for part in parts)), "end")
 
 
 def _cut(n_prompt: int, request: Request, expected: Expected) -> Failure | str | None:

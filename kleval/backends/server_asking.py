@@ -90,7 +90,7 @@ class Asker:
                         asked = retry_after(response.headers.get("retry-after"))
                         return failure_of_status(self.server, response.status_code, body), asked
                     answer = Answer()
-                    if stream and "json" not in response.headers.get("content-type", ""):
+                    if stream:
                         async for piece in events(chunks):
                             answer.feed(piece)
                     else:

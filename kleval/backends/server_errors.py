@@ -21,13 +21,14 @@ from kleval.types import Failure, UsageError
 # A prompt that is too long, in anybody's words: something that is long, and that it is more than there may be.
 _LONG_THING = re.compile(
     r"context|prompt|\binputs?\b|input_|\btokens?\b|token[_ ](?:limit|count)|messages?\b|sequence|max_(?:model|seq|input|num)"
-    r"|输入|上下文|提示",
+    r"|token数|输入|上下文|提示",
     re.IGNORECASE,
 )
 _BEYOND = re.compile(
     r"exceed|too (?:long|large|many tokens)|(?:greater|longer|larger|more|less|fewer) than|overflow|range of .{0,20}length"
     r"|length_exceeded|maximum (?:allowed )?(?:context|input|prompt|model|sequence|token)|max(?:imum)?_?(?:model|seq)_?len"
-    r"|context ?(?:window|length|size|limit)|token limit|must be <=|reduce the length|does not fit|not enough"
+    r"|context ?(?:window|length|size|limit)|token limit|must be <=|reduce the length|does not fit|not enough|too big"
+    r"|(?:limit|max(?:imum)?) (?:is|of) \d|only (?:supports?|accepts?|takes?)|\) ?> ?\w|\d ?> ?\d"
     r"|超长|超限|超过|超出|过长",
     re.IGNORECASE,
 )
@@ -40,7 +41,7 @@ _LIMIT_OF_RATE = re.compile(
 # Limits of single fields, of requests for more answer than a model gives, and of things that are not there.
 _OTHER_FIELD = re.compile(
     r"(?:stop|logit_bias|logprobs|user|seed|top_[pk]|temperature|response_format|tools?)\b.{0,40}(?:exceed|too|than|at most)"
-    r"|characters|(?:cannot|could not|failed to) (?:load|read|open|find)",
+    r"|at most \d+ completion tokens|characters|(?:cannot|could not|failed to) (?:load|read|open|find)",
     re.IGNORECASE,
 )
 _REFUSES = re.compile(
@@ -101,7 +102,8 @@ def refused_field(failure: Failure, names: Iterable[str]) -> str | None:
 def failure_in_stream(server: Server, error: Any) -> Failure:
     """An error that comes in place of the rest of an answer, where only its body has a code."""
     body = json.dumps({"error": error})
-    code = error.get("code") if isinstance(error, Mapping) else None
+    codes = [error.get(name) for name in ("code", "status_code")] if isinstance(error, Mapping) else []
+    code = next((code for code in codes if code is not None), None)
     if isinstance(code, str) and code.isdigit():
         code = int(code)
     status = code if isinstance(code, int) and 400 <= code < 600 else 500
@@ -160,7 +162,7 @@ def read_error(body: str) -> tuple[str, str]:
     error = parsed.get("error", parsed) if isinstance(parsed, dict) else parsed
     if not isinstance(error, dict):
         return str(error)[:2000], ""
-    said = next((error[k] for k in ("message", "detail", "msg", "error") if error.get(k)), error)
+    said = next((error[k] for k in ("message", "detail", "msg", "error", "text") if error.get(k)), error)
     return str(said)[:2000], f"{error.get('code', '')} {error.get('type', '')}"
 
 

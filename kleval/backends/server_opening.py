@@ -220,7 +220,9 @@ def _pieces(raw: bytes, stream: bool) -> Iterator[dict[str, Any]]:
     if not stream:
         yield read_object(raw, "the answer")
         return
-    yield from EventReader().feed(raw + b"\n")
+    reader = EventReader()
+    yield from reader.feed(raw)
+    yield from reader.finish()
 
 
 def _post(client: Any, server: Server, path: str, content: bytes, seconds: float) -> tuple[int, bytes]:

@@ -15,6 +15,7 @@ from kleval.backends.server_errors import MalformedAnswer
 
 SHORTEST_REPEATED = 8  # characters of the last of pieces that repeat: less may be a text that does
 REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
+_ALSO_CALLED = {"prompt_tokens": ("input_tokens",), "completion_tokens": ("output_tokens",)}
 _PART = ("text", "content", "value", "thinking", "reasoning", "summary")
 
 
@@ -59,8 +60,8 @@ class Answer:
 
     def feed(self, piece: Mapping[str, Any]) -> None:
         """Take a whole answer, or one event of a stream. MalformedAnswer for fields of another type."""
-        if piece.get("error"):
-            self.error = piece["error"]
+        if error := _error(piece):
+            self.error = error
             return
         try:
             self._feed(piece)
@@ -72,13 +73,11 @@ class Answer:
     def _feed(self, piece: Mapping[str, Any]) -> None:
         if piece.get("model") and isinstance(piece["model"], str):
             self.model = piece["model"]
-        if piece.get("usage"):
-            self.usage = dict(piece["usage"])
+        self._take_usage(piece.get("usage"))
         if not piece.get("choices"):
             return
         choice = self.choice = piece["choices"][0]
-        if choice.get("usage"):  # Moonshot's streams have it there
-            self.usage = dict(choice["usage"])
+        self._take_usage(choice.get("usage"))  # Moonshot's streams have it there
         delta, message = choice.get("delta"), choice.get("message")
         if delta is None and message is None:
             self._take(choice.get("text"), self.texts)
@@ -94,6 +93,11 @@ class Answer:
         if choice.get("finish_reason"):
             self.finish, self.stopped_by = str(choice["finish_reason"]), choice.get("stop_reason")
 
+    def _take_usage(self, usage: Any) -> None:
+        """The latest of each number: some services tell the prompt's in the first event and the answer's in the last."""
+        if usage:
+            self.usage = {**(self.usage or {}), **{k: n for k, n in usage.items() if n is not None}}
+
     def _take(self, content: Any, kept: list[str]) -> None:
         if content is None or content == []:
             return
@@ -104,7 +108,8 @@ class Answer:
 
     def count(self, name: str) -> int | None:
         """A number of the usage (`prompt_tokens`, `completion_tokens`), None where the server does not tell it."""
-        return _whole_number(self.usage, name)
+        names = (name, *_ALSO_CALLED.get(name, ()))
+        return next((n for one in names if (n := _whole_number(self.usage, one)) is not None), None)
 
     @property
     def cached_tokens(self) -> int | None:
@@ -149,8 +154,19 @@ def _words(content: Any) -> tuple[str, str]:
     return ("", text + thought) if thinks else (text, thought)
 
 
+def _error(piece: Mapping[str, Any]) -> Any:
+    """What an object says went wrong: under the name that the API has for it, or as the object itself, with a code; else None."""
+    if piece.get("error") or piece.get("choices"):
+        return piece.get("error")
+    said = any(isinstance(piece.get(name), str) and piece[name] for name in ("message", "detail", "msg", "text"))
+    coded = any(piece.get(name) not in (None, "", 0, "0", 200, "200") for name in ("code", "error_code", "status_code"))
+    return dict(piece) if said and (coded or piece.get("object") == "error") else None
+
+
 def _whole_number(usage: Mapping[str, Any] | None, *names: str) -> int | None:
     found: Any = usage or {}
     for name in names:
         found = found.get(name) if isinstance(found, Mapping) else None
+    if isinstance(found, float) and found.is_integer():  # of gateways whose language has no other numbers
+        found = int(found)
     return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None

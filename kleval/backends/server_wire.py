@@ -7,6 +7,7 @@ or have their own (llama.cpp): a greedy request is then greedy everywhere, witho
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -129,19 +130,23 @@ def encode_body(body: Mapping[str, Any]) -> bytes:
 class EventReader:
     """An event stream read piece by piece, wherever it is cut. ended: its [DONE] has come; what follows is not read.
 
-    Lines end at newlines alone: other separators, like U+2028 and U+0085, may stand unescaped in an answer's text.
+    Lines end at newlines alone: other separators, like U+2028 and U+0085, may stand unescaped in an answer's text. What begins as JSON
+    is one object and no stream, whatever its header calls it.
     """
 
     def __init__(self) -> None:
         self.ended = False
         self._pending: list[bytes] = []  # joined once its line has ended: adding piece to piece takes quadratic time
+        self._whole: bool | None = None
 
     def feed(self, piece: bytes) -> Iterator[dict[str, Any]]:
         """The JSON objects that this piece completes. MalformedAnswer for what is not JSON."""
         if self.ended:
             return
         self._pending.append(piece)
-        if b"\n" not in piece:
+        if self._whole is None and (begun := piece.removeprefix(codecs.BOM_UTF8).strip()):
+            self._whole = begun.startswith(b"{")
+        if self._whole or b"\n" not in piece:
             return
         *lines, rest = b"".join(self._pending).split(b"\n")
         self._pending = [rest]
@@ -154,8 +159,12 @@ class EventReader:
                 yield event
 
     def finish(self) -> Iterator[dict[str, Any]]:
-        """What a last line without its newline holds."""
-        return self.feed(b"\n")
+        """What a last line without its newline holds, or the one object."""
+        if not self._whole:
+            yield from self.feed(b"\n")
+        elif not self.ended:
+            self.ended = True
+            yield read_object(b"".join(self._pending), "the answer")
 
 
 async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
@@ -190,10 +199,10 @@ async def _drain(chunks: AsyncIterator[bytes]) -> None:
 
 
 def _event(line: bytes) -> dict[str, Any] | Literal["done"] | None:
-    line = line.strip(b"\r ")
-    if not line.startswith(b"data:"):
+    line = line.removeprefix(codecs.BOM_UTF8).strip(b"\r ")
+    if not line.startswith((b"data:", b"error:")):  # the second is older llama.cpp's
         return None
-    data = line[5:].strip(b" ")
+    data = line.partition(b":")[2].strip(b" ")
     if data == b"[DONE]":
         return "done"
     return read_object(data, "an event of the stream")

@@ -59,12 +59,12 @@ def average_section(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> 
     """A card per family, with a grid of its averages."""
     cards = []
     for i, family in enumerate(shape.families):
-        figure, grid = average_figure(entrants, family, shape, looks), average_grid(entrants, family, shape, looks)
-        notes = [
-            f"{e.label}: {summary}."
+        figure, grid = score_figure(entrants, family, shape, looks), average_grid(entrants, family, shape, looks)
+        said = [
+            (e, ruler.in_words(e.averages[family, c] for c in shape.ctxs if (family, c) in e.averages))
             for e in entrants
-            if (summary := ruler.in_words(e.averages[family, c] for c in shape.ctxs if (family, c) in e.averages))
         ]
+        notes = [f"{e.label}: {summary}." for e, summary in said if summary]
         title = family if len(shape.families) > 1 else ""
         cards.append(Card(f"average-{i}", title, figures=(figure,), grid=grid, notes=tuple(notes)))
     figures = [figure for card in cards for figure in card.figures]
@@ -77,48 +77,40 @@ def average_section(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> 
 def task_section(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Section:
     """A panel per task."""
     panels = [
-        Card(f"task-{i}", shape.name(task), figures=(task_figure(entrants, task, shape, looks),))
+        Card(f"task-{i}", shape.name(task), figures=(score_figure(entrants, task, shape, looks),))
         for i, task in enumerate(shape.tasks)
     ]
     return section("tasks", panels, layout="panels")
 
 
-def average_figure(entrants: Sequence[Entrant], family: str, shape: Shape, looks: Looks) -> Figure:
-    """The family's average of every entrant; hollow where it covers fewer tasks than the family has."""
-    series = [
-        _series(
-            e, looks[e.key], {c: e.averages[family, c] for c in shape.ctxs if (family, c) in e.averages}, shape, family
+def score_figure(entrants: Sequence[Entrant], name: str, shape: Shape, looks: Looks) -> Figure:
+    """A family's average (hollow where it covers fewer tasks than the family has) or a task, at all lengths of the page."""
+    family = name if name in shape.families else ""
+    series = []
+    for e in entrants:
+        found = [cell_at(e, name, ctx) for ctx in shape.ctxs]
+        known = [None if cell is None or math.isnan(cell.value) else cell for cell in found]
+        one = Series(
+            e.key,
+            e.label,
+            looks[e.key],
+            list(shape.ctxs),
+            [None if c is None else round(100 * c.value, 4) for c in known],
+            [() if c is None else notes(e, c, family) for c in known],
+            [0.0 if c is None else 100 * c.ci_low for c in known],
+            [0.0 if c is None else 100 * c.ci_high for c in known],
+            hollow=[c is not None and bool(partial(family, c)) for c in known],
         )
-        for e in entrants
-        if any(place[0] == family for place in e.averages)
-    ]
-    return Figure(lengths(shape.ctxs, ""), scores(), tuple(series), banded=len(series) <= MAX_BANDS, apart=APART)
+        series += [one] if any(known) or not family else []
+    banded = len(series) <= (MAX_BANDS if family else MAX_PANEL_BANDS)
+    apart = APART if banded or family else WHISKERS_APART
+    axis = lengths(shape.ctxs, "")
+    return Figure(axis, scores(), tuple(series), banded=banded, apart=apart, small=not family)
 
 
-def task_figure(entrants: Sequence[Entrant], task: str, shape: Shape, looks: Looks) -> Figure:
-    """One task of every entrant, at all lengths of the page, so that all panels have the same axis."""
-    series = [
-        _series(e, looks[e.key], {c: e.cells[task, c] for c in shape.ctxs if (task, c) in e.cells}, shape)
-        for e in entrants
-    ]
-    banded = len(entrants) <= MAX_PANEL_BANDS
-    apart = APART if banded else WHISKERS_APART
-    return Figure(lengths(shape.ctxs, ""), scores(), tuple(series), banded=banded, apart=apart, small=True)
-
-
-def _series(entrant: Entrant, look: Look, found: Mapping[int, cells.Cell], shape: Shape, family: str = "") -> Series:
-    known = [None if (c := found.get(ctx)) is None or math.isnan(c.value) else c for ctx in shape.ctxs]
-    return Series(
-        entrant.key,
-        entrant.label,
-        look,
-        list(shape.ctxs),
-        [None if c is None else round(100 * c.value, 4) for c in known],
-        [() if c is None else notes(entrant, c, family) for c in known],
-        [0.0 if c is None else 100 * c.ci_low for c in known],
-        [0.0 if c is None else 100 * c.ci_high for c in known],
-        hollow=[c is not None and bool(partial(family, c)) for c in known],
-    )
+def cell_at(entrant: Entrant, name: str, ctx: int) -> cells.Cell | None:
+    """A family's average or a task's score."""
+    return entrant.averages.get((name, ctx)) or entrant.cells.get((name, ctx))
 
 
 def notes(entrant: Entrant, cell: cells.Cell, family: str = "") -> list[str]:
@@ -138,32 +130,27 @@ def notes(entrant: Entrant, cell: cells.Cell, family: str = "") -> list[str]:
 def average_grid(entrants: Sequence[Entrant], family: str, shape: Shape, looks: Looks) -> Grid:
     """Of the entrants that were asked the family."""
     rows = [
-        Row(e.label, tuple(shown(e.averages.get((family, ctx)), family) for ctx in shape.ctxs), look=looks[e.key])
+        Row(e.label, tuple(shown(e, cell_at(e, family, ctx), family) for ctx in shape.ctxs), look=looks[e.key])
         for e in entrants
         if any((family, ctx) in e.averages for ctx in shape.ctxs)
     ]
     return Grid((f"{family} average", *shape.columns), tuple(rows))
 
 
-def shown(cell: cells.Cell | None, family: str = "", missing: str = "no task has a score here") -> Cell:
+def shown(
+    entrant: Entrant, cell: cells.Cell | None, family: str = "", missing: str = "no task has a score here"
+) -> Cell:
     """A score for any grid: its limits, what is missing in it, and the strength of its colour. missing: why there is none at all."""
     if cell is None or (math.isnan(cell.value) and not cell.n_total):
         return Cell(DASH, kind="empty", title=missing)
     failed = f"{cell.n_failed} failed" if cell.n_failed else ""
     warnings = tuple(text for text in (partial(family, cell), failed) if text)
     if math.isnan(cell.value):
-        why = (
-            f"all {plural(cell.n_total, 'answer')} failed" if cell.n_failed == cell.n_total else "no answer was scored"
-        )
+        lost = cell.n_failed == cell.n_total
+        why = f"all {plural(cell.n_total, 'answer')} failed" if lost else "no answer was scored"
         return Cell(DASH, kind="failed", title=f"no score: {why}", warnings=warnings)
-    title = f"95 % interval {limits(cell.ci_low, cell.ci_high)}; {cell.n_scored} of {cell.n_total} answers scored"
-    if cell.n_failed:
-        title += f"; {limits(cell.bound_low, cell.bound_high)} if the {cell.n_failed} failed were wrong – right"
-    if family:
-        title += f"; {cell.n_tasks} of {expected_tasks(family, cell)} tasks"
-    return Cell(
-        score(cell.value), (limits(cell.ci_low, cell.ci_high),), "", title, warnings, level=round(100 * cell.value, 1)
-    )
+    title, interval = "; ".join(notes(entrant, cell, family)[1:]), limits(cell.ci_low, cell.ci_high)
+    return Cell(score(cell.value), (interval,), "", title, warnings, level=round(100 * cell.value, 1))
 
 
 def partial(family: str, cell: cells.Cell) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
 from kleval.report.figure import Cell, Grid, Row
-from kleval.report.score_curves import Looks, Shape, shown
+from kleval.report.score_curves import Looks, Shape, cell_at, shown
 from kleval.report.sections import Card, Section, section
 from kleval.tables import cells
 from kleval.tables.columns import COLUMNS, PAPER, PAPER_CTX, column_rows
@@ -34,14 +35,10 @@ def _heat(name: str, cards: Sequence[Card], **said: str) -> Section:
 
 
 def heat_grid(entrant: Entrant, shape: Shape) -> Grid:
-    rows = [
-        Row(
-            f"{family} average",
-            tuple(shown(entrant.averages.get((family, ctx)), family) for ctx in shape.ctxs),
-            kind="average",
-        )
-        for family in shape.families
-    ]
+    rows = []
+    for family in shape.families:
+        found = tuple(shown(entrant, cell_at(entrant, family, ctx), family) for ctx in shape.ctxs)
+        rows.append(Row(f"{family} average", found, kind="average"))
     rows += [Row(shape.name(task), tuple(_task(entrant, task, c) for c in shape.ctxs)) for task in shape.tasks]
     return Grid(("", *shape.columns), tuple(rows), "heat")
 
@@ -52,7 +49,7 @@ def _task(entrant: Entrant, task: str, ctx: int) -> Cell:
         return Cell("", kind="empty", title="not asked, or not answered yet")
     if not cell.n_total:
         return Cell(DASH, kind="skipped", title=f"skipped: {skip_reason(entrant, task, ctx)}")
-    return shown(cell)
+    return shown(entrant, cell)
 
 
 def skip_reason(entrant: Entrant, task: str, ctx: int) -> str:
@@ -69,7 +66,7 @@ def depth_section(entrants: Sequence[Entrant], depths: Depths, shape: Shape, loo
         found = depths.cells(e)
         ctxs = sorted({ctx for _, ctx in found})
         none = "no sample has its answer here"
-        rows = [Row(name, tuple(shown(found.get((name, ctx)), "", none) for ctx in ctxs)) for name in depths.names]
+        rows = [Row(name, tuple(shown(e, found.get((name, ctx)), "", none) for ctx in ctxs)) for name in depths.names]
         if found:
             grid = Grid(("", *(format_length(ctx) for ctx in ctxs)), tuple(rows), "heat")
             cards.append(Card(title=e.label, look=looks[e.key], grid=grid))
@@ -84,7 +81,7 @@ def column_section(entrants: Sequence[Entrant], looks: Looks) -> Section | None:
         for ctx, (columns, mean) in column_rows([*e.cells.values(), *e.averages.values()]).items():
             title = "" if mean is None else f"95 % interval {limits(mean.low, mean.high)}"
             average = Cell(DASH if mean is None else score(mean.mean), title=title)
-            found = (*(_column(cell) for cell in columns), average)
+            found = (*(_column(e, cell) for cell in columns), average)
             rows.append(Row(e.label, (Cell(format_length(ctx)), *found), look=looks[e.key]))
     if not rows:
         return None
@@ -96,11 +93,11 @@ def column_section(entrants: Sequence[Entrant], looks: Looks) -> Section | None:
     return section("columns", [Card(grid=grid)])
 
 
-def _column(cell: cells.Cell | None) -> Cell:
+def _column(entrant: Entrant, cell: cells.Cell | None) -> Cell:
     if cell is None:
         return Cell(DASH)
     n, expected = column_tasks(cell)
-    found = shown(cell)
+    found = shown(entrant, cell)
     few = (f"{n} of {plural(expected, 'task')}",) if n < expected else ()
     return replace(found, warnings=(*few, *found.warnings))
 
@@ -113,18 +110,10 @@ def table_section(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Se
 
 def score_grid(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Grid:
     """Averages first, then tasks as they were planned, by length and model. Columns that say nothing are left out."""
-    rows = [
-        _row(e, e.averages[family, ctx], looks, family)
-        for family in shape.families
-        for ctx in shape.ctxs
-        for e in entrants
-        if (family, ctx) in e.averages
-    ]
-    for task in shape.tasks:
-        for ctx in shape.ctxs:
-            for e in entrants:
-                rows += [_row(e, e.cells[task, ctx], looks)] if (task, ctx) in e.cells else []
-                rows += [_row(e, c, looks) for c in e.others if (c.task, c.ctx) == (task, ctx)]
+    rows = []
+    for name, ctx, e in product((*shape.families, *shape.tasks), shape.ctxs, entrants):
+        found = [cell_at(e, name, ctx), *(c for c in e.others if (c.task, c.ctx) == (name, ctx))]
+        rows += [_row(e, cell, looks, name if name in shape.families else "") for cell in found if cell is not None]
     kept = [i for i in range(len(SCORE_HEADS)) if any(row.cells[i].text or row.cells[i].bar for row in rows)]
     shown = tuple(replace(row, cells=tuple(row.cells[i] for i in kept)) for row in rows)
     numbers = frozenset(place for place, i in enumerate(kept, 1) if i in (0, 2, 3, 4, 5, 6, 7))

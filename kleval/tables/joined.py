@@ -83,7 +83,7 @@ def _cost(entrant: Entrant, ctx: int, profiles: Sequence[Profile]) -> Cost:
         if not found:
             reasons.append(f"{profile.name} has no cost of {entrant.model} at {format_length(ctx)}")
             continue
-        theirs = _profile_setting(profile, entrant.model)
+        theirs = profile_setting(profile, entrant.model)
         # Both a server's, and one does not say what it runs on.
         by_address = None not in (mine["address"], theirs["address"]) and None in (mine["hardware"], theirs["hardware"])
         if by_address and mine["address"] != theirs["address"]:
@@ -139,7 +139,7 @@ def _other_shape(entrant: Entrant, profile: Profile) -> list[str]:
 
 
 def run_setting(entrant: Entrant) -> dict[str, Any]:
-    """Engine, dtype and hardware that a run's answers came from, None for what it does not say."""
+    """Engine, dtype and hardware of a run's answers, None for what is not known."""
     device = str(entrant.described("device") or "")
     gpus = entrant.run.get("hardware", "gpus", default=[])
     hardware = device.partition(" ")[2] or (gpus[0] if gpus else None)
@@ -157,7 +157,8 @@ def run_setting(entrant: Entrant) -> dict[str, Any]:
     }
 
 
-def _profile_setting(profile: Profile, model: str) -> dict[str, Any]:
+def profile_setting(profile: Profile, model: str) -> dict[str, Any]:
+    """As `run_setting`, of a model or operator that the profile measured."""
     point = next(m.first for m in profile.measures if m.model == model and m.good)
     facts = {**profile.get("models", model, default={}), **point.environment, **point.settings}
     here = facts.get("gpu") or facts.get("cpu")

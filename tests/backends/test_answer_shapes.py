@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kleval.backends.server_address import Server
-from kleval.backends.server_answers import Expected, generated
+from kleval.backends.server_answers import Expected, finish_kind, generated
 from kleval.backends.server_errors import MalformedAnswer
 from kleval.backends.server_reply import Answer
-from kleval.backends.server_wire import Dialect, Software
+from kleval.backends.server_wire import Dialect, EventReader, Software
 from kleval.types import Completion, Request
 
 USAGE = {"prompt_tokens": 4, "completion_tokens": 3}
@@ -157,3 +157,63 @@ def test_reasoning_that_is_only_counted_is_told(usage: dict[str, Any]) -> None:
     usage = {"prompt_tokens": 4, **usage}
     got = outcome(fed([{"message": {"content": ""}, "finish_reason": "length"}], usage))
     assert (got.text, got.reasoning) == ("", "(8 tokens that the server does not show)")
+
+
+@pytest.mark.parametrize(
+    ("finish", "kind"),
+    [
+        *(("FinishReason.STOP", "end"), ("complete", "end"), ("FinishReason.MAX_TOKENS", "length")),
+        *(("max-output-tokens", "length"), ("token_limit", "length"), ("ERROR_LIMIT", "broken"), ("failed", "broken")),
+        *(("IMAGE_SAFETY", "filtered"), ("UNEXPECTED_TOOL_CALL", "tool"), ("content-filter", "filtered")),
+    ],
+)
+def test_what_a_finish_reason_means_shows_in_its_parts(finish: str, kind: str) -> None:
+    assert finish_kind(finish) == kind
+
+
+COUNTED = {
+    "in two events": ({"prompt_tokens": 4, "completion_tokens": None}, {"completion_tokens": 3}),
+    "under other names": ({"input_tokens": 4}, {"input_tokens": 4, "output_tokens": 3}),
+    "as floats": ({}, {"prompt_tokens": 4.0, "completion_tokens": 3.0}),
+}
+
+
+@pytest.mark.parametrize("form", COUNTED)
+def test_counts_in_every_form(form: str) -> None:
+    first, last = COUNTED[form]
+    got = outcome(fed([{"delta": {"content": "the "}, "usage": first}, {"delta": {"content": "answer"}}], last))
+    assert (got.text, got.prompt_tokens, got.output_tokens) == ("the answer", 4, 3)
+
+
+ANSWER = b'{"choices": [{"text": "a\\u2028", "finish_reason": "stop"}]}'
+
+
+@pytest.mark.parametrize(
+    "raw", [ANSWER, b"\n" + ANSWER.replace(b", ", b",\n"), b"data:" + ANSWER + b"\r\n\r\ndata: [DONE]", b"\xef\xbb\xbfdata: " + ANSWER]
+)  # fmt: skip
+def test_an_answer_is_read_by_what_it_is_and_not_by_its_header(raw: bytes) -> None:
+    reader = EventReader()
+    read = [event for at in range(len(raw)) for event in reader.feed(raw[at : at + 1])] + list(reader.finish())
+    assert [event["choices"][0]["finish_reason"] for event in read] == ["stop"]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'error: {"code": 400, "message": "the request exceeds the available context size"}\n\n',
+        b'event: error\ndata: {"object": "error", "message": "prompt is too long: 9 tokens > 4", "code": 400}\n\n',
+        b'data: {"code": "InvalidParameter", "message": "Range of input length should be [1, 6]", "request_id": "r"}\n\n',
+        b'{"object": "error", "message": "This model\'s maximum context length is 4 tokens.", "code": 40303}',
+    ],
+)
+def test_an_error_in_place_of_an_answer_is_known_in_every_form(raw: bytes) -> None:
+    answer, reader = Answer(), EventReader()
+    for event in [*reader.feed(raw), *reader.finish()]:
+        answer.feed(event)
+    assert outcome(answer).kind == "context_overflow"
+
+
+def test_a_remark_beside_an_answer_is_no_error() -> None:
+    answer = fed([{"text": "the answer"}])
+    answer.feed({"code": 0, "message": "Success", "choices": []})
+    assert outcome(answer).text == "the answer"

@@ -123,6 +123,35 @@ def test_a_model_whose_weights_are_not_all_there_is_refused(hf_folder: Any, tmp_
         opened(tmp_path)
 
 
+def test_a_tensor_of_another_shape_is_named(hf_folder: Any, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    for file in hf_folder("llama").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"] = torch.ones(5, 7)
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    said = r"model\.layers\.1\.mlp\.up_proj\.weight has shape \[5, 7\], its config\.json asks for \[48, 32\]"
+    with pytest.raises(UsageError, match=said):
+        opened(tmp_path)
+
+
+def test_chunks_that_are_a_thousandth_off_are_no_rounding() -> None:
+    """MiniMax goes on from its cache token by token, but computes a chunk behind others otherwise."""
+    layers = ["linear_attention", "full_attention"]
+    torch.manual_seed(0)
+    config = transformers.MiniMaxConfig(
+        vocab_size=257, hidden_size=64, intermediate_size=96, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, num_local_experts=4, num_experts_per_tok=2, layer_types=layers * 2,
+        bos_token_id=None, eos_token_id=256, pad_token_id=0,
+    )  # fmt: skip
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    model.get_input_embeddings().weight.data *= 30
+    adapter = HFModel(model, torch.device("cpu"), 257)
+    assert adapter.find_out() == ""
+    assert not adapter.chunked
+
+
 @pytest.mark.parametrize("kind", ["RwkvConfig", "BertConfig"])
 def test_a_model_that_cannot_go_on_from_a_cache_is_refused(hf_folder: Any, tmp_path: Path, kind: str) -> None:
     for file in hf_folder("llama").iterdir():

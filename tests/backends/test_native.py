@@ -146,6 +146,12 @@ def test_log_probabilities_are_the_models(backend: NativeBackend) -> None:
         assert outcome.greedy == (logprobs.argmax(-1).tolist() == after)
 
 
+def test_half_of_a_likelihoods_ids_is_refused(backend: NativeBackend) -> None:
+    (got,) = ask(backend, [Request("loglikelihood", "a", continuation="b", token_ids=(1, 2))])
+    assert isinstance(got, Failure)
+    assert (got.kind, got.message.partition(":")[0]) == ("bad_request", "token_ids without continuation_ids")
+
+
 def test_kinds_may_share_a_batch(backend: NativeBackend) -> None:
     requests = [Request("loglikelihood", t, continuation=" and so on") for t in TEXTS] + [generate(t) for t in TEXTS]
     for request, outcome in zip(requests, ask(backend, requests), strict=True):

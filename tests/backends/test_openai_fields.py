@@ -51,6 +51,12 @@ def test_a_field_that_the_user_put_in_and_the_server_refuses_is_a_failure() -> N
         open_backend("tiny", base_url=url, tokenizer="words", request_fields={"logit_bias": "{}"})
 
 
+def test_half_of_a_likelihoods_ids_is_refused() -> None:
+    half = Request("loglikelihood", "a", continuation="b", token_ids=(1, 2))
+    _, (got,) = asked(Behaviour(software="llama.cpp"), half)
+    assert (got.kind, got.message.partition(":")[0]) == ("bad_request", "token_ids without continuation_ids")
+
+
 def test_fields_are_put_in_and_left_out_as_the_user_says() -> None:
     behaviour = Behaviour(software="vllm")
     given = {"chat_template_kwargs": '{"enable_thinking": false}', "service": "fast"}

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kleval.backends.prefixes import Node, plan_prefixes, shared_tokens, walk
+from kleval.backends.prefixes import Node, plan_prefixes
 
 # Few different tokens and sequences made of a few blocks: many shared beginnings, of all lengths.
 BLOCKS = st.lists(st.sampled_from([(1,), (2,), (1, 2, 3), (3,) * 5, (4, 1) * 4]), max_size=8)
 SEQUENCES = st.lists(BLOCKS.map(lambda blocks: tuple(t for block in blocks for t in block)), max_size=12)
 MIN_TOKENS = st.integers(1, 9)
+
+
+def walk(forest: Sequence[Node]) -> Iterator[Node]:
+    stack = list(forest)
+    while stack:
+        node = stack.pop()
+        yield node
+        stack.extend(node.children)
+
+
+def shared_tokens(forest: Sequence[Node]) -> int:
+    """Tokens that need not be prefilled: of each sequence those on its path, less those of every node once."""
+    on_paths = sum(map(len, paths(forest).values()))
+    return on_paths - sum(len(node.ids) for node in walk(forest))
 
 
 def paths(forest: Sequence[Node]) -> dict[int, tuple[int, ...]]:
@@ -39,7 +53,7 @@ def test_a_sequence_is_its_path_and_its_own_rest(sequences: list[tuple[int, ...]
 @settings(deadline=None, max_examples=150)
 @given(SEQUENCES, MIN_TOKENS)
 def test_every_node_is_shared_and_long_enough(sequences: list[tuple[int, ...]], min_tokens: int) -> None:
-    for node, _ in walk(plan_prefixes(sequences, min_tokens)):
+    for node in walk(plan_prefixes(sequences, min_tokens)):
         assert len(node.ids) >= min_tokens
         assert len(node.members) + len(node.children) > 1
 
@@ -51,7 +65,7 @@ def test_what_is_saved_is_all_tokens_less_those_still_prefilled(
 ) -> None:
     forest = plan_prefixes(sequences, min_tokens)
     depth = {member: len(path) for member, path in paths(forest).items()}
-    prefilled = sum(len(node.ids) for node, _ in walk(forest))
+    prefilled = sum(len(node.ids) for node in walk(forest))
     prefilled += sum(len(sequence) - depth.get(i, 0) for i, sequence in enumerate(sequences))
     assert shared_tokens(forest) == sum(map(len, sequences)) - prefilled
 

@@ -32,11 +32,15 @@ TOO_LONG = {
     "Anthropic": "prompt is too long: 210000 tokens > 200000 maximum",
     "Google": "The input token count (1100000) exceeds the maximum number of tokens allowed (1048576).",
     "Groq": "Please reduce the length of the messages or completion.",
+    "Google, sum": "Unable to submit request because the input token count is 1194097 but model only supports up to 1048576.",
+    "a sum": "prompt tokens (5000) + max_new_tokens (10) > max_total_tokens 4096",
+    "a plain limit": "Prompt has 5000 tokens, but the model's limit is 4096",
     "Ollama": "input length exceeds maximum context length",
 }
 OTHER = (
     "Rate limit reached for tokens per minute (TPM): Limit 6000, Requested 8000",
     "Request too large for model on tokens per minute (TPM): Limit 6000, Requested 8000",
+    "max_tokens is too large: 20000. This model supports at most 16384 completion tokens, whereas you provided 20000.",
     "stop must have less than 5 elements",
     "The model `kimi` does not exist",
     "You exceeded your current quota, please check your plan",

@@ -36,6 +36,7 @@ FROZEN = {
     "report": "directories --out",
     "leaderboard": "directories --out --format",
     "compare": "a b --model --effect --flips --explain --format",
+    "scorecard": "directories --claims --format",
     "export": "directories --format --out --dataset",
     "path lm-eval": "",
     "doctor": "--data-dir --json",

@@ -10,7 +10,7 @@ import pytest
 
 from kleval.report.figure import Axis, Figure, Look, Series, lengths, looks_of, scores
 from kleval.report.plotly_drawer import plotly
-from kleval.report.score_curves import Shape, average_figure, task_figure
+from kleval.report.score_curves import Shape, score_figure
 from kleval.store import RunStore
 from kleval.tables.scores import Entrant, collect
 
@@ -19,7 +19,7 @@ LOOK = Look("#0072B2", "circle", "solid")
 
 
 def task(entrants: list[Entrant], name: str = "ruler/vt") -> Figure:
-    return task_figure(entrants, name, Shape.of(entrants), looks_of([e.key for e in entrants]))
+    return score_figure(entrants, name, Shape.of(entrants), looks_of([e.key for e in entrants]))
 
 
 def lines(figure: dict[str, Any]) -> list[dict[str, Any]]:
@@ -44,7 +44,7 @@ def test_a_length_without_a_score_breaks_the_line(make_run: MakeRun) -> None:
     run = make_run(answer=lambda m, t, c, i: None if c == 2048 else 1.0, ctxs=(1024, 2048, 4096), models=("one",))
     entrants = collect([run])
     shape = Shape(("ruler/vt",), (1024, 2048, 4096), ())
-    figure = task_figure(entrants, "ruler/vt", shape, looks_of([e.key for e in entrants]))
+    figure = score_figure(entrants, "ruler/vt", shape, looks_of([e.key for e in entrants]))
     drawn = plotly(figure)
     (line,) = lines(drawn)
     assert line["y"] == [100.0, None, 100.0]
@@ -62,7 +62,7 @@ def test_markers_of_partial_averages_are_hollow(make_run: MakeRun, ruler_tasks: 
         answer=lambda m, t, c, i: None if (t, c) == ("ruler/cwe", 1024) else 1.0,
     )
     entrants = collect([run])
-    figure = average_figure(entrants, "ruler", Shape.of(entrants), looks_of([e.key for e in entrants]))
+    figure = score_figure(entrants, "ruler", Shape.of(entrants), looks_of([e.key for e in entrants]))
     (line,) = lines(plotly(figure))
     assert line["marker"]["symbol"] == ["circle-open", "circle"]
 

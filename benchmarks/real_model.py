@@ -1,0 +1,330 @@
+"""SmolLM2-135M-Instruct through llama.cpp's server, llama-cpp-python's and transformers: scores, costs, and how far they agree.
+
+    python benchmarks/real_model.py [--only llama.cpp,llama-cpp-python,hf] [--parts long,chat,short,profile] [--limit 2]
+        [--ctx 1k,2k,4k] [--minutes 30] [--port 8111] [--home .venv-real] [--out runs/real] [--tables]
+
+`make real` makes the environment (--home: llama.cpp's build, the model's file, a reader of it for transformers) and runs this.
+Every engine answers the same samples greedily, part by part, each in a run directory of its own (OUT/ENGINE/PART) and within a
+time limit; a part that was stopped goes on when the same command is given again. What cannot run is told with its reason.
+transformers gets a copy of the file's weights in float32, saved once. --tables only prints the tables of what is there:
+
+- agreement: for each two engines the answers to the same prompts: equal texts, equal scores, the mean of either;
+- times: TTFT and TPOT of the profile beside the server's own timings of the same requests. llama.cpp divides the time from the
+  first token to the last by all tokens; TPOT is over the steps between them, so the server's total is divided by those here.
+- state: KiB per token of the caches that the engines say they allocated or hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common import ONE_THREAD, print_table
+
+ROOT = Path(__file__).resolve().parent.parent
+FILE, COPY = "SmolLM2-135M-Instruct.Q4_1.gguf", "SmolLM2-135M-hf"
+CONTEXT = 8192  # of the model
+LONG, RULER = "ruler,mrcr,longbench2,helmet_icl", "ruler"
+SECONDS_TO_START, SECONDS_TO_STOP = 120, 60
+PROMPT = re.compile(r"prompt eval time =\s*([\d.]+) ms /\s*(\d+) tokens")
+DECODE = re.compile(r"(?<!prompt) eval time =\s*([\d.]+) ms /\s*(\d+) (?:tokens|runs)")
+CACHE = re.compile(r"llama_kv_cache: size =\s*([\d.]+) MiB \(\s*(\d+) cells")
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """name: of its folder below OUT. server: its place among the servers' ports; None for an engine in the process of kleval."""
+
+    name: str
+    server: int | None
+
+    @property
+    def model(self) -> str:
+        return f"SmolLM2-135M-{self.name}"
+
+    def asked_by(self, given: argparse.Namespace) -> list[str]:
+        if self.server is None:
+            return ["--model", str(given.home / COPY), "--backend", "hf", "--dtype", "float32"]
+        return ["--model", self.model, "--base-url", f"http://127.0.0.1:{given.port + self.server}/v1"]
+
+    def served_by(self, given: argparse.Namespace, port: str) -> list[str]:
+        home, threads, file = given.home, str(given.threads), str(given.home / FILE)
+        if self.name == "llama.cpp":
+            size = ["-c", str(CONTEXT), "-np", "1", "-t", threads, "-tb", threads, "-lv", "4"]
+            return [str(home / "build/bin/llama-server"), "-m", file, "--alias", self.model, "--port", port, *size]
+        named = ["--model", file, "--model_alias", self.model, "--port", port]
+        size = ["--n_ctx", str(CONTEXT), "--n_threads", threads, "--n_threads_batch", threads]
+        return [str(home / "bin/python"), "-m", "llama_cpp.server", *named, *size]
+
+
+ENGINES = {e.name: e for e in (Engine("llama.cpp", 0), Engine("llama-cpp-python", 1), Engine("hf", None))}
+
+
+def command(engine: Engine, part: str, given: argparse.Namespace) -> list[str] | str:
+    """kleval's arguments for a part, or why the engine has no such part."""
+    asked, where = engine.asked_by(given), ["--out", str(given.out / engine.name / part)]
+    if part == "profile":
+        if engine.name == "llama-cpp-python":
+            return "its streams count no tokens, so it cannot be timed"
+        return ["profile", *asked, "--ctx", given.ctx, *where]
+    if engine.server is not None:
+        asked += ["--tokenizer", f"hf:{given.home / COPY}", "--concurrency", "1"]
+    size = ["--limit", str(given.limit), *where]
+    if part == "short":
+        return ["run", *asked, "--suite", "short", *size]
+    if part == "long":
+        return ["run", *asked, "--tasks", given.tasks, "--ctx", given.ctx, *size]
+    if engine.server is None:
+        return "it has no chat endpoint"
+    chat = ["--api", "chat", "--protocol", "nvidia-c3f5e3b-prefix-in-prompt"]
+    return ["run", *asked, *chat, "--tasks", RULER, "--ctx", given.ctx.partition(",")[0], *size]
+
+
+@contextlib.contextmanager
+def serving(engine: Engine, given: argparse.Namespace) -> Iterator[None]:
+    """The engine's server, ready; its log is OUT/ENGINE/server.log. SystemExit with the reason where it does not start."""
+    if engine.server is None:
+        yield
+        return
+    port = given.port + engine.server
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise SystemExit(f"port {port} is in use: --port names another")
+    log = given.out / engine.name / "server.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"LLAMA_CPP_LIB_PATH": str((given.home / "build/bin").resolve())}
+    with log.open("a") as file:
+        server = subprocess.Popen(
+            engine.served_by(given.home, given.threads),
+            stdout=file,
+            stderr=file,
+            env=environment,
+            start_new_session=True,
+        )
+        try:
+            wait_for(server, port, log)
+            yield
+        finally:
+            stop(server, signal.SIGTERM)
+
+
+def wait_for(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    end = time.monotonic() + SECONDS_TO_START
+    while time.monotonic() < end and server.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=5):
+            return
+        time.sleep(0.5)
+    raise SystemExit(f"the server did not start: see {log}")
+
+
+def stop(process: subprocess.Popen[Any], by: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, by)
+    try:
+        process.wait(SECONDS_TO_STOP)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def run_part(arguments: Sequence[str], minutes: float) -> str:
+    """How kleval ended, in words: interrupted at the time limit it has saved what it did."""
+    environment = os.environ | ONE_THREAD | {"HF_HUB_OFFLINE": "1"}
+    run = subprocess.Popen([sys.executable, ROOT / "cli.py", *arguments], env=environment, start_new_session=True)
+    try:
+        code = run.wait(60 * minutes)
+    except subprocess.TimeoutExpired:
+        stop(run, signal.SIGINT)
+        return f"stopped after {minutes:g} minutes; the same command continues"
+    except BaseException:
+        stop(run, signal.SIGINT)
+        raise
+    return {0: "done", 3: "done, with failures"}.get(code, f"exit code {code}, as said above")
+
+
+def save_copy(home: Path) -> None:
+    """The file's weights in float32 and its tokenizer, as transformers writes them; without the mark of their quantisation."""
+    if (home / COPY / "config.json").is_file():
+        return
+    sys.path.append(str(home / "gguf"))
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(home, gguf_file=FILE, dtype=torch.float32)
+    for owner, name in ((model.config, "quantization_config"), (model, "hf_quantizer")):
+        if hasattr(owner, name):
+            delattr(owner, name)
+    model.is_quantized = False
+    unfinished = home / f"{COPY}.unfinished"
+    model.save_pretrained(unfinished)
+    AutoTokenizer.from_pretrained(home, gguf_file=FILE).save_pretrained(unfinished)
+    shutil.rmtree(home / COPY, ignore_errors=True)
+    unfinished.replace(home / COPY)
+
+
+def answers(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """Answered rows of a run by sample and prompt: only the same prompt is the same question."""
+    rows = (
+        json.loads(line) for file in folder.glob("samples/*/*.jsonl") for line in file.read_text("utf-8").splitlines()
+    )
+    return {(row["id"], row["prompt_hash"]): row for row in rows if row["failure"] is None and row["outcomes"]}
+
+
+def text(row: dict[str, Any]) -> str:
+    return str(row["outcomes"][-1].get("text"))
+
+
+def agreement(out: Path, parts: Sequence[str]) -> list[list[str]]:
+    """A line for every part and two engines that have answered the same prompts."""
+    lines = []
+    for part, (one, other) in itertools.product(parts, itertools.combinations(ENGINES, 2)):
+        first, second = answers(out / one / part), answers(out / other / part)
+        both = sorted(first.keys() & second.keys())
+        if not both:
+            continue
+        pairs = [(first[key], second[key]) for key in both]
+        same_text = sum(text(a) == text(b) for a, b in pairs)
+        same_score = sum(a["score"] == b["score"] for a, b in pairs)
+        means = [f"{100 * statistics.fmean(row['score'] for row in rows):.1f}" for rows in zip(*pairs, strict=True)]
+        shared = statistics.fmean(common_share(text(a), text(b)) for a, b in pairs)
+        lines.append(
+            [part, one, other, str(len(both)), str(same_text), f"{100 * shared:.0f} %", str(same_score), *means]
+        )
+    return lines
+
+
+def common_share(one: str, other: str) -> float:
+    """Length of the common beginning over that of the longer text; 1 for equal ones."""
+    longest = max(len(one), len(other))
+    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+    return same / longest if longest else 1.0
+
+
+def points(folder: Path) -> list[dict[str, Any]]:
+    file = folder / "points.jsonl"
+    rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
+    return [row for row in rows if row["failure"] is None]
+
+
+def own_timings(log: str) -> dict[tuple[int, int], list[tuple[float, float]]]:
+    """Of a server's log, by prompt and answer tokens of a request: prefill ms, and ms per step between tokens."""
+    found: dict[tuple[int, int], list[tuple[float, float]]] = {}
+    prompts, decodes = PROMPT.findall(log), DECODE.findall(log)
+    for (prompt_ms, prompt), (decode_ms, made) in zip(prompts, decodes, strict=False):
+        if int(made) > 1:
+            timing = float(prompt_ms), float(decode_ms) / (int(made) - 1)
+            found.setdefault((int(prompt), int(made)), []).append(timing)
+    return found
+
+
+def times(out: Path) -> list[list[str]]:
+    """A line per length of a served profile, medians over its rounds."""
+    lines = []
+    for name in (engine.name for engine in ENGINES.values() if engine.server is not None):
+        log = out / name / "server.log"
+        timings = own_timings(log.read_text("utf-8", "replace")) if log.is_file() else {}
+        by_ctx: dict[int, list[dict[str, Any]]] = {}
+        for point in points(out / name / "profile"):
+            by_ctx.setdefault(point["ctx"], []).append(point["values"])
+        for ctx, rounds in sorted(by_ctx.items()):
+            own = timings.get((int(rounds[0]["prompt_tokens"]), int(rounds[0]["output_tokens"])), [])[-len(rounds) :]
+            if own:
+                cells = []
+                for key, at in (("ttft_ms", 0), ("tpot_ms", 1)):
+                    seen, told = (statistics.median(v) for v in ([r[key] for r in rounds], [t[at] for t in own]))
+                    cells += [f"{seen:.1f}", f"{told:.1f}", f"{seen / told:.3f}"]
+                lines.append([name, str(ctx), str(len(rounds)), *cells])
+    return lines
+
+
+def state(out: Path) -> list[list[str]]:
+    """Bytes per token: of llama.cpp what its log says it allocated, of transformers what the cache of each round held."""
+    lines = []
+    for name in ENGINES:
+        log = out / name / "server.log"
+        for size, cells in dict.fromkeys(CACHE.findall(log.read_text("utf-8", "replace")) if log.is_file() else ()):
+            lines.append([name, "allocated", f"{cells} cells, {size} MiB", f"{float(size) * 2**10 / int(cells):.1f}"])
+        for values in (point["values"] for point in points(out / name / "profile")):
+            if "kv_bytes" in values:
+                held = int(values["prompt_tokens"] + values["output_tokens"] - 1)
+                lines.append([name, "held", f"{held} tokens", f"{values['kv_bytes'] / held / 2**10:.1f}"])
+    return [list(line) for line in dict.fromkeys(map(tuple, lines))]
+
+
+def print_tables(out: Path, parts: Sequence[str]) -> None:
+    for title, header, rows in (
+        (
+            "agreement, score x 100",
+            ["part", "one", "other", "n", "same text", "shared beginning", "same score", "one's mean", "other's"],
+            agreement(out, parts),
+        ),
+        (
+            "times, ms",
+            ["server", "ctx", "rounds", "TTFT", "its own", "ratio", "TPOT", "its own", "ratio"],
+            times(out),
+        ),
+        ("state", ["engine", "", "of", "KiB per token"], state(out)),
+    ):
+        if rows:
+            print(f"\n{title}")
+            print_table(header, rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(ENGINES), help="engines, comma-separated")
+    parser.add_argument("--parts", default="long,chat,short,profile")
+    parser.add_argument("--tasks", default=LONG, help="of the part long")
+    parser.add_argument("--ctx", default="1k,2k,4k")
+    parser.add_argument("--limit", type=int, default=2, help="samples per task and length")
+    parser.add_argument("--minutes", type=float, default=30, help="time limit of a part")
+    parser.add_argument("--threads", type=int, default=1, help="of a server; more than are free makes it slower by far")
+    parser.add_argument("--port", type=int, default=8111, help="of the first server; the second has the next")
+    parser.add_argument("--home", type=Path, default=Path(".venv-real"))
+    parser.add_argument("--out", type=Path, default=Path("runs/real"))
+    parser.add_argument("--tables", action="store_true", help="only print the tables of what is there")
+    given = parser.parse_args()
+    parts, only = given.parts.split(","), given.only.split(",")
+    for name in only:
+        if name not in ENGINES:
+            raise SystemExit(f"no engine {name}: {', '.join(ENGINES)}")
+    if not given.tables:
+        if not (given.home / FILE).is_file():
+            raise SystemExit(f"{given.home / FILE} is not there: make real")
+        save_copy(given.home)
+        for line in run_all([ENGINES[name] for name in only], parts, given):
+            print(line, flush=True)
+    print_tables(given.out, parts)
+
+
+def run_all(engines: Sequence[Engine], parts: Sequence[str], given: argparse.Namespace) -> Iterator[str]:
+    """A line per engine and part: how it ended, or why there is none."""
+    for engine in engines:
+        try:
+            with serving(engine, given):
+                for part in parts:
+                    asked = command(engine, part, given)
+                    ended = f"skipped: {asked}" if isinstance(asked, str) else run_part(asked, given.minutes)
+                    yield f"{engine.name} {part}: {ended}"
+        except SystemExit as error:
+            yield f"{engine.name}: skipped: {error}"
+
+
+if __name__ == "__main__":
+    main()
