@@ -20,10 +20,11 @@ import torch
 from kleval.backends.devices import device_name, find_device, find_dtype, settle_dtype
 from kleval.backends.engine_timing import time_jobs
 from kleval.backends.generation import Job, make_job
-from kleval.backends.hf_model import HFModel
-from kleval.backends.hf_serving import Serving
+from kleval.backends.hf_engine import HFEngine
+from kleval.backends.hf_model import HFModel, Rows
 from kleval.backends.native_parts import plan_parts
 from kleval.backends.registry import need
+from kleval.backends.serving import Serving
 from kleval.backends.spec import BackendSpec, whole_number
 from kleval.backends.timing import ordinary_ids
 from kleval.models.checkpoint.config_json import eos_ids, read_json
@@ -146,11 +147,10 @@ class HFBackend:
     def _job(self, position: int, request: Request) -> Job | Failure:
         return make_job(position, request, self.tokenizer, self._adapter.vocab_size, self.max_ctx or _UNBOUNDED)
 
-    def _serving(self, ends: frozenset[int], weighs: bool = False) -> Serving:
+    def _serving(self, ends: frozenset[int], weighs: bool = False) -> Serving[Rows]:
         chunk = self._prefill_tokens if self._adapter.chunked else _UNBOUNDED
-        return Serving(
-            self._adapter, self.tokenizer, ends, chunk, self._max_batch, self._spec.memory_budget, weighs=weighs
-        )
+        engine = HFEngine(self._adapter, chunk, self._spec.memory_budget)
+        return Serving(engine, self.tokenizer, ends, self._max_batch, weighs=weighs)
 
     def timed(self, requests: Sequence[TimedRequest]) -> list[Trace]:
         """In batches, without sharing prefixes. Bytes of state are those of the model's own cache."""

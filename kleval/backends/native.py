@@ -2,7 +2,7 @@
 
 Prompts are split at the same positions whatever they are batched with, rows never see each other, and a finished row leaves: what
 a request answers does not depend on its neighbours. Every row's cached state has room for its own tokens alone. A beginning that
-requests of one call have in common is prefilled once and its state forked (`native_parts`, `native_serving`); that changes answers
+requests of one call have in common is prefilled once and its state forked (`native_parts`, `serving`); that changes answers
 by rounding and no more. Memory: a batch holds as many requests as their states, by closed form, and the working memory of one
 prefill chunk fit into the budget beside the states that they go on from; if an allocation fails all the same, the batch is halved
 and tried again, and a single request that fails becomes Failure(out_of_memory).
@@ -24,11 +24,13 @@ import torch
 from kleval.backends.devices import device_name, find_device, find_dtype, settle_dtype
 from kleval.backends.engine_timing import time_jobs
 from kleval.backends.generation import Job, make_job
+from kleval.backends.native_engine import NativeEngine
 from kleval.backends.native_memory import Memory
 from kleval.backends.native_parts import plan_parts
-from kleval.backends.native_serving import Serving
+from kleval.backends.serving import Serving
 from kleval.backends.spec import BackendSpec, whole_number
 from kleval.backends.timing import ordinary_ids
+from kleval.models.cache import HybridCache
 from kleval.models.checkpoint.config_json import eos_ids
 from kleval.models.config import ModelConfig
 from kleval.models.decoder import Decoder
@@ -151,9 +153,9 @@ class NativeBackend:
     def _job(self, position: int, request: Request) -> Job | Failure:
         return make_job(position, request, self.tokenizer, self.config.vocab_size, self.max_ctx or 0)
 
-    def _serving(self, ends: frozenset[int], weighs: bool = False) -> Serving:
+    def _serving(self, ends: frozenset[int], weighs: bool = False) -> Serving[HybridCache]:
         memory = Memory(self.config, self._device, self._dtype, self._prefill_tokens, self._memory_budget)
-        return Serving(self._decoder, self.tokenizer, ends, memory, self._max_batch, weighs=weighs)
+        return Serving(NativeEngine(self._decoder, memory), self.tokenizer, ends, self._max_batch, weighs=weighs)
 
     def timed(self, requests: Sequence[TimedRequest]) -> list[Trace]:
         """In batches, without sharing prefixes. Bytes of state are those of the tensors that hold tokens."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from kleval.backends.generation import Job
+from torch import Tensor
+
+from kleval.backends.generation import Job, score_continuation
 from kleval.backends.prefixes import Node, plan_prefixes
 
 MIN_SHARED_TOKENS = 32  # a shorter part costs about as much in calls as it saves in tokens
@@ -36,6 +38,13 @@ class Part:
     def total_tokens(self) -> int:
         """What a state must hold that only goes through here, or to the job's end."""
         return self.end if self.branches else self.jobs[0].total_tokens
+
+    def score(self, logits: Tensor, position: int) -> None:
+        """logits [n, V] of inputs position ... for every job of the part whose continuation they predict."""
+        for job in self.jobs:
+            skipped = max(0, job.first - position)
+            if job.continuation and skipped < len(logits):
+                score_continuation(job, logits[skipped:], position + skipped - job.first)
 
 
 def own_part(job: Job, begin: int = 0) -> Part:

@@ -9,9 +9,10 @@ import pytest
 import torch
 from hf_tiny import ask, check_same, opened, prompts, scores
 
-from kleval.backends import hf_serving
 from kleval.backends.generation import Job
+from kleval.backends.hf_engine import HFEngine
 from kleval.backends.hf_model import HFModel
+from kleval.backends.native_parts import own_part
 from kleval.types import Failure
 
 
@@ -68,8 +69,8 @@ def test_a_budget_with_no_room_beside_a_shared_state_serves_each_alone(hf_folder
     enough = opened(hf_folder("llama"), memory_budget=1 << 30)
     expected = ask(enough, requests)
     assert enough.stats["prefilled_tokens"] < 2 * len(head)
-    serving = hf_serving.Serving(enough._adapter, enough.tokenizer, frozenset(), 512, 4, None)
-    one = serving._need(hf_serving.own_part(_job(1509)))
+    engine, part = HFEngine(enough._adapter, 512, None), own_part(_job(1509))
+    one = engine.state_bytes(part) + engine.working_bytes(part)
     tight = opened(hf_folder("llama"), memory_budget=one + 50_000)
     check_same(ask(tight, requests), expected)
     assert tight.stats["prefilled_tokens"] == tight.stats["prompt_tokens"]
@@ -100,6 +101,6 @@ def test_a_budget_too_small_for_a_request_says_what_to_do(hf_folder: Any) -> Non
 
 def test_the_working_memory_estimate_grows_with_the_chunk(hf_folder: Any) -> None:
     backend = opened(hf_folder("llama"))
-    serving = hf_serving.Serving(backend._adapter, backend.tokenizer, frozenset(), 64, 4, None)
-    small, large = (serving._need(hf_serving.own_part(_job(n))) for n in (40, 60))
+    engine = HFEngine(backend._adapter, 64, None)
+    small, large = (engine.working_bytes(own_part(_job(n))) for n in (40, 60))
     assert large > small

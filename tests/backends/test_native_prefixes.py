@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kleval.backends.native import NativeBackend, open_native
 from kleval.backends.native_memory import Memory
-from kleval.backends.native_serving import Serving
+from kleval.backends.serving import Serving
 from kleval.backends.spec import BackendSpec
 from kleval.types import Completion, Failure, Outcome, Request
 
@@ -197,7 +197,7 @@ def test_no_more_is_allocated_than_the_budget_says(
     live: list[int] = []
     forked = Serving._forked
 
-    def watch(self: Serving, frame: Any, group: Any) -> Any:
+    def watch(self: Serving[Any], frame: Any, group: Any) -> Any:
         cache = forked(self, frame, group)
         states = [memory.state_bytes(part.total_tokens, part.begin) for _, part in group]
         live.append(frame.live + sum(states) + 2000 * len(group))

@@ -1,56 +1,88 @@
-"""Requests through a decoder, what they share once: a walk over the tree of their parts, depth first.
+"""Requests through an engine of this process, what they share once: a walk over the tree of their parts, depth first.
 
 A frame is a batch of states and what goes on from each of their rows. A group of parts is taken from the last frame: its rows are
-forked from the frame's, the group's tokens run through the decoder as one batch, and then either it becomes a frame of its own
+forked from the frame's, the group's tokens run through the model as one batch, and then either it becomes a frame of its own
 (shared parts) or its requests are scored or decoded to the end. So at any time there is one batch of states per level of the tree
-and no more. Latent rows are shared between a state and its forks; recurrent states are copied.
+and no more. A finished row leaves its batch. What does not fit into memory halves the batch; a request that does not fit alone has
+failed.
 
-A part is split into chunks at the same positions whatever it is batched with. Where shared parts end, a request's inputs are split
-at other positions than without sharing: the same function of the same tokens, equal up to rounding.
+Where shared parts end, a request's inputs are split at other positions than without sharing: the same function of the same tokens,
+equal up to rounding.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from kleval.backends.batching import is_out_of_memory, together
-from kleval.backends.generation import Job, advance, score_continuation
-from kleval.backends.native_memory import Memory
+from kleval.backends.generation import Job, advance
 from kleval.backends.native_parts import Part, in_order, own_part
-from kleval.models.cache import HybridCache
-from kleval.models.decoder import Decoder
-from kleval.models.stepper import Stepper
 from kleval.types import Failure, Outcome, Tokenizer
 
-SCORED_TOKENS = 256  # positions whose logits exist at a time
+S = TypeVar("S")
+
+
+class Engine(Protocol[S]):
+    """A model with its states, each of a batch of rows."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def forked(self, state: S | None, group: Sequence[tuple[int, Part]]) -> S:
+        """A row for each part, that goes on from that row of a state (None: from nothing), with room for what comes."""
+
+    def prefill(self, state: S, parts: Sequence[Part]) -> list[Tensor | None]:
+        """Run the parts' tokens, a chunk at a time; score continuations on the way. Returns each row's last logits [V], where
+        some job wanted them and tokens were run."""
+
+    def stepper(self, state: S) -> Callable[[Tensor], Tensor]:
+        """Of one token per row [B] their logits [B, V]; rows may leave the state between two steps."""
+
+    def keep(self, state: S, rows: Sequence[int]) -> None:
+        """Let the other rows leave."""
+
+    def weigh(self, state: S) -> dict[str, int]:
+        """Bytes of a state, by component."""
+
+    def alike(self, parts: Sequence[Part], fresh: bool) -> int:
+        """How many of the first parts may be one batch, for their lengths. fresh: they go on from nothing."""
+
+    def state_bytes(self, part: Part) -> int:
+        """What a row takes to the end of the part, or of its request."""
+
+    def working_bytes(self, part: Part) -> int:
+        """What it takes besides while it is prefilled."""
+
+    def left(self, live: int) -> int:
+        """What may still be taken while states of `live` bytes are kept."""
 
 
 @dataclass(slots=True, eq=False)
-class _Frame:
-    """cache: None before the first token. logits: the last ones of each row [V], where some job wanted them. waiting: parts and
+class _Frame(Generic[S]):
+    """state: None before the first token. logits: the last ones of each row [V], where some job wanted them. waiting: parts and
     the row that each goes on from. live: bytes of this frame's states and of those before it."""
 
-    cache: HybridCache | None
+    state: S | None
     logits: list[Tensor | None]
     waiting: list[tuple[int, Part]]
     live: int = 0
 
 
 @dataclass(slots=True)
-class Serving:
-    """One call. limit: most rows of a batch. prefilled_tokens: counted on the way. weighs: whether each job is told the bytes of
-    its row's state when it ends."""
+class Serving(Generic[S]):
+    """One call. ends: tokens that end an answer. limit: most rows of a batch. prefilled_tokens: counted on the way. weighs: whether
+    each job is told the bytes of its row's state when it ends."""
 
-    decoder: Decoder
+    engine: Engine[S]
     tokenizer: Tokenizer
     ends: frozenset[int]
-    memory: Memory
     limit: int
     prefilled_tokens: int = 0
     weighs: bool = False
@@ -59,7 +91,7 @@ class Serving:
     def run(self, parts: Sequence[Part]) -> Iterator[tuple[Job, Outcome]]:
         """Every job of the parts with its outcome. A group that runs out of memory is halved; what does not fit beside the states
         that it would go on from is served last, by itself, and fails only when it does not fit then."""
-        stack = [_Frame(None, [None], [(0, part) for part in parts])]
+        stack: list[_Frame[S]] = [_Frame(None, [None], [(0, part) for part in parts])]
         while stack:
             frame = stack[-1]
             if not frame.waiting:
@@ -87,7 +119,7 @@ class Serving:
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-            if self.memory.device.type == "cuda":
+            if self.engine.device.type == "cuda":
                 torch.cuda.empty_cache()
             for job, logprob_sum, greedy in before.values():
                 job.restart()
@@ -100,11 +132,11 @@ class Serving:
                 tokens = group[0][1].total_tokens
                 yield from self._set_aside(frame, Failure("out_of_memory", f"{tokens} tokens do not fit into memory"))
 
-    def _set_aside(self, frame: _Frame, failure: Failure) -> Iterator[tuple[Job, Outcome]]:
+    def _set_aside(self, frame: _Frame[S], failure: Failure) -> Iterator[tuple[Job, Outcome]]:
         """The first part of a frame does not fit: its jobs are served last, without what they share; one that had all memory to
         itself has failed."""
         _, part = frame.waiting.pop(0)
-        if frame.cache is None and not part.branches:
+        if frame.state is None and not part.branches:
             yield part.jobs[0], failure
             return
         for job in part.jobs:
@@ -115,18 +147,19 @@ class Serving:
         used = self._need(part)
         return Failure(
             "out_of_memory",
-            f"{part.total_tokens} tokens need about {used} bytes, the memory budget is {self.memory.left(0)}: "
+            f"{part.total_tokens} tokens need about {used} bytes, the memory budget is {self.engine.left(0)}: "
             "give a larger --memory-budget or a shorter --ctx",
         )
 
-    def _rows(self, frame: _Frame) -> int:
+    def _rows(self, frame: _Frame[S]) -> int:
         """How many of the frame's first parts go together: all of one kind. Shared ones leave room for what goes on from them:
         for at least one request, for as much again where there are several."""
         kind = _kind(frame.waiting[0][1])
         same = [part for _, part in takewhile(lambda one: _kind(one[1]) == kind, frame.waiting[: self.limit])]
-        left = self.memory.left(frame.live)
+        left = self.engine.left(frame.live)
         if kind == "scored":
             return len(same)
+        same = same[: self.engine.alike(same, frame.state is None)]
         if kind == "own":
             return self._together(same, left)
         longest = [(part, max(part.jobs, key=lambda job: job.total_tokens)) for part in same]
@@ -137,90 +170,59 @@ class Serving:
         return together(parts, self.limit, lambda part: part.tokens, self._need, budget)
 
     def _need(self, part: Part) -> int:
-        return self.memory.state_bytes(part.total_tokens, part.begin) + self.memory.working_bytes(part.tokens, part.end)
+        return self.engine.state_bytes(part) + self.engine.working_bytes(part)
 
-    def _forked(self, frame: _Frame, group: Sequence[tuple[int, Part]]) -> HybridCache:
-        """Rows that go on from the frame's, with room for what comes."""
-        more = [part.total_tokens - part.begin for _, part in group]
-        if frame.cache is None:
-            memory = self.memory
-            return HybridCache(memory.config, len(group), memory.device, memory.dtype, more)
-        cache = frame.cache.fork([row for row, _ in group])
-        cache.reserve(more)
-        return cache
+    def _forked(self, frame: _Frame[S], group: Sequence[tuple[int, Part]]) -> S:
+        return self.engine.forked(frame.state, group)
 
     @torch.inference_mode()
-    def _descend(self, frame: _Frame, group: Sequence[tuple[int, Part]]) -> _Frame:
+    def _descend(self, frame: _Frame[S], group: Sequence[tuple[int, Part]]) -> _Frame[S]:
         """Shared parts: what goes on from them is the next frame."""
         started = time.perf_counter()
-        cache = self._forked(frame, group)
+        state = self._forked(frame, group)
         parts = [part for _, part in group]
-        logits = self._prefill(cache, parts)
+        logits = self._prefill(state, parts)
         jobs = [job for part in parts for job in part.jobs]
         share = (time.perf_counter() - started) / len(jobs)
         for job in jobs:
             job.seconds += share
-        live = frame.live + sum(self.memory.state_bytes(part.total_tokens, part.begin) for part in parts)
+        live = frame.live + sum(map(self.engine.state_bytes, parts))
         rows = {id(branch): row for row, part in enumerate(parts) for branch in part.branches}
         branches = in_order([branch for part in parts for branch in part.branches])
-        return _Frame(cache, logits, [(rows[id(branch)], branch) for branch in branches], live)
+        return _Frame(state, logits, [(rows[id(branch)], branch) for branch in branches], live)
 
     @torch.inference_mode()
-    def _finish(self, frame: _Frame, group: Sequence[tuple[int, Part]]) -> Iterator[tuple[Job, Outcome]]:
+    def _finish(self, frame: _Frame[S], group: Sequence[tuple[int, Part]]) -> Iterator[tuple[Job, Outcome]]:
         """Requests' own parts: prefill what is left of them and decode to the end, yielding each request as it finishes."""
         started = time.perf_counter()
         active = [part.jobs[0] for _, part in group]
-        cache: HybridCache | None = None
+        state: S | None = None
         last = [frame.logits[row] for row, _ in group]
         if _kind(group[0][1]) != "scored":
-            cache = self._forked(frame, group)
-            fresh = self._prefill(cache, [part for _, part in group])
+            state = self._forked(frame, group)
+            fresh = self._prefill(state, [part for _, part in group])
             last = [old if new is None else new for old, new in zip(last, fresh, strict=True)]
         logits = torch.stack([row for row in last if row is not None])
-        stepper: Stepper | None = None
+        step: Callable[[Tensor], Tensor] | None = None
         while True:
             kept, done = advance(active, logits, self.tokenizer, self.ends, time.perf_counter() - started)
-            if self.weighs and done and cache is not None:
-                used = cache.used_by_component()
-                state = {"latent": used.latent, "recurrent": used.recurrent, "conv": used.conv}
+            if self.weighs and done and state is not None:
+                weights = self.engine.weigh(state)
                 for job, _ in done:
-                    job.state_bytes = {name: nbytes // len(active) for name, nbytes in state.items()}
+                    job.state_bytes = {name: nbytes // len(active) for name, nbytes in weights.items()}
             yield from done
-            if not kept or cache is None:
+            if not kept or state is None:
                 return
             started = time.perf_counter()
-            stepper = stepper or Stepper(self.decoder, cache)
+            step = step or self.engine.stepper(state)
             if len(kept) < len(active):
-                cache.keep(kept)
+                self.engine.keep(state, kept)
                 active = [active[row] for row in kept]
-            logits = stepper.step(torch.tensor([job.new_ids[-1] for job in active], device=self.memory.device))
+            logits = step(torch.tensor([job.new_ids[-1] for job in active], device=self.engine.device))
 
-    def _prefill(self, cache: HybridCache, parts: Sequence[Part]) -> list[Tensor | None]:
-        """Run the parts' tokens, a chunk at a time; score continuations on the way. Returns each row's last logits [V], where
-        some job wanted them."""
-        last: list[Tensor | None] = [None] * len(parts)
-        firsts = [part.first for part in parts]
-        lengths = [part.tokens for part in parts]
-        ids = torch.zeros(len(parts), max(lengths), dtype=torch.int64)
-        for row, part in enumerate(parts):
-            ids[row, : lengths[row]] = torch.tensor(part.jobs[0].inputs[part.begin : part.end])
-        ids = ids.to(self.memory.device)
-        for at in range(0, ids.shape[1], self.memory.prefill_tokens):
-            chunk = ids[:, at : at + self.memory.prefill_tokens]
-            counts = [min(max(length - at, 0), chunk.shape[1]) for length in lengths]
-            full = min(counts) == chunk.shape[1]
-            hidden = self.decoder.hidden(chunk, cache, None if full else torch.tensor(counts, device=ids.device))
-            self.prefilled_tokens += sum(counts)
-            for row, (part, count) in enumerate(zip(parts, counts, strict=True)):
-                here = part.begin + at
-                for begin in range(max(here, firsts[row]), here + count, SCORED_TOKENS):
-                    end = min(begin + SCORED_TOKENS, here + count)
-                    logits = self.decoder.logits(hidden[row, begin - here : end - here])
-                    for job in part.jobs:
-                        if job.continuation and job.first < end:
-                            start = max(job.first, begin)
-                            score_continuation(job, logits[start - begin :], start - job.first)
-                    last[row] = logits[-1].clone()
+    def _prefill(self, state: S, parts: Sequence[Part]) -> list[Tensor | None]:
+        last = self.engine.prefill(state, parts)
+        self.prefilled_tokens += sum(part.tokens for part in parts)
         return last
 
 
