@@ -1,4 +1,4 @@
-"""Durable files: replacing one atomically, appending to many and syncing them together.
+"""Durable files: replacing one atomically, appending to many and syncing them together; and TOML files of the package.
 
 A kill or a full disk at any moment leaves the old state or the new one; what goes wrong with a disk is one line that
 says what to do (`usage_errors`).
@@ -11,16 +11,25 @@ import errno
 import os
 import tempfile
 import threading
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from kleval.types import UsageError
 
 SPACE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 SYNC_SECONDS = 1.0  # how long what was appended may wait to be synced
 MOST_OPEN = 64  # files that wait together; one more syncs them at once
+
+
+@cache
+def packaged(name: str) -> dict[str, Any]:
+    """What the TOML file `name` holds, a path below kleval/. It is read once, and shared: not to be changed."""
+    return tomllib.loads(resources.files("kleval").joinpath(name).read_text("utf-8"))
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ from kleval.report.header import header, looks
 from kleval.report.notices import runs_of
 from kleval.report.plotly_drawer import plotly
 from kleval.report.score_cost import score_cost_section
+from kleval.report.scorecard import scorecard_section
 from kleval.report.sections import Card, Section, section, words
 from kleval.store import Row, RunStore
 from kleval.tables import cost_rows
@@ -107,6 +108,7 @@ def sections(entrants: Sequence[Entrant], profiles: Sequence[Profile], picker: P
     for i, profile in enumerate(profiles):
         prefix = f"p{i}-" if entrants or len(profiles) > 1 else ""
         found += [one and _named(one, prefix) for one in _costs(profile, of_models)]
+    found.append(scorecard_section(entrants, profiles))
     found.append(absences.absence_section(entrants, profiles))
     if entrants:
         found.append(score_grids.table_section(entrants, shape, of_scores))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
+from kleval.files import packaged
 from kleval.report import embed
 from kleval.report.figure import Figure, Grid, Look, Series, legend
 
@@ -68,9 +67,8 @@ class Section:
         return legend(figure for card in self.cards for figure in card.figures) if self.layout == "panels" else []
 
 
-@cache
 def words() -> dict[str, Any]:
-    return tomllib.loads(embed.asset("words.toml"))
+    return packaged("report/words.toml")
 
 
 def section(name: str, cards: Iterable[Card], also: Sequence[str] = (), layout: str = "column", **said: str) -> Section:

@@ -72,7 +72,7 @@ def columns(costs: Mapping[tuple[str, int], Cost]) -> list[str]:
 def _cost(entrant: Entrant, ctx: int, profiles: Sequence[Profile]) -> Cost:
     fits: list[tuple[Profile, dict[str, tuple[float, Measure]], list[str]]] = []
     reasons = []
-    mine = _run_setting(entrant)
+    mine = run_setting(entrant)
     for profile in profiles:
         if entrant.model not in profile.models:
             continue
@@ -83,7 +83,7 @@ def _cost(entrant: Entrant, ctx: int, profiles: Sequence[Profile]) -> Cost:
         if not found:
             reasons.append(f"{profile.name} has no cost of {entrant.model} at {format_length(ctx)}")
             continue
-        theirs = _profile_setting(profile, entrant.model)
+        theirs = profile_setting(profile, entrant.model)
         # Both a server's, and one does not say what it runs on.
         by_address = None not in (mine["address"], theirs["address"]) and None in (mine["hardware"], theirs["hardware"])
         if by_address and mine["address"] != theirs["address"]:
@@ -138,7 +138,8 @@ def _other_shape(entrant: Entrant, profile: Profile) -> list[str]:
     return [f"{name} {_few(theirs[name])}, the run {_few(mine[name])}" for name in names if mine[name] != theirs[name]]
 
 
-def _run_setting(entrant: Entrant) -> dict[str, Any]:
+def run_setting(entrant: Entrant) -> dict[str, Any]:
+    """Engine, dtype and hardware of a run's answers, None for what is not known."""
     device = str(entrant.described("device") or "")
     gpus = entrant.run.get("hardware", "gpus", default=[])
     hardware = device.partition(" ")[2] or (gpus[0] if gpus else None)
@@ -156,7 +157,8 @@ def _run_setting(entrant: Entrant) -> dict[str, Any]:
     }
 
 
-def _profile_setting(profile: Profile, model: str) -> dict[str, Any]:
+def profile_setting(profile: Profile, model: str) -> dict[str, Any]:
+    """As `run_setting`, of a model or operator that the profile measured."""
     point = next(m.first for m in profile.measures if m.model == model and m.good)
     facts = {**profile.get("models", model, default={}), **point.environment, **point.settings}
     here = facts.get("gpu") or facts.get("cpu")

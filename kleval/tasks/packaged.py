@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
 from functools import cache
-from importlib import resources
 from typing import Any
 
+from kleval import files
 
-@cache
+
 def load(name: str) -> dict[str, Any]:
     """What `name` holds, a path below kleval/tasks. It is read once, and shared: not to be changed."""
-    return tomllib.loads(resources.files("kleval.tasks").joinpath(name).read_text("utf-8"))
+    return files.packaged(f"tasks/{name}")
 
 
 @cache

@@ -35,6 +35,7 @@ FROZEN = {
     "ls runs": "root --json",
     "report": "directories --out",
     "leaderboard": "directories --out --format",
+    "scorecard": "directories --claims --format",
     "export": "directories --format --out --dataset",
     "path lm-eval": "",
     "doctor": "--data-dir --json",
