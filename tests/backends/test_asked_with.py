@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,13 @@ def test_a_server_that_takes_ids_is_sent_the_token_as_it_is_asked_for(
     assert body["prompt"] == sent
 
 
-def test_a_server_that_takes_text_adds_the_token_of_its_own_rule_and_is_sent_another(begins: Path) -> None:
+def test_a_server_that_takes_text_adds_the_token_of_its_own_rule_and_is_sent_another(
+    begins: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        time, "sleep", lambda seconds: None
+    )  # between two tries of ids, which this server does not take
+
     def sent(**settings: Any) -> str:
         (body,) = bodies(Behaviour(software="llama.cpp"), tokenizer=f"hf:{begins}", **settings)
         return str(body["prompt"])
