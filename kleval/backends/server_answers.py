@@ -21,7 +21,7 @@ from kleval.backends.server_wire import Dialect
 from kleval.types import Completion, Failure, FinishReason, Request, Tokenizer
 
 # The token that ends an answer is one of its tokens, so an answer that ends at once has one; but these do not count it.
-COUNTS_NO_END = ("llama.cpp",)
+COUNTS_NO_END = ("llama.cpp", "llama-cpp-python")
 _REPEATS_KEY = Failure("bad_request", "the answer repeats the key it was asked with, and is not kept")
 FinishKind = Literal["end", "length", "filtered", "tool", "broken"]
 # Parts of words that OpenAI, Anthropic, Google, Cohere, TGI, Zhipu, DeepSeek, vLLM, SGLang and gateways use: MAX_TOKENS,

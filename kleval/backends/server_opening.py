@@ -111,6 +111,8 @@ def _served(server: Server, model: str, called: str | None, entries: Sequence[Ma
     same = [e["id"] for e in entries if root is not None and e.get("root") == found["root"]]
     own = frozenset([found["id"], *same, *_aliases(found), *([root] if root else [])])
     software = _OWNERS.get(str(found.get("owned_by")), "other")
+    if found.get("owned_by") == "me" and "permissions" in found:
+        software = "llama-cpp-python"
     return Served(name, software, None, root, _limit(found), own)
 
 

@@ -1,7 +1,8 @@
 """What is sent to a server and what comes back: request bodies and server-sent events.
 
 Sampling settings are sent in full to servers that would otherwise take them from the model's generation_config.json (vLLM, SGLang)
-or have their own (llama.cpp): a greedy request is then greedy everywhere, without penalties.
+or have their own (llama.cpp; llama-cpp-python, whose penalty for repeating holds at temperature 0 too): a greedy request is then
+greedy everywhere, without penalties.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from typing import Any, Literal
 from kleval.backends.server_errors import MalformedAnswer
 from kleval.types import Message, Request
 
-Software = Literal["vllm", "sglang", "llama.cpp", "other"]
+Software = Literal["vllm", "sglang", "llama.cpp", "llama-cpp-python", "other"]
 Prompts = Literal["ids", "text", "messages"]
 NEUTRAL: dict[str, dict[str, Any]] = {
     "vllm": {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "skip_special_tokens": False},
     "sglang": {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "skip_special_tokens": False},
     "llama.cpp": {"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0},
+    "llama-cpp-python": {"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0},
     "other": {},
 }
 MOST_STOPS = 4  # that OpenAI and others take

@@ -114,9 +114,10 @@ def without_secrets(given: Mapping[str, Any]) -> dict[str, str]:
 
 
 def json_or_text(text: str) -> Any:
-    """What a text says as JSON; the text itself where it is none."""
+    """What a text says as JSON, True, False and None as Python writes them too; the text itself where it is none."""
+    words = {"true": "true", "false": "false", "none": "null"}
     try:
-        return json.loads(text)
+        return json.loads(words.get(text.strip().lower(), text))
     except ValueError:
         return text
 

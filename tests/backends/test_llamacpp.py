@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from kleval.backends.server_address import Server
-from kleval.backends.server_opening import Served
+from kleval.backends.server_opening import Served, look
 from kleval.backends.server_timing import _Client, _Received
 from kleval.backends.server_tokenizer import RemoteTokenizer
+from kleval.backends.server_wire import NEUTRAL
 from kleval.tokenization import check_growth
 from kleval.types import Trace, UsageError
 
@@ -23,11 +24,14 @@ Answer = Callable[[str, dict[str, Any]], Any]
 
 @contextmanager
 def serving(answer: Answer) -> Iterator[Server]:
-    """A server whose POSTs are answered by answer(path, body), None being 404."""
+    """A server whose GETs and POSTs are answered by answer(path, body), None being 404."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.do_POST()
+
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"] or "0")) or "{}")
             said = answer(self.path, body)
             raw = json.dumps({"detail": "Not Found"} if said is None else said).encode()
             self.send_response(404 if said is None else 200)
@@ -108,6 +112,14 @@ def test_a_tokenizer_with_a_longest_length_is_refused_where_longer_samples_are_a
     check_growth(Short(), 200)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="does not grow"):
         check_growth(Short(), 4096)  # type: ignore[arg-type]
+
+
+def test_llama_cpp_python_is_known_and_its_penalty_for_repeating_is_turned_off() -> None:
+    entry = {"id": "tiny", "object": "model", "owned_by": "me", "permissions": []}
+    with serving(lambda path, body: {"object": "list", "data": [entry]}) as server:
+        _, served = look(server, "tiny")
+    assert served.software == "llama-cpp-python"
+    assert NEUTRAL[served.software]["repeat_penalty"] == 1.0
 
 
 def read(events: list[dict[str, Any]]) -> Trace:
