@@ -43,7 +43,8 @@ ctx = "1m"
 
 def claim(**given: Any) -> Claim:
     fields = {"id": "c", "claim": "Fast", "where": "Fig. 1", "measure": "ratio", "published": 2.9, "ctx": "1m"}
-    sides = {"model": "a", "baseline": "b", "kind": "decode", "protocols": ("batch-1",), "task": "ruler"}
+    sides = {"model": "a", "baseline": "b", "protocols": ("batch-1",), "task": "ruler"}
+    sides["kind"] = {"ratio": "decode", "saving": "memory"}.get(given.get("measure", "ratio"), "")
     return Claim.model_validate({**fields, **sides, **given})
 
 
