@@ -12,6 +12,8 @@ import pytest
 from misbehaving import Behaviour, serve, write_byte_tokenizer
 
 from kleval.backends.registry import open_backend
+from kleval.backends.server_address import parse_address
+from kleval.backends.server_tokenizer import _FORMS, RemoteTokenizer
 from kleval.backends.server_wire import Dialect
 from kleval.types import Request, UsageError
 
@@ -121,3 +123,15 @@ def test_template_arguments_reach_templates_that_are_rendered_here(
 def test_arguments_for_a_template_that_is_not_there_are_refused(begins: Path) -> None:
     with pytest.raises(UsageError, match="has no chat template: leave out --template-arg"):
         bodies(Behaviour(software="vllm"), tokenizer=f"hf:{begins}", template_args={"think": False})
+
+
+def test_a_servers_own_tokenizer_follows_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def tokenizer(mode: str) -> RemoteTokenizer:
+        made = RemoteTokenizer(parse_address("http://127.0.0.1:9/v1", "OPENAI_API_KEY"), "tiny", _FORMS[0])
+        made.begin, made.chat_template_digest = BOS, "x"
+        made.begin_with(mode)
+        return made
+
+    monkeypatch.setattr(RemoteTokenizer, "_template", lambda self, messages: messages[0]["content"])
+    rendered = {mode: (tokenizer(mode).render("ab"), tokenizer(mode).render(USER)) for mode in ("auto", "yes", "no")}
+    assert rendered == {"auto": (f"{BOS}ab", "ab"), "yes": (f"{BOS}ab", f"{BOS}ab"), "no": ("ab", "ab")}
