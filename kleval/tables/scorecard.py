@@ -166,6 +166,8 @@ def _score(claim: Claim, cell: Cell, who: Sequence[Entrant], n: int, *values: fl
         differs.append(f"{cell.n_tasks} of {expected} tasks")
     if claim.temperature is not None and first.temperature != claim.temperature:
         differs.append(f"temperature {first.temperature}, claimed at {claim.temperature:g}")
+    if cell.degenerate:
+        differs.append("every answer is a loop: likely a fault of the engine")
     if cell.n_failed > LOST_SHARE * cell.n_total:
         differs.append(f"{cell.n_failed} of {plural(cell.n_total, 'answer')} failed")
     runs = ", ".join(dict.fromkeys(e.run.id for e in who))
