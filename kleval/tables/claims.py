@@ -81,6 +81,8 @@ class Claim(BaseModel):
             missing.append("published")
         if missing:
             raise ValueError(f"{self.measure} needs {', '.join(missing)}")
+        if self.columns and not self.table:
+            raise ValueError("columns are of a table: name it")
         if self.kind not in KINDS.get(self.measure, ("",)):
             raise ValueError(f"{self.measure} is not of points of the kind {self.kind}")
         if self.measure == "difference" and self.table and len(self.columns) != 2:

@@ -46,7 +46,7 @@ def spelled(row: Mapping[str, Any]) -> tuple[str, ...]:
     limits = f" [{row['low']:.3g}, {row['high']:.3g}], n {row['n']}" if row["low"] is not None else f", n {row['n']}"
     return (
         *(f"{row['claim']}{at}", published),
-        number(row["value"]) + (", counted" if row["low"] == row["high"] == row["value"] else limits),
+        number(row["value"]) + (", counted" if row["unit"] == "%" else limits),
         DASH if row["of_published"] is None else f"{row['of_published']:.2f}",
         row["verdict"],
         f"{row['model']} at {format_length(row['ctx'])}, {row['protocol']}; {row['setting']}",

@@ -146,6 +146,7 @@ def test_another_paper_s_claims_are_a_file(tmp_path: Path) -> None:
         (GOOD.replace('model = "a"', ""), "ratio needs model"),
         (GOOD.replace('"decode"', '"memory"'), "ratio is not of points of the kind memory"),
         (GOOD + 'colour = "red"', "claims 1 colour"),
+        (GOOD + 'columns = {A = "a"}', "columns are of a table"),
         (GOOD + 'note = "x"', "names the note x, which is not there"),
         (GOOD.replace("where", 'table = "5"\nwhere'), "names the table 5, which is not there"),
         (GOOD + GOOD.split("\n", 2)[2], "two claims are called fast"),
