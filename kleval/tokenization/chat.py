@@ -134,7 +134,8 @@ class ChatTemplate:
         for role in dict.fromkeys(m["role"] for m in messages if m["role"] not in ("user", "system")):
             if role not in self._lost_roles:
                 probe: Message = {"role": role, "content": f"{_PROBE} 3"}
-                self._lost_roles[role] = self._lost((user, probe, user), self.parts)
+                second: Message = {"role": "user", "content": f"{_PROBE} 4"}
+                self._lost_roles[role] = self._lost((user, probe, second), self.parts)
             if why := self._lost_roles[role]:
                 raise TemplateError(why)
         return self._render(messages, self.parts)
