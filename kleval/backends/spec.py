@@ -1,4 +1,4 @@
-"""What a backend is opened with: one plain object for every engine, each using what concerns it."""
+"""Engine settings: one plain object for every backend, each using what concerns it."""
 
 from __future__ import annotations
 

@@ -149,22 +149,26 @@ def matched(a: Sequence[M], b: Sequence[M], models: Sequence[str] = ()) -> list[
 
 def compared(a: Side, b: Side, seed: int = 0) -> Comparison:
     """UsageError, with the reasons, where no sample can be paired."""
-    refused = questions_differ(a.entrant, b.entrant) if a.entrant.run is not b.entrant.run else {}
-    excluded = {task for tasks in refused.values() for task in tasks}
-    common = sorted(place for place in a.answers.keys() & b.answers.keys() if place[0] not in excluded)
-    places = [place for place in common if any(_pairs(a, b, place))]
-    reasons = [f"{text} ({', '.join(tasks)})" for text, tasks in refused.items()]
-    unpaired = tuple(_unpaired(a, b, excluded))
-    if not places:
-        raise UsageError(
-            f"{a.label} and {b.label} have no common samples: "
-            + ("; ".join([*reasons, *unpaired]) or "no task was asked of both at the same length")
-        )
+    places, reasons, unpaired = comparable(a, b)
     singles = [line(a, b, task, ctx, [(task, ctx)], seed) for task, ctx in places]
     singles = [replace(one, p=p) for one, p in zip(singles, holm([one.contrast.p for one in singles]), strict=True)]
     means = [line(a, b, name, ctx, over, seed) for name, ctx, over in _averages(a, places)]
     order = sorted([*singles, *means], key=lambda one: (one.ctx or math.inf, len(one.places)))
-    return Comparison(a, b, tuple(order), tuple(reasons), tuple(labels(a.entrant, b.entrant)), unpaired)
+    return Comparison(a, b, tuple(order), reasons, tuple(labels(a.entrant, b.entrant)), unpaired)
+
+
+def comparable(a: Side, b: Side) -> tuple[list[Place], tuple[str, ...], tuple[str, ...]]:
+    """Where there are pairs, which tasks are refused and why, and which samples have no partner. UsageError where none has."""
+    refused = questions_differ(a.entrant, b.entrant) if a.entrant.run is not b.entrant.run else {}
+    excluded = {task for tasks in refused.values() for task in tasks}
+    common = sorted(place for place in a.answers.keys() & b.answers.keys() if place[0] not in excluded)
+    places = [place for place in common if any(_pairs(a, b, place))]
+    reasons = tuple(f"{text} ({', '.join(tasks)})" for text, tasks in refused.items())
+    unpaired = tuple(_unpaired(a, b, excluded))
+    if not places:
+        why = "; ".join([*reasons, *unpaired]) or "no task was asked of both at the same length"
+        raise UsageError(f"{a.label} and {b.label} have no common samples: {why}")
+    return places, reasons, unpaired
 
 
 def line(a: Side, b: Side, name: str, ctx: int | None, places: Sequence[Place], seed: int = 0) -> Line:

@@ -12,6 +12,7 @@ A session is one time that a profile's command ran; a directory may hold several
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, stdev
@@ -56,34 +57,37 @@ class Estimate:
     freedom: float = 0.0
 
     def limits(self) -> tuple[float, float]:
-        half = self._t(1 - ALPHA / 2) * self.error if self.error else 0.0
+        from scipy.special import stdtrit
+
+        if self.error == 0:
+            return math.exp(self.log), math.exp(self.log)
+        half = float(stdtrit(self.freedom, 1 - ALPHA / 2)) * self.error if self.freedom else math.nan
         return math.exp(self.log - half), math.exp(self.log + half)
 
     def p(self, threshold: float) -> float:
         """Two-sided, of the ratio being the threshold; 1 where nothing is known of the error."""
-        gap = abs(self.log - math.log(threshold))
-        if not self.error:
-            return 0.0 if gap > 1e-12 else 1.0
-        from scipy.stats import t
+        from scipy.special import stdtr
 
-        return 1.0 if math.isnan(self.error) else float(2 * t.sf(gap / self.error, self.freedom))
+        gap = abs(self.log - math.log(threshold))
+        if self.error == 0:
+            return 0.0 if gap > 1e-12 else 1.0
+        return 1.0 if math.isnan(self.error) else float(2 * stdtr(self.freedom, -gap / self.error))
 
     def needed(self, gap: float, n: int) -> int:
         """Sessions per side that show a gap of logarithms with POWER, if they spread as these n do; MOST where none would."""
-        if not self.error or math.isnan(self.error) or not gap:
-            return n if self.error == 0 else MOST
-        from scipy.stats import t
+        from scipy.special import stdtrit
 
-        for k in [*range(2, 200), *(200 * 2**i for i in range(12))]:
+        if self.error == 0:
+            return n
+        if math.isnan(self.error) or not gap:
+            return MOST
+
+        def shows(k: int) -> bool:
             freedom = max(self.freedom * (k - 1) / max(n - 1, 1), 1)
-            if (t.ppf(1 - ALPHA / 2, freedom) + t.ppf(POWER, freedom)) * self.error * math.sqrt(n / k) <= abs(gap):
-                return k
-        return MOST
+            quantiles = stdtrit(freedom, 1 - ALPHA / 2) + stdtrit(freedom, POWER)
+            return bool(quantiles * self.error * math.sqrt(n / k) <= abs(gap))
 
-    def _t(self, share: float) -> float:
-        from scipy.stats import t
-
-        return float(t.ppf(share, self.freedom)) if self.freedom else math.nan
+        return min(2 + bisect_left(range(2, MOST), True, key=shows), MOST)
 
 
 @dataclass(frozen=True, slots=True)
