@@ -191,3 +191,11 @@ def test_a_template_that_writes_the_last_turn_alone_takes_no_conversation(tmp_pa
     assert ours.render(BOTH[1:]) == "hello"
     with pytest.raises(ValueError, match="leaves out what the user says"):
         ours.render((BOTH[1], {"role": "assistant", "content": "hi"}, BOTH[1]))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_prompt(tmp_path: Path) -> None:
+    folder(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "<bos>"}', encoding="utf-8-sig")
+    (tmp_path / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8-sig")
+    ours = opened(tmp_path)
+    assert ours.render(USER) == "<bos>user hello "

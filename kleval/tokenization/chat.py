@@ -60,7 +60,7 @@ def find_template(folder: Path, config: Mapping[str, Any]) -> str | None:
     file = folder / "chat_template.jinja"
     if file.is_file():
         try:
-            return file.read_text(encoding="utf-8")
+            return file.read_text(encoding="utf-8-sig")
         except (OSError, ValueError) as error:
             raise UsageError(f"{file} cannot be read as text: {error}") from error
     template = config.get("chat_template")
