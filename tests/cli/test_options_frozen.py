@@ -18,7 +18,7 @@ FROZEN = {
     " --json --dry-run --quiet",
     "profile": "--model --ctx --batch --memory-budget --time-budget --prefill --chunk-tokens --decode-tokens --repeats"
     " --device --dtype --backend --base-url --concurrency --api --api-key-env --served-name --hardware --request-timeout"
-    " --engine-arg --tp --max-model-len --trust-remote-code --seed --out --format --json --dry-run --quiet",
+    " --engine-arg --tp --max-model-len --trust-remote-code --seed --out --append --format --json --dry-run --quiet",
     "profile memory": "--model --ctx --batch --memory-budget --dtype --format",
     "profile kernels": "--ctx --heads --head-dim --repeats --time-budget --device --dtype --seed --out --format --json"
     " --dry-run --quiet",
@@ -49,7 +49,7 @@ FROZEN = {
 OWN_VARIABLES = {
     **{
         ("profile", f"--{name}"): f"KLEVAL_PROFILE_{name.upper()}"
-        for name in ("model", "ctx", "batch", "repeats", "seed", "out", "backend", "concurrency")
+        for name in ("model", "ctx", "batch", "repeats", "seed", "out", "append", "backend", "concurrency")
     },
     **{
         ("profile kernels", f"--{name}"): f"KLEVAL_PROFILE_KERNELS_{name.upper().replace('-', '_')}"
