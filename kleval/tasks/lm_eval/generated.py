@@ -153,7 +153,9 @@ def _make(task: Task, given: Mapping[str, Any]) -> list[Sample]:
     n, seed = _number(given, "num_samples", DEFAULT_SAMPLES, 1), _number(given, "seed", DEFAULT_SEED, 0)
     made: list[Sample] = []
     small: ContextTooSmall | None = None
-    for ctx in lengths(given.get("max_seq_lengths", DEFAULT_LENGTHS)):
+    ctxs = lengths(given.get("max_seq_lengths", DEFAULT_LENGTHS))
+    check_growth(tokenizer, max(ctxs, default=1024))
+    for ctx in ctxs:
         try:
             stream = (s for s in task.samples(tokenizer, ctx, n, seed) if isinstance(s, Sample))
             made += islice(stream, n)
