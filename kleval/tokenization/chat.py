@@ -60,7 +60,7 @@ def find_template(folder: Path, config: Mapping[str, Any]) -> str | None:
     file = folder / "chat_template.jinja"
     if file.is_file():
         try:
-            return file.read_text(encoding="utf-8")
+            return file.read_text(encoding="utf-8-sig")
         except (OSError, ValueError) as error:
             raise UsageError(f"{file} cannot be read as text: {error}") from error
     template = config.get("chat_template")
@@ -134,7 +134,8 @@ class ChatTemplate:
         for role in dict.fromkeys(m["role"] for m in messages if m["role"] not in ("user", "system")):
             if role not in self._lost_roles:
                 probe: Message = {"role": role, "content": f"{_PROBE} 3"}
-                self._lost_roles[role] = self._lost((user, probe, user), self.parts)
+                second: Message = {"role": "user", "content": f"{_PROBE} 4"}
+                self._lost_roles[role] = self._lost((user, probe, second), self.parts)
             if why := self._lost_roles[role]:
                 raise TemplateError(why)
         return self._render(messages, self.parts)
