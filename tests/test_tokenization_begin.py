@@ -199,3 +199,15 @@ def test_a_byte_order_mark_is_no_part_of_a_prompt(tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8-sig")
     ours = opened(tmp_path)
     assert ours.render(USER) == "<bos>user hello "
+
+
+def test_a_template_that_takes_parts_of_users_alone_gets_texts_of_others(tmp_path: Path) -> None:
+    parts = "{% for c in m.content %}{{ c.text }}{% endfor %}"
+    ours = templated(
+        tmp_path,
+        "{% for m in messages %}<{{ m.role }}>{% if m.role == 'user' %}"
+        + parts
+        + "{% else %}{{ m.content }}{% endif %}{% endfor %}",
+    )
+    turns = (*BOTH, {"role": "assistant", "content": "hi"}, BOTH[1])
+    assert ours.render(turns) == "<system>be brief<user>hello<assistant>hi<user>hello"
