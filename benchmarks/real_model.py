@@ -1,7 +1,8 @@
 """SmolLM2-135M-Instruct through llama.cpp's server, llama-cpp-python's and transformers: scores, costs, and how far they agree.
 
     python benchmarks/real_model.py [--only llama.cpp,llama-cpp-python,hf] [--parts long,chat,short,profile] [--limit 2]
-        [--ctx 1k,2k,4k] [--minutes 30] [--port 8111] [--home .venv-real] [--out runs/real] [--tables]
+        [--ctx 1k,2k,4k] [--minutes 30] [--port 8111] [--home .venv-real] [--out runs/real]
+        [--tables | --publish reports/smollm2-135m]
 
 `make real` makes the environment (--home: llama.cpp's build, the model's file, a reader of it for transformers) and runs this.
 Every engine answers the same samples greedily, part by part, each in a run directory of its own (OUT/ENGINE/PART) and within a
@@ -111,7 +112,7 @@ def serving(engine: Engine, given: argparse.Namespace) -> Iterator[None]:
     environment = os.environ | {"LLAMA_CPP_LIB_PATH": str((given.home / "build/bin").resolve())}
     with log.open("a") as file:
         server = subprocess.Popen(
-            engine.served_by(given.home, given.threads),
+            engine.served_by(given, str(port)),
             stdout=file,
             stderr=file,
             env=environment,
@@ -216,6 +217,51 @@ def common_share(one: str, other: str) -> float:
     return same / longest if longest else 1.0
 
 
+def partings(home: Path, out: Path, part: str) -> list[list[str]]:
+    """A line for every answer that a server gave otherwise than hf: by how much the copy preferred its own next token there.
+
+    Greedy answers part at one token and are different texts from there on; where the log-probabilities of the two tokens are
+    nearly equal, rounding chose.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from kleval.store import RunStore
+    from kleval.tokenization import load_tokenizer
+
+    rows = answers(out / "hf" / part)
+    if not rows:
+        return []
+    store, tokenizer = RunStore.open(out / "hf" / part), load_tokenizer(f"hf:{home / COPY}")
+    stored = {(row.id, row.prompt_hash): row for row in store.rows()}
+    model = AutoModelForCausalLM.from_pretrained(home / COPY, dtype=torch.float32)
+    lines = []
+    for name in (engine.name for engine in ENGINES.values() if engine.server is not None):
+        theirs = answers(out / name / part)
+        for key in sorted(key for key in rows.keys() & theirs.keys() if text(rows[key]) != text(theirs[key])):
+            prompt = tokenizer.encode(tokenizer.render(store.read_prompt(stored[key]), stored[key].answer_prefix))
+            mine, their_text = tokenizer.encode(text(rows[key])), text(theirs[key])
+            n, others = parting(tokenizer, mine, their_text)
+            if not others:
+                lines.append([name, key[0], "one is the beginning of the other", ""])
+                continue
+            with torch.no_grad():
+                logits = model(torch.tensor([prompt + mine[:n]]), logits_to_keep=1).logits[0, -1].double()
+            gap = float(logits[mine[n]] - logits[others].max())
+            lines.append([name, key[0], f"after {n} tokens", f"{gap:.3f}"])
+    return lines
+
+
+def parting(tokenizer: Any, ids: Sequence[int], other: str) -> tuple[int, list[int]]:
+    """How many of ids the other text begins with, and the tokens with which it may go on there: a text has several spellings in
+    tokens, so its own encoding need not be what was generated."""
+    n = 0
+    while n < len(ids) and other.startswith(piece := tokenizer.decode([ids[n]])):
+        other, n = other[len(piece) :], n + 1
+    beginnings = (tokenizer.encode(other[:size]) for size in range(1, min(len(other), 30) + 1))
+    return n, [only[0] for only in beginnings if len(only) == 1] if n < len(ids) else []
+
+
 def points(folder: Path) -> list[dict[str, Any]]:
     file = folder / "points.jsonl"
     rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
@@ -267,7 +313,7 @@ def state(out: Path) -> list[list[str]]:
     return [list(line) for line in dict.fromkeys(map(tuple, lines))]
 
 
-def print_tables(out: Path, parts: Sequence[str]) -> None:
+def print_tables(out: Path, parts: Sequence[str], apart: Sequence[list[str]]) -> None:
     for title, header, rows in (
         (
             "agreement, score x 100",
@@ -279,11 +325,22 @@ def print_tables(out: Path, parts: Sequence[str]) -> None:
             ["server", "ctx", "rounds", "TTFT", "its own", "ratio", "TPOT", "its own", "ratio"],
             times(out),
         ),
+        ("partings from hf, nats between its token and the other's", ["server", "sample", "", "by"], apart),
         ("state", ["engine", "", "of", "KiB per token"], state(out)),
     ):
         if rows:
             print(f"\n{title}")
             print_table(header, rows)
+
+
+def publish(out: Path, folder: Path, parts: Sequence[str]) -> None:
+    """Rows, settings and CSV of every run and one page of all; prompts and the page of each are made again from those."""
+    for record in sorted(out.glob("*/*/run.json")):
+        kept = folder / record.parent.relative_to(out)
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(record.parent, kept, ignore=shutil.ignore_patterns("prompts", "tmp", "report.html", ".lock"))
+    runs = [str(out / name / part) for name in ENGINES for part in parts if (out / name / part / "run.json").is_file()]
+    subprocess.run([sys.executable, ROOT / "cli.py", "report", *runs, "--out", folder / "report.html"], check=True)
 
 
 def main() -> None:
@@ -298,19 +355,34 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8111, help="of the first server; the second has the next")
     parser.add_argument("--home", type=Path, default=Path(".venv-real"))
     parser.add_argument("--out", type=Path, default=Path("runs/real"))
+    parser.add_argument(
+        "--publish",
+        type=Path,
+        metavar="DIR",
+        help="only put rows, CSV and a page of all into DIR, and print the tables",
+    )
     parser.add_argument("--tables", action="store_true", help="only print the tables of what is there")
+    parser.add_argument(
+        "--partings", action="store_true", help="and how near the two tokens were where an answer parts from hf's"
+    )
     given = parser.parse_args()
+    # Children of a command in the background would ignore the first; the second ends like it, with nothing left running.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     parts, only = given.parts.split(","), given.only.split(",")
     for name in only:
         if name not in ENGINES:
             raise SystemExit(f"no engine {name}: {', '.join(ENGINES)}")
-    if not given.tables:
+    if given.publish:
+        publish(given.out, given.publish, parts)
+    elif not given.tables:
         if not (given.home / FILE).is_file():
             raise SystemExit(f"{given.home / FILE} is not there: make real")
         save_copy(given.home)
         for line in run_all([ENGINES[name] for name in only], parts, given):
             print(line, flush=True)
-    print_tables(given.out, parts)
+    apart = [line for part in parts for line in partings(given.home, given.out, part)] if given.partings else []
+    print_tables(given.out, parts, apart)
 
 
 def run_all(engines: Sequence[Engine], parts: Sequence[str], given: argparse.Namespace) -> Iterator[str]:

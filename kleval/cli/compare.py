@@ -14,7 +14,7 @@ from kleval.cli.console import note
 from kleval.cli.profile_table import FORMATS, Row, print_table
 from kleval.cli.runs import open_runs
 from kleval.tables import formats
-from kleval.text import DASH, format_length, number, signed, times
+from kleval.text import format_length, number, signed
 from kleval.types import UsageError
 
 if TYPE_CHECKING:
@@ -92,9 +92,10 @@ def _scores(
 def _times(stores: Sequence[Sequence[RunStore]], names: Sequence[str], effect: float) -> list[dict[str, Any]]:
     from kleval.tables import compare_times as tables
     from kleval.tables.compare import matched
+    from kleval.tables.costs import read_profile
 
     records: list[dict[str, Any]] = []
-    a, b = map(tables.read_timed, stores)
+    a, b = (tables.read_timed([read_profile(store) for store in side]) for side in stores)
     for mine, theirs in matched(a, b, names):
         records += tables.rows(mine, theirs, effect)
         pair = {"a": mine.model, "b": theirs.model}
@@ -120,16 +121,16 @@ def _print(records: Sequence[Mapping[str, Any]], kind: str) -> None:
 
 
 def _print_pair(records: Sequence[Row], kind: str) -> None:
+    from kleval.tables import compare, compare_times
+
     of = {name: [row for row in records if row["record"] == name] for name in ("difference", "ratio", "part", "flip")}
     title = f"B {records[0]['b']} against A {records[0]['a']}"
     if shown := of["difference"]:
-        header = ["task", "ctx", "pairs", "A", "B", "B - A [95 %]", "p", "B up/down", "detectable"]
-        header += [f"n for {number(shown[0]['effect'])}", "verdict"]
-        print_table(header, [_difference(row) for row in shown], kind, f"{title}: scores × 100 on the same samples")
+        what = f"{title}: scores × 100 on the same samples; effect {number(shown[0]['effect'])} points"
+        print_table(compare.HEADS, [compare.spelled(row) for row in shown], kind, what)
     if shown := of["ratio"]:
-        header = ["what", "ctx", "A", "B", "B / A", "95 %", "interval of", "sessions"]
-        header += [f"sessions for {shown[0]['effect']:.0%}", "verdict"]
-        print_table(header, [_ratio(row) for row in shown], kind, f"{title}: costs")
+        lines = [compare_times.spelled(row) for row in shown]
+        print_table(compare_times.HEADS, lines, kind, f"{title}: costs; effect {shown[0]['effect']:.0%}")
     if shown := of["part"]:
         lines = [[row["cause"], str(row["pairs"]), str(row["changed"]), signed(row["moved"] / 100)] for row in shown]
         print_table(["what differs", "pairs", "other score", "moved B - A"], lines, kind, f"{title}: parts of the gap")
@@ -150,40 +151,3 @@ def _print_pair(records: Sequence[Row], kind: str) -> None:
     for row in records:
         if row["record"] in said:
             click.echo(f"{'- ' if kind == 'md' else ''}{said[row['record']]}: {row['text']}")
-
-
-def _difference(row: Row) -> list[str]:
-    p = row["p"] if row["p_holm"] is None else row["p_holm"]
-    verdict = row["verdict"]
-    if row["difference_against_b"] is not None:
-        ends = (signed(row[f"difference_{end}"] / 100) for end in ("against_b", "for_b"))
-        verdict += f" (failed or cut answers differ: {' to '.join(ends)})"
-    return [
-        row["task"],
-        DASH if row["ctx"] is None else format_length(row["ctx"]),
-        str(row["n"]),
-        f"{row['score_a']:.1f}",
-        f"{row['score_b']:.1f}",
-        f"{signed(row['difference'] / 100)} [{signed(row['difference_low'] / 100)}, {signed(row['difference_high'] / 100)}]",
-        f"{p:.3f}" if p >= 0.001 else "<0.001",
-        f"{row['gained']}/{row['lost']}",
-        f"{row['detectable']:.1f}",
-        f"{row['n_for_effect']:,}",
-        verdict,
-    ]
-
-
-def _ratio(row: Row) -> list[str]:
-    limits = DASH if row["ratio_low"] is None else f"{row['ratio_low']:.2f} – {row['ratio_high']:.2f}"
-    return [
-        f"{row['value']} ({row['kind']}, {row['protocol']})",
-        format_length(row["ctx"]),
-        f"{number(row['value_a'])} {row['unit']}",
-        f"{number(row['value_b'])} {row['unit']}",
-        times(row["ratio"]),
-        limits,
-        row["interval_of"],
-        f"{row['sessions_a']}/{row['sessions_b']}",
-        DASH if row["sessions_for_effect"] is None else f"{row['sessions_for_effect']:,}",
-        row["verdict"],
-    ]

@@ -92,11 +92,14 @@ def _judge(
     """What judges a condition on every model of the runs or profiles, beside the one of the base that it is compared with."""
     from kleval.tables.compare import read_sides
     from kleval.tables.compare_times import read_timed
+    from kleval.tables.costs import read_profile
     from kleval.tables.gate import judge_run, judge_times, known
 
     runs, their_runs = ([store for store in of if not store.is_profile] for of in (stores, bases))
     sides, others = (read_sides(of) if of else [] for of in (runs, their_runs))
-    timed, their_times = (read_timed([store for store in of if store.is_profile]) for of in (stores, bases))
+    timed, their_times = (
+        read_timed([read_profile(store) for store in of if store.is_profile]) for of in (stores, bases)
+    )
 
     def judge(condition: Condition, needed: bool) -> list[Judgement]:
         """needed: whether it has to be there."""

@@ -21,12 +21,13 @@ from kleval.tables.cells import FAMILY_METRIC, NO_MEAN
 from kleval.tables.joined import run_setting
 from kleval.tables.paired import ALPHA, Contrast, Pair, contrast, holm
 from kleval.tables.scores import Entrant, Place, Run, collect, questions_differ, sampling_differs, versus
+from kleval.text import DASH, format_length, plural, signed
 from kleval.text import places as where
-from kleval.text import plural
 from kleval.types import UsageError
 
 UNEVEN = 0.02
 EVERYTHING = "all tasks"
+HEADS = ("task", "ctx", "pairs", "A", "B", "B - A [95 %]", "p", "B up/down", "detectable", "n for effect", "verdict")
 # Of a command: what shapes prompts and answers beside what `sampling_differs` looks at.
 SETTINGS = ("max_new_tokens", "reasoning", "add_bos", "template_args", "tokenizer", "api", "judge_model")
 
@@ -115,19 +116,27 @@ class Comparison:
     unpaired: tuple[str, ...]
 
 
-def read_sides(stores: Sequence[RunStore]) -> list[Side]:
-    """Every model of the runs with its answers."""
-    answers: dict[tuple[str, str], dict[Place, dict[str, list[Asked]]]] = {}
+class Answers:
+    """Collects answers while rows go by (`watch`, for `collect`), then gives each model's side."""
 
-    def watch(run: Run) -> Callable[[Row], None]:
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], dict[Place, dict[str, list[Asked]]]] = {}
+
+    def watch(self, run: Run) -> Callable[[Row], None]:
         def add(row: Row) -> None:
-            of = answers.setdefault((run.id, row.model), {})
+            of = self._found.setdefault((run.id, row.model), {})
             of.setdefault((row.task, row.ctx), {}).setdefault(row.id, []).append(_asked(row))
 
         return add
 
-    entrants = collect(stores, watch)
-    return [Side(entrant, answers.get((entrant.run.id, entrant.model), {})) for entrant in entrants]
+    def side(self, entrant: Entrant) -> Side:
+        return Side(entrant, self._found.get((entrant.run.id, entrant.model), {}))
+
+
+def read_sides(stores: Sequence[RunStore]) -> list[Side]:
+    """Every model of the runs with its answers."""
+    answers = Answers()
+    return [answers.side(entrant) for entrant in collect(stores, answers.watch)]
 
 
 def matched(a: Sequence[M], b: Sequence[M], models: Sequence[str] = ()) -> list[tuple[M, M]]:
@@ -245,6 +254,28 @@ def rows(found: Comparison, effect: float) -> list[dict[str, Any]]:
             "verdict": one.verdict,
         }
         for one in found.lines
+    ]
+
+
+def spelled(row: Mapping[str, Any]) -> list[str]:
+    """A row of `rows` in words: HEADS."""
+    p = row["p"] if row["p_holm"] is None else row["p_holm"]
+    verdict = row["verdict"]
+    if row["difference_against_b"] is not None:
+        ends = (signed(row[f"difference_{end}"] / 100) for end in ("against_b", "for_b"))
+        verdict += f" (failed or cut answers differ: {' to '.join(ends)})"
+    return [
+        row["task"],
+        DASH if row["ctx"] is None else format_length(row["ctx"]),
+        str(row["n"]),
+        f"{row['score_a']:.1f}",
+        f"{row['score_b']:.1f}",
+        f"{signed(row['difference'] / 100)} [{signed(row['difference_low'] / 100)}, {signed(row['difference_high'] / 100)}]",
+        f"{p:.3f}" if p >= 0.001 else "<0.001",
+        f"{row['gained']}/{row['lost']}",
+        f"{row['detectable']:.1f}",
+        f"{row['n_for_effect']:,}",
+        verdict,
     ]
 
 

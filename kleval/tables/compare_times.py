@@ -18,13 +18,15 @@ from dataclasses import dataclass
 from statistics import fmean, median, stdev
 from typing import Any
 
-from kleval.store import Point, RunStore
-from kleval.tables.costs import KIND_ORDER, METRIC, UNITS
+from kleval.store import Point
+from kleval.tables.costs import KIND_ORDER, METRIC, UNITS, Profile
 from kleval.tables.paired import ALPHA, MOST, POWER
 from kleval.tables.ratios import kernel_shape
 from kleval.tables.scores import versus
+from kleval.text import DASH, format_length, number, times
 from kleval.types import UsageError
 
+HEADS = ("what", "ctx", "A", "B", "B / A", "95 %", "interval of", "sessions", "sessions for effect", "verdict")
 MIN_SESSIONS = 3
 MOST_IN_A_ROW = 2  # sessions of one side; more is no alternation
 HARDWARE = ("cpu", "cores", "gpu", "driver", "hardware")
@@ -110,21 +112,21 @@ class TimeLine:
         return f"B {more}" if low > 1 + 1e-12 else f"B {less}" if high < 1 - 1e-12 else "no difference shown"
 
 
-def read_timed(stores: Sequence[RunStore]) -> list[Timed]:
+def read_timed(profiles: Sequence[Profile]) -> list[Timed]:
     """Every model of the profiles. The same model of several profiles is one, in several sessions."""
     found: dict[str, dict[str, dict[Place, list[float]]]] = {}
     points: dict[str, list[Point]] = {}
-    for number, store in enumerate(stores):
-        starts = [str(session.get("started", "")) for session in store.manifest.get("sessions") or []]
-        starts = starts or [str(store.manifest["started"])]
-        for point in store.points():
+    for i, profile in enumerate(profiles):
+        starts = [str(session.get("started", "")) for session in profile.get("sessions", default=[])]
+        starts = starts or [str(profile.get("started", default=""))]
+        for point in profile.points:
             values = {name: point.values.get(name) for name in {METRIC.get(point.kind, ""), *_also(point.kind)}}
             if point.failed or point.kind == "machine" or not any(values.values()):
                 continue
             start = max((s for s in starts if s <= point.finished), default=starts[0])
             heads, head_dim = kernel_shape(point)
             protocol = f"{point.protocol}, {heads} heads of {head_dim}" if heads else point.protocol
-            session = found.setdefault(point.model, {}).setdefault(f"{start} {number}", {})
+            session = found.setdefault(point.model, {}).setdefault(f"{start} {i}", {})
             for name, value in values.items():
                 if value:
                     session.setdefault((point.kind, protocol, point.ctx, name), []).append(value)
@@ -226,6 +228,23 @@ def rows(a: Timed, b: Timed, effect: float) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def spelled(row: Mapping[str, Any]) -> list[str]:
+    """A row of `rows` in words: HEADS."""
+    limits = DASH if row["ratio_low"] is None else f"{row['ratio_low']:.2f} – {row['ratio_high']:.2f}"
+    return [
+        f"{row['value']} ({row['kind']}, {row['protocol']})",
+        format_length(row["ctx"]),
+        f"{number(row['value_a'])} {row['unit']}",
+        f"{number(row['value_b'])} {row['unit']}",
+        times(row["ratio"]),
+        limits,
+        row["interval_of"],
+        f"{row['sessions_a']}/{row['sessions_b']}",
+        DASH if row["sessions_for_effect"] is None else f"{row['sessions_for_effect']:,}",
+        row["verdict"],
+    ]
 
 
 def _also(kind: str) -> tuple[str, ...]:

@@ -73,6 +73,29 @@ def test_engines_are_compared_on_the_same_prompts_alone(script: ModuleType, tmp_
     ]
 
 
+def test_a_parting_is_sought_in_texts_whose_tokens_may_be_spelt_otherwise(script: ModuleType) -> None:
+    words = ["lead", "leader", "rer", "er", "s"]
+
+    class Greedy:
+        def encode(self, text: str) -> list[int]:
+            return [words.index(text)] if text in words else [9, 9]
+
+        def decode(self, ids: list[int]) -> str:
+            return words[ids[0]]
+
+    assert script.parting(Greedy(), [0, 2, 4], "leaders") == (1, [3])
+    assert script.parting(Greedy(), [0, 2, 4], "leadrers and more") == (3, [])
+
+
+def test_every_server_is_started_on_its_port_with_the_model(script: ModuleType) -> None:
+    given = script.argparse.Namespace(home=Path("home"), port=9000, threads=3)
+    for engine in script.ENGINES.values():
+        if engine.server is not None:
+            command = engine.served_by(given, str(given.port + engine.server))
+            assert {str(given.home / script.FILE), engine.model, "3", str(given.port + engine.server)} <= {*command}
+            assert f"http://127.0.0.1:{given.port + engine.server}/v1" in engine.asked_by(given)
+
+
 def test_without_the_environment_it_is_said_in_one_line(tmp_path: Path) -> None:
     command = [sys.executable, FOLDER / "real_model.py", "--home", tmp_path, "--out", tmp_path / "out"]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -13,6 +13,7 @@ from scipy import stats
 
 from kleval.store import Point, RunStore
 from kleval.tables.compare_times import Place, TimeLine, read_timed, time_line, time_lines
+from kleval.tables.costs import read_profile
 
 Make = Callable[..., RunStore]
 ONE: dict[str, Any] = {"architectures": ("mla",), "ctxs": (4096,), "repeats": 2}
@@ -35,7 +36,7 @@ def timed(make: Make, name: str, hours: Sequence[int], steps: Sequence[float], g
 
         started = f"2026-03-01T{hour:02}:00:00+00:00"
         stores.append(make(f"{name}{number}", **ONE, change=change, started=started))
-    return read_timed(stores)
+    return read_timed([read_profile(store) for store in stores])
 
 
 def line(a: list[Any], b: list[Any]) -> TimeLine:
@@ -81,5 +82,5 @@ def test_bytes_are_counted_and_need_no_session(make_profile: Make) -> None:
 def test_sessions_of_one_directory_are_told_apart(make_profile: Make) -> None:
     sessions = [{"started": f"2026-03-01T0{hour}:00:00+00:00"} for hour in (1, 9)]
     later = lambda point: replace(point, finished=f"2026-03-01T{9 * point.repeat + 1:02}:30:00+00:00")  # noqa: E731
-    (found,) = read_timed([make_profile(**ONE, sessions=sessions, change=later)])
+    (found,) = read_timed([read_profile(make_profile(**ONE, sessions=sessions, change=later))])
     assert [len(session[TPOT]) for session in found.sessions.values()] == [1, 1]
