@@ -23,7 +23,7 @@ from lm_eval.api.metrics import mean
 from lm_eval.api.task import ConfigurableTask
 
 from kleval.tasks.registry import load_task
-from kleval.tokenization import has_tokenizer, join_prompt, load_tokenizer
+from kleval.tokenization import check_growth, has_tokenizer, join_prompt, load_tokenizer
 from kleval.types import Completion, ContextTooSmall, Request, Sample, Score, Task, Tokenizer, UsageError
 
 if TYPE_CHECKING:
