@@ -36,8 +36,8 @@ FailureKind = Literal[
 ]
 
 
-# Exit codes: done, internal error, usage, finished incomplete, regression found, interrupted with the state saved.
-OK, INTERNAL, USAGE, INCOMPLETE, REGRESSION, INTERRUPTED = 0, 1, 2, 3, 4, 130
+# Exit codes: done, internal error, usage, finished incomplete, regression found, undecided, interrupted with the state saved.
+OK, INTERNAL, USAGE, INCOMPLETE, REGRESSION, UNDECIDED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 
 
 class UsageError(Exception):

@@ -177,3 +177,37 @@ def test_arguments_reach_the_template_and_its_digest(tmp_path: Path) -> None:
     ours.template_args({"enable_thinking": False})
     assert ours.render(BOTH[1:]) == "hello<no>"
     assert ours.chat_template_digest != before
+
+
+def test_an_argument_that_the_template_does_not_read_is_a_usage_error(tmp_path: Path) -> None:
+    ours = templated(tmp_path, "{{ messages[-1].content }}{% if enable_thinking is false %}<no>{% endif %}")
+    with pytest.raises(UsageError, match="reads no variable of that name"):
+        ours.template_args({"thinking": False})
+
+
+def test_a_template_that_writes_the_last_turn_alone_takes_no_conversation(tmp_path: Path) -> None:
+    last = "{% for m in messages %}{% if m.role == 'assistant' or loop.last %}{{ m.content }}{% endif %}{% endfor %}"
+    ours = templated(tmp_path, last)
+    assert ours.render(BOTH[1:]) == "hello"
+    with pytest.raises(ValueError, match="leaves out what the user says"):
+        ours.render((BOTH[1], {"role": "assistant", "content": "hi"}, BOTH[1]))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_prompt(tmp_path: Path) -> None:
+    folder(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "<bos>"}', encoding="utf-8-sig")
+    (tmp_path / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8-sig")
+    ours = opened(tmp_path)
+    assert ours.render(USER) == "<bos>user hello "
+
+
+def test_a_template_that_takes_parts_of_users_alone_gets_texts_of_others(tmp_path: Path) -> None:
+    parts = "{% for c in m.content %}{{ c.text }}{% endfor %}"
+    ours = templated(
+        tmp_path,
+        "{% for m in messages %}<{{ m.role }}>{% if m.role == 'user' %}"
+        + parts
+        + "{% else %}{{ m.content }}{% endif %}{% endfor %}",
+    )
+    turns = (*BOTH, {"role": "assistant", "content": "hi"}, BOTH[1])
+    assert ours.render(turns) == "<system>be brief<user>hello<assistant>hi<user>hello"

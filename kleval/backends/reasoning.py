@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from kleval.types import UsageError
 
-# Of DeepSeek-R1, Qwen 3 and most others; Claude-like texts; Kimi-VL; Magistral; Seed-OSS.
+# Of DeepSeek-R1, Qwen 3 and most others; Claude-like texts; Kimi-VL; Magistral; Seed-OSS; EXAONE; LongCat; Command A; OpenThinker;
+# Apertus; MedGemma; gpt-oss, whose answer is a channel of its own.
 TAGS: tuple[tuple[str, str], ...] = (
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
@@ -20,8 +21,15 @@ TAGS: tuple[tuple[str, str], ...] = (
     ("◁think▷", "◁/think▷"),
     ("[THINK]", "[/THINK]"),
     ("<seed:think>", "</seed:think>"),
+    ("<thought>", "</thought>"),
+    ("<longcat_think>", "</longcat_think>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ("<unused94>", "<unused95>"),
+    ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
 )
-_BRACKETS = "<[◁>]▷"
+_BRACKETS = "<[◁>]▷|"
 _TAIL_CHARACTERS = 64  # of a rendered prompt, that may hold the opening tag and blanks behind it
 
 

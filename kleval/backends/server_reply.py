@@ -109,7 +109,11 @@ class Answer:
     def count(self, name: str) -> int | None:
         """A number of the usage (`prompt_tokens`, `completion_tokens`), None where the server does not tell it."""
         names = (name, *_ALSO_CALLED.get(name, ()))
-        return next((n for one in names if (n := _whole_number(self.usage, one)) is not None), None)
+        told = next((n for one in names if (n := _whole_number(self.usage, one)) is not None), None)
+        if told is None and name == "completion_tokens":
+            total, prompt = self.count("total_tokens"), self.count("prompt_tokens")
+            told = total - prompt if total and prompt and total >= prompt else None
+        return told
 
     @property
     def cached_tokens(self) -> int | None:

@@ -81,6 +81,7 @@ class RemoteTokenizer:
         self.begin_ids: list[int] = []
         self.begin = self.own_begin = ""
         self.begin_rule = "none"
+        self._always_begin = False
         self._template_args: dict[str, Any] = {}
 
     @classmethod
@@ -112,10 +113,12 @@ class RemoteTokenizer:
         """As `kleval.tokenization.ModelTokenizer`. UsageError where `yes` finds none that the server adds."""
         if mode == "yes" and not self.begin:
             raise UsageError(f"{self._server.url} puts no begin token before a text: leave out --add-bos yes")
-        if mode == "no" and self.begin:
-            self.begin, self.digest = "", hashlib.sha256(f"{self.digest} {mode}".encode()).hexdigest()
+        self._always_begin = mode == "yes"
+        if mode == "no":
+            self.begin = ""
         if mode != "auto":
             self.begin_rule = f"--add-bos {mode}"
+            self.digest = hashlib.sha256(f"{self.digest} {mode}".encode()).hexdigest()
 
     def template_args(self, args: Mapping[str, Any]) -> None:
         """Give the server's chat template further variables."""
@@ -161,7 +164,7 @@ class RemoteTokenizer:
         rendered = self._template(prompt)
         if rendered is None:
             raise UsageError(f"the chat template of {self._model} on {self._server.url} cannot render this prompt")
-        return rendered + answer_prefix
+        return Rendered.of(self.begin if self._always_begin else "", rendered + answer_prefix)
 
     def _template(self, messages: Sequence[Message]) -> str | None:
         """Messages as the server's template writes them; None when it has none or refuses. The text must give the same ids."""

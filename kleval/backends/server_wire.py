@@ -1,4 +1,4 @@
-"""What is sent to a server and what comes back: request bodies and server-sent events.
+"""Request bodies for servers, and their server-sent events.
 
 Sampling settings are sent in full to servers that would otherwise take them from the model's generation_config.json (vLLM, SGLang)
 or have their own (llama.cpp; llama-cpp-python, whose penalty for repeating holds at temperature 0 too): a greedy request is then

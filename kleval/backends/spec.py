@@ -1,4 +1,4 @@
-"""What a backend is opened with: one plain object for every engine, each using what concerns it."""
+"""Engine settings: one plain object for every backend, each using what concerns it."""
 
 from __future__ import annotations
 
@@ -114,9 +114,10 @@ def without_secrets(given: Mapping[str, Any]) -> dict[str, str]:
 
 
 def json_or_text(text: str) -> Any:
-    """What a text says as JSON; the text itself where it is none."""
+    """What a text says as JSON, True, False and None as Python writes them too; the text itself where it is none."""
+    words = {"true": "true", "false": "false", "none": "null"}
     try:
-        return json.loads(text)
+        return json.loads(words.get(text.strip().lower(), text))
     except ValueError:
         return text
 

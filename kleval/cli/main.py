@@ -28,6 +28,8 @@ COMMANDS = {
     "ls": "kleval.cli.ls:ls",
     "report": "kleval.cli.report:report",
     "leaderboard": "kleval.cli.leaderboard:leaderboard",
+    "compare": "kleval.cli.compare:compare",
+    "gate": "kleval.cli.gate:gate",
     "scorecard": "kleval.cli.scorecard:scorecard",
     "export": "kleval.cli.export:export",
     "path": "kleval.cli.path:path",

@@ -27,6 +27,7 @@ AS_GIVEN = (
     "device",
     "dtype",
     "seed",
+    "append",
     "dry_run",
 )
 SUBCOMMANDS = {"memory": "kleval.cli.profile:memory", "kernels": "kleval.cli.profile_kernels:kernels"}
@@ -105,6 +106,12 @@ table_format = options.option(
     help="Seed of weights, token ids and states.",
 )
 @options.out("runs/profile-<time>", "KLEVAL_PROFILE_OUT")
+@options.option(
+    "--append",
+    envvar="KLEVAL_PROFILE_APPEND",
+    is_flag=True,
+    help="Where --out holds a finished profile of this command: measure all again, as another session for kleval compare and gate.",
+)
 @table_format
 @options.json_output
 @options.dry_run
@@ -127,6 +134,8 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
         if typed:
             raise UsageError(f"{typed[0]} stands before '{command.invoked_subcommand}': put it behind")
         return 0
+    if given["append"] and given["out"] is None:
+        raise UsageError("--append goes on with a profile: name its directory with --out")
     from kleval.cli.directory import run_directory
     from kleval.cli.shows import ServedShow, Show
     from kleval.cli.watch import watched

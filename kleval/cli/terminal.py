@@ -44,7 +44,7 @@ def _written(error: UnicodeError) -> tuple[str, int]:
 
 
 class _Forgiving(io.FileIO):
-    """The file behind a stream. gone: the reader has closed its end."""
+    """The file behind a stream. gone: the reader has closed its end, or nothing more can be written, which is said once."""
 
     gone = False
 
@@ -54,6 +54,9 @@ class _Forgiving(io.FileIO):
                 return super().write(data) or 0
             except BrokenPipeError:
                 self.gone = True
+            except OSError:
+                self.gone = True
+                raise
         return len(data)
 
 

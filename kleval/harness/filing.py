@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from kleval.harness.asking import Asked, End
+from kleval.harness.asking import End
+from kleval.harness.preparing import Asked
 from kleval.store import Row
 from kleval.store.manifest import now
 from kleval.types import Failure, Score

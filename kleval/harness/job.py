@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from kleval.backends.reasoning import tags
-from kleval.harness.asking import Asked, Policy, encode, finish
+from kleval.harness.asking import finish
 from kleval.harness.earlier import reusable
 from kleval.harness.filing import make_row
 from kleval.harness.manifest import add_judge, all_settings, hardware, model_record, run_facts, spec_settings
 from kleval.harness.opening import check_permissions, length_tokenizer, load_tasks, open_models
 from kleval.harness.plan import LoadTask, ModelFacts, OpenBackend, PlannedCell, make_plan, model_facts, skip
+from kleval.harness.preparing import Asked, Policy, encode
 from kleval.harness.spec import RunSpec
 from kleval.store import Row, RunStore
 from kleval.tasks.makers import Makers

@@ -115,8 +115,8 @@ def _no_prefix(refused: Mapping[str, Task]) -> UsageError:
     protocol = ",".join(dict.fromkeys(p for task in refused.values() if (p := getattr(task, "without_prefix", ""))))
     instead = f"add --protocol {protocol}, which does without" if protocol else "leave them out"
     return UsageError(
-        f"{names}{more} give the beginning of the answer, which a chat endpoint cannot be made to continue: {instead}, or use a server "
-        "that answers /completions, with --tokenizer hf:PATH of its model"
+        f"the prompts of {names}{more} end with the beginning of the answer, which a chat endpoint cannot be made to continue: "
+        f"{instead}, or use a server that answers /completions, with --tokenizer hf:PATH of its model"
     )
 
 

@@ -71,6 +71,8 @@ class Reading:
         if found is not None:
             told = "\n".join(part for part in (outcome.reasoning, found.reasoning) if part)
             outcome = replace(outcome, text=found.answer, reasoning=told)
+        elif outcome.reasoning:  # blanks that the server left between it and the answer
+            outcome = replace(outcome, text=outcome.text.lstrip())
         unanswered = (bool(outcome.reasoning) and not outcome.text.strip()) or (found is not None and not found.closed)
         if unanswered and outcome.finish_reason == "stop" and not self.unstopped:
             return None

@@ -102,6 +102,8 @@ class NativeJob(Job):
                 self.plan = Plan.from_record(self._old.manifest["plan"])
             except (KeyError, TypeError) as error:
                 raise UsageError(f"{spec.out}/run.json has no plan that can be read: give another --out") from error
+            if spec.append:
+                self.plan = self.plan.another_session(self._old)
         else:
             b = self.bench
             self.plan = make_plan(spec, b.configs, b.rates, b.dtype, b.chunk, self.budget, b.device.type)

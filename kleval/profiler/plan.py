@@ -7,8 +7,9 @@ the time of prefill. What a plan cannot do without is planned even if it does no
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from kleval.profiler.decode_levels import DROPPED_STEPS, choose_levels
@@ -21,6 +22,7 @@ from kleval.profiler.workload import DECODE_TOKENS, Batch, ProfileSpec, protocol
 if TYPE_CHECKING:
     from kleval.models.config import ModelConfig
     from kleval.profiler.rates import Rates
+    from kleval.store import RunStore
 
 DECODE_SHARE = 0.35
 SETUP_SHARE = 0.1  # of the time budget, for building, warming up and the report
@@ -31,13 +33,37 @@ FREE_SHARE = {"cpu": 0.5, "cuda": 0.9}  # of free memory that a largest batch ma
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """points: in the order of measuring. unmeasured: what was asked for and cannot be, {model, ctx, protocol, reason}."""
+    """points: in the order of measuring. unmeasured: what was asked for and cannot be, {model, ctx, protocol, reason}.
+    n_first: how many of the points are the first session's; 0 for all."""
 
     points: tuple[PlannedPoint, ...]
     chunk_tokens: int
     memory_budget: int
     unmeasured: tuple[dict[str, Any], ...] = ()
     notes: tuple[str, ...] = field(default=())
+    n_first: int = 0
+
+    def another_session(self, old: RunStore) -> Plan:
+        """With further repeats of all that is timed, once the first is measured in `old`; until then this plan."""
+        there = {point.id for point in old.points()}
+        if any(point.id not in there and not point.optional for point in self.points):
+            return self
+        first = self.points[: self.n_first or None]
+        timed = [point for point in first if point.kind not in ("machine", "memory")]
+        sessions = 1 + (len(self.points) - len(first)) // len(timed)
+        repeats = Counter((point.kind, point.protocol, point.model, point.ctx, point.batch) for point in timed)
+        more = [
+            PlannedPoint.of(
+                *(point.kind, point.protocol, point.model, point.ctx, point.batch),
+                point.repeat + sessions * repeats[point.kind, point.protocol, point.model, point.ctx, point.batch],
+                point.seconds,
+                state_bytes=point.state_bytes,
+                steps=point.steps,
+                dropped=point.dropped,
+            )
+            for point in timed
+        ]
+        return replace(self, points=(*self.points, *more), n_first=len(first))
 
     @property
     def seconds(self) -> float:
@@ -51,7 +77,7 @@ class Plan:
     def from_record(cls, record: Mapping[str, Any]) -> Plan:
         points = tuple(PlannedPoint(**point) for point in record["points"])
         rest = {name: tuple(record[name]) for name in ("unmeasured", "notes")}
-        return cls(points, record["chunk_tokens"], record["memory_budget"], **rest)
+        return cls(points, record["chunk_tokens"], record["memory_budget"], **rest, n_first=record.get("n_first", 0))
 
 
 def default_memory_budget(

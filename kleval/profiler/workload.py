@@ -34,7 +34,8 @@ class ProfileSpec(Spec):
     within the time budget. memory_budget*: bytes that the states of a largest batch may take; None: the plan chooses.
     time_budget*: seconds that the plan aims at. chunk_tokens*: of prefill; None: 512 on a CPU, 8192 on CUDA.
     device*, dtype*: `auto` is CUDA and bfloat16 where there is CUDA, else CPU and float32. seed*: of weights, ids and states.
-    out: the run directory; None for a dry run. command: for the record.
+    append: measure all again as a further session, where the first is complete. out: the run directory; None for a dry run.
+    command: for the record.
     """
 
     models: tuple[str, ...] = DEFAULT_MODELS
@@ -49,6 +50,7 @@ class ProfileSpec(Spec):
     device: str = "auto"
     dtype: str = "auto"
     seed: int = 42
+    append: bool = False
     out: Path | None = None
     dry_run: bool = False
     command: str = ""

@@ -4,19 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kleval.report.figure import Cell, Grid, Row
+from kleval.report.figure import Cell, Grid, Row, plain
 from kleval.report.score_curves import FEW_LENGTHS, Shape
 from kleval.report.sections import Card, Section, section
-from kleval.tables import differences
+from kleval.tables import compare, compare_times, differences
+from kleval.tables.costs import Profile
+from kleval.tables.formats import to_csv
 from kleval.tables.scores import Entrant, conflicts, expected_tasks, members
 from kleval.text import DASH, places, plural, signed
+from kleval.types import UsageError
+
+EFFECT, EFFECT_OF_TIMES = 0.02, 0.1
 
 
-def difference_section(entrants: Sequence[Entrant], shape: Shape) -> Section:
-    """The first entrant against each of the others. For two models or more."""
+def difference_section(entrants: Sequence[Entrant], shape: Shape, answers: compare.Answers) -> Section:
+    """The first entrant against each of the others, then the tests. For two models or more."""
     cards = [difference_card(entrants[0], other, shape) for other in entrants[1:]]
+    cards += [_tests(answers.side(entrants[0]), answers.side(other)) for other in entrants[1:]]
     return section(
         "differences", cards, layout="pair" if len(cards) > 1 and len(shape.ctxs) < FEW_LENGTHS else "column"
+    )
+
+
+def ratio_section(profiles: Sequence[Profile]) -> Section | None:
+    """The first profile (A) against each of the others (B), model by model; None where none has a model and place in common."""
+    cards = []
+    sides = [compare_times.read_timed([profile]) for profile in profiles]
+    for profile, side in zip(profiles[1:], sides[1:], strict=True):
+        for a, b in ((a, b) for a in sides[0] for b in side if a.model == b.model and a.model):
+            try:
+                rows = compare_times.rows(a, b, EFFECT_OF_TIMES)
+            except UsageError:
+                continue
+            grid = plain(compare_times.HEADS, map(compare_times.spelled, rows))
+            title = f"{b.model} of {profile.name} (B) against {profiles[0].name} (A)"
+            notes = tuple(f"Differs: {text}." for text in compare_times.labels(a, b))
+            cards.append(Card(title=title, grid=grid, notes=notes, csv=to_csv(rows, list(rows[0]))))
+    return section("profile-ratios", cards) if cards else None
+
+
+def _tests(first: compare.Side, other: compare.Side) -> Card:
+    """The first as B, so that signs are those of its differences. Averages, and the tasks that differ."""
+    try:
+        found = compare.compared(other, first)
+    except UsageError:
+        return Card()
+    rows = compare.rows(found, EFFECT)
+    shown = [row for row, line in zip(rows, found.lines, strict=True) if len(line.places) > 1 or line.sign] or rows
+    return Card(
+        title=f"Tests of {first.label} (B) against {other.label} (A)",
+        text=f"Averages and the tasks that differ; effect {100 * EFFECT:.0f} points. Every task, and flips by sample: kleval compare.",
+        grid=plain(compare.HEADS, map(compare.spelled, shown)),
+        notes=tuple(f"{note['record'].capitalize()}: {note['text']}." for note in compare.notes(found)),
     )
 
 

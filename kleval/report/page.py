@@ -33,6 +33,7 @@ from kleval.report.scorecard import scorecard_section
 from kleval.report.sections import Card, Section, section, words
 from kleval.store import Row, RunStore
 from kleval.tables import cost_rows
+from kleval.tables.compare import Answers
 from kleval.tables.costs import Profile, read_profile
 from kleval.tables.depths import Depths
 from kleval.tables.scores import Entrant, Run, collect
@@ -59,10 +60,10 @@ def write_report(stores: Sequence[RunStore], path: Path, left_out: Callable[[str
         except UsageError as error:
             missing.append(str(error))
     entrants: list[Entrant] = []
-    picker, depths = Picker(), Depths()
+    picker, depths, answers = Picker(), Depths(), Answers()
     if runs:
         try:
-            entrants = collect(runs, lambda run: _watch(run, picker, depths))
+            entrants = collect(runs, lambda run: _watch(run, picker, depths, answers))
         except UsageError as error:
             missing.append(str(error))
         else:
@@ -73,11 +74,11 @@ def write_report(stores: Sequence[RunStore], path: Path, left_out: Callable[[str
     for text in missing:
         assert left_out is not None
         left_out(text)
-    return write_text(path, render(entrants, profiles, picker, depths))
+    return write_text(path, render(entrants, profiles, picker, depths, answers))
 
 
-def _watch(run: Run, picker: Picker, depths: Depths) -> Callable[[Row], None]:
-    watching = picker.watch(run), depths.watch(run)
+def _watch(run: Run, *watchers: Picker | Depths | Answers) -> Callable[[Row], None]:
+    watching = [watcher.watch(run) for watcher in watchers]
 
     def see(row: Row) -> None:
         for each in watching:
@@ -86,7 +87,9 @@ def _watch(run: Run, picker: Picker, depths: Depths) -> Callable[[Row], None]:
     return see
 
 
-def sections(entrants: Sequence[Entrant], profiles: Sequence[Profile], picker: Picker, depths: Depths) -> list[Section]:
+def sections(
+    entrants: Sequence[Entrant], profiles: Sequence[Profile], picker: Picker, depths: Depths, answers: Answers
+) -> list[Section]:
     """In the page's order. UsageError naming two profiles that hold the same model's cost."""
     shape = score_curves.Shape.of(entrants)
     of_scores, of_models = looks(entrants, profiles)
@@ -99,7 +102,7 @@ def sections(entrants: Sequence[Entrant], profiles: Sequence[Profile], picker: P
             score_grids.heat_section(entrants, shape, of_scores),
             score_grids.depth_section(entrants, depths, shape, of_scores),
             score_grids.column_section(entrants, of_scores),
-            contrasts.difference_section(entrants, shape) if len(entrants) > 1 else None,
+            contrasts.difference_section(entrants, shape, answers) if len(entrants) > 1 else None,
         ]
         mark = "" if editions == ["official"] else f"{' and '.join(editions)} edition"
         found = [replace(one, mark=mark) for one in found if one]
@@ -108,6 +111,7 @@ def sections(entrants: Sequence[Entrant], profiles: Sequence[Profile], picker: P
     for i, profile in enumerate(profiles):
         prefix = f"p{i}-" if entrants or len(profiles) > 1 else ""
         found += [one and _named(one, prefix) for one in _costs(profile, of_models)]
+    found.append(contrasts.ratio_section(profiles) if len(profiles) > 1 else None)
     found.append(scorecard_section(entrants, profiles))
     found.append(absences.absence_section(entrants, profiles))
     if entrants:
@@ -156,12 +160,14 @@ def _methods(kept: Iterable[Section], entrants: Sequence[Entrant]) -> Section:
     return section("methods", cards, layout="prose")
 
 
-def render(entrants: Sequence[Entrant], profiles: Sequence[Profile], picker: Picker, depths: Depths) -> str:
+def render(
+    entrants: Sequence[Entrant], profiles: Sequence[Profile], picker: Picker, depths: Depths, answers: Answers
+) -> str:
     """The page's text."""
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    found = sections(entrants, profiles, picker, depths)
+    found = sections(entrants, profiles, picker, depths, answers)
     scripts = [embed.script(get_plotlyjs()), embed.script(embed.asset("page.js"))]
     drawn = {
         f"fig-{card.id}-{i}": plotly(figure)

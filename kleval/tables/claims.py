@@ -24,8 +24,8 @@ REPRODUCED, IN_PART, NOT_REPRODUCED = "reproduced", "in part", "not reproduced"
 UNRELEASED = "not testable: weights were never released"
 ABOVE_BOUND = "above a byte bound"
 UNDECIDED, NOT_MEASURED = "undecided", "not measured"
-DECIDED = (REPRODUCED, IN_PART, NOT_REPRODUCED, UNDECIDED)  # on a measurement made here
 UNITS = {"ratio": "×", "saving": "%", "score": "points", "difference": "points", "none": ""}
+KINDS = {"ratio": ("prefill", "decode", "kernel"), "saving": ("memory",)}  # of points; of other measures none
 NO_EFFECT = {"ratio": 1.0, "saving": 0.0, "difference": 0.0}
 SCORE_WIDTH = 10.0  # points: a wider interval says too little of a score
 
@@ -81,6 +81,10 @@ class Claim(BaseModel):
             missing.append("published")
         if missing:
             raise ValueError(f"{self.measure} needs {', '.join(missing)}")
+        if self.columns and not self.table:
+            raise ValueError("columns are of a table: name it")
+        if self.kind not in KINDS.get(self.measure, ("",)):
+            raise ValueError(f"{self.measure} is not of points of the kind {self.kind}")
         if self.measure == "difference" and self.table and len(self.columns) != 2:
             raise ValueError("difference of a table needs two columns: the model's, then the baseline's")
         if self.ctx:

@@ -7,6 +7,8 @@ correlated estimates m1, m2 with limits [l1, u1], [l2, u2] and correlation r
 
 With Wilson limits and the phi coefficient this is Newcombe's interval for paired proportions (1998, Statistics in
 Medicine 17:2635-2650), which stays honest where the bootstrap has nothing to resample: when one model is always right.
+Of a few graded scores, where Wilson's limits are those of right and wrong and much too wide, Student's interval of the pairs'
+differences stands instead; it needs GRADED_MINIMUM pairs of which at least half differ.
 The mean of the tasks' differences combines their intervals in the same way; tasks share no samples.
 
 Samples are the same when id and prompt hash are: the same text was asked. Repeats of a sample are averaged first.
@@ -17,8 +19,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import stdev
 
-from kleval.tables.intervals import interval
+from kleval.tables.intervals import BCA_MINIMUM, CONFIDENCE, interval
+
+GRADED_MINIMUM = 5
 
 Scores = Mapping[str, float]  # sample key -> mean score of its repeats, in [0, 1]
 
@@ -53,9 +58,13 @@ def paired(a: Scores, b: Scores, seed: int = 0) -> Difference | None:
     xs, ys = [a[key] for key in shared], [b[key] for key in shared]
     x, y, r = interval(xs, seed), interval(ys, seed), correlation(xs, ys)
     centre = x.mean - y.mean
-    below = _square_and_add(x.mean - x.low, y.high - y.mean, r)
-    above = _square_and_add(x.high - x.mean, y.mean - y.low, r)
     binary = all(v in (0.0, 1.0) for v in (*xs, *ys))
+    differ = sum(u != v for u, v in zip(xs, ys, strict=True))
+    if not binary and GRADED_MINIMUM <= len(shared) < BCA_MINIMUM and 2 * differ >= len(shared):
+        below = above = _student(xs, ys)
+    else:
+        below = _square_and_add(x.mean - x.low, y.high - y.mean, r)
+        above = _square_and_add(x.high - x.mean, y.mean - y.low, r)
     p = mcnemar(sum(u > v for u, v in zip(xs, ys, strict=True)), sum(u < v for u, v in zip(xs, ys, strict=True)))
     return Difference(centre, max(-1.0, centre - below), min(1.0, centre + above), len(shared), p if binary else None)
 
@@ -90,6 +99,14 @@ def correlation(xs: Sequence[float], ys: Sequence[float]) -> float:
         return 0.0
     sxy = math.fsum((x - mx) * (y - my) for x, y in zip(xs, ys, strict=True))
     return max(-1.0, min(1.0, sxy / math.sqrt(sxx * syy)))
+
+
+def _student(xs: Sequence[float], ys: Sequence[float]) -> float:
+    """Half the interval of the mean difference."""
+    from scipy.special import stdtrit
+
+    differences, n = [x - y for x, y in zip(xs, ys, strict=True)], len(xs)
+    return float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2)) * stdev(differences) / math.sqrt(n)
 
 
 def _square_and_add(one: float, other: float, r: float) -> float:

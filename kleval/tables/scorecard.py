@@ -46,7 +46,7 @@ def spelled(row: Mapping[str, Any]) -> tuple[str, ...]:
     limits = f" [{row['low']:.3g}, {row['high']:.3g}], n {row['n']}" if row["low"] is not None else f", n {row['n']}"
     return (
         *(f"{row['claim']}{at}", published),
-        number(row["value"]) + (", counted" if row["low"] == row["high"] == row["value"] else limits),
+        number(row["value"]) + (", counted" if row["unit"] == "%" else limits),
         DASH if row["of_published"] is None else f"{row['of_published']:.2f}",
         row["verdict"],
         f"{row['model']} at {format_length(row['ctx'])}, {row['protocol']}; {row['setting']}",
@@ -166,6 +166,8 @@ def _score(claim: Claim, cell: Cell, who: Sequence[Entrant], n: int, *values: fl
         differs.append(f"{cell.n_tasks} of {expected} tasks")
     if claim.temperature is not None and first.temperature != claim.temperature:
         differs.append(f"temperature {first.temperature}, claimed at {claim.temperature:g}")
+    if cell.degenerate:
+        differs.append("every answer is a loop: likely a fault of the engine")
     if cell.n_failed > LOST_SHARE * cell.n_total:
         differs.append(f"{cell.n_failed} of {plural(cell.n_total, 'answer')} failed")
     runs = ", ".join(dict.fromkeys(e.run.id for e in who))

@@ -183,17 +183,32 @@ def conflicts(a: Entrant, b: Entrant) -> list[str]:
     """Why scores of a and b are not comparable, one line per setting; empty when they are."""
     if a.run is b.run:
         return []
-    reasons: dict[str, list[str]] = {}
     tasks = [task for task in a.run.get("tasks", default={}) if task in b.run.get("tasks", default={})]
-    for task in tasks:
+    reasons = questions_differ(a, b)
+    said = [text if len(of) == len(tasks) else f"{text} ({', '.join(of)})" for text, of in reasons.items()]
+    return said + sampling_differs(a, b)
+
+
+def questions_differ(a: Entrant, b: Entrant) -> dict[str, list[str]]:
+    """What differs in the questions and their scoring -> the tasks that both runs have and that it differs for."""
+    reasons: dict[str, list[str]] = {}
+    for task in a.run.get("tasks", default={}):
+        if task not in b.run.get("tasks", default={}):
+            continue
         for name in ("edition", "protocol", "version", "data_revision", "data_digest"):
             one, other = a.task(task).get(name), b.task(task).get(name)
             if one != other:
-                text = f"{name.replace('_', ' ')} {digest(one)} against {digest(other)}"
-                reasons.setdefault(text, []).append(task)
+                reasons.setdefault(versus(name, one, other), []).append(task)
+    return reasons
+
+
+def sampling_differs(a: Entrant, b: Entrant) -> list[str]:
+    """What differs in how answers were sampled, one line per setting."""
     pairs = {name: (a.run.setting(name), b.run.setting(name)) for name in ("seed", "top_p", "repeats")}
     pairs["temperature"] = (a.temperature, b.temperature)
-    for name, (one, other) in pairs.items():
-        if one != other:
-            reasons[f"{name.replace('_', ' ')} {digest(one)} against {digest(other)}"] = []
-    return [text if len(of) in (0, len(tasks)) else f"{text} ({', '.join(of)})" for text, of in reasons.items()]
+    return [versus(name, one, other) for name, (one, other) in pairs.items() if one != other]
+
+
+def versus(name: str, one: Any, other: Any) -> str:
+    """`data digest 0123456789ab against 89ab01234567`"""
+    return f"{name.replace('_', ' ')} {digest(one)} against {digest(other)}"

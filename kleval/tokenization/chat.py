@@ -60,7 +60,7 @@ def find_template(folder: Path, config: Mapping[str, Any]) -> str | None:
     file = folder / "chat_template.jinja"
     if file.is_file():
         try:
-            return file.read_text(encoding="utf-8")
+            return file.read_text(encoding="utf-8-sig")
         except (OSError, ValueError) as error:
             raise UsageError(f"{file} cannot be read as text: {error}") from error
     template = config.get("chat_template")
@@ -92,20 +92,18 @@ class ChatTemplate:
     def __init__(self, text: str, special: Mapping[str, str], args: Mapping[str, Any] | None = None) -> None:
         self.text, self.args = text, dict(args or {})
         self._special = dict(special)
+        self._in_parts: dict[str, bool] = {}  # by role that was tried
         self._lost_roles: dict[str, str] = {}
 
     @cached_property
     def parts(self) -> bool:
-        user: Message = {"role": "user", "content": f"{_PROBE} 1"}
-        whys = [self._lost((user,), parts) for parts in (False, True)]
-        if all(whys):
-            raise UsageError(whys[0])
-        return bool(whys[0])
+        if why := self._try("user", _probe("user", 1)):
+            raise UsageError(why)
+        return self._in_parts["user"]
 
     @cached_property
     def merges_system(self) -> bool:
-        system: Message = {"role": "system", "content": f"{_PROBE} 2"}
-        return bool(self._lost((system, {"role": "user", "content": f"{_PROBE} 1"}), self.parts))
+        return bool(self._try("system", _probe("system", 2), _probe("user", 1)))
 
     @property
     def digest(self) -> str:
@@ -130,25 +128,34 @@ class ChatTemplate:
         """
         if self.merges_system:
             messages = _merged(messages)
-        user: Message = {"role": "user", "content": f"{_PROBE} 1"}
         for role in dict.fromkeys(m["role"] for m in messages if m["role"] not in ("user", "system")):
             if role not in self._lost_roles:
-                probe: Message = {"role": role, "content": f"{_PROBE} 3"}
-                self._lost_roles[role] = self._lost((user, probe, user), self.parts)
+                self._lost_roles[role] = self._try(role, _probe("user", 1), _probe(role, 3), _probe("user", 4))
             if why := self._lost_roles[role]:
                 raise TemplateError(why)
-        return self._render(messages, self.parts)
+        return self._render(messages)
 
-    def _lost(self, messages: tuple[Message, ...], parts: bool) -> str:
-        """Why messages do not come out as they go in, "" when they do."""
+    def _try(self, role: str, *messages: Message) -> str:
+        """Find out whether a role's content goes in as a text or, like the user's or not, as parts. Why in neither form, "" when it
+        does."""
+        usual = role != "user" and self.parts
+        whys = []
+        for self._in_parts[role] in (usual, not usual):
+            whys.append(self._lost(messages))
+            if not whys[-1]:
+                return ""
+        return whys[0]
+
+    def _lost(self, messages: tuple[Message, ...]) -> str:
+        """Why messages do not come out as they go in, "" when they do. What is written as a list of Python's is not that."""
         try:
-            rendered = self._render(messages, parts)
+            rendered = self._render(messages)
         except TemplateError as error:
             return str(error)
-        missing = [m["role"] for m in messages if m["content"] not in rendered]
+        missing = [m["role"] for m in messages if m["content"] not in rendered or f"text': '{m['content']}" in rendered]
         return f"the tokenizer's chat template leaves out what the {missing[0]} says" if missing else ""
 
-    def _render(self, messages: Sequence[Message], parts: bool) -> str:
+    def _render(self, messages: Sequence[Message]) -> str:
         import jinja2
 
         failures = (
@@ -160,9 +167,10 @@ class ChatTemplate:
             RecursionError,
             MemoryError,
         )
-        given: list[dict[str, Any]] = [dict(m) for m in messages]
-        if parts:
-            given = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in given]
+        given: list[dict[str, Any]] = [
+            {**m, "content": [{"type": "text", "text": m["content"]}]} if self._in_parts.get(m["role"]) else dict(m)
+            for m in messages
+        ]
         try:
             values = {"tools": None, **self._special, **self.args}
             text: str = _compile(self.text).render(messages=given, add_generation_prompt=True, **values)
@@ -173,6 +181,10 @@ class ChatTemplate:
 
 
 _PROBE = "kleval probe"
+
+
+def _probe(role: str, number: int) -> Message:
+    return {"role": role, "content": f"{_PROBE} {number}"}
 
 
 def _merged(messages: Sequence[Message]) -> list[Message]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -78,9 +79,13 @@ class ModelTokenizer(ABC):
         self.chat_template_digest = self.template.digest if self.template else ""
 
     def template_args(self, args: Mapping[str, Any]) -> None:
-        """Give the chat template further variables. UsageError where there is no template."""
+        """Give the chat template further variables. UsageError where there is no template, or one that does not read them."""
         if self.template is None:
             raise UsageError(f"{self.name} has no chat template: leave out --template-arg")
+        if unread := [name for name in args if not re.search(rf"\b{re.escape(name)}\b", self.template.text)]:
+            raise UsageError(
+                f"--template-arg {unread[0]}: the chat template of {self.name} reads no variable of that name"
+            )
         self.use_template(self.template.text, args)
 
     def deviations(self, prompt: Prompt) -> tuple[str, ...]:
@@ -141,7 +146,7 @@ def _read(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{file} cannot be read as JSON: {error}") from error
     return values if isinstance(values, dict) else {}

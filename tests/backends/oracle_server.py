@@ -171,6 +171,15 @@ SHAPES: dict[str, Shape] = {
         whole=lambda text: [{"message": {"content": text, "reasoning_content": "no"}}],
         usage=lambda prompt, new: {"prompt_tokens": prompt, "completion_tokens": new + 10_000},
     ),
+    "reasoning in its own field, blank lines before the answer": Shape(
+        says=lambda right: f"\n\n{right}",
+        streamed=lambda text: [{"delta": {"reasoning_content": "no"}}, *deltas(text)],
+    ),
+    "reasoning of gpt-oss": Shape(
+        says=lambda right: f"<|channel|>analysis<|message|>no: nothing,\n\nno.<|channel|>final<|message|>{right}"
+    ),
+    "an end token left in": Shape(says=lambda right: f"{right}<|im_end|>\n"),
+    "counts under other names": Shape(usage=lambda prompt, new: {"input_tokens": prompt, "output_tokens": float(new)}),
     "the prefix continued in the reasoning field": Shape(software="vllm", prefix_in_reasoning=True),
     "finish reason of another service": Shape(finish="end_turn"),
     "no prompt counts": Shape(usage=lambda prompt, new: {"prompt_tokens": 0, "completion_tokens": new}),

@@ -217,3 +217,11 @@ def test_a_remark_beside_an_answer_is_no_error() -> None:
     answer = fed([{"text": "the answer"}])
     answer.feed({"code": 0, "message": "Success", "choices": []})
     assert outcome(answer).text == "the answer"
+
+
+def test_an_end_token_that_is_left_in_is_taken_away_and_told() -> None:
+    got = outcome(fed([{"message": {"content": "the answer <|eot_id|>"}}]))
+    assert got.text == "the answer"
+    assert "<|eot_id|>" in got.notes[0]
+    struck = "<s>the</s>"
+    assert outcome(fed([{"message": {"content": struck}}])).text == struck

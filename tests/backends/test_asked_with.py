@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 from misbehaving import Behaviour, serve, write_byte_tokenizer
 
 from kleval.backends.registry import open_backend
+from kleval.backends.server_address import parse_address
+from kleval.backends.server_tokenizer import _FORMS, RemoteTokenizer
 from kleval.backends.server_wire import Dialect
 from kleval.types import Request, UsageError
 
@@ -66,7 +69,13 @@ def test_a_server_that_takes_ids_is_sent_the_token_as_it_is_asked_for(
     assert body["prompt"] == sent
 
 
-def test_a_server_that_takes_text_adds_the_token_of_its_own_rule_and_is_sent_another(begins: Path) -> None:
+def test_a_server_that_takes_text_adds_the_token_of_its_own_rule_and_is_sent_another(
+    begins: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        time, "sleep", lambda seconds: None
+    )  # between two tries of ids, which this server does not take
+
     def sent(**settings: Any) -> str:
         (body,) = bodies(Behaviour(software="llama.cpp"), tokenizer=f"hf:{begins}", **settings)
         return str(body["prompt"])
@@ -121,3 +130,15 @@ def test_template_arguments_reach_templates_that_are_rendered_here(
 def test_arguments_for_a_template_that_is_not_there_are_refused(begins: Path) -> None:
     with pytest.raises(UsageError, match="has no chat template: leave out --template-arg"):
         bodies(Behaviour(software="vllm"), tokenizer=f"hf:{begins}", template_args={"think": False})
+
+
+def test_a_servers_own_tokenizer_follows_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def tokenizer(mode: str) -> RemoteTokenizer:
+        made = RemoteTokenizer(parse_address("http://127.0.0.1:9/v1", "OPENAI_API_KEY"), "tiny", _FORMS[0])
+        made.begin, made.chat_template_digest = BOS, "x"
+        made.begin_with(mode)
+        return made
+
+    monkeypatch.setattr(RemoteTokenizer, "_template", lambda self, messages: messages[0]["content"])
+    rendered = {mode: (tokenizer(mode).render("ab"), tokenizer(mode).render(USER)) for mode in ("auto", "yes", "no")}
+    assert rendered == {"auto": (f"{BOS}ab", "ab"), "yes": (f"{BOS}ab", f"{BOS}ab"), "no": ("ab", "ab")}

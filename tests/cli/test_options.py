@@ -52,3 +52,4 @@ def test_a_template_argument_without_name_or_value_is_one_line(given: str, one_l
 def test_template_arguments_are_json_where_they_are_some() -> None:
     given = ["enable_thinking=false", "effort=low", "budget=12", "tools=[]"]
     assert json_pairs(given, "an argument") == {"enable_thinking": False, "effort": "low", "budget": 12, "tools": []}
+    assert json_pairs(["a=False", "b=True", "c=None"], "an argument") == {"a": False, "b": True, "c": None}

@@ -18,7 +18,7 @@ FROZEN = {
     " --json --dry-run --quiet",
     "profile": "--model --ctx --batch --memory-budget --time-budget --prefill --chunk-tokens --decode-tokens --repeats"
     " --device --dtype --backend --base-url --concurrency --api --api-key-env --served-name --hardware --request-timeout"
-    " --engine-arg --tp --max-model-len --trust-remote-code --seed --out --format --json --dry-run --quiet",
+    " --engine-arg --tp --max-model-len --trust-remote-code --seed --out --append --format --json --dry-run --quiet",
     "profile memory": "--model --ctx --batch --memory-budget --dtype --format",
     "profile kernels": "--ctx --heads --head-dim --repeats --time-budget --device --dtype --seed --out --format --json"
     " --dry-run --quiet",
@@ -35,6 +35,8 @@ FROZEN = {
     "ls runs": "root --json",
     "report": "directories --out",
     "leaderboard": "directories --out --format",
+    "compare": "a b --model --effect --flips --explain --format",
+    "gate": "directories --against --fail-on --model --format",
     "scorecard": "directories --claims --format",
     "export": "directories --format --out --dataset",
     "path lm-eval": "",
@@ -47,7 +49,7 @@ FROZEN = {
 OWN_VARIABLES = {
     **{
         ("profile", f"--{name}"): f"KLEVAL_PROFILE_{name.upper()}"
-        for name in ("model", "ctx", "batch", "repeats", "seed", "out", "backend", "concurrency")
+        for name in ("model", "ctx", "batch", "repeats", "seed", "out", "append", "backend", "concurrency")
     },
     **{
         ("profile kernels", f"--{name}"): f"KLEVAL_PROFILE_KERNELS_{name.upper().replace('-', '_')}"
@@ -63,6 +65,8 @@ OWN_VARIABLES = {
     ("generate", "--workers"): "KLEVAL_GENERATE_WORKERS",
     ("report", "--out"): "KLEVAL_REPORT_OUT",
     ("leaderboard", "--out"): "KLEVAL_LEADERBOARD_OUT",
+    ("compare", "--model"): "KLEVAL_COMPARE_MODEL",
+    ("gate", "--model"): "KLEVAL_GATE_MODEL",
     ("demo", "--out"): "KLEVAL_DEMO_OUT",
     ("export", "--out"): "KLEVAL_EXPORT_OUT",
     ("export", "--format"): "KLEVAL_EXPORT_FORMAT",

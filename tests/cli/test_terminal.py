@@ -70,3 +70,13 @@ def test_two_commands_of_one_second_have_a_directory_each(tmp_path: Path) -> Non
     made = [run_directory(f"command {i}", tmp_path / "runs") for i in range(3)]
     assert len(set(made)) == 3
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_a_full_disk_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "kleval", "ls", "suites", "--json"]
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, env=env, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "kleval: No space left on device\n"

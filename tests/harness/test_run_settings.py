@@ -216,7 +216,7 @@ class Prefixed(OneCall):
 def test_a_model_that_cannot_continue_an_answer_is_told_before_anything_is_asked(tmp_path):
     backend = EchoBackend()
     backend.continues_answers = False
-    with pytest.raises(UsageError, match=r"fake/prefixed give the beginning.*add --protocol fake-in-prompt"):
+    with pytest.raises(UsageError, match=r"fake/prefixed end with the beginning.*add --protocol fake-in-prompt"):
         go(tmp_path / "run", backend, (Prefixed(),))
     assert not backend.batches
     assert not (tmp_path / "run").exists()

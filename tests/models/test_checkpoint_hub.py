@@ -148,3 +148,12 @@ def test_the_digest_of_shards_changes_with_any_of_them(tmp_path: Path, tiny_deco
         digests.add(weights_digest(resolve(str(tmp_path / str(i)))))
         decoder.model.norm.weight.data += torch.tensor(i)
     assert len(digests) == 2
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_repository_of_gguf_files_is_refused_with_what_runs_it(repository: Path) -> None:
+    (repository / "config.json").unlink()
+    with pytest.raises(
+        UsageError, match=r"someone/tiny-GGUF holds GGUF files, .* \(llama-server -hf someone/tiny-GGUF\)"
+    ):
+        resolve("someone/tiny-GGUF")

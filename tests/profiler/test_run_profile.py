@@ -289,3 +289,19 @@ def test_a_manifest_without_its_plan_is_one_clear_line(small: ProfileSpec) -> No
     file.write_text(json.dumps(values))
     with pytest.raises(UsageError, match="no plan that can be read"):
         profile(small)
+
+
+def test_another_session_repeats_what_is_timed_and_can_be_continued(small: ProfileSpec) -> None:
+    spec = dataclasses.replace(small, ctxs=(128,), prefill="full")
+    profile(spec)
+    first = points_of(spec)
+    timed = [point for point in first.values() if point.kind in ("prefill", "decode")]
+    again = dataclasses.replace(spec, append=True)
+    assert profile(again, stop_after(3)).status == "interrupted"
+    assert profile(spec).status == "complete"
+    found = points_of(spec)
+    assert {id: found[id] for id in first} == first
+    assert len(found) == len(first) + len(timed)
+    assert sorted({point.repeat for point in found.values() if point.kind == "decode"}) == [0, 1, 2, 3]
+    profile(again)
+    assert len(points_of(spec)) == len(first) + 2 * len(timed)

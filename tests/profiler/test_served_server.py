@@ -351,3 +351,11 @@ def test_a_dry_run_measures_nothing(spec: ServedSpec, manner: Any) -> None:
     result = profile_served(replace(spec, out=None, dry_run=True))
     assert [p.steps for p in result.units] == [6, 6]
     assert manner.measured == []
+
+
+def test_another_session_is_further_rounds(spec: ServedSpec) -> None:
+    profile_served(spec)
+    for n in (4, 6):
+        found = points(profile_served(replace(spec, append=True)))
+        assert [point.repeat for point in found] == list(range(n))
+    assert len(points(profile_served(spec))) == 6

@@ -43,7 +43,8 @@ ctx = "1m"
 
 def claim(**given: Any) -> Claim:
     fields = {"id": "c", "claim": "Fast", "where": "Fig. 1", "measure": "ratio", "published": 2.9, "ctx": "1m"}
-    sides = {"model": "a", "baseline": "b", "kind": "decode", "protocols": ("batch-1",), "task": "ruler"}
+    sides = {"model": "a", "baseline": "b", "protocols": ("batch-1",), "task": "ruler"}
+    sides["kind"] = {"ratio": "decode", "saving": "memory"}.get(given.get("measure", "ratio"), "")
     return Claim.model_validate({**fields, **sides, **given})
 
 
@@ -143,7 +144,9 @@ def test_another_paper_s_claims_are_a_file(tmp_path: Path) -> None:
         (GOOD.replace("2.0", "nan"), "finite"),
         (GOOD.replace('"1m"', '"soon"'), "'soon' is not a length"),
         (GOOD.replace('model = "a"', ""), "ratio needs model"),
+        (GOOD.replace('"decode"', '"memory"'), "ratio is not of points of the kind memory"),
         (GOOD + 'colour = "red"', "claims 1 colour"),
+        (GOOD + 'columns = {A = "a"}', "columns are of a table"),
         (GOOD + 'note = "x"', "names the note x, which is not there"),
         (GOOD.replace("where", 'table = "5"\nwhere'), "names the table 5, which is not there"),
         (GOOD + GOOD.split("\n", 2)[2], "two claims are called fast"),

@@ -7,6 +7,7 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import ttest_rel
 
 from kleval.tables.differences import Difference, correlation, mcnemar, mean, paired
 
@@ -104,3 +105,10 @@ def test_correlation_of_a_constant_is_zero() -> None:
 def test_unequal_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="pairs"):
         correlation([1.0], [1.0, 0.0])
+
+
+def test_a_few_graded_pairs_take_students_interval() -> None:
+    xs, ys = [0.9, 0.8, 0.75, 0.6, 0.5, 0.95], [0.7, 0.7, 0.5, 0.55, 0.3, 0.7]
+    found, theirs = paired(scores(xs), scores(ys)), ttest_rel(xs, ys).confidence_interval()
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx((float(theirs.low), float(theirs.high)))

@@ -96,3 +96,39 @@ def test_code_rows_pass_with_their_own_solutions_alone(real_rows: Path, name: st
 @pytest.mark.parametrize("family", ["code", "helmet_icl", "gsm8k", "bbh"])
 def test_verify_finds_what_the_loaders_read(real_rows: Path, family: str) -> None:
     assert all(status.good for status in data.verify(family, real_rows))
+
+
+@pytest.mark.parametrize(
+    ("name", "set_", "rows", "metric"),
+    [
+        ("mmlu_abstract_algebra", "mmlu/abstract_algebra/test.jsonl", 100, "acc"),
+        ("arc_challenge", "ai2_arc/ARC-Challenge/validation.jsonl", 294, "acc_norm"),
+    ],
+)
+def test_choices_of_mmlu_and_arc_are_scored(
+    real_rows: Path, tmp_path: Path, name: str, set_: str, rows: int, metric: str
+) -> None:
+    pytest.importorskip("lm_eval")
+    from kleval.tokenization import load_tokenizer
+
+    place = tmp_path / Path(set_).parent
+    place.mkdir(parents=True)
+    lines = (real_rows / set_).read_bytes()
+    (place / "test.jsonl").write_bytes(lines)
+    (place / "validation.jsonl").write_bytes(lines)
+    (place / "dev.jsonl").write_bytes(lines)
+    task: Any = registry.load_task(f"lm_eval/{name}", edition="official", data_dir=tmp_path)
+    samples = list(task.samples(load_tokenizer("words"), 65536, rows + 9, 42))
+    assert len(samples) == rows
+    for sample, line in zip(samples, lines.splitlines(), strict=True):
+        row = json.loads(line)
+        labels = row["choices"]["label"] if "answerKey" in row else [0, 1, 2, 3]
+        right = labels.index(row["answerKey"] if "answerKey" in row else row["answer"])
+        asked = task.step(sample, ())
+        assert len(asked) == len(labels)
+        for likely in (right, (right + 1) % len(labels)):
+            got = tuple(
+                Completion(one.continuation, 9, 1, logprob_sum=-0.1 if at == likely else -1e4)
+                for at, one in enumerate(asked)
+            )
+            assert task.step(sample, got).metrics[metric] == float(likely == right)

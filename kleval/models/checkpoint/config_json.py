@@ -99,7 +99,7 @@ _OTHER = {
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object. UsageError when the file is missing or anything else."""
     try:
-        values: Any = json.loads(file.read_text(encoding="utf-8"))
+        values: Any = json.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UsageError(f"{file.parent} is not a model folder: it has no {file.name}") from None
     except (OSError, ValueError, RecursionError) as error:

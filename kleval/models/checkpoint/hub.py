@@ -34,7 +34,7 @@ def fetch(name: str, weights: bool, commit: str | None = None, code: bool = Fals
     repository, _, revision = name.partition("@")
     patterns = [*SMALL_FILES, *(WEIGHT_FILES if weights else ()), *(CODE_FILES if code else ())]
     try:
-        return Path(snapshot_download(repository, revision=commit or revision or None, allow_patterns=patterns))
+        folder = Path(snapshot_download(repository, revision=commit or revision or None, allow_patterns=patterns))
     except (
         Exception
     ) as error:  # the package's errors have no common base but this one, and change with its HTTP library
@@ -42,6 +42,12 @@ def fetch(name: str, weights: bool, commit: str | None = None, code: bool = Fals
         if reason is None:
             raise
         raise UsageError(f"{name} is no folder here, and as a model of the Hugging Face hub {reason}") from error
+    if "gguf" in repository.lower() and not (folder / "config.json").is_file():
+        raise UsageError(
+            f"{name} holds GGUF files, which llama.cpp's server runs (llama-server -hf {repository}): start it, and give its address "
+            "with --base-url"
+        )
+    return folder
 
 
 def _reason(error: Exception) -> str | None:

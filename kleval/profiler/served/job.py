@@ -76,6 +76,10 @@ class ServedJob(Job):
             self._prompt_seed = f"{self.spec.seed}-{secrets.token_hex(6)}"
             self.models = {self._backend.model: {}}
             self._plan = make_plan(self.spec, self._backend)
+            if old is not None and old.manifest.get("plan", {}).get("n_first"):
+                self._plan = Plan.from_record(old.manifest["plan"])
+            if old is not None and self.spec.append:
+                self._plan = self._plan.another_session(old)
             yield
 
     def units(self, say: Callable[[str], None]) -> tuple[PlannedPoint, ...]:

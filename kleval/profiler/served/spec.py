@@ -20,7 +20,8 @@ class ServedSpec(Spec):
 
     ctxs: prompt lengths in tokens. concurrencies: how many requests are sent together. decode_tokens: asked of each request.
     repeats: rounds per length and concurrency, after one that is not counted. seed: of the prompts.
-    out: the run directory; None for a dry run. command: for the record.
+    append: measure all again as a further session, where the first is complete. out: the run directory; None for a dry run.
+    command: for the record.
     """
 
     engine: BackendSpec
@@ -29,6 +30,7 @@ class ServedSpec(Spec):
     decode_tokens: int = DECODE_TOKENS
     repeats: int = REPEATS
     seed: int = 42
+    append: bool = False
     out: Path | None = None
     dry_run: bool = False
     command: str = ""

@@ -206,10 +206,7 @@ def _pages_digest(pages: dict[str, Path]) -> str:
 
 
 def _page(path: Path, key: str) -> Document:
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
+    text = datafile.content(path).decode("utf-8", "replace")
     if path.suffix == ".txt":
         return unquote(key.rstrip("/").rsplit("/", 1)[-1]).replace("_", " "), text.strip()
     return read_page(text)

@@ -138,10 +138,16 @@ def read(found: Found, split: str) -> Any:
                     # from_list would fill in None, which templates write as the answer "None".
                     raise UsageError(f"{file} row {n}: field {lacking[0]!r} is missing, which row 0 has")
             try:
-                parts.append(datasets.Dataset.from_list(rows))
+                parts.append(datasets.Dataset.from_list(_with_whole_numbers(rows)))
             except (TypeError, ValueError, ArithmeticError) as error:
                 raise UsageError(f"{file}: a column holds values of different types: {error}") from error
     return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
+
+
+def _with_whole_numbers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows in which a column of nothing but 1.0, 3.0 is one of whole numbers: as a label lm-eval would write it out in its examples."""
+    whole = [name for name in rows[0] if all(isinstance(row[name], float) and row[name].is_integer() for row in rows)]
+    return [{**row, **{name: int(row[name]) for name in whole}} for row in rows] if whole else rows
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:

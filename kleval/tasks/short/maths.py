@@ -16,6 +16,7 @@ _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?")
 _THOUSANDS = re.compile(r"(?<![\d.])\d{1,3}(?:(?:,|\{,\})\d{3})+(?![\d])")
 _WORDS = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
 _SPACES = re.compile(r"\\[,;:! ]|~|\\quad|\\qquad|\s+")
+_BASE = re.compile(r"\d\}?\s*_\s*\{?\s*(\d+)")
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 _MAX_CHARS = 2000
 
@@ -93,6 +94,10 @@ def equal(given: str, right: str) -> bool:
     """Whether two answers are the same."""
     if max(len(given), len(right)) > _MAX_CHARS:
         return given.strip() == right.strip()
+    # math-verify reads 4210_5 and 4210_6, numbers to different bases, as 4210.
+    bases = _BASE.findall(given), _BASE.findall(right)
+    if all(bases) and bases[0] != bases[1]:
+        return False
     # (0,100) is a pair if the other one is (0, 100).
     forms = [(normalised(given, thousands), normalised(right, thousands)) for thousands in (True, False)]
     if any(_equal(*form) for form in forms):

@@ -94,3 +94,10 @@ def test_a_question_without_links_and_a_broken_mapping_are_refused(tsv: Path, pa
     tsv.write_text("\tPrompt\tAnswer\twiki_links\n0\tWho?\tme\tnonsense(\n")
     with pytest.raises(UsageError, match=r"test\.tsv row 0: neither"):
         find(tsv.parent)
+
+
+def test_a_pointer_in_the_place_of_a_page_is_no_document(pages: Path) -> None:
+    for page in pages.glob("*.html"):
+        page.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 3\n")
+    with pytest.raises(UsageError, match="Git LFS pointer"):
+        list(read(find(pages.parent)))

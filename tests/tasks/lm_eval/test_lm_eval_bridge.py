@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from kleval.backends.registry import open_backend
-from kleval.harness.asking import Asked, Policy, finish
+from kleval.harness.asking import finish
+from kleval.harness.preparing import Asked, Policy
 from kleval.tasks.lm_eval.task_index import find
 from kleval.tasks.registry import load_task
 from kleval.types import Failure, Sample, Tokenizer, UsageError

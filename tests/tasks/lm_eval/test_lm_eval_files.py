@@ -130,3 +130,11 @@ def test_the_real_files_are_known(fixtures_dir: Path) -> None:
     assert len(states) == 27
     found = files.find(NAVIGATE, folder, "lm_eval/bbh")
     assert found.revision == "suzgunmirac-BIG-Bench-Hard (navigate.json; the authors' shape)"
+
+
+def test_whole_numbers_that_were_written_as_floats_are_labels(tmp_path: Path) -> None:
+    rows = [{"question": "a", "answer": 1.0, "weight": 1.5}, {"question": "b", "answer": 3.0, "weight": 2.0}]
+    (tmp_path / "gsm8k").mkdir()
+    (tmp_path / "gsm8k" / "test.json").write_text(json.dumps(rows))
+    read = files.read(files.find(GSM8K, tmp_path, "lm_eval/gsm8k"), "test")
+    assert [(type(row["answer"]), row["answer"], row["weight"]) for row in read] == [(int, 1, 1.5), (int, 3, 2.0)]

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from kleval.harness.asking import Asked, Policy, finish
+from kleval.harness.asking import finish
+from kleval.harness.preparing import Asked, Policy
 from kleval.tasks.data import MissingData
 from kleval.tasks.registry import load_task
 from kleval.types import Completion, Sample, Score, Task, Tokenizer, Unfit, UsageError

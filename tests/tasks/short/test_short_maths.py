@@ -138,3 +138,10 @@ def test_answers_are_never_run_as_python(tmp_path: Path) -> None:
     for text in (f"open('{target}','w')", f"__import__('os').mkdir('{target}')"):
         assert not maths.equal(text, "1")
     assert not target.exists()
+
+
+def test_numbers_to_different_bases_are_not_equal() -> None:
+    assert maths.equal("4210_5", "4210_{5}")
+    assert maths.equal(r"4210_{\text{5}}", "4210_5")
+    assert not maths.equal("4210_5", "4210_6")
+    assert not maths.equal("10_{2}", "10_{3}")

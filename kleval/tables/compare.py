@@ -1,0 +1,372 @@
+"""Comparison of two runs, A and B: paired tests per task and length, averages over them, and what may be compared at all.
+
+A pair is one sample that both were asked in the same text (id and prompt hash); repeats are averaged first. Tasks whose edition,
+protocol, version or data differ are refused by name; other lengths, prompts, generation settings, engines and hardware are named.
+Where failures, or answers that the budget cut, differ by more than UNEVEN between the two, the difference is also taken at both
+bounds (all of B's missing answers wrong and A's right, and the other way round; a cut answer counts as it was scored, or as right)
+and a verdict holds only where it holds at both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+from kleval.store import Row, RunStore
+from kleval.tables.answers import condition
+from kleval.tables.cells import FAMILY_METRIC, NO_MEAN
+from kleval.tables.joined import run_setting
+from kleval.tables.paired import ALPHA, Contrast, Pair, contrast, holm
+from kleval.tables.scores import Entrant, Place, Run, collect, questions_differ, sampling_differs, versus
+from kleval.text import DASH, format_length, plural, signed
+from kleval.text import places as where
+from kleval.types import UsageError
+
+UNEVEN = 0.02
+EVERYTHING = "all tasks"
+HEADS = ("task", "ctx", "pairs", "A", "B", "B - A [95 %]", "p", "B up/down", "detectable", "n for effect", "verdict")
+# Of a command: what shapes prompts and answers beside what `sampling_differs` looks at.
+SETTINGS = ("max_new_tokens", "reasoning", "add_bos", "template_args", "tokenizer", "api", "judge_model")
+
+
+class Named(Protocol):
+    """What is compared by its model."""
+
+    @property
+    def model(self) -> str: ...
+
+
+M = TypeVar("M", bound=Named)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One answer, as far as comparisons need it. text: a hash of what was generated; cut: by the budget."""
+
+    prompt_hash: str
+    max_new_tokens: int
+    answer_prefix: str
+    score: float | None
+    failed: bool
+    cut: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A model in a run. answers: by (task, ctx) and sample id, each repeat."""
+
+    entrant: Entrant
+    answers: Mapping[Place, Mapping[str, Sequence[Asked]]]
+
+    @property
+    def model(self) -> str:
+        return self.entrant.model
+
+    @property
+    def label(self) -> str:
+        return f"{self.model} of {self.entrant.run.id}"
+
+    def share(self, what: str, places: Sequence[Place]) -> float:
+        """Of the answers at the places, those that `failed` or were `cut`."""
+        found = [getattr(asked, what) for place in places for one in self.answers[place].values() for asked in one]
+        return sum(found) / len(found) if found else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A and B on a task at a length, or on the mean of several. ctx: None over all lengths. p: Holm's over the single tasks, the
+    test's own of an average. bounds: at the failures' and cut answers' bounds, against B and for B; empty where they are even."""
+
+    name: str
+    ctx: int | None
+    places: tuple[Place, ...]
+    contrast: Contrast
+    p: float
+    bounds: tuple[Contrast, ...] = ()
+    failed: tuple[float, float] = (0.0, 0.0)
+    cut: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def sign(self) -> int:
+        """1 better, -1 worse, 0 neither shown."""
+        signs = {self.contrast.sign if self.p <= ALPHA else 0, *(bound.sign for bound in self.bounds)}
+        return signs.pop() if len(signs) == 1 else 0
+
+    @property
+    def verdict(self) -> str:
+        if self.sign:
+            return "B is better" if self.sign > 0 else "B is worse"
+        shown = self.contrast.sign and self.p <= ALPHA
+        return "undecided: failed or cut answers could turn it" if shown else "no difference shown"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """B against A. refused: tasks that are not compared, and why; labels: what else differs; unpaired: samples, and why."""
+
+    a: Side
+    b: Side
+    lines: tuple[Line, ...]
+    refused: tuple[str, ...]
+    labels: tuple[str, ...]
+    unpaired: tuple[str, ...]
+
+
+class Answers:
+    """Collects answers while rows go by (`watch`, for `collect`), then gives each model's side."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], dict[Place, dict[str, list[Asked]]]] = {}
+
+    def watch(self, run: Run) -> Callable[[Row], None]:
+        def add(row: Row) -> None:
+            of = self._found.setdefault((run.id, row.model), {})
+            of.setdefault((row.task, row.ctx), {}).setdefault(row.id, []).append(_asked(row))
+
+        return add
+
+    def side(self, entrant: Entrant) -> Side:
+        return Side(entrant, self._found.get((entrant.run.id, entrant.model), {}))
+
+
+def read_sides(stores: Sequence[RunStore]) -> list[Side]:
+    """Every model of the runs with its answers."""
+    answers = Answers()
+    return [answers.side(entrant) for entrant in collect(stores, answers.watch)]
+
+
+def matched(a: Sequence[M], b: Sequence[M], models: Sequence[str] = ()) -> list[tuple[M, M]]:
+    """What to compare: models of the same name, else the only model of each. models: one name, or A's and B's."""
+    if models:
+        return [(_named(a, models[0]), _named(b, models[-1]))]
+    if len(a) == len(b) == 1:
+        return [(a[0], b[0])]
+    names, others = [side.model for side in a], [side.model for side in b]
+    for given in (names, others):
+        if twice := next((name for name in given if given.count(name) > 1), None):
+            raise UsageError(f"{twice} is in several runs of one side: give one run, or compare them one by one")
+    if not set(names) & set(others):
+        raise UsageError(
+            f"no model is in both: A has {', '.join(names)}, B has {', '.join(others)}; name two with --model A,B"
+        )
+    return [(mine, theirs) for theirs in b for mine in a if mine.model == theirs.model]
+
+
+def compared(a: Side, b: Side, seed: int = 0) -> Comparison:
+    """UsageError, with the reasons, where no sample can be paired."""
+    places, reasons, unpaired = comparable(a, b)
+    singles = [line(a, b, task, ctx, [(task, ctx)], seed) for task, ctx in places]
+    singles = [replace(one, p=p) for one, p in zip(singles, holm([one.contrast.p for one in singles]), strict=True)]
+    means = [line(a, b, name, ctx, over, seed) for name, ctx, over in _averages(a, places)]
+    order = sorted([*singles, *means], key=lambda one: (one.ctx or math.inf, len(one.places)))
+    return Comparison(a, b, tuple(order), reasons, tuple(labels(a.entrant, b.entrant)), unpaired)
+
+
+def comparable(a: Side, b: Side) -> tuple[list[Place], tuple[str, ...], tuple[str, ...]]:
+    """Where there are pairs, which tasks are refused and why, and which samples have no partner. UsageError where none has."""
+    refused = questions_differ(a.entrant, b.entrant) if a.entrant.run is not b.entrant.run else {}
+    excluded = {task for tasks in refused.values() for task in tasks}
+    common = sorted(place for place in a.answers.keys() & b.answers.keys() if place[0] not in excluded)
+    places = [place for place in common if any(_pairs(a, b, place))]
+    reasons = tuple(f"{text} ({', '.join(tasks)})" for text, tasks in refused.items())
+    unpaired = tuple(_unpaired(a, b, excluded))
+    if not places:
+        why = "; ".join([*reasons, *unpaired]) or "no task was asked of both at the same length"
+        raise UsageError(f"{a.label} and {b.label} have no common samples: {why}")
+    return places, reasons, unpaired
+
+
+def line(a: Side, b: Side, name: str, ctx: int | None, places: Sequence[Place], seed: int = 0) -> Line:
+    """The comparison over places at which there are pairs."""
+    shares = {what: (a.share(what, places), b.share(what, places)) for what in ("failed", "cut")}
+    uneven = {what: abs(one - other) > UNEVEN for what, (one, other) in shares.items()}
+    found = contrast([list(_pairs(a, b, place)) for place in places], seed)
+    assert found is not None
+    bounds: tuple[Contrast, ...] = ()
+    if any(uneven.values()):
+        ends = [[list(_pairs(a, b, place, end, uneven["cut"])) for place in places] for end in ("against", "for")]
+        bounds = tuple(bound for strata in ends if (bound := contrast(strata, seed)) is not None)
+    return Line(name, ctx, tuple(places), found, found.p, bounds, shares["failed"], shares["cut"])
+
+
+def labels(a: Entrant, b: Entrant) -> list[str]:
+    """What else differs, one line per setting: generation, tokenizer, engine, hardware, version of kleval."""
+    found = sampling_differs(a, b) if a.run is not b.run else []
+    one, other = dict(run_setting(a)), dict(run_setting(b))
+    for name in SETTINGS:
+        one[name], other[name] = a.run.setting(name), b.run.setting(name)
+    for name in ("digest", "chat_template_digest"):
+        one[f"tokenizer {name}"], other[f"tokenizer {name}"] = (
+            (e.about.get("tokenizer") or {}).get(name) for e in (a, b)
+        )
+    one["kleval"], other["kleval"] = ((e.run.get("kleval", "commit") or e.run.get("kleval", "version")) for e in (a, b))
+    return found + [versus(name, one[name], other[name]) for name in one if one[name] != other[name]]
+
+
+def flips(a: Side, b: Side, places: Sequence[Place]) -> Iterator[dict[str, Any]]:
+    """The samples that the two have different scores for, by task, length and id."""
+    for task, ctx in places:
+        for sample in sorted(a.answers[task, ctx].keys() & b.answers[task, ctx].keys()):
+            pair = _pair(a.answers[task, ctx][sample], b.answers[task, ctx][sample])
+            if pair is not None and pair[0] != pair[1]:
+                yield {
+                    "task": task,
+                    "ctx": ctx,
+                    "sample": sample,
+                    "a_score": pair[0],
+                    "b_score": pair[1],
+                    "difference": pair[1] - pair[0],
+                }
+
+
+def rows(found: Comparison, effect: float) -> list[dict[str, Any]]:
+    """One dict per line, scores and differences x 100. n_for_effect: pairs that find a difference of `effect` x 100 points."""
+    return [
+        {
+            "record": "difference",
+            "a": found.a.label,
+            "b": found.b.label,
+            "task": one.name,
+            "ctx": one.ctx,
+            "n": one.contrast.n,
+            "score_a": 100 * one.contrast.a,
+            "score_b": 100 * one.contrast.b,
+            **{name: 100 * value for name, value in _limits("difference", one.contrast).items()},
+            "p": one.contrast.p,
+            "p_holm": one.p if len(one.places) == 1 else None,
+            "test": one.contrast.test,
+            "gained": one.contrast.gained,
+            "lost": one.contrast.lost,
+            "detectable": 100 * one.contrast.detectable,
+            "effect": 100 * effect,
+            "n_for_effect": one.contrast.needed(effect),
+            **{f"{what}_{side}": getattr(one, what)[i] for what in ("failed", "cut") for i, side in enumerate("ab")},
+            **{
+                f"{name}_{end}": 100 * value if end_of else None
+                for i, end in enumerate(("against_b", "for_b"))
+                for end_of in [one.bounds[i] if one.bounds else None]
+                for name, value in _limits("difference", end_of or one.contrast).items()
+            },
+            "verdict": one.verdict,
+        }
+        for one in found.lines
+    ]
+
+
+def spelled(row: Mapping[str, Any]) -> list[str]:
+    """A row of `rows` in words: HEADS."""
+    p = row["p"] if row["p_holm"] is None else row["p_holm"]
+    verdict = row["verdict"]
+    if row["difference_against_b"] is not None:
+        ends = (signed(row[f"difference_{end}"] / 100) for end in ("against_b", "for_b"))
+        verdict += f" (failed or cut answers differ: {' to '.join(ends)})"
+    return [
+        row["task"],
+        DASH if row["ctx"] is None else format_length(row["ctx"]),
+        str(row["n"]),
+        f"{row['score_a']:.1f}",
+        f"{row['score_b']:.1f}",
+        f"{signed(row['difference'] / 100)} [{signed(row['difference_low'] / 100)}, {signed(row['difference_high'] / 100)}]",
+        f"{p:.3f}" if p >= 0.001 else "<0.001",
+        f"{row['gained']}/{row['lost']}",
+        f"{row['detectable']:.1f}",
+        f"{row['n_for_effect']:,}",
+        verdict,
+    ]
+
+
+def notes(found: Comparison) -> list[dict[str, Any]]:
+    """What is refused, labelled or left unpaired, a dict each."""
+    kinds = {"refused": found.refused, "differs": found.labels, "unpaired": found.unpaired}
+    return [{"record": kind, "text": text} for kind, texts in kinds.items() for text in texts]
+
+
+def _limits(name: str, of: Contrast) -> dict[str, float]:
+    parts = asdict(of.difference)
+    return {name: parts["value"], f"{name}_low": parts["low"], f"{name}_high": parts["high"]}
+
+
+def _asked(row: Row) -> Asked:
+    texts = [
+        str(o["text"]) for o in row.outcomes if o.get("kind", "generate") == "generate" and o.get("text") is not None
+    ]
+    score = None if row.score is None or math.isnan(row.score) else row.score
+    cut = bool({"cut", "reasoning_cut"} & condition(row.outcomes, row.references))
+    said = hashlib.sha256("\0".join(texts).encode("utf-8", "replace")).hexdigest()[:16] if texts else ""
+    return Asked(row.prompt_hash, row.max_new_tokens, row.answer_prefix, score, row.failed, cut, said)
+
+
+def _named(sides: Sequence[M], name: str) -> M:
+    found = [side for side in sides if side.model == name]
+    if len(found) != 1:
+        there = ", ".join(side.model for side in sides)
+        raise UsageError(f"the model {name} is needed once and found {len(found)} times: there are {there}")
+    return found[0]
+
+
+def _pairs(a: Side, b: Side, place: Place, end: str = "", cut: bool = False) -> Iterator[Pair]:
+    mine, theirs = a.answers[place], b.answers[place]
+    for sample in sorted(mine.keys() & theirs.keys()):
+        if (pair := _pair(mine[sample], theirs[sample], end, cut)) is not None:
+            yield pair
+
+
+def _pair(a: Sequence[Asked], b: Sequence[Asked], end: str = "", cut: bool = False) -> Pair | None:
+    """None where the text was another, or where one has no score. end: `against` or `for` B, all that is missing at that end."""
+    if a[0].prompt_hash != b[0].prompt_hash:
+        return None
+    if end:
+        return _at_end(a, end == "against", cut), _at_end(b, end == "for", cut)
+    scores = [[asked.score for asked in side if asked.score is not None] for side in (a, b)]
+    return (math.fsum(scores[0]) / len(scores[0]), math.fsum(scores[1]) / len(scores[1])) if all(scores) else None
+
+
+def _at_end(answers: Sequence[Asked], right: bool, cut: bool) -> float:
+    values = [1.0 if right and (one.score is None or (cut and one.cut)) else one.score or 0.0 for one in answers]
+    return math.fsum(values) / len(values)
+
+
+def _averages(a: Side, places: Sequence[Place]) -> Iterator[tuple[str, int | None, list[Place]]]:
+    """Families, groups and everything, per length and over all lengths, where there are several of what they are over."""
+    tasks = list(dict.fromkeys(task for task, _ in places))
+    families: dict[str, Sequence[str]] = {task.split("/", 1)[0]: [] for task in tasks if "/" in task} | dict(
+        a.entrant.run.groups
+    )
+    for task in tasks:
+        if (family := task.split("/", 1)[0]) in families and family not in a.entrant.run.groups:
+            families[family] = [*families[family], task]
+    named = {f"{name} {FAMILY_METRIC}": of for name, of in families.items() if name not in NO_MEAN}
+    ctxs = sorted({ctx for _, ctx in places})
+    for ctx in [*ctxs, None] if len(ctxs) > 1 else ctxs:
+        seen: list[list[Place]] = []
+        for name, of in {**named, EVERYTHING: tasks}.items():
+            over = [(task, length) for task, length in places if task in of and ctx in (None, length)]
+            if len(over) > 1 and over not in seen:
+                seen.append(over)
+                yield name, ctx, over
+
+
+def _unpaired(a: Side, b: Side, excluded: set[str]) -> Iterator[str]:
+    """Lengths of one side alone, prompts that differ, answers without a score."""
+    found: dict[str, dict[Place, int]] = {}
+    for place in sorted({*a.answers, *b.answers}):
+        if place[0] in excluded:
+            continue
+        one, other = a.answers.get(place, {}), b.answers.get(place, {})
+        both = one.keys() & other.keys()
+        text = [sample for sample in both if one[sample][0].prompt_hash != other[sample][0].prompt_hash]
+        bare = [sample for sample in both if sample not in text and _pair(one[sample], other[sample]) is None]
+        for samples, why in (
+            (text, "with another prompt hash (another text was asked)"),
+            (bare, "without a score from both"),
+            (one.keys() - other.keys(), "of A alone"),
+            (other.keys() - one.keys(), "of B alone"),
+        ):
+            if samples:
+                found.setdefault(why, {})[place] = len(samples)
+    for why, counts in found.items():
+        yield f"{plural(sum(counts.values()), 'sample')} {why}: {where(list(counts))}"

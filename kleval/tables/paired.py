@@ -1,0 +1,148 @@
+"""Paired test of two models, A and B, on the samples that both answered, stratified by task and length.
+
+- Difference: B - A, the unweighted mean over strata, with the 95 % interval of `kleval.tables.differences`.
+- Test: McNemar's exact test where every score is right or wrong and the strata are equally large; else a permutation test: under
+  the null hypothesis the two scores of a pair are exchangeable, so the sign of each pair's difference is flipped at random within
+  its stratum (all 2^m ways for m <= EXACT_FLIPS pairs that differ, else N_FLIPS seeded ones, the observed one counted among them).
+- Power: the n at which a true difference is found with POWER at a two-sided 5 % (Miettinen 1968, Biometrics 24:339-352, with the
+  continuity correction 1 / difference for the exact test; for graded scores the second moment of the differences stands for the
+  discordance), and the smallest difference found at this n. Two pairs that differ are added to four (Agresti & Coull), so that
+  "none differed" does not promise that none would.
+- Several tests: Holm (1979, Scandinavian Journal of Statistics 6:65-70).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from kleval.tables.differences import Difference, mcnemar, mean, paired
+
+ALPHA = 0.05
+POWER = 0.8
+Z_ALPHA, Z_POWER = NormalDist().inv_cdf(1 - ALPHA / 2), NormalDist().inv_cdf(POWER)
+EXACT_FLIPS = 12
+N_FLIPS = 9999
+MOST = 10_000_000  # samples or sessions: more than anybody asks
+
+Pair = tuple[float, float]  # scores of A and B of one sample, in [0, 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """B against A. a, b: means over strata; difference: b - a, in [-1, 1].
+
+    gained, lost: pairs that B has the higher, the lower score of. spread: second moment of the pairs' differences, two of four
+    added. size: the n of equally large strata that would say as much. binary: every score is 0 or 1.
+    """
+
+    a: float
+    b: float
+    difference: Difference
+    p: float
+    test: str
+    gained: int
+    lost: int
+    spread: float
+    size: float
+    binary: bool
+
+    @property
+    def n(self) -> int:
+        return self.difference.n
+
+    @property
+    def sign(self) -> int:
+        """1 where B is better, -1 where it is worse: the interval excludes zero and the test agrees; else 0."""
+        if self.p > ALPHA:
+            return 0
+        return (self.difference.low > 0) - (self.difference.high < 0)
+
+    def needed(self, effect: float) -> int:
+        """Pairs in all at which a true difference of this size is found with POWER; MOST where it cannot be."""
+        n = _pairs_for(abs(effect), self.spread, self.binary) * self.n / self.size
+        return math.ceil(n) if n < MOST else MOST
+
+    @property
+    def detectable(self) -> float:
+        """The smallest true difference that as many pairs find with POWER; 1 where none."""
+        low, high = 0.0, 1.0
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (low, middle) if _pairs_for(middle, self.spread, self.binary) <= self.size else (middle, high)
+        return high
+
+
+def contrast(strata: Sequence[Sequence[Pair]], seed: int = 0) -> Contrast | None:
+    """B against A over strata of pairs; None when there is no pair."""
+    strata = [stratum for stratum in strata if stratum]
+    parts = [_difference(stratum, seed) for stratum in strata]
+    found = mean(parts) if len(parts) > 1 else parts[0] if parts else None
+    if found is None:
+        return None
+    pairs = [pair for stratum in strata for pair in stratum]
+    gained, lost = sum(b > a for a, b in pairs), sum(b < a for a, b in pairs)
+    binary = all(value in (0.0, 1.0) for pair in pairs for value in pair)
+    exact = binary and len({len(stratum) for stratum in strata}) == 1
+    p = mcnemar(gained, lost) if exact else permutation([[b - a for a, b in stratum] for stratum in strata], seed)
+    k = len(strata)
+    return Contrast(
+        a=math.fsum(math.fsum(a for a, _ in stratum) / len(stratum) for stratum in strata) / k,
+        b=math.fsum(math.fsum(b for _, b in stratum) / len(stratum) for stratum in strata) / k,
+        difference=found,
+        p=p,
+        test="McNemar, exact" if exact else "permutation",
+        gained=gained,
+        lost=lost,
+        spread=(math.fsum((b - a) ** 2 for a, b in pairs) + 2) / (len(pairs) + 4),
+        size=k * k / math.fsum(1 / len(stratum) for stratum in strata),
+        binary=binary,
+    )
+
+
+def permutation(strata: Sequence[Sequence[float]], seed: int = 0) -> float:
+    """Two-sided p of the mean over strata of the strata's mean differences, signs flipped pair by pair."""
+    import numpy as np
+
+    shares = np.asarray([d / len(stratum) for stratum in strata for d in stratum if d])
+    if not len(shares):
+        return 1.0
+    observed, m = abs(shares.sum()), len(shares)
+    if m <= EXACT_FLIPS:
+        signs = 1 - 2 * (np.arange(2**m)[:, None] >> np.arange(m) & 1)
+        return float(np.mean(np.abs(signs @ shares) >= observed - 1e-12))
+    rng = np.random.default_rng(seed)
+    rows = max((1 << 20) // m, 1)
+    beyond = 0
+    for done in range(0, N_FLIPS, rows):
+        signs = 1 - 2 * rng.integers(0, 2, (min(rows, N_FLIPS - done), m), dtype=np.int8)
+        beyond += int(np.sum(np.abs(signs @ shares) >= observed - 1e-12))
+    return (1 + beyond) / (1 + N_FLIPS)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the order given."""
+    adjusted, worst = [1.0] * len(ps), 0.0
+    for rank, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        worst = max(worst, min(1.0, (len(ps) - rank) * ps[i]))
+        adjusted[i] = worst
+    return adjusted
+
+
+def _difference(stratum: Sequence[Pair], seed: int) -> Difference:
+    keys = [str(i) for i in range(len(stratum))]
+    a, b = (dict(zip(keys, (pair[side] for pair in stratum), strict=True)) for side in (0, 1))
+    found = paired(b, a, seed)
+    assert found is not None
+    return found
+
+
+def _pairs_for(effect: float, spread: float, binary: bool) -> float:
+    """Right and wrong cannot differ by more than they are discordant."""
+    if effect <= 0:
+        return math.inf
+    spread = max(spread, effect if binary else effect * effect)
+    noise = Z_ALPHA * math.sqrt(spread) + Z_POWER * math.sqrt(max(spread - effect * effect, 0.0))
+    return (noise / effect) ** 2 + (1 / effect if binary else 0)
