@@ -86,3 +86,10 @@ def test_samples_that_do_not_fit_are_counted(capsys: Capture, tmp_path: Path) ->
 )
 def test_what_cannot_be_done_is_one_line(argv: list[str], expected: str, one_line: Callable[..., str]) -> None:
     assert expected in one_line(argv)
+
+
+def test_a_tokenizer_that_does_not_grow_with_the_text_is_one_line(one_line: Callable[..., str], tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models
+
+    Tokenizer(models.WordLevel({"<unk>": 0}, unk_token="<unk>")).save(str(tmp_path / "tokenizer.json"))
+    assert "does not grow with the text" in one_line([*COMMAND, "--tokenizer", f"hf:{tmp_path}"])

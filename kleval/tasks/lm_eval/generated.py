@@ -23,7 +23,7 @@ from lm_eval.api.metrics import mean
 from lm_eval.api.task import ConfigurableTask
 
 from kleval.tasks.registry import load_task
-from kleval.tokenization import has_tokenizer, join_prompt, load_tokenizer
+from kleval.tokenization import check_growth, has_tokenizer, join_prompt, load_tokenizer
 from kleval.types import Completion, ContextTooSmall, Request, Sample, Score, Task, Tokenizer, UsageError
 
 if TYPE_CHECKING:
@@ -153,7 +153,9 @@ def _make(task: Task, given: Mapping[str, Any]) -> list[Sample]:
     n, seed = _number(given, "num_samples", DEFAULT_SAMPLES, 1), _number(given, "seed", DEFAULT_SEED, 0)
     made: list[Sample] = []
     small: ContextTooSmall | None = None
-    for ctx in lengths(given.get("max_seq_lengths", DEFAULT_LENGTHS)):
+    ctxs = lengths(given.get("max_seq_lengths", DEFAULT_LENGTHS))
+    check_growth(tokenizer, max(ctxs, default=1024))
+    for ctx in ctxs:
         try:
             stream = (s for s in task.samples(tokenizer, ctx, n, seed) if isinstance(s, Sample))
             made += islice(stream, n)
