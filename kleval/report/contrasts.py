@@ -17,13 +17,20 @@ from kleval.types import UsageError
 EFFECT, EFFECT_OF_TIMES = 0.02, 0.1
 
 
-def difference_section(entrants: Sequence[Entrant], shape: Shape, answers: compare.Answers) -> Section:
-    """The first entrant against each of the others, then the tests. For two models or more."""
+def difference_section(entrants: Sequence[Entrant], shape: Shape) -> Section:
+    """The first entrant against each of the others. For two models or more."""
     cards = [difference_card(entrants[0], other, shape) for other in entrants[1:]]
-    cards += [_tests(answers.side(entrants[0]), answers.side(other)) for other in entrants[1:]]
     return section(
         "differences", cards, layout="pair" if len(cards) > 1 and len(shape.ctxs) < FEW_LENGTHS else "column"
     )
+
+
+def test_section(entrants: Sequence[Entrant], answers: compare.Answers) -> Section | None:
+    """Of the same differences, where they are comparable; None where none is."""
+    sides = [answers.side(entrant) for entrant in entrants]
+    cards = [_tests(sides[0], side) for side in sides[1:] if not conflicts(entrants[0], side.entrant)]
+    found = section("tests", cards)
+    return found if found.cards else None
 
 
 def ratio_section(profiles: Sequence[Profile]) -> Section | None:
@@ -37,7 +44,7 @@ def ratio_section(profiles: Sequence[Profile]) -> Section | None:
             except UsageError:
                 continue
             grid = plain(compare_times.HEADS, map(compare_times.spelled, rows))
-            title = f"{b.model} of {profile.name} (B) against {profiles[0].name} (A)"
+            title = f"{b.model}: B is {profile.name}, A is {profiles[0].name}"
             notes = tuple(f"Differs: {text}." for text in compare_times.labels(a, b))
             cards.append(Card(title=title, grid=grid, notes=notes, csv=to_csv(rows, list(rows[0]))))
     return section("profile-ratios", cards) if cards else None
@@ -52,7 +59,7 @@ def _tests(first: compare.Side, other: compare.Side) -> Card:
     rows = compare.rows(found, EFFECT)
     shown = [row for row, line in zip(rows, found.lines, strict=True) if len(line.places) > 1 or line.sign] or rows
     return Card(
-        title=f"Tests of {first.label} (B) against {other.label} (A)",
+        title=f"B is {first.label}, A is {other.label}",
         text=f"Averages and the tasks that differ; effect {100 * EFFECT:.0f} points. Every task, and flips by sample: kleval compare.",
         grid=plain(compare.HEADS, map(compare.spelled, shown)),
         notes=tuple(f"{note['record'].capitalize()}: {note['text']}." for note in compare.notes(found)),

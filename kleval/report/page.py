@@ -102,7 +102,8 @@ def sections(
             score_grids.heat_section(entrants, shape, of_scores),
             score_grids.depth_section(entrants, depths, shape, of_scores),
             score_grids.column_section(entrants, of_scores),
-            contrasts.difference_section(entrants, shape, answers) if len(entrants) > 1 else None,
+            contrasts.difference_section(entrants, shape) if len(entrants) > 1 else None,
+            contrasts.test_section(entrants, answers) if len(entrants) > 1 else None,
         ]
         mark = "" if editions == ["official"] else f"{' and '.join(editions)} edition"
         found = [replace(one, mark=mark) for one in found if one]
