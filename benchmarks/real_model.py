@@ -339,6 +339,8 @@ def publish(out: Path, folder: Path, parts: Sequence[str]) -> None:
         kept = folder / record.parent.relative_to(out)
         shutil.rmtree(kept, ignore_errors=True)
         shutil.copytree(record.parent, kept, ignore=shutil.ignore_patterns("prompts", "tmp", "report.html", ".lock"))
+        settings = (kept / "run.json").read_text("utf-8")
+        (kept / "run.json").write_text(settings.replace(str(Path.home()), "~"), encoding="utf-8")
     runs = [str(out / name / part) for name in ENGINES for part in parts if (out / name / part / "run.json").is_file()]
     subprocess.run([sys.executable, ROOT / "cli.py", "report", *runs, "--out", folder / "report.html"], check=True)
 

@@ -67,6 +67,11 @@ def opened_by(rendered: str, pairs: Sequence[tuple[str, str]] = TAGS) -> str:
     return next((opening for opening, _ in pairs if tail.endswith(opening)), "")
 
 
+def opened_in(written: str, pairs: Sequence[tuple[str, str]] = TAGS) -> str:
+    """The opening tag that a template's own text leaves open, whatever it writes behind it (`<think>\\nOkay,`); "" for none."""
+    return next((opening for opening, closing in pairs if written.rfind(opening) > written.rfind(closing)), "")
+
+
 def split(text: str, opened: str | None = None, pairs: Sequence[tuple[str, str]] = TAGS) -> Split | None:
     """The text's reasoning and answer; None where it is all answer.
 

@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kleval.backends.reasoning import TAGS, closed_alone, first_stop, opened_by, split
+from kleval.backends.reasoning import TAGS, closed_alone, first_stop, opened_by, opened_in, split
 from kleval.types import Backend, Failure, Outcome, Request
 
+_END_CHARACTERS = 16  # of the last message, behind which all is the template's
 _TAIL_TOKENS = 64  # of a rendered prompt, that hold the opening tag and blanks behind it
 
 
@@ -96,4 +97,6 @@ def _opened(request: Request, backend: Backend, pairs: Sequence[tuple[str, str]]
         return None
     if isinstance(request.prompt, str):
         return opened_by(request.prompt, pairs)
-    return opened_by(backend.tokenizer.decode((request.token_ids or ())[-_TAIL_TOKENS:]), pairs)
+    tail = backend.tokenizer.decode((request.token_ids or ())[-_TAIL_TOKENS:])
+    said = request.prompt[-1]["content"].strip()[-_END_CHARACTERS:]
+    return opened_by(tail, pairs) or opened_in(tail.rpartition(said)[2] if said and said in tail else "", pairs)

@@ -69,7 +69,11 @@ def test_reasoning_never_reaches_the_answer(reasoning: str, answer: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("ends", "opened"), [("<think>\n", "<think>"), ("<think>\n\n</think>\n\n", ""), ("", ""), ("◁think▷", "◁think▷")]
+    ("ends", "opened"),
+    [
+        *(("<think>\n", "<think>"), ("<think>\n\n</think>\n\n", ""), ("", ""), ("◁think▷", "◁think▷")),
+        ("<think>\nOkay, ", "<think>"),
+    ],
 )
 def test_what_a_template_opens_is_read_from_the_end_of_the_prompts_tokens(
     tmp_path: Path, ends: str, opened: str
