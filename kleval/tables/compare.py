@@ -146,9 +146,8 @@ def matched(a: Sequence[M], b: Sequence[M], models: Sequence[str] = ()) -> list[
     if len(a) == len(b) == 1:
         return [(a[0], b[0])]
     names, others = [side.model for side in a], [side.model for side in b]
-    for given in (names, others):
-        if twice := next((name for name in given if given.count(name) > 1), None):
-            raise UsageError(f"{twice} is in several runs of one side: give one run, or compare them one by one")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"{twice} is in several of the runs to compare with: give one of them")
     if not set(names) & set(others):
         raise UsageError(
             f"no model is in both: A has {', '.join(names)}, B has {', '.join(others)}; name two with --model A,B"
@@ -159,33 +158,37 @@ def matched(a: Sequence[M], b: Sequence[M], models: Sequence[str] = ()) -> list[
 def compared(a: Side, b: Side, seed: int = 0) -> Comparison:
     """UsageError, with the reasons, where no sample can be paired."""
     places, reasons, unpaired = comparable(a, b)
-    singles = [line(a, b, task, ctx, [(task, ctx)], seed) for task, ctx in places]
+    found = [line(a, b, task, ctx, [(task, ctx)], seed) for task, ctx in places]
+    singles = [one for one in found if one is not None]
     singles = [replace(one, p=p) for one, p in zip(singles, holm([one.contrast.p for one in singles]), strict=True)]
     means = [line(a, b, name, ctx, over, seed) for name, ctx, over in _averages(a, places)]
-    order = sorted([*singles, *means], key=lambda one: (one.ctx or math.inf, len(one.places)))
+    order = sorted([*singles, *filter(None, means)], key=lambda one: (one.ctx or math.inf, len(one.places)))
     return Comparison(a, b, tuple(order), reasons, tuple(labels(a.entrant, b.entrant)), unpaired)
 
 
 def comparable(a: Side, b: Side) -> tuple[list[Place], tuple[str, ...], tuple[str, ...]]:
-    """Where there are pairs, which tasks are refused and why, and which samples have no partner. UsageError where none has."""
+    """Where both were asked the same, which tasks are refused and why, and which samples have no partner. UsageError where no two
+    have a score."""
     refused = questions_differ(a.entrant, b.entrant) if a.entrant.run is not b.entrant.run else {}
     excluded = {task for tasks in refused.values() for task in tasks}
     common = sorted(place for place in a.answers.keys() & b.answers.keys() if place[0] not in excluded)
-    places = [place for place in common if any(_pairs(a, b, place))]
+    places = [place for place in common if any(True for _ in _pairs(a, b, place, "for"))]
     reasons = tuple(f"{text} ({', '.join(tasks)})" for text, tasks in refused.items())
     unpaired = tuple(_unpaired(a, b, excluded))
-    if not places:
+    if not any(True for place in places for _ in _pairs(a, b, place)):
         why = "; ".join([*reasons, *unpaired]) or "no task was asked of both at the same length"
         raise UsageError(f"{a.label} and {b.label} have no common samples: {why}")
     return places, reasons, unpaired
 
 
-def line(a: Side, b: Side, name: str, ctx: int | None, places: Sequence[Place], seed: int = 0) -> Line:
-    """The comparison over places at which there are pairs."""
+def line(a: Side, b: Side, name: str, ctx: int | None, places: Sequence[Place], seed: int = 0) -> Line | None:
+    """The comparison over places at which both were asked the same; None where no two answers have a score. Where one side failed
+    throughout, a place is in the bounds alone."""
     shares = {what: (a.share(what, places), b.share(what, places)) for what in ("failed", "cut")}
     uneven = {what: abs(one - other) > UNEVEN for what, (one, other) in shares.items()}
     found = contrast([list(_pairs(a, b, place)) for place in places], seed)
-    assert found is not None
+    if found is None:
+        return None
     bounds: tuple[Contrast, ...] = ()
     if any(uneven.values()):
         ends = [[list(_pairs(a, b, place, end, uneven["cut"])) for place in places] for end in ("against", "for")]
@@ -197,6 +200,7 @@ def labels(a: Entrant, b: Entrant) -> list[str]:
     """What else differs, one line per setting: generation, tokenizer, engine, hardware, version of kleval."""
     found = sampling_differs(a, b) if a.run is not b.run else []
     one, other = dict(run_setting(a)), dict(run_setting(b))
+    one["status"], other["status"] = a.run.status, b.run.status
     for name in SETTINGS:
         one[name], other[name] = a.run.setting(name), b.run.setting(name)
     for name in ("digest", "chat_template_digest"):

@@ -71,7 +71,14 @@ def overall(found: Sequence[Judgement]) -> str:
 
 
 def judge_run(condition: Condition, run: Side, base: Side | None) -> Judgement | None:
-    """Of a score or a share; None where the run does not have the metric."""
+    """Of a score or a share; None where the run does not have the metric. A run that is not at its end passes nothing."""
+    found, status = _judge(condition, run, base), run.entrant.run.status
+    if found is not None and found.verdict == PASS and status in ("running", "interrupted"):
+        return replace(found, verdict=UNDECIDED, why=f"the run is {status}: its command continues it")
+    return found
+
+
+def _judge(condition: Condition, run: Side, base: Side | None) -> Judgement | None:
     cells = [cell for place, cell in run.entrant.cells.items() if _is_in(condition, run, place)]
     if condition.is_share:
         return _share(condition, run, cells)
@@ -83,10 +90,10 @@ def judge_run(condition: Condition, run: Side, base: Side | None) -> Judgement |
         raise UsageError(f"'{condition.text}' is a difference: give what to compare with, --against BASE")
     every, refused, unpaired = comparable(base, run)
     places = [place for place in every if _is_in(condition, run, place)]
-    if not places:
+    found = line(base, run, condition.metric, condition.ctx, places)
+    if found is None:
         why = "; ".join([*refused, *unpaired]) or "nothing of it was asked of both"
         raise UsageError(f"'{condition.text}': {base.label} and {run.label} have no common samples of it: {why}")
-    found = line(base, run, condition.metric, condition.ctx, places)
     remarks = (*refused, *unpaired, *labels(base.entrant, run.entrant))
     return replace(judge_line(condition, f"{run.label} against {base.label}", found), remarks=remarks)
 

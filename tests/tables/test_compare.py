@@ -83,6 +83,15 @@ def test_a_verdict_holds_only_where_it_holds_at_both_bounds(make_run: Make, fail
     assert unsure.verdict == "undecided: failed or cut answers could turn it"
 
 
+def test_a_task_on_which_one_side_failed_throughout_is_in_the_bounds(make_run: Make, failed: dict[str, str]) -> None:
+    answer = lambda model, task, ctx, index: failed if task == "ruler/vt" else float(index % 4 > 0)  # noqa: E731
+    found = compare(make_run("a", **ONE), make_run("b", answer=answer, **ONE))
+    assert [one.name for one in found.lines] == ["ruler/cwe", "ruler average"]
+    average = line(found, "ruler average")
+    assert (average.contrast.n, average.failed) == (20, (0.0, 0.5))
+    assert [bound.difference.value for bound in average.bounds] == pytest.approx([-0.625, -0.125])
+
+
 def test_cut_answers_count_as_scored_or_as_right(make_run: Make) -> None:
     one = {**ONE, "tasks": ("ruler/vt",)}
     found = line(compare(make_run("a", **one), make_run("b", answer=first(10), finish="length", **one)), "ruler/vt")

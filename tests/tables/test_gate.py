@@ -54,6 +54,11 @@ def test_failures_are_a_share_and_none_at_all_is_a_pass(make_run: Make, failed: 
     assert verdicts == ["pass", "undecided", "fail"]
 
 
+def test_an_unfinished_run_passes_nothing(make_run: Make) -> None:
+    one = judged("ruler < 50", make_run(status="interrupted", **ONE))
+    assert (one.verdict, "continues it" in one.why) == ("undecided", True)
+
+
 def test_cut_answers_fail_by_themselves(make_run: Make) -> None:
     assert judged("cut > 1%", make_run(finish="length", **ONE)).verdict == "fail"
 
