@@ -128,7 +128,7 @@ class OpenAIBackend:
         self._spec = spec
         self._timer: ServerTiming | None = None
         self._pace = Pace(spec.concurrency)
-        self._asker = Asker(server, self._pace, spec.request_timeout)
+        self._asker = Asker(server, self._pace, spec.request_timeout, served.keeps_connections)
         self._tolerated = tolerated_share(tokenizer)
         self._counts = PromptCounts()
         self._refused: frozenset[str] = frozenset()  # fields of requests

@@ -28,16 +28,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """request_timeout: seconds for one answer, and at most for the waiting that 429s ask for."""
+    """request_timeout: seconds for one answer, and at most for the waiting that 429s ask for. keeps: connections, open for later."""
 
     server: Server
     pace: Pace
     request_timeout: float
+    keeps: bool = True
 
     def client(self) -> Any:
         import httpx2
 
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=self.pace.most)
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=self.pace.most if self.keeps else 0)
         return httpx2.AsyncClient(
             headers=list(self.server.headers),
             params=list(self.server.params) or None,

@@ -40,6 +40,11 @@ class Served:
     max_ctx: int | None = None
     names: frozenset[str] = field(default_factory=frozenset)
 
+    @property
+    def keeps_connections(self) -> bool:
+        """llama.cpp closes one after every streamed answer, whatever its header says: a next request on it would be lost."""
+        return self.software != "llama.cpp"
+
     def accepts(self, name: str) -> bool:
         """Whether an answer under this name is the model's: one of its names, or one with the date of a version added."""
         return any(_same(name, known) for known in self.names | {self.model})

@@ -1,7 +1,7 @@
 """Timed requests to an OpenAI-compatible server: each is sent at its time, and when each piece of its answer arrives is noted.
 
 While a round is under way nothing is parsed: bytes are put aside with their time (time.perf_counter) and read afterwards, so that
-reading one stream delays no other's clock. Connections are kept open from round to round.
+reading one stream delays no other's clock. Connections are kept open from round to round where the server lets them be.
 
 How the server is spoken to is found out as for evaluation (server_opening), then with one short answer what else it takes:
 `ignore_eos` and `min_tokens` so that answers have the length asked for, usage with every event. Prompts go as token ids where the
@@ -182,7 +182,9 @@ class _Client:
                 headers=[*self._server.headers, ("Content-Type", "application/json"), ("Accept-Encoding", "identity")],
                 params=list(self._server.params) or None,
                 timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
-                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
+                limits=httpx2.Limits(
+                    max_connections=None, max_keepalive_connections=None if self._served.keeps_connections else 0
+                ),
                 trust_env=not self._server.is_local,
             )
         requests = [self._http.build_request("POST", self._server.url + path, content=body) for body in bodies]

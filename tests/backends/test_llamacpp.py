@@ -122,6 +122,13 @@ def test_llama_cpp_python_is_known_and_its_penalty_for_repeating_is_turned_off()
     assert NEUTRAL[served.software]["repeat_penalty"] == 1.0
 
 
+@pytest.mark.parametrize(("owner", "kept"), [("llamacpp", False), ("vllm", True), ("me", True)])
+def test_a_connection_is_not_used_again_where_the_server_closes_it_after_a_stream(owner: str, kept: bool) -> None:
+    entry = {"id": "tiny", "owned_by": owner, "permissions": []}
+    with serving(lambda path, body: {"data": [entry]}) as server:
+        assert look(server, "tiny")[1].keeps_connections is kept
+
+
 def read(events: list[dict[str, Any]]) -> Trace:
     pieces = [(0.1 * at, f"data: {json.dumps(event)}\n\n".encode()) for at, event in enumerate(events)]
     client = _Client(Server("http://127.0.0.1:9/v1"), Served("tiny"), 1.0)
