@@ -1,7 +1,7 @@
 """From what a server sent to a Completion, or to the Failure that it is instead.
 
-An answer is only taken when it is whole (it says why it ended), counted (usage), from the model that was asked, to all of
-the prompt that was sent, and as long as it was asked to be.
+An answer is only taken when it is whole (it says why it ended, or all of it has come), counted (usage), from the model that was
+asked, to all of the prompt that was sent, and as long as it was asked to be.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def _unusable(answer: Answer, expected: Expected) -> Failure | None:
     if answer.model is not None and not expected.accepts(answer.model):
         name = expected.server.hide(answer.model)
         return Failure("server", f"asked for {expected.dialect.model}, answered as {name}")
-    if answer.finish is not None and (
+    if (answer.finish is not None or answer.ended) and (
         answer.count("prompt_tokens") is None or answer.count("completion_tokens") is None
     ):
         return Failure("server", "an answer without usage: its tokens cannot be counted", retryable=True)
@@ -188,6 +188,8 @@ def _unusable(answer: Answer, expected: Expected) -> Failure | None:
 def _unfinished(answer: Answer, text: str, reasoning: str, request: Request, expected: Expected) -> Failure | None:
     """Why what came is no answer, judged by how it ended. Cut reasoning is for the harness to judge."""
     finish = answer.finish
+    if finish is None and answer.ended and answer.count("completion_tokens") is not None:
+        finish = ""  # a whole answer that does not say why it ended
     if finish is None:
         return Failure("server", "half an answer: it broke off without saying why it ended", retryable=True)
     kind = finish_kind(finish)
@@ -234,8 +236,10 @@ def _cut(n_prompt: int, request: Request, expected: Expected) -> Failure | str |
 
 
 def _finish_reason(answer: Answer, request: Request) -> FinishReason:
-    """Servers say `stop` for both ends; vLLM and SGLang say which, as the stop string or the token."""
-    if finish_kind(answer.finish or "") == "length":
+    """Servers say `stop` for both ends; vLLM and SGLang say which, as the stop string or the token. Where nothing is said it is by
+    its length."""
+    full = answer.finish is None and (answer.count("completion_tokens") or 0) >= request.max_new_tokens
+    if full or finish_kind(answer.finish or "") == "length":
         return "length"
     if not request.stop or answer.finish == "eos_token":
         return "eos"

@@ -18,7 +18,7 @@ from kleval.backends.server_address import Server
 from kleval.backends.server_errors import failure_of_exception, failure_of_status, retry_after
 from kleval.backends.server_pace import Pace
 from kleval.backends.server_reply import Answer
-from kleval.backends.server_wire import bounded, events, read_object
+from kleval.backends.server_wire import EventReader, bounded, events, read_object
 from kleval.types import Failure, Outcome, UsageError
 
 CONNECT_SECONDS = 30.0
@@ -90,12 +90,13 @@ class Asker:
                         body = b"".join([chunk async for chunk in chunks]).decode("utf-8", "replace")
                         asked = retry_after(response.headers.get("retry-after"))
                         return failure_of_status(self.server, response.status_code, body), asked
-                    answer = Answer()
+                    answer, reader = Answer(), EventReader()
                     if stream:
-                        async for piece in events(chunks):
+                        async for piece in events(chunks, reader):
                             answer.feed(piece)
                     else:
                         answer.feed(read_object(b"".join([chunk async for chunk in chunks]), "the answer"))
+                    answer.ended = reader.ended or not stream
                     return answer, None
         except UsageError:
             raise

@@ -25,6 +25,7 @@ class Answer:
 
     texts, thoughts: pieces of the answer and of the reasoning that the server told apart. messages: texts of whole messages that came
     beside the pieces, which say the same. repeats: whether each piece holds all before it, as some services send them.
+    ended: whether all of it has come (a stream's [DONE], or an answer that is no stream).
     """
 
     model: str | None = None
@@ -37,6 +38,7 @@ class Answer:
     finish: str | None = None
     stopped_by: Any = None
     tells_stop: bool = False
+    ended: bool = False
     usage: Mapping[str, Any] | None = None
     choice: Mapping[str, Any] | None = None
     error: Any = None

@@ -169,9 +169,8 @@ class EventReader:
             yield read_object(b"".join(self._pending), "the answer")
 
 
-async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
+async def events(chunks: AsyncIterator[bytes], reader: EventReader) -> AsyncIterator[dict[str, Any]]:
     """The JSON objects of an event stream, up to its [DONE] or its end. MalformedAnswer for what is not JSON."""
-    reader = EventReader()
     async for chunk in chunks:
         for event in reader.feed(chunk):
             yield event

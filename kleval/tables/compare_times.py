@@ -29,8 +29,8 @@ from kleval.types import UsageError
 HEADS = ("what", "ctx", "A", "B", "B / A", "95 %", "interval of", "sessions", "sessions for effect", "verdict")
 MIN_SESSIONS = 3
 MOST_IN_A_ROW = 2  # sessions of one side; more is no alternation
-HARDWARE = ("cpu", "cores", "gpu", "driver", "hardware")
-SOFTWARE = ("torch", "threads", "vllm", "server_software", "kleval", "commit")
+HARDWARE = ("cpu", "cores", "gpu", "hardware")
+SOFTWARE = ("driver", "torch", "threads", "vllm", "server_software", "kleval", "commit")
 SETTINGS = ("dtype", "device", "backend", "chunk_tokens", "decode_tokens", "prompts", "server", "seed")
 
 Place = tuple[str, str, int, str]  # kind, protocol, ctx, value
@@ -183,6 +183,8 @@ def why_undecided(logs: Sequence[Mapping[str, float]], a: Timed, b: Timed) -> st
         return _too_few(counts)
     if different := [name for name in HARDWARE if a.facts(name) != b.facts(name)]:
         return f"other hardware ({', '.join(different)})"
+    if a.facts("server") and not a.facts("hardware"):
+        return "the servers' hardware is not known (--hardware)"
     order = "".join(
         side for _, side in sorted((start, side) for values, side in zip(logs, "AB", strict=True) for start in values)
     )

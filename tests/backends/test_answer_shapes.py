@@ -103,6 +103,15 @@ def test_a_whole_answer_with_usage_is_kept_whatever_its_end_is_called(finish: st
     assert outcome(fed([{"text": "the answer", "finish_reason": finish}])).text == "the answer"
 
 
+@pytest.mark.parametrize(("n", "reason"), [(3, "eos"), (8, "length")])
+def test_a_whole_answer_that_does_not_say_why_it_ended_is_kept_and_half_a_one_is_not(n: int, reason: str) -> None:
+    answer = fed([{"text": "the answer", "finish_reason": None}], {"prompt_tokens": 4, "completion_tokens": n})
+    assert outcome(answer).kind == "server"
+    answer.ended = True
+    got = outcome(answer)
+    assert (got.text, got.finish_reason) == ("the answer", reason)
+
+
 def test_usage_in_the_last_choice_counts() -> None:
     answer = Answer()
     answer.feed({"choices": [{"delta": {"content": "the answer"}, "finish_reason": "stop", "usage": USAGE}]})

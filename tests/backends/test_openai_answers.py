@@ -14,7 +14,7 @@ from kleval.backends.server_answers import Expected, generated
 from kleval.backends.server_errors import MalformedAnswer, failure_of_status, retry_after
 from kleval.backends.server_pace import Pace
 from kleval.backends.server_reply import Answer
-from kleval.backends.server_wire import Dialect, events
+from kleval.backends.server_wire import Dialect, EventReader, events
 from kleval.types import Completion, Request, UsageError
 
 SERVER = Server("http://there/v1")
@@ -128,7 +128,7 @@ def read(raw, cuts=()):
             yield raw[begin:end]
 
     async def collect():
-        return [piece async for piece in events(chunks())]
+        return [piece async for piece in events(chunks(), EventReader())]
 
     return asyncio.run(collect())
 

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from kleval.store import Point, RunStore
-from kleval.tables.compare_times import Place, TimeLine, read_timed, time_line, time_lines
+from kleval.tables.compare_times import Place, Timed, TimeLine, read_timed, time_line, time_lines
 from kleval.tables.costs import read_profile
 
 Make = Callable[..., RunStore]
@@ -71,6 +71,21 @@ def test_other_hardware_decides_nothing(make_profile: Make) -> None:
     a = timed(make_profile, "a", (1, 3, 5), [10.0, 10.1, 10.2])
     b = timed(make_profile, "b", (2, 4, 6), [30.0, 30.1, 30.2], gpu="Another GPU")
     assert line(a, b).verdict == "undecided: other hardware (gpu)"
+
+
+def test_a_server_on_unknown_hardware_decides_nothing() -> None:
+    """Its address says where it is asked, not what it runs on."""
+
+    def side(first: int, **said: str) -> Timed:
+        point = Point(
+            id="p", model="one", ctx=4096, repeat=0, protocol="batch-1", kind="decode", batch=1, environment=said
+        )
+        return Timed("one", {f"{2 * i + first}": {TPOT: [10.0 + i]} for i in range(3)}, (point,))
+
+    known = {"server": "http://localhost:8000", "hardware": "8x H200"}
+    assert time_line(side(0, **known), side(1, **known), [TPOT]).undecided == ""
+    bare = side(0, server="http://localhost:8000")
+    assert "not known (--hardware)" in time_line(bare, bare, [TPOT]).undecided
 
 
 def test_bytes_are_counted_and_need_no_session(make_profile: Make) -> None:
