@@ -77,8 +77,8 @@ class Cell:
 
     @property
     def degenerate(self) -> bool:
-        """Whether every answer, of two or more, is a loop to its end."""
-        return 2 <= self.n_texts == self.n_looped
+        """Whether every answer, of three or more, is a loop to its end: a weak model writes one now and then."""
+        return 3 <= self.n_texts == self.n_looped
 
 
 GroupKey = tuple[str, str, int, str, str]  # model, task, ctx, edition, protocol
