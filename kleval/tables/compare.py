@@ -305,7 +305,8 @@ def _asked(row: Row) -> Asked:
 
 
 def _named(sides: Sequence[M], name: str) -> M:
-    found = [side for side in sides if side.model == name]
+    """The side of a model, whose size may be left out where it is the only one of its name."""
+    found = [side for side in sides if side.model == name] or [s for s in sides if s.model.partition("@")[0] == name]
     if len(found) != 1:
         there = ", ".join(side.model for side in sides)
         raise UsageError(f"the model {name} is needed once and found {len(found)} times: there are {there}")

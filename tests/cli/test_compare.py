@@ -73,3 +73,7 @@ def test_two_models_of_one_profile(make_profile: Make) -> None:
 def test_a_run_and_a_profile_are_a_usage_error(make_run: Make, make_profile: Make) -> None:
     with pytest.raises(UsageError, match="one holds scores, the other a profile"):
         called(make_run(**ONE).path, make_profile().path)
+
+
+def test_a_model_may_be_named_without_its_size(runs: tuple[Path, Path]) -> None:
+    assert called(*runs, "--model", "one").stdout == called(*runs, "--model", "one@nano").stdout
