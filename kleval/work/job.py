@@ -28,6 +28,7 @@ are points of a profile makes its records and its verdict by kleval.profiler.poi
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -50,7 +51,7 @@ class Verdict:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Job:
+class Job(ABC):
     """What a command does. kind: of its directory, `run` or `profile`. command: its name there. done_word: for people.
 
     limit_seconds: once they are over, optional units are left out. max_errors: how many failed records are tolerated, a count or
@@ -77,20 +78,25 @@ class Job:
     def settings(self) -> Mapping[str, Any]:
         return self.told
 
+    @abstractmethod
     def open(self, old: RunStore | None) -> AbstractContextManager[object]:
-        raise NotImplementedError
+        """What is worked on, reached while the block runs: `models` and `environment` are set then."""
 
+    @abstractmethod
     def units(self, say: Callable[[str], None]) -> Sequence[Unit]:
-        raise NotImplementedError
+        """The plan, in the order of working, done units included."""
 
+    @abstractmethod
     def facts(self) -> Mapping[str, Any]:
-        raise NotImplementedError
+        """Further fields of run.json."""
 
+    @abstractmethod
     def measure(self, group: Sequence[Any], session: Session) -> Iterator[tuple[Done, Record]]:
-        raise NotImplementedError
+        """Each unit of a group with its record; filed when it is yielded."""
 
+    @abstractmethod
     def verdict(self, session: Session) -> Verdict:
-        raise NotImplementedError
+        """What the records come to."""
 
 
 class Session:

@@ -18,9 +18,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+
+from local_server import serving
 
 Fault = str | tuple[str, Any]  # a name of Handler.fault_*, with what it needs
 LETTERS = b"abcdefghijklmnopqrstuvwxyz .,"
@@ -336,23 +338,8 @@ class _Reply:
         return [f"data: {json.dumps(event)}\n\n".encode() for event in out] + [b"data: [DONE]\n\n"]
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Connections are broken on purpose here."""
-
-
 @contextmanager
 def serve(behaviour: Behaviour) -> Iterator[str]:
     """The base URL of a server that behaves so, while the block runs."""
-    handler = type("ThisHandler", (Handler,), {"behaviour": behaviour})
-    with _Server(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/v1"
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Handler, behaviour=behaviour) as root:
+        yield f"{root}/v1"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from local_server import serving
 
 Piece = dict[str, Any]  # a choice of an answer
 SIZE = 5  # characters of a piece of a stream
@@ -117,23 +118,11 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(raw)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64
-
-
 @contextmanager
 def serve_oracle(shape: Shape, answers: dict[str, str]) -> Iterator[str]:
     """The base URL while the block runs. answers: by prompt, messages joined by newlines."""
-    handler = type("ThisHandler", (Handler,), {"shape": shape, "answers": answers})
-    with _Server(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/v1"
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Handler, shape=shape, answers=answers) as root:
+        yield f"{root}/v1"
 
 
 def growing(key: str) -> Callable[[str], list[Piece]]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+import local_server
 import pytest
 
 from kleval.backends.server_address import Server
@@ -42,13 +42,8 @@ def serving(answer: Answer) -> Iterator[Server]:
         def log_message(self, *args: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield Server(f"http://127.0.0.1:{server.server_port}/v1")
-    finally:
-        server.shutdown()
-        server.server_close()
+    with local_server.serving(Handler) as root:
+        yield Server(f"{root}/v1")
 
 
 def own_server(path: str, body: dict[str, Any], bos: int | None = None) -> Any:

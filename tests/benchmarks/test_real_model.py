@@ -30,6 +30,12 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("real_model")
 
 
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module("real_tables")
+
+
 def write(file: Path, *rows: dict[str, Any]) -> None:
     file.parent.mkdir(parents=True)
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -45,20 +51,20 @@ def test_help_needs_the_standard_library_only() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_servers_time_per_token_is_taken_over_the_steps_between_tokens(script: ModuleType) -> None:
-    assert script.own_timings(LOG) == {(256, 32): [(2000.0, 10.0)]}
+def test_a_servers_time_per_token_is_taken_over_the_steps_between_tokens(tables: ModuleType) -> None:
+    assert tables.own_timings(LOG) == {(256, 32): [(2000.0, 10.0)]}
 
 
-def test_costs_stand_beside_what_the_server_says_of_the_same_requests(script: ModuleType, tmp_path: Path) -> None:
+def test_costs_stand_beside_what_the_server_says_of_the_same_requests(tables: ModuleType, tmp_path: Path) -> None:
     values = {"ttft_ms": 2100.0, "tpot_ms": 11.0, "prompt_tokens": 256, "output_tokens": 32}
     write(tmp_path / "llama.cpp" / "profile" / "points.jsonl", {"ctx": 256, "failure": None, "values": values})
     (tmp_path / "llama.cpp" / "server.log").write_text(LOG, encoding="utf-8")
     ratios = ["2100.0", "2000.0", "1.050", "11.0", "10.0", "1.100"]
-    assert script.times(tmp_path) == [["llama.cpp", "256", "1", *ratios]]
-    assert script.state(tmp_path) == [["llama.cpp", "allocated", "4352 cells, 95.62 MiB", "22.5"]]
+    assert tables.times(tmp_path) == [["llama.cpp", "256", "1", *ratios]]
+    assert tables.state(tmp_path) == [["llama.cpp", "allocated", "4352 cells, 95.62 MiB", "22.5"]]
 
 
-def test_engines_are_compared_on_the_same_prompts_alone(script: ModuleType, tmp_path: Path) -> None:
+def test_engines_are_compared_on_the_same_prompts_alone(tables: ModuleType, tmp_path: Path) -> None:
     write(
         tmp_path / "llama.cpp" / "long" / "samples" / "a" / "t.jsonl", row(0, "12", 1), row(1, "34", 1), row(2, "5", 0)
     )
@@ -68,12 +74,12 @@ def test_engines_are_compared_on_the_same_prompts_alone(script: ModuleType, tmp_
         row(1, "35", 0),
         row(2, "5", 0, "other"),
     )
-    assert script.agreement(tmp_path, ["long", "chat"]) == [
+    assert tables.agreement(tmp_path, ["long", "chat"]) == [
         ["long", "llama.cpp", "hf", "2", "1", "75 %", "1", "100.0", "50.0"]
     ]
 
 
-def test_a_parting_is_sought_in_texts_whose_tokens_may_be_spelt_otherwise(script: ModuleType) -> None:
+def test_a_parting_is_sought_in_texts_whose_tokens_may_be_spelt_otherwise(tables: ModuleType) -> None:
     words = ["lead", "leader", "rer", "er", "s"]
 
     class Greedy:
@@ -83,8 +89,8 @@ def test_a_parting_is_sought_in_texts_whose_tokens_may_be_spelt_otherwise(script
         def decode(self, ids: list[int]) -> str:
             return words[ids[0]]
 
-    assert script.parting(Greedy(), [0, 2, 4], "leaders") == (1, [3])
-    assert script.parting(Greedy(), [0, 2, 4], "leadrers and more") == (3, [])
+    assert tables.parting(Greedy(), [0, 2, 4], "leaders") == (1, [3])
+    assert tables.parting(Greedy(), [0, 2, 4], "leadrers and more") == (3, [])
 
 
 def test_every_server_is_started_on_its_port_with_the_model(script: ModuleType) -> None:

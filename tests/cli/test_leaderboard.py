@@ -5,20 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from stored_profiles import make_profile
+from stored_runs import make_run
 
 from kleval.cli.leaderboard import leaderboard
 from kleval.store import RunStore
 from kleval.types import UsageError
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for stored_runs
-
-from stored_runs import make_profile, make_run
 
 __all__ = ["make_profile", "make_run"]
 Make = Callable[..., RunStore]

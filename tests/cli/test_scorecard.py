@@ -5,18 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from stored_profiles import make_profile
+from stored_runs import make_run
 
 from kleval.cli.main import call
 from kleval.store import RunStore
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for stored_runs
-
-from stored_runs import make_profile, make_run
 
 __all__ = ["make_profile", "make_run"]
 Make = Callable[..., RunStore]

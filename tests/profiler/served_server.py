@@ -8,8 +8,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+import local_server
 
 FIRST_SECONDS, STEP_SECONDS = 0.03, 0.008
 
@@ -181,22 +183,8 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
-class Quiet(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that a test ends in the middle is no news."""
-
-
 @contextmanager
 def serving(manner: Manner) -> Iterator[str]:
     """The address of a server that behaves so."""
-    server = Quiet(("127.0.0.1", 0), type("Mine", (Handler,), {"manner": manner}))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with local_server.serving(Handler, manner=manner) as root:
+        yield f"{root}/v1"

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from stored_profiles import make_profile
+from stored_runs import make_run
+
 from kleval.report.page import write_report
 from kleval.store import RunStore
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for stored_runs
-
-from stored_runs import make_profile, make_run
 
 __all__ = ["make_profile", "make_run"]
 Make = Callable[..., RunStore]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-import threading
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from local_server import serving
 
 from kleval.tasks import data
 from kleval.tasks.assets import ASSETS, Asset
@@ -58,15 +58,9 @@ def server() -> Iterator[Server]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    state.url = f"http://127.0.0.1:{http.server_port}"
-    state.files["/a.json"] = BODY
-    yield state
-    http.shutdown()
-    thread.join()
-    http.server_close()
+    with serving(Handler) as state.url:
+        state.files["/a.json"] = BODY
+        yield state
 
 
 @pytest.fixture
