@@ -24,10 +24,10 @@ from kleval.report import (
     score_grids,
     served_sections,
 )
-from kleval.report.examples import Picker, samples_section
 from kleval.report.header import header, looks
 from kleval.report.notices import runs_of
 from kleval.report.plotly_drawer import plotly
+from kleval.report.samples import Samples, samples_section
 from kleval.report.score_cost import score_cost_section
 from kleval.report.scorecard import scorecard_section
 from kleval.report.sections import Card, Section, section, words
@@ -60,10 +60,10 @@ def write_report(stores: Sequence[RunStore], path: Path, left_out: Callable[[str
         except UsageError as error:
             missing.append(str(error))
     entrants: list[Entrant] = []
-    picker, depths, answers = Picker(), Depths(), Answers()
+    samples, depths, answers = Samples(), Depths(), Answers()
     if runs:
         try:
-            entrants = collect(runs, lambda run: _watch(run, picker, depths, answers))
+            entrants = collect(runs, lambda run: _watch(run, samples, depths, answers))
         except UsageError as error:
             missing.append(str(error))
         else:
@@ -74,10 +74,10 @@ def write_report(stores: Sequence[RunStore], path: Path, left_out: Callable[[str
     for text in missing:
         assert left_out is not None
         left_out(text)
-    return write_text(path, render(entrants, profiles, picker, depths, answers))
+    return write_text(path, render(entrants, profiles, samples, depths, answers))
 
 
-def _watch(run: Run, *watchers: Picker | Depths | Answers) -> Callable[[Row], None]:
+def _watch(run: Run, *watchers: Samples | Depths | Answers) -> Callable[[Row], None]:
     watching = [watcher.watch(run) for watcher in watchers]
 
     def see(row: Row) -> None:
@@ -88,7 +88,7 @@ def _watch(run: Run, *watchers: Picker | Depths | Answers) -> Callable[[Row], No
 
 
 def sections(
-    entrants: Sequence[Entrant], profiles: Sequence[Profile], picker: Picker, depths: Depths, answers: Answers
+    entrants: Sequence[Entrant], profiles: Sequence[Profile], samples: Samples, depths: Depths, answers: Answers
 ) -> list[Section]:
     """In the page's order. UsageError naming two profiles that hold the same model's cost."""
     shape = score_curves.Shape.of(entrants)
@@ -117,7 +117,7 @@ def sections(
     found.append(absences.absence_section(entrants, profiles))
     if entrants:
         found.append(score_grids.table_section(entrants, shape, of_scores))
-        found.append(samples_section(picker, entrants, shape))
+        found.append(samples_section(samples, entrants, shape, of_scores))
     kept = [one for one in found if one]
     return [*kept, _methods(kept, entrants)]
 
@@ -162,14 +162,15 @@ def _methods(kept: Iterable[Section], entrants: Sequence[Entrant]) -> Section:
 
 
 def render(
-    entrants: Sequence[Entrant], profiles: Sequence[Profile], picker: Picker, depths: Depths, answers: Answers
+    entrants: Sequence[Entrant], profiles: Sequence[Profile], samples: Samples, depths: Depths, answers: Answers
 ) -> str:
     """The page's text."""
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    found = sections(entrants, profiles, picker, depths, answers)
-    scripts = [embed.script(get_plotlyjs()), embed.script(embed.asset("page.js"))]
+    found = sections(entrants, profiles, samples, depths, answers)
+    mine = ["page.js", *(["samples.js"] if any(one.samples for one in found) else [])]
+    scripts = [embed.script(text) for text in (get_plotlyjs(), *map(embed.asset, mine))]
     drawn = {
         f"fig-{card.id}-{i}": plotly(figure)
         for one in found
@@ -185,7 +186,7 @@ def render(
             looks=looks(entrants, profiles)[0],
             downloads={p.name: embed.data_uri(cost_rows.whole(p), "text/csv") for p in profiles},
             sources=[*(run.id for run in runs_of(entrants)), *(profile.name for profile in profiles)],
-            style=Markup(embed.asset("page.css")),
+            style=Markup(embed.asset("page.css", "samples.css")),
             figure_data=Markup(embed.to_json(drawn)),
             scripts=[Markup(script) for script in scripts],
             policy=embed.policy(scripts),
