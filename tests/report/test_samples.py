@@ -101,7 +101,9 @@ def test_a_score_by_matches_names_what_was_and_was_not_in_the_answer(make_run: M
 
 def test_a_long_prompt_is_an_excerpt_and_says_how_long_it_is(make_run: MakeRun) -> None:
     hay = "grass is green\n" * 5000
-    found = Read(make_run(prompt=lambda m, t, c, i: f"{hay}the number of {t} {c} {i} is 42\n{hay}which?"))
+    found = Read(
+        make_run(tasks=("ruler/vt",), prompt=lambda m, t, c, i: f"{hay}the number of {t} {c} {i} is 42\n{hay}which?")
+    )
     shown = found.prompt()["prompt"]
     assert shown["chars"] > 2 * len(hay)
     assert len(text_of(shown)) < WHOLE
