@@ -1,9 +1,9 @@
 """Stored runs and profiles as one HTML page that needs no network: everything it shows and runs is in the file.
 
 Sections appear where there are records, in the order that a reader asks: the verdict, scores and costs at a glance, then each in
-full, failures, all scores, samples, methods, settings. Model answers and prompts are untrusted: the template escapes all text (autoescape),
-figures travel as JSON in which no tag can end, and a content security policy lets nothing run but the page's own scripts, by their
-hashes, and nothing load. The same records give the same bytes: ids are counted, times are the runs' own.
+full, failures, all scores, samples, methods, settings. Model answers and prompts are untrusted: the template escapes all text
+(autoescape), figures travel as JSON in which no tag can end, and a content security policy lets nothing run but the page's own
+scripts, by their hashes, and nothing load. The same records give the same bytes: ids are counted, times are the runs' own.
 """
 
 from __future__ import annotations
@@ -96,7 +96,11 @@ def sections(
     of_scores, of_models = looks(entrants, profiles)
     editions = list(dict.fromkeys(cell.edition for e in entrants for cell in e.cells.values()))
     found: list[Section | None] = []
-    costs = score_cost_section(entrants, profiles, shape, of_scores) if entrants and any(p.models for p in profiles) else None
+    costs = (
+        score_cost_section(entrants, profiles, shape, of_scores)
+        if entrants and any(p.models for p in profiles)
+        else None
+    )
     if entrants:
         found += [
             _overview(score_curves.overall_card(entrants, shape, of_scores), costs),
@@ -111,7 +115,12 @@ def sections(
         mark = "" if editions == ["official"] else f"{' and '.join(editions)} edition"
         found = [replace(one, mark=mark) for one in found if one]
     if costs:
-        found.append(replace(costs, cards=tuple(card for card in costs.cards if card not in found[0].cards) if found[0] else costs.cards))
+        found.append(
+            replace(
+                costs,
+                cards=tuple(card for card in costs.cards if card not in found[0].cards) if found[0] else costs.cards,
+            )
+        )
     for i, profile in enumerate(profiles):
         prefix = f"p{i}-" if entrants or len(profiles) > 1 else ""
         found += [one and _named(one, prefix) for one in _costs(profile, of_models)]

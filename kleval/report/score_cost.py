@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from kleval.report.figure import Cell, Figure, Grid, Row, Series, logarithmic, scores

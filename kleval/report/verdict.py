@@ -84,7 +84,6 @@ def sentence(found: Sequence[Headline]) -> str:
     return f"{say['so_far'] if unfinished else ''}{'; '.join(part for part in parts if part)}."
 
 
-
 def _scores(scored: Sequence[Headline], say: Mapping[str, str]) -> str:
     ctxs = {one.ctx for one in scored}
 
@@ -139,7 +138,11 @@ def _failures(scored: Sequence[Headline], say: Mapping[str, str]) -> str:
         cell = one.cells[one.ctx]
         if cell.n_failed:
             bounds = limits(cell.bound_low, cell.bound_high)
-            told.append(say["failed"].format(n=cell.n_failed, of=plural(cell.n_total, "answer"), label=one.entrant.label, bounds=bounds))
+            told.append(
+                say["failed"].format(
+                    n=cell.n_failed, of=plural(cell.n_total, "answer"), label=one.entrant.label, bounds=bounds
+                )
+            )
     return "; ".join(told) if len(told) <= MOST_NAMED else say["failed_many"].format(n=len(told))
 
 
@@ -149,7 +152,9 @@ def _costs(scored: Sequence[Headline], say: Mapping[str, str]) -> str:
     timed = [one for one in scored if one.tpot_ms is not None]
     told = []
     if timed:
-        told.append(say["token"].format(times=_listed([_of(scored, one, seconds((one.tpot_ms or 0) / 1000)) for one in timed])))
+        told.append(
+            say["token"].format(times=_listed([_times(one.entrant.label, one.tpot_ms, len(scored)) for one in timed]))
+        )
     for one in scored:
         if one.saved:
             less = "less" if one.saved > 0 else "more"
@@ -157,8 +162,8 @@ def _costs(scored: Sequence[Headline], say: Mapping[str, str]) -> str:
     return ", ".join(told)
 
 
-def _of(scored: Sequence[Headline], one: Headline, text: str) -> str:
-    return f"{one.entrant.label} {text}" if len(scored) > 1 else text
+def _times(label: str, ms: float | None, n: int) -> str:
+    return f"{seconds((ms or 0) / 1000)}{f' with {label}' if n > 1 else ''}"
 
 
 def _listed(parts: Sequence[str]) -> str:
@@ -170,11 +175,16 @@ def _numbers(found: Sequence[Headline]) -> tuple[tuple[tuple[str, bool], ...], l
     say = words()["number"]
     ctxs = {one.ctx for one in found if one.score}
     at = f" at {format_length(next(iter(ctxs)))}" if len(ctxs) == 1 else ""
+    several = any(one.saved is not None for one in found)
     columns = [
         (say["score"] + at, False, [_score(one) for one in found]),
         (say["effective"], False, [_effective(one.effective) for one in found]),
         (say["tpot"] + at, True, [_tpot(one.tpot, one.tpot_ms) for one in found]),
-        (say["state"] + at, True, [_state(one.state_bytes, one.saved) for one in found]),
+        (
+            (say["saved"] if several else say["state"]) + at,
+            not several,
+            [_state(one.state_bytes, one.saved, several) for one in found],
+        ),
         (say["failed"] + at, True, [_failed(one) for one in found]),
         (say["broken"] + at, True, [_broken(one) for one in found]),
     ]
@@ -187,7 +197,11 @@ def _score(one: Headline) -> Number:
     cell = one.score
     if cell is None:
         return Number(DASH, note="no answer was scored")
-    return Number(score(cell.value), limits(cell.ci_low, cell.ci_high), f"95 %, {plural(cell.n_tasks, 'task')}, n = {cell.n_samples:,}")
+    return Number(
+        score(cell.value),
+        limits(cell.ci_low, cell.ci_high),
+        f"95 %, {plural(cell.n_tasks, 'task')}, n = {cell.n_samples:,}",
+    )
 
 
 def _effective(found: Effective | None) -> Number:
@@ -199,8 +213,9 @@ def _effective(found: Effective | None) -> Number:
             return f"below {format_length(found.first)}"
         return f"{format_length(ctx)} or more" if ctx == found.last else format_length(ctx)
 
-    both = list(dict.fromkeys((spelled(found.low), spelled(found.high))))
-    return Number(spelled(found.at), " – ".join(both), f"score of {THRESHOLD} or more up to there")
+    both = (spelled(found.low), spelled(found.high))
+    interval = " – ".join(both) if both[0] != both[1] else "at both limits"
+    return Number(spelled(found.at), interval, f"score of {THRESHOLD} or more up to there")
 
 
 def _tpot(m: Measure | None, ms: float | None) -> Number:
@@ -211,11 +226,16 @@ def _tpot(m: Measure | None, ms: float | None) -> Number:
     return Number(seconds(ms / 1000), f"{seconds(m.low / 1000)} – {seconds(m.high / 1000)}", f"{of}, {together}")
 
 
-def _state(held: float | None, saved: float | None) -> Number:
+def _state(held: float | None, saved: float | None, several: bool) -> Number:
+    """several: whether another model's state is compared with the baseline's."""
     if held is None:
         return Number(DASH, note="not measured at this length")
     spelled = size(held, precise=True)
-    return Number(spelled, note="of one sequence") if saved is None else Number(percent(saved), spelled, "of one sequence, counted")
+    if not several:
+        return Number(spelled, note="of one sequence")
+    return Number(
+        percent(saved or 0.0), spelled, "of one sequence" if saved is not None else "of one sequence, the baseline"
+    )
 
 
 def _failed(one: Headline) -> Number:
@@ -248,14 +268,16 @@ def _of_costs(profiles: Sequence[Profile], looks: Mapping[str, Look]) -> Verdict
         return Verdict("")
     found = cost_headlines(profile)
     ctx = found[0].ctx
-    times = [f"{one.model} " * (len(found) > 1) + seconds(one.tpot.value / 1000) for one in found]
+    times = [_times(one.model, one.tpot.value, len(found)) for one in found]
     parts = [say["at"].format(ctx=format_length(ctx)) + say["token"].format(times=_listed(times))]
-    at = f" at {format_length(ctx)}"
+    at, several = f" at {format_length(ctx)}", any(one.saved is not None for one in found)
     lines = [
-        Line(one.model, looks[one.model], (_tpot(one.tpot, one.tpot.value), _state(one.state_bytes, one.saved)))
+        Line(
+            one.model, looks[one.model], (_tpot(one.tpot, one.tpot.value), _state(one.state_bytes, one.saved, several))
+        )
         for one in found
     ]
-    columns = ((number["tpot"] + at, True), (number["state"] + at, True))
+    columns = ((number["tpot"] + at, True), (number["saved" if several else "state"] + at, not several))
     text = _capital("; ".join([*parts, *_ratios(profile, ctx, say)]))
     return Verdict(f"{text}.", columns, tuple(lines[:MOST_LINES]), max(0, len(lines) - MOST_LINES))
 

@@ -1,4 +1,4 @@
-"""Headline of a model: its score over everything that was asked at the longest length, its effective length, and what a token costs there.
+"""Headline of a model: its score over everything that was asked at the longest length, its effective length, what a token costs.
 
 The score is the unweighted mean over all tasks that the model was asked, at a length at which every model of the comparison has one;
 tasks without a value there are counted and missing. A model is ahead only where its interval and, with failures, its bounds lie above
@@ -15,7 +15,7 @@ from kleval.tables.cells import Cell
 from kleval.tables.costs import Measure, Profile
 from kleval.tables.joined import Cost
 from kleval.tables.ratios import choose_baseline
-from kleval.tables.ruler import THRESHOLD, effective_length
+from kleval.tables.ruler import effective_length
 from kleval.tables.scores import Entrant, conflicts
 
 RECIPE = ("tokens", "tokens_per_batch", "muon_lr", "adam_lr", "clip", "seed", "curriculum", "mixture", "start")
@@ -63,11 +63,11 @@ def effective(cells: Mapping[int, Cell]) -> Effective | None:
     whole = {ctx: cell for ctx, cell in cells.items() if not cell.missing}
     if len(whole) < 2:
         return None
-    limits = (
-        effective_length({ctx: 100 * getattr(cell, name) for ctx, cell in whole.items()}, THRESHOLD)
+    at, low, high = (
+        effective_length({ctx: 100 * getattr(cell, name) for ctx, cell in whole.items()})
         for name in ("value", "ci_low", "ci_high")
     )
-    return Effective(*limits, min(whole), max(whole))
+    return Effective(at, low, high, min(whole), max(whole))
 
 
 def headlines(entrants: Sequence[Entrant], costs: Mapping[tuple[str, int], Cost]) -> list[Headline]:
@@ -97,9 +97,7 @@ def headlines(entrants: Sequence[Entrant], costs: Mapping[tuple[str, int], Cost]
     return found
 
 
-def _state(
-    entrants: Sequence[Entrant], costs: Mapping[tuple[str, int], Cost], model: str, ctx: int
-) -> float | None:
+def _state(entrants: Sequence[Entrant], costs: Mapping[tuple[str, int], Cost], model: str, ctx: int) -> float | None:
     found = (costs.get((e.key, ctx)) for e in entrants if e.model == model)
     return next((cost.values.get("state_bytes") for cost in found if cost), None)
 
@@ -126,7 +124,10 @@ def _bound(one: Headline, name: str) -> float:
 
 def not_the_same(found: Sequence[Headline]) -> bool:
     """Whether any two were asked other tasks at their length, or other questions."""
-    tasks = {frozenset(task for (task, ctx), cell in one.entrant.cells.items() if ctx == one.ctx and cell.n_scored) for one in found}
+    tasks = {
+        frozenset(task for (task, ctx), cell in one.entrant.cells.items() if ctx == one.ctx and cell.n_scored)
+        for one in found
+    }
     return len(tasks) > 1 or any(conflicts(found[0].entrant, one.entrant) for one in found[1:])
 
 
