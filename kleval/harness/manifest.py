@@ -27,6 +27,7 @@ SPEED_ONLY = {
     "share_prefixes",
     "batches",
     "padded_batches",
+    "caveat",
 }
 
 
@@ -129,6 +130,7 @@ def caveats(spec: RunSpec, models: Sequence[ModelFacts]) -> list[str]:
     if len({(m.counter.digest, m.counter.chat_template_digest) for m in models}) > 1:
         names = ", ".join(f"{model.name} ({model.counter.name})" for model in models)
         found.append(f"The models' tokenizers or chat templates differ, so their samples differ too: {names}.")
+    found += [caveat for model in models if (caveat := model.describe.get("caveat"))]
     for setting in ("dtype", "device"):
         values = {model.name: str(model.describe.get(setting)) for model in models}
         if len(set(values.values())) > 1:

@@ -232,6 +232,7 @@ def caveats(points: Iterable[Point]) -> list[str]:
         else "at the caller: network, scheduling, tokenizing and sampling are in them"
     )
     found = [f"Times are taken {where}; requests of a round are submitted together, each with a prompt of its own."]
+    found += dict.fromkeys(point.settings["caveat"] for point in good if "caveat" in point.settings)
     cached = sum(point.values.get("cached_tokens") or 0 for point in good)
     sent = sum((p.values["prompt_tokens"] or 0) * (p.values["requests"] or 0) for p in good)
     if cached:
