@@ -16,7 +16,7 @@ from kleval.harness import run as run_spec
 from kleval.lengths import parse_lengths
 from kleval.store import RunStore
 from kleval.suites import suite as find_suite
-from kleval.tasks.registry import expand, groups, loader
+from kleval.tasks.registry import expand, groups, loader, themselves
 from kleval.types import Backend, Task, UsageError
 from kleval.work.events import Event
 
@@ -118,8 +118,13 @@ def evaluate(
     given_tasks = listed(tasks)
     names = [task for task in given_tasks if isinstance(task, str)]
     own = by_name("task", [task for task in given_tasks if not isinstance(task, str)], _id)
+    kept = {*expand(names, edition), *own}
     ids = dict.fromkeys(
-        name for task in given_tasks for name in (expand([task], edition) if isinstance(task, str) else [task.id])
+        one
+        for task in given_tasks
+        if not (isinstance(task, str) and task.startswith("-"))
+        for one in (expand([task], edition) if isinstance(task, str) else [task.id])
+        if one in kept
     )
     if not objects and not isinstance(tokenizer, str | None):
         raise UsageError(f"{shown(tokenizer)} is the tokenizer of a model object, and there is none: leave it out")
@@ -185,6 +190,7 @@ def evaluate(
         allow_code_execution=allow_code_execution,
         amend=amend,
         suite=suite,
+        named=() if suite else (*themselves(names), *own),
         groups=groups(names, edition),
     )
     load = loader([one for one in ids if one not in own], edition, protocol, spec.data_dir)
