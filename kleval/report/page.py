@@ -23,6 +23,7 @@ from kleval.report import (
     score_curves,
     score_grids,
     served_sections,
+    stills,
 )
 from kleval.report.examples import Picker, samples_section
 from kleval.report.header import header, looks
@@ -40,14 +41,21 @@ from kleval.tables.scores import Entrant, Run, collect
 from kleval.types import UsageError
 
 
-def write_report(stores: Sequence[RunStore], path: Path, left_out: Callable[[str], object] | None = None) -> Path:
+def write_report(
+    stores: Sequence[RunStore],
+    path: Path,
+    left_out: Callable[[str], object] | None = None,
+    figures: Path | None = None,
+) -> Path:
     """Write the page of runs and profiles to path, all of it or nothing; about 5 MB, most of it the figures' script.
 
     left_out: told of each directory that holds nothing to show; without it, and where nothing is left, that is a UsageError. So are
-    two profiles that hold the same model's cost, and a path that cannot be written.
+    two profiles that hold the same model's cost, and a path that cannot be written. figures: a folder for the page's figures as files.
     """
     if not stores:
         raise UsageError("no run given: name at least one run directory, see kleval ls runs")
+    if figures is not None:
+        stills.check(figures)
     missing: list[str] = []
     runs: list[RunStore] = []
     profiles: list[Profile] = []
@@ -74,7 +82,11 @@ def write_report(stores: Sequence[RunStore], path: Path, left_out: Callable[[str
     for text in missing:
         assert left_out is not None
         left_out(text)
-    return write_text(path, render(entrants, profiles, picker, depths, answers))
+    found = sections(entrants, profiles, picker, depths, answers)
+    write_text(path, render(entrants, profiles, found))
+    if figures is not None:
+        stills.write(found, figures)
+    return path
 
 
 def _watch(run: Run, *watchers: Picker | Depths | Answers) -> Callable[[Row], None]:
@@ -161,14 +173,11 @@ def _methods(kept: Iterable[Section], entrants: Sequence[Entrant]) -> Section:
     return section("methods", cards, layout="prose")
 
 
-def render(
-    entrants: Sequence[Entrant], profiles: Sequence[Profile], picker: Picker, depths: Depths, answers: Answers
-) -> str:
-    """The page's text."""
+def render(entrants: Sequence[Entrant], profiles: Sequence[Profile], found: Sequence[Section]) -> str:
+    """The page's text. found: its sections."""
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    found = sections(entrants, profiles, picker, depths, answers)
     scripts = [embed.script(get_plotlyjs()), embed.script(embed.asset("page.js"))]
     drawn = {
         f"fig-{card.id}-{i}": plotly(figure)
@@ -186,6 +195,7 @@ def render(
             downloads={p.name: embed.data_uri(cost_rows.whole(p), "text/csv") for p in profiles},
             sources=[*(run.id for run in runs_of(entrants)), *(profile.name for profile in profiles)],
             style=Markup(embed.asset("page.css")),
+            stills={name: Markup(svg) for name, svg in stills.inside(found).items()},
             figure_data=Markup(embed.to_json(drawn)),
             scripts=[Markup(script) for script in scripts],
             policy=embed.policy(scripts),

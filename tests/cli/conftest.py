@@ -15,6 +15,7 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setenv("KLEVAL_SAMPLE_CACHE", "off")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("kleval.report.stills.inside", lambda sections: {})  # a third of a page's time
 
 
 @pytest.fixture
