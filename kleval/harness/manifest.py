@@ -21,6 +21,7 @@ SPEED_ONLY = {
     "memory_budget",
     "memory_budget_bytes",
     "threads",
+    "native",
     "concurrency",
     "hardware",
     "prefill_chunk",
