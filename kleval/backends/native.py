@@ -37,6 +37,7 @@ from kleval.models.decoder import Decoder
 from kleval.models.registry import config_of, load, resolve, training, weights_digest
 from kleval.models.stepper import why_not_recorded
 from kleval.ops.available import kernels_in_use
+from kleval.ops.native.library import native
 from kleval.tokenization import ModelTokenizer, asked_with
 from kleval.types import Failure, Outcome, Request, TimedRequest, Trace
 
@@ -128,6 +129,7 @@ class NativeBackend:
             "prefill_chunk": self._prefill_tokens,
             "decode": "eager" if why_not_recorded(self._decoder, self._device) else "cuda graph",
             "kernels": kernels_in_use(self._device),
+            **({"native": str(native() or "torch")} if self._device.type == "cpu" else {}),
             "max_batch": self._max_batch,
             "share_prefixes": self._share_prefixes,
             "memory_budget_bytes": self._memory_budget,

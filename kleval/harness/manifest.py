@@ -21,6 +21,7 @@ NO_SETTINGS = {
     "memory_budget",
     "memory_budget_bytes",
     "threads",
+    "native",
     "concurrency",
     "hardware",
     "prefill_chunk",
@@ -28,6 +29,7 @@ NO_SETTINGS = {
     "batches",
     "padded_batches",
     "training",
+    "caveat",
 }
 
 
@@ -130,6 +132,7 @@ def caveats(spec: RunSpec, models: Sequence[ModelFacts]) -> list[str]:
     if len({(m.counter.digest, m.counter.chat_template_digest) for m in models}) > 1:
         names = ", ".join(f"{model.name} ({model.counter.name})" for model in models)
         found.append(f"The models' tokenizers or chat templates differ, so their samples differ too: {names}.")
+    found += [caveat for model in models if (caveat := model.describe.get("caveat"))]
     for setting in ("dtype", "device"):
         values = {model.name: str(model.describe.get(setting)) for model in models}
         if len(set(values.values())) > 1:
