@@ -32,8 +32,8 @@ class RunSpec(Spec):
     allow_code_execution: let tasks run what a model writes, in a sandbox.
     amend: let models, tasks, ctxs, limit and repeats grow in an existing run directory.
     groups: names that stand for several of the tasks and get a mean over them.
-    suite, command: for the record. backend, device, dtype, batch, memory_budget, data_dir: for whoever opens backends and
-    tasks; recorded, not used here (but a window holds at least `batch` samples).
+    name, tags: what people call the run and tell it by. suite, command: for the record.
+    backend, device, dtype, batch, memory_budget, data_dir: for whoever opens backends and tasks; recorded, not used here (but a window holds at least `batch` samples).
     """
 
     models: tuple[str, ...]
@@ -70,6 +70,8 @@ class RunSpec(Spec):
     dry_run: bool = False
     suite: str | None = None
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    name: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
 
     def check(self) -> None:
