@@ -33,7 +33,8 @@ class RunSpec(Spec):
     amend: let models, tasks, ctxs, limit and repeats grow in an existing run directory.
     groups: names that stand for several of the tasks and get a mean over them.
     name, tags: what people call the run and tell it by. suite, command: for the record.
-    backend, device, dtype, batch, memory_budget, data_dir: for whoever opens backends and tasks; recorded, not used here (but a window holds at least `batch` samples).
+    backend, device, dtype, batch, memory_budget, data_dir: for whoever opens backends and tasks; recorded, not used here (but a window
+    holds at least `batch` samples).
     """
 
     models: tuple[str, ...]
