@@ -99,6 +99,7 @@ table_format = options.option(
 )
 @options.device
 @options.dtype
+@options.kernels
 @served_options
 @options.option(
     "--seed",
