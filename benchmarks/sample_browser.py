@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 from common import length, print_environment, print_table, short
@@ -56,7 +57,7 @@ def write(folder: Path, samples: int, ctx: int, models: int) -> None:
         n = NEEDLES.get(task, 1)
         places = sorted(own.randrange(chars) for _ in range(n))
         cuts = [begin, *(begin + place for place in places), begin + chars]
-        parts = [hay[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+        parts = [hay[a:b] for a, b in pairwise(cuts)]
         asked = parts[0]
         for part in parts[1:]:
             asked += f" One of the special magic numbers for key-{index} is: 42. {part}"
