@@ -67,7 +67,7 @@ def depth_section(entrants: Sequence[Entrant], depths: Depths, shape: Shape, loo
     if not cards:
         return None
     each = [one for task in tasks for one in _depth_cards(entrants, depths, looks, task)] if len(tasks) > 1 else []
-    found = _heat("depth", cards, tasks=", ".join(map(shape.name, tasks)))
+    found = _heat("depth", cards, tasks=", ".join(tasks))
     return replace(found, more=tuple(each), more_title=f"Each of the {len(tasks)} tasks by itself" if each else "")
 
 

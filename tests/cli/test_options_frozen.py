@@ -34,6 +34,8 @@ FROZEN = {
     "ls suites": "--json",
     "ls backends": "--json",
     "ls runs": "root --json",
+    "show": "directories --all-metrics",
+    "status": "directories --json",
     "report": "directories --out --figures",
     "leaderboard": "directories --out --format",
     "compare": "a b --model --effect --flips --explain --format",
