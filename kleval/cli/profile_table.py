@@ -9,7 +9,7 @@ import click
 
 from kleval.cli.console import table
 from kleval.tables import formats
-from kleval.text import format_length, number, percent, size, times
+from kleval.text import format_length, load, number, percent, size, times
 
 if TYPE_CHECKING:
     from kleval.tables.costs import Profile
@@ -173,7 +173,7 @@ SERVED_TITLE = "Served model: medians over rounds; p50, p90, p99 of the times be
 SERVED_OF: Columns = {
     "ctx": LENGTH,
     "prompt": lambda row: "" if row["prompt_tokens"] is None else f"{row['prompt_tokens']:,.0f}",
-    "together": _of("concurrency"),
+    "requests": lambda row: load(row["load"]).removesuffix(" requests") or row["load"],
 }
 SERVED: Columns = {
     "TTFT ms": _of("ttft_ms", number),

@@ -154,13 +154,14 @@ def kernel_rows(profile: Profile) -> list[dict[str, Any]]:
 
 
 def served_rows(profile: Profile) -> list[dict[str, Any]]:
-    """By length, then concurrency. Times in ms. rounds, failed: how many did and did not succeed. client_limited: rounds in which the
+    """By length, then load. Times in ms. rounds, failed: how many did and did not succeed. client_limited: rounds in which the
     client was too slow. prompt_tokens: as the server counted, of one request; the other counts are sums over rounds. tpot_estimate:
     how many tokens the first piece of an answer held was not told. state_bytes: of one sequence."""
     return [
         {
             "model": m.model,
             "ctx": m.ctx,
+            "load": m.protocol,
             "concurrency": m.batch,
             "rounds": m.repeats,
             "failed": len(m.bad),
@@ -173,7 +174,7 @@ def served_rows(profile: Profile) -> list[dict[str, Any]]:
             "tpot_estimate": any(point.estimate for point in m.good),
             "state_bytes": m.of("state_bytes"),
         }
-        for m in sorted(profile.of("served"), key=lambda m: (m.ctx, m.batch, m.model))
+        for m in sorted(profile.of("served"), key=lambda m: m.ctx)
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import platform
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +17,7 @@ from kleval.backends.timing import generator
 from kleval.profiler.plan import Plan
 from kleval.profiler.points import Outcome, PlannedPoint, point_verdict
 from kleval.profiler.served.figures import LATE_SHARE, round_failure, round_values, ttft, why_not
+from kleval.profiler.served.load_rounds import load_round
 from kleval.profiler.served.prompts import Prompts
 from kleval.profiler.served.spec import ServedSpec, safe_url
 from kleval.profiler.workload import unique_lengths
@@ -56,7 +58,7 @@ class ServedJob(Job):
     def __init__(self, spec: ServedSpec, backend: Timed | None = None) -> None:
         super().__init__(spec)
         self._given = backend
-        self._dead = 0
+        self._dead = self._answered = 0  # rounds without an answer in succession; answers of the last
 
     def settings(self) -> dict[str, Any]:
         """How the backend is spoken to included; nothing of that before it is reached."""
@@ -112,25 +114,44 @@ class ServedJob(Job):
         return point_verdict(session, caveats=caveats(list(session.store.points())))
 
     def _round(self, planned: PlannedPoint, warm: Sequence[Trace]) -> Outcome:
+        if not planned.protocol.startswith("concurrency-"):
+            return self._counted(
+                load_round(planned, self.spec, lambda *how: self._send(planned, planned.steps, *how), warm)
+            )
         traces, failures = self._ask(planned, str(planned.repeat), planned.steps)
-        dead = all(failure is not None and failure.kind in ("server", "timeout") for failure in failures)
-        self._dead = self._dead + 1 if dead else 0
         failure = round_failure(failures)
         if failure is not None:
-            return Outcome({}, failure=failure)
+            return self._counted(Outcome({}, failure=failure))
         values, estimate = round_values(traces)
         first = [ttft(trace) for trace in warm if trace.arrivals]
         if first:
             values["warmup_ttft_ms"] = 1000 * max(first)
-        return Outcome(values, estimate=estimate)
+        return self._counted(Outcome(values, estimate=estimate))
+
+    def _counted(self, outcome: Outcome) -> Outcome:
+        """Rounds in succession that had no answer are counted."""
+        dead = outcome.failure is not None and self._answered == 0
+        self._dead = self._dead + 1 if dead else 0
+        return outcome
 
     def _ask(self, planned: PlannedPoint, label: str, n_out: int) -> tuple[list[Trace], list[Failure | None]]:
-        """A round of planned.batch requests, each with a prompt of its own; and what is wrong with each."""
-        place = (self._prompt_seed, planned.ctx, planned.batch, label)
-        requests = [self._prompts.make(planned.ctx, n_out, generator(*place, at)) for at in range(planned.batch)]
-        traces = list(self._backend.timed([TimedRequest(request) for request in requests]))
+        """A round of requests that are sent together, one for a load that has no number of its own."""
+        return self._send(planned, n_out, label, [0.0] * max(planned.batch, 1), None)
+
+    def _send(
+        self, planned: PlannedPoint, n_out: int, label: str, delays: Sequence[float], together: int | None
+    ) -> tuple[list[Trace], list[Failure | None]]:
+        """Requests with a prompt each of its own, in the order of sending; and what is wrong with each."""
+        load = planned.batch if planned.protocol.startswith("concurrency-") else planned.protocol
+        place = (self._prompt_seed, planned.ctx, load, label)
+        requests = [self._prompts.make(planned.ctx, n_out, generator(*place, at)) for at in range(len(delays))]
+        timed = [TimedRequest(request, delay) for request, delay in zip(requests, delays, strict=True)]
+        how = {} if together is None else {"together": together}
+        traces = list(self._backend.timed(timed, **how))
         self._prompts.learn(requests, traces)
-        return traces, [why_not(t, n_out, planned.ctx, "server" in self._described) for t in traces]
+        failures = [why_not(t, n_out, planned.ctx, "server" in self._described) for t in traces]
+        self._answered = sum(failure is None or failure.kind not in ("server", "timeout") for failure in failures)
+        return traces, failures
 
 
 def open_timed(spec: ServedSpec) -> Timed:
@@ -139,7 +160,7 @@ def open_timed(spec: ServedSpec) -> Timed:
     if engine.backend in ("openai", "vllm") and engine.tokenizer is None:
         engine = dataclasses.replace(engine, tokenizer="words")  # random ids need none
     if engine.batch is None and engine.backend not in ("openai", "vllm"):
-        engine = dataclasses.replace(engine, batch=max(spec.concurrencies))
+        engine = dataclasses.replace(engine, batch=max((*spec.concurrencies, *spec.steady, 1)))
     backend = open_backend(engine.model, **engine.settings())
     if not hasattr(backend, "timed"):
         backend.close()
@@ -163,20 +184,26 @@ def describe(backend: Timed, engine: BackendSpec) -> tuple[dict[str, Any], dict[
     return described, environment
 
 
+def loads(spec: ServedSpec) -> list[tuple[str, int]]:
+    """Protocols in the order of measuring, and how many requests each has together; 0 where nothing but a rate says."""
+    found = [(f"concurrency-{n}", n) for n in sorted(set(spec.concurrencies))]
+    found += [(f"steady-{n}", n) for n in sorted(set(spec.steady))]
+    found += [(f"rate-{rate:g}", 0) for rate in sorted(set(spec.rates))]
+    return [*found, ("best-rate", 0)] if spec.best_rate else found
+
+
 def make_plan(spec: ServedSpec, backend: Timed) -> Plan:
-    """By length, then concurrency, then repeat. UsageError when the model takes no length that was asked for."""
+    """By length, then load, then repeat. UsageError when the model takes no length that was asked for."""
     points, unmeasured = [], []
-    for ctx in unique_lengths(spec.ctxs):
-        for n in sorted(set(spec.concurrencies)):
-            protocol = f"concurrency-{n}"
-            need = ctx + spec.decode_tokens
-            if backend.max_ctx is not None and need > backend.max_ctx:
-                reason = f"{ctx} + {spec.decode_tokens} tokens, the model takes {backend.max_ctx}"
-                unmeasured.append({"model": backend.model, "ctx": ctx, "protocol": protocol, "reason": reason})
-                continue
-            for repeat in range(spec.repeats):
-                place = (protocol, backend.model, ctx, n, repeat)
-                points.append(PlannedPoint.of("served", *place, steps=spec.decode_tokens))
+    for ctx, (protocol, n) in itertools.product(unique_lengths(spec.ctxs), loads(spec)):
+        need = ctx + spec.decode_tokens
+        if backend.max_ctx is not None and need > backend.max_ctx:
+            reason = f"{ctx} + {spec.decode_tokens} tokens, the model takes {backend.max_ctx}"
+            unmeasured.append({"model": backend.model, "ctx": ctx, "protocol": protocol, "reason": reason})
+            continue
+        for repeat in range(spec.repeats):
+            place = (protocol, backend.model, ctx, n, repeat)
+            points.append(PlannedPoint.of("served", *place, steps=spec.decode_tokens))
     if not points:
         raise UsageError(
             f"{backend.model} takes {backend.max_ctx} tokens, prompt and answer together: the shortest asked for is "
@@ -188,11 +215,17 @@ def make_plan(spec: ServedSpec, backend: Timed) -> Plan:
 def asked_settings(spec: ServedSpec) -> dict[str, Any]:
     """What must be the same for a profile to go on, as far as it is known before the model is reached."""
     engine = spec.engine
+    load = (
+        {}
+        if not spec.has_load
+        else {"load": [name for name, _ in loads(spec)], "slo": spec.slo, "requests": spec.requests}
+    )
     known: dict[str, Any] = {
         "models": [engine.model],
         "backend": engine.backend,
         "ctx": list(unique_lengths(spec.ctxs)),
         "concurrency": sorted(set(spec.concurrencies)),
+        **load,
         "decode_tokens": spec.decode_tokens,
         "repeats": spec.repeats,
         "seed": spec.seed,
@@ -231,7 +264,7 @@ def caveats(points: Iterable[Point]) -> list[str]:
         if "server" not in good[0].settings
         else "at the caller: network, scheduling, tokenizing and sampling are in them"
     )
-    found = [f"Times are taken {where}; requests of a round are submitted together, each with a prompt of its own."]
+    found = [f"Times are taken {where}; each request has a prompt of its own."]
     limited = [point for point in good if point.values.get("client_limited")]
     if limited:
         found.append(
