@@ -21,7 +21,7 @@ from kleval.lengths import parse_lengths
 from kleval.store import Row, RunStore
 from kleval.suites import suite as find_suite
 from kleval.tables.leaderboard import to_rows
-from kleval.tasks.registry import expand, groups, loader
+from kleval.tasks.registry import expand, groups, loader, themselves
 from kleval.types import Backend, Task, UsageError
 from kleval.work import Result
 from kleval.work.events import Event
@@ -36,6 +36,7 @@ _RUN = {f.name for f in fields(RunSpec)} - {
     "out",
     "suite",
     "groups",
+    "named",
     "judge_model",
     "dry_run",
 }
@@ -102,8 +103,13 @@ def evaluate(
     given_tasks = _listed(tasks)
     named = [task for task in given_tasks if isinstance(task, str)]
     own = _by_name("task", [task for task in given_tasks if not isinstance(task, str)], _id)
+    kept = {*expand(named, edition), *own}
     ids = dict.fromkeys(
-        name for task in given_tasks for name in (expand([task], edition) if isinstance(task, str) else [task.id])
+        name
+        for task in given_tasks
+        if not (isinstance(task, str) and task.startswith("-"))
+        for name in (expand([task], edition) if isinstance(task, str) else [task.id])
+        if name in kept
     )
     spec = RunSpec(
         models=tuple(models),
@@ -111,6 +117,7 @@ def evaluate(
         ctxs=_lengths(ctx),
         out=None if out is None else Path(out),
         suite=suite,
+        named=() if suite else (*themselves(named), *own),
         groups=groups(named, edition),
         judge_model=None if judge is None else _name(judge),
         **{key: value for key, value in settings.items() if key in _RUN},

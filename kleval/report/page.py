@@ -25,10 +25,10 @@ from kleval.report import (
     served_sections,
     stills,
 )
-from kleval.report.examples import Picker, samples_section
 from kleval.report.header import header, looks
 from kleval.report.notices import runs_of
 from kleval.report.plotly_drawer import plotly
+from kleval.report.samples import Samples, samples_section
 from kleval.report.score_cost import score_cost_section
 from kleval.report.scorecard import scorecard_section
 from kleval.report.sections import Card, Section, section, words
@@ -68,10 +68,10 @@ def write_report(
         except UsageError as error:
             missing.append(str(error))
     entrants: list[Entrant] = []
-    picker, depths, answers = Picker(), Depths(), Answers()
+    samples, depths, answers = Samples(), Depths(), Answers()
     if runs:
         try:
-            entrants = collect(runs, lambda run: _watch(run, picker, depths, answers))
+            entrants = collect(runs, lambda run: _watch(run, samples, depths, answers))
         except UsageError as error:
             missing.append(str(error))
         else:
@@ -82,14 +82,14 @@ def write_report(
     for text in missing:
         assert left_out is not None
         left_out(text)
-    found = sections(entrants, profiles, picker, depths, answers)
+    found = sections(entrants, profiles, samples, depths, answers)
     write_text(path, render(entrants, profiles, found))
     if figures is not None:
         stills.write(found, figures)
     return path
 
 
-def _watch(run: Run, *watchers: Picker | Depths | Answers) -> Callable[[Row], None]:
+def _watch(run: Run, *watchers: Samples | Depths | Answers) -> Callable[[Row], None]:
     watching = [watcher.watch(run) for watcher in watchers]
 
     def see(row: Row) -> None:
@@ -100,7 +100,7 @@ def _watch(run: Run, *watchers: Picker | Depths | Answers) -> Callable[[Row], No
 
 
 def sections(
-    entrants: Sequence[Entrant], profiles: Sequence[Profile], picker: Picker, depths: Depths, answers: Answers
+    entrants: Sequence[Entrant], profiles: Sequence[Profile], samples: Samples, depths: Depths, answers: Answers
 ) -> list[Section]:
     """In the page's order. UsageError naming two profiles that hold the same model's cost."""
     shape = score_curves.Shape.of(entrants)
@@ -129,7 +129,7 @@ def sections(
     found.append(absences.absence_section(entrants, profiles))
     if entrants:
         found.append(score_grids.table_section(entrants, shape, of_scores))
-        found.append(samples_section(picker, entrants, shape))
+        found.append(samples_section(samples, entrants, shape, of_scores))
     kept = [one for one in found if one]
     return [*kept, _methods(kept, entrants)]
 
@@ -178,7 +178,8 @@ def render(entrants: Sequence[Entrant], profiles: Sequence[Profile], found: Sequ
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    scripts = [embed.script(get_plotlyjs()), embed.script(embed.asset("page.js"))]
+    mine = ["page.js", *(["samples.js"] if any(one.samples for one in found) else [])]
+    scripts = [embed.script(text) for text in (get_plotlyjs(), *map(embed.asset, mine))]
     drawn = {
         f"fig-{card.id}-{i}": plotly(figure)
         for one in found
@@ -194,7 +195,7 @@ def render(entrants: Sequence[Entrant], profiles: Sequence[Profile], found: Sequ
             looks=looks(entrants, profiles)[0],
             downloads={p.name: embed.data_uri(cost_rows.whole(p), "text/csv") for p in profiles},
             sources=[*(run.id for run in runs_of(entrants)), *(profile.name for profile in profiles)],
-            style=Markup(embed.asset("page.css")),
+            style=Markup(embed.asset("page.css", "samples.css")),
             stills={name: Markup(svg) for name, svg in stills.inside(found).items()},
             figure_data=Markup(embed.to_json(drawn)),
             scripts=[Markup(script) for script in scripts],
