@@ -17,7 +17,8 @@ FROZEN = {
     " --memory-budget --share-prefixes --allow-code-execution --data-dir --offline --sample-cache --workers --max-errors --out --amend"
     " --json --dry-run --quiet",
     "profile": "--model --ctx --batch --memory-budget --time-budget --prefill --chunk-tokens --decode-tokens --repeats"
-    " --device --dtype --backend --base-url --concurrency --api --api-key-env --served-name --hardware --request-timeout"
+    " --device --dtype --backend --base-url --concurrency --rate --steady --slo --best-rate --requests"
+    " --api --api-key-env --served-name --hardware --request-timeout"
     " --engine-arg --tp --max-model-len --trust-remote-code --seed --out --append --format --json --dry-run --quiet",
     "profile memory": "--model --ctx --batch --memory-budget --dtype --format",
     "profile kernels": "--ctx --heads --head-dim --repeats --time-budget --device --dtype --seed --out --format --json"
@@ -48,8 +49,11 @@ FROZEN = {
 # Variables whose meaning is one command's own, so that KLEVAL_OUT or KLEVAL_MODEL set for `run` does not reach them.
 OWN_VARIABLES = {
     **{
-        ("profile", f"--{name}"): f"KLEVAL_PROFILE_{name.upper()}"
-        for name in ("model", "ctx", "batch", "repeats", "seed", "out", "append", "backend", "concurrency")
+        ("profile", f"--{name}"): f"KLEVAL_PROFILE_{name.upper().replace('-', '_')}"
+        for name in (
+            *("model", "ctx", "batch", "repeats", "seed", "out", "append", "backend"),
+            *("concurrency", "rate", "steady", "slo", "best-rate", "requests"),
+        )
     },
     **{
         ("profile kernels", f"--{name}"): f"KLEVAL_PROFILE_KERNELS_{name.upper().replace('-', '_')}"

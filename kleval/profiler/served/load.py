@@ -25,8 +25,8 @@ from kleval.types import Arrival, Trace
 SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 TOLERATED_FAILURES = 0.01  # share of a round's requests; more make it no measurement
 RESAMPLES = 200
-STEP, LOWEST = 1.1, 1e-3  # of rates that are searched, requests per second
-FEWEST_REQUESTS, REQUESTS_EACH = 32, 4
+STEP, LEAST = 1.1, 16  # of rates that are searched
+FEWEST_REQUESTS, REQUESTS_EACH, MOST_REQUESTS = 32, 4, 2000
 _Z95 = 0.95
 
 
@@ -35,18 +35,18 @@ def send_times(rate: float, n: int, rng: random.Random) -> list[float]:
     return [0.0, *itertools.accumulate(rng.expovariate(rate) for _ in range(n - 1))]
 
 
-def counted_requests(asked: int | None, under_way: int) -> int:
-    """Of a round, those that ramp it up not among them."""
-    return asked or max(FEWEST_REQUESTS, REQUESTS_EACH * under_way)
+def counted_requests(asked: int | None, under_way: float) -> int:
+    """Of a round, those that ramp it up not among them: as many as pass through several times while so many are under way."""
+    return asked or min(max(FEWEST_REQUESTS, math.ceil(REQUESTS_EACH * under_way)), MOST_REQUESTS)
 
 
 def load_values(traces: Sequence[Trace], n_failed: int, slo: Slo | None, skip: int = 0) -> tuple[Values, bool]:
     """Figures of a round, and whether TPOT is an estimate. traces: those that did not fail, in the order of sending. skip: how many of
     them ramped the load up.
 
-    requests_per_second: sent, from the first counted to the last. under_way: requests on average between the same two moments.
+    requests_per_second: sent, from the first counted to the last, failed ones too. under_way: requests on average then.
     output_tokens_per_second: of all tokens that arrived in that time. slo_share: of the requests counted, failed ones too, those that
-    kept to the SLO, with its Wilson interval; goodput: those per second.
+    kept to the SLO, with its Wilson interval; goodput: such ones per second.
     """
     counted = sorted(traces, key=lambda trace: trace.submitted)[skip:]
     begin, end = counted[0].submitted, counted[-1].submitted
@@ -80,7 +80,7 @@ def load_values(traces: Sequence[Trace], n_failed: int, slo: Slo | None, skip: i
     if all(count is not None for count in cached):
         values["cached_tokens"] = sum(count or 0 for count in cached)
     if slo is not None:
-        values |= _goodput(counted, n_failed, slo, span)
+        values |= _goodput(counted, n_failed, slo, sent)
     values |= caller_values(counted, values)
     return {k: v for k, v in values.items() if v is None or math.isfinite(v)}, any(tpot(t)[1] for t in counted)
 
@@ -144,7 +144,7 @@ def _between(of: Sequence[Sequence[float]]) -> Values:
     return values
 
 
-def _goodput(counted: Sequence[Trace], n_failed: int, slo: Slo, span: float) -> Values:
+def _goodput(counted: Sequence[Trace], n_failed: int, slo: Slo, sent: float) -> Values:
     from scipy.stats import binomtest
 
     kept, n = sum(map(slo.holds, counted)), len(counted) + n_failed
@@ -153,7 +153,7 @@ def _goodput(counted: Sequence[Trace], n_failed: int, slo: Slo, span: float) -> 
         "slo_share": kept / n,
         "slo_share_low": float(limits.low),
         "slo_share_high": float(limits.high),
-        "goodput": kept / span if n > 1 else math.nan,
+        "goodput": sent * kept / n,
     }
 
 
@@ -179,15 +179,18 @@ Probe = Callable[[float], tuple[bool, bool]]  # rate -> whether the SLO held, wh
 
 
 def best_rate(probe: Probe, start: float) -> tuple[float, float]:
-    """The highest rate that holds and the lowest tried above it that does not, both within STEP of each other; 0 for the first where
-    none down to LOWEST holds, infinity for the second where the client could not keep the next. Doubling or halving, then bisection
-    of the logarithm."""
-    low, high, rate = 0.0, math.inf, start
+    """The highest rate that holds and the lowest tried above it that does not, both within STEP of each other.
+
+    Doubling or halving, then bisection of the logarithm. The first is 0 where none down to start / LEAST holds: requests hardly meet
+    any more if start is one per answer. The second is infinite where it was the client that could not keep it.
+    """
+    low, high, rate, by_client = 0.0, math.inf, start, False
     while True:
         held, kept = probe(rate)
-        if not kept:
-            return low, math.inf
-        low, high = (rate, high) if held else (low, rate)
-        if high < LOWEST or (low and high / low <= STEP):
-            return low, high
+        if held and kept:
+            low = rate
+        else:
+            high, by_client = rate, not kept
+        if high < start / LEAST or (low and high / low <= STEP):
+            return low, math.inf if by_client else high
         rate = 2 * low if high == math.inf else high / 2 if not low else math.sqrt(low * high)

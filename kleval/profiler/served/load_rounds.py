@@ -10,7 +10,6 @@ from kleval.backends.timing import generator
 from kleval.profiler.points import Outcome, PlannedPoint, Values
 from kleval.profiler.served.figures import LATE_SHARE, e2e, round_failure
 from kleval.profiler.served.load import (
-    LOWEST,
     TOLERATED_FAILURES,
     best_rate,
     counted_requests,
@@ -35,12 +34,21 @@ def load_round(planned: PlannedPoint, spec: ServedSpec, send: Send, warm: Sequen
         n = counted_requests(spec.requests, planned.batch)
         found = send(str(planned.repeat), [0.0] * (n + planned.batch), planned.batch)
         return _outcome(*found, slo, planned.batch)
-    return at_rate(float(planned.protocol.removeprefix("rate-")), str(planned.repeat), spec, send, slo)
+    return at_rate(
+        float(planned.protocol.removeprefix("rate-")), str(planned.repeat), spec, send, slo, alone_seconds(warm)
+    )
 
 
-def at_rate(rate: float, label: str, spec: ServedSpec, send: Send, slo: Slo | None) -> Outcome:
-    """Requests that come by themselves. client_limited too where they could not be sent at the rate."""
-    delays = send_times(rate, counted_requests(spec.requests, 1), generator(spec.seed, "rate", rate, label))
+def alone_seconds(warm: Sequence[Trace]) -> float | None:
+    """How long a request takes while no other is under way, roughly."""
+    alone = [e2e(trace) for trace in warm if trace.failure is None and trace.arrivals]
+    return median(alone) if alone else None
+
+
+def at_rate(rate: float, label: str, spec: ServedSpec, send: Send, slo: Slo | None, alone: float | None) -> Outcome:
+    """Requests that come by themselves. client_limited too where they could not be sent at the rate. alone: seconds of one request."""
+    n = counted_requests(spec.requests, rate * (alone or 0.0))
+    delays = send_times(rate, n, generator(spec.seed, "rate", rate, label))
     traces, failures = send(label, delays, None)
     outcome = _outcome(traces, failures, slo, 0)
     if outcome.failure is None:
@@ -63,26 +71,27 @@ def _outcome(traces: Sequence[Trace], failures: Sequence[Failure | None], slo: S
 
 def _best(planned: PlannedPoint, spec: ServedSpec, send: Send, warm: Sequence[Trace], slo: Slo) -> Outcome:
     """The round at the highest rate that holds; best_rate_above: the lowest tried that does not."""
-    alone = [e2e(trace) for trace in warm if trace.failure is None and trace.arrivals]
+    alone = alone_seconds(warm)
     rounds: dict[float, Outcome] = {}
 
     def probe(rate: float) -> tuple[bool, bool]:
-        rounds[rate] = outcome = at_rate(rate, f"{planned.repeat}-{rate:g}", spec, send, slo)
+        rounds[rate] = outcome = at_rate(rate, f"{planned.repeat}-{rate:g}", spec, send, slo, alone)
         held = outcome.failure is None and (outcome.values["slo_share"] or 0) >= slo.share
         return held, not outcome.values.get("client_limited")
 
-    low, high = best_rate(probe, 1 / median(alone) if alone else 1.0)
+    low, high = best_rate(probe, 1 / alone if alone else 1.0)
     probes = [
-        {"rate": rate, "slo_share": one.values.get("slo_share"), "failure": (one.failure or {}).get("message")}
+        {
+            "rate": rate,
+            "slo_share": one.values.get("slo_share"),
+            "client_limited": bool(one.values.get("client_limited")),
+            "failure": (one.failure or {}).get("message"),
+        }
         for rate, one in rounds.items()
     ]
     if not low:
-        client = rounds[min(rounds)].values.get("client_limited")
-        why = (
-            "this machine could not keep the first rate tried" if client else f"not even {LOWEST:g} requests per second"
-        )
-        why += "" if client else f" hold {spec.slo}"
         failed = next((one.failure for one in rounds.values() if one.failure), None)
+        why = f"not even {min(rounds):.3g} requests per second hold {spec.slo}"
         return Outcome({}, settings={"probes": probes}, failure=failed or {"kind": "slo", "message": why})
     above: Values = {"best_rate": low, "best_rate_above": high if math.isfinite(high) else None}
     best = rounds[low]

@@ -22,8 +22,8 @@ class ServedSpec(Spec):
 
     ctxs: prompt lengths in tokens. concurrencies: how many requests are sent together. decode_tokens: asked of each request.
     rates: requests per second that come by themselves; steady: how many are held under way; best_rate: find the highest rate that
-    holds the slo (its text, see kleval.profiler.served.slo). requests: counted in a round of these; None: REQUESTS_EACH per request
-    under way, FEWEST_REQUESTS at least.
+    holds the slo (its text, see kleval.profiler.served.slo). requests: counted in a round of these; None: as many as the
+    load takes (kleval.profiler.served.load.counted_requests).
     repeats: rounds per length and load, after one that is not counted. seed: of the prompts, and of when requests come.
     append: measure all again as a further session, where the first is complete. out: the run directory; None for a dry run.
     command: for the record.
