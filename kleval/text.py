@@ -139,10 +139,13 @@ def signed(value: float) -> str:
 
 
 def load(protocol: str) -> str:
-    """How requests of a served model come: `1 request`, `8 requests together`, `8 requests held`, `2 requests/s`, `best rate`."""
+    """How requests of a served model come: `1 request`, `8 requests together`, `8 requests held`, `2 requests/s`, `best rate`,
+    `50 % sent before`."""
     kind, _, value = protocol.partition("-")
     if kind == "concurrency" and value == "1":
         return "1 request"
+    if kind == "reuse":
+        return f"{percent(float(value))} sent before"
     said = {
         "concurrency": f"{value} requests together",
         "steady": f"{value} requests held",

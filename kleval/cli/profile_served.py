@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kleval.profiler.served.spec import ServedSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
-OF_LOAD = ("rate", "steady", "best_rate", "slo", "requests")
+OF_LOAD = ("reuse", "rate", "steady", "best_rate", "slo", "requests")
 OF_SERVERS = ("base_url", "api", "api_key_env", "served_name", "hardware", "concurrency", "request_timeout", *OF_LOAD)
 OF_ENGINES = ("engine_args", "tp", "max_model_len", "trust_remote_code", "device", "dtype", "memory_budget")
 OF_NATIVE = ("batch", "prefill", "chunk_tokens", "time_budget", "memory_budget", "device", "dtype")
@@ -48,6 +48,12 @@ def served_options(command: F) -> F:
                 envvar="KLEVAL_PROFILE_CONCURRENCY",
                 metavar="N,…",
                 help="How many requests are sent together to a served model.  [default: 1, none under load]",
+            ),
+            options.option(
+                "--reuse",
+                envvar="KLEVAL_PROFILE_REUSE",
+                metavar="SHARE,…",
+                help="Prefix reuse of a served model: prompts of which so much was sent before, against new ones, like 0,0.5,1.",
             ),
             options.option(
                 "--rate",
@@ -151,7 +157,7 @@ def make_served_spec(
     models = options.names(given["model"])
     if len(models) != 1:
         raise UsageError(f"a served profile is of one model, not {len(models)}: name it with --model")
-    loaded = bool(given["rate"] or given["steady"] or given["best_rate"])
+    loaded = bool(given["reuse"] or given["rate"] or given["steady"] or given["best_rate"])
     fields = [*([] if backend == "openai" else OF_ENGINES), *([] if backend in OF_IN_HOUSE else OF_ADDRESSES)]
     engine = BackendSpec(
         model=models[0],
@@ -165,7 +171,8 @@ def make_served_spec(
         concurrencies=()
         if given["concurrency"] is None and loaded
         else _whole(given["concurrency"] or "1", "concurrency"),
-        rates=rates(given["rate"]),
+        reuse=numbers(given["reuse"], "reuse", "shares", "0,0.5,1"),
+        rates=numbers(given["rate"], "rate", "requests per second", "0.5,2,8"),
         steady=_whole(given["steady"], "steady") if given["steady"] else (),
         slo=given["slo"] or "",
         decode_tokens=DECODE_TOKENS if given["decode_tokens"] is None else given["decode_tokens"],
@@ -182,9 +189,9 @@ def _whole(text: str, name: str) -> tuple[int, ...]:
     return options.whole_numbers(text, name, name, "1,8,32")
 
 
-def rates(text: str | None) -> tuple[float, ...]:
+def numbers(text: str | None, option: str, what: str, example: str) -> tuple[float, ...]:
     """UsageError for what is no list of numbers."""
     try:
         return tuple(float(part) for part in (text or "").split(",") if part.strip())
     except ValueError:
-        raise UsageError(f"--rate '{text}' is no list of requests per second: write --rate 0.5,2,8") from None
+        raise UsageError(f"--{option} '{text}' is no list of {what}: write --{option} {example}") from None

@@ -57,7 +57,8 @@ def print_rows(rows: Sequence[Row], kind: str) -> None:
         ("One decoded token, batch 1", _is("protocol", "recurrent"), STEP_OF, STEP),
         (PAIR_TITLE, lambda row: row.get("operator") == "dplr" and row["over_kda"], PAIR_OF, PAIR),
         (SERVED_TITLE, lambda row: row.get("load", "").startswith("concurrency-"), SERVED_OF, SERVED),
-        (LOAD_TITLE, lambda row: not row.get("load", "concurrency-").startswith("concurrency-"), SERVED_OF, LOAD),
+        (LOAD_TITLE, lambda row: row.get("load", "").startswith(("steady-", "rate-", "best-")), SERVED_OF, LOAD),
+        (REUSE_TITLE, lambda row: row.get("load", "").startswith("reuse-"), SERVED_OF, REUSE),
     ):
         if shown := [row for row in rows if is_shown(row)]:
             lines = [[cell(row) for cell in lead.values()] + _cells(row, columns) for row in shown]
@@ -216,4 +217,17 @@ LOAD: Columns = {
     "goodput/s": lambda row: "" if row["goodput"] is None else number(row["goodput"]),
     "best": _best,
     "failed": lambda row: f"{row['failed_requests'] or 0:,.0f}" if not row["failure"] else _failed(row),
+}
+REUSE_TITLE = (
+    "Prefix reuse: TTFT of a new prompt, of one whose beginning was sent before, and after another conversation, ms"
+)
+REUSE: Columns = {
+    "new": _of("cold_ttft_ms", number),
+    "sent before": _of("ttft_ms", number),
+    "saved": _of("reuse", percent),
+    "cached": _of("reused_tokens", number),
+    "after another": _of("between_ttft_ms", number),
+    "saved then": _of("between_reuse", percent),
+    "cached then": _of("between_reused_tokens", number),
+    "failed": _failed,
 }

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kleval.report.cost_curves import grouped, milliseconds, subs
-from kleval.report.figure import Cell, Figure, Grid, Row, Series, lengths, logarithmic, looks_of, plain
+from kleval.report.cost_curves import grouped, measured, measured_grid, milliseconds, subs
+from kleval.report.figure import Axis, Cell, Figure, Grid, Row, Series, lengths, logarithmic, looks_of, plain
 from kleval.report.sections import Card, card
 from kleval.tables.costs import Measure, Profile
 from kleval.text import DASH, format_length, load, number, percent, plural, rate_tick, seconds, seconds_tick
 
 LATENCIES = {"Time to first token, p99": "ttft_ms_p99", "Time per token of a request, p99": "request_tpot_ms_p99"}
+SAVED = Axis(
+    "time of the shared part that is saved, %",
+    -20.0,
+    105.0,
+    tuple((v, str(v)) for v in (0, 25, 50, 75, 100)),
+    log=False,
+)
 HEADS = (
     "Load",
     "Prompt",
@@ -27,7 +34,7 @@ HEADS = (
 
 def load_cards(profile: Profile, csv: str) -> list[Card]:
     """None where no load was put on the model."""
-    found = [m for m in profile.of("served") if not m.protocol.startswith("concurrency-")]
+    found = [m for m in profile.of("served") if m.protocol.startswith(("steady-", "rate-", "best-"))]
     if not found:
         return []
     drawn = [_against_throughput(found, title, name) for title, name in LATENCIES.items()]
@@ -41,6 +48,43 @@ def load_cards(profile: Profile, csv: str) -> list[Card]:
             slo=str(profile.get("settings", "slo", default=DASH)),
         ),
     ]
+
+
+def reuse_cards(profile: Profile, csv: str) -> list[Card]:
+    """How much of the time of a beginning that was sent before is saved, by length; none where that was not measured."""
+    found = [m for m in profile.of("served") if m.of("reuse") is not None]
+    if not found:
+        return []
+    looks = looks_of(m.protocol for m in found)
+    lines = [
+        measured(found, looks, 100.0, _percents, name, lambda m: m.protocol, load)
+        for name in ("reuse", "between_reuse")
+    ]
+    axis = lengths([m.ctx for m in found], "prompt, tokens")
+    drawn = [Figure(axis, SAVED, tuple(series)) for series in lines]
+    names = ("At once", "After another conversation in between")
+    return [
+        card(
+            "served-reuse",
+            drawn,
+            measured_grid("Beginning", found, _reuse, lambda m: m.protocol, lambda m: load(m.protocol)),
+            csv,
+            names=names,
+        )
+    ]
+
+
+def _reuse(m: Measure) -> Cell:
+    more = subs(
+        f"{milliseconds(m.of('ttft_ms'))} instead of {milliseconds(m.of('cold_ttft_ms'))}",
+        f"after another {percent(m.of('between_reuse'))}",
+        f"{number(m.of('reused_tokens'))} tokens cached" if m.of("reused_tokens") is not None else "",
+    )
+    return Cell(percent(m.of("reuse")), more)
+
+
+def _percents(value: float | None) -> str:
+    return percent(None if value is None else value / 100)
 
 
 def _against_throughput(found: Sequence[Measure], title: str, name: str) -> Figure:

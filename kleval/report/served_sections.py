@@ -8,7 +8,7 @@ from __future__ import annotations
 from kleval import text as words
 from kleval.report.cost_curves import Rows, Show, against_length, measured, measured_grid, milliseconds, subs
 from kleval.report.figure import Cell, Figure, Grid, looks_of
-from kleval.report.load_sections import load_cards
+from kleval.report.load_sections import load_cards, reuse_cards
 from kleval.report.sections import Section, card, section
 from kleval.tables import cost_rows
 from kleval.tables.costs import Measure, Profile
@@ -23,7 +23,7 @@ def served_section(profile: Profile, rows: Rows) -> Section | None:
         card(f"served-{quantity}", [served_figure(profile, quantity)], served_grid(profile, show), csv)
         for quantity, (_, show) in QUANTITIES.items()
     ]
-    return section("served", [*cards, *load_cards(profile, csv)])
+    return section("served", [*cards, *load_cards(profile, csv), *reuse_cards(profile, csv)])
 
 
 def served_figure(profile: Profile, quantity: str) -> Figure:

@@ -21,7 +21,13 @@ from kleval.types import UsageError
 
 METRIC = TIMES | {"memory": "state_bytes", "served": "tpot_ms"}  # what a kind is compared by
 UNITS = {"prefill": "s", "decode": "ms/token", "memory": "bytes", "kernel": "s", "served": "ms/token"}
-LOADS = ("concurrency", "steady", "rate", "best")  # protocols of served models, before what they are followed by
+LOADS = (
+    "concurrency",
+    "steady",
+    "rate",
+    "best",
+    "reuse",
+)  # protocols of served models, before what they are followed by
 KIND_ORDER = ("prefill", "decode", "memory", "kernel", "served", "machine")
 PROTOCOL_ORDER = ("full", "sampled", "batch-1", "largest-batch", "state", "chunk", "recurrent")
 OPERATORS = ("kda", "gdn", "dplr", "softmax")

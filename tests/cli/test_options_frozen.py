@@ -13,11 +13,11 @@ FROZEN = {
     "run": "--model --suite --tasks --ctx --limit --edition --protocol --seed --temperature --repeats --max-new-tokens"
     " --reasoning --judge-model --judge-backend --judge-base-url --backend --base-url --api --api-key-env --served-name"
     " --request-field --without-field --hardware --concurrency --request-timeout --timeout"
-    " --engine-arg --tp --max-model-len --trust-remote-code --tokenizer --add-bos --template-arg --device --dtype --batch"
+    " --engine-arg --tp --max-model-len --trust-remote-code --tokenizer --add-bos --template-arg --device --dtype --kernels --batch"
     " --memory-budget --share-prefixes --allow-code-execution --data-dir --offline --sample-cache --workers --max-errors --out --amend"
     " --json --dry-run --quiet",
     "profile": "--model --ctx --batch --memory-budget --time-budget --prefill --chunk-tokens --decode-tokens --repeats"
-    " --device --dtype --backend --base-url --concurrency --rate --steady --slo --best-rate --requests"
+    " --device --dtype --kernels --backend --base-url --concurrency --reuse --rate --steady --slo --best-rate --requests"
     " --api --api-key-env --served-name --hardware --request-timeout"
     " --engine-arg --tp --max-model-len --trust-remote-code --seed --out --append --format --json --dry-run --quiet",
     "profile memory": "--model --ctx --batch --memory-budget --dtype --format",
@@ -52,7 +52,7 @@ OWN_VARIABLES = {
         ("profile", f"--{name}"): f"KLEVAL_PROFILE_{name.upper().replace('-', '_')}"
         for name in (
             *("model", "ctx", "batch", "repeats", "seed", "out", "append", "backend"),
-            *("concurrency", "rate", "steady", "slo", "best-rate", "requests"),
+            *("concurrency", "reuse", "rate", "steady", "slo", "best-rate", "requests"),
         )
     },
     **{

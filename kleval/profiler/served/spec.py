@@ -20,10 +20,10 @@ MOST_PER_SECOND = 100_000
 class ServedSpec(Spec):
     """engine: the model, and how its server or engine is reached (backend is one that can be timed).
 
-    ctxs: prompt lengths in tokens. concurrencies: how many requests are sent together. decode_tokens: asked of each request.
-    rates: requests per second that come by themselves; steady: how many are held under way; best_rate: find the highest rate that
-    holds the slo (its text, see kleval.profiler.served.slo). requests: counted in a round of these; None: as many as the
-    load takes (kleval.profiler.served.load.counted_requests).
+    ctxs: prompt lengths in tokens. concurrencies: how many requests are sent together. decode_tokens: asked of each request. reuse:
+    shares of a prompt that were sent before. rates: requests per second that come by themselves; steady: how many are held under
+    way; best_rate: find the highest rate that holds the slo (its text, see kleval.profiler.served.slo). requests: counted in a
+    round of these; None: as many as the load takes (kleval.profiler.served.load.counted_requests).
     repeats: rounds per length and load, after one that is not counted. seed: of the prompts, and of when requests come.
     append: measure all again as a further session, where the first is complete. out: the run directory; None for a dry run.
     command: for the record.
@@ -32,6 +32,7 @@ class ServedSpec(Spec):
     engine: BackendSpec
     ctxs: tuple[int, ...]
     concurrencies: tuple[int, ...] = (1,)
+    reuse: tuple[float, ...] = ()
     rates: tuple[float, ...] = ()
     steady: tuple[int, ...] = ()
     best_rate: bool = False
@@ -50,7 +51,7 @@ class ServedSpec(Spec):
         engine = self.engine
         if engine.backend == "openai" and engine.base_url is None:
             raise UsageError("--backend openai asks a server: add its address, --base-url http://localhost:8000/v1")
-        if not self.ctxs or not (self.concurrencies or self.has_load):
+        if not self.ctxs or not (self.concurrencies or self.is_more):
             raise UsageError("no context length or no concurrency given: name at least one")
         if min((*self.ctxs, *self.concurrencies, *self.steady)) < 1:
             raise UsageError("context lengths and concurrencies are at least 1")
@@ -67,7 +68,14 @@ class ServedSpec(Spec):
     def has_load(self) -> bool:
         return bool(self.rates or self.steady or self.best_rate)
 
+    @property
+    def is_more(self) -> bool:
+        """Whether anything is measured besides requests that are sent together."""
+        return self.has_load or bool(self.reuse)
+
     def _check_load(self) -> None:
+        if not all(0 <= share <= 1 for share in self.reuse):
+            raise UsageError("--reuse is the share of a prompt that was sent before, from 0 to 1: --reuse 0,0.5,1")
         if not all(0 < rate <= MOST_PER_SECOND for rate in self.rates):
             raise UsageError(f"--rate is requests per second, above 0 and at most {MOST_PER_SECOND:,}")
         if self.best_rate and not self.slo:
