@@ -179,7 +179,7 @@ def make_served_spec(
         repeats=REPEATS if given["repeats"] is None else given["repeats"],
         out=out,
         command=line,
-        **options.as_given(given, "seed", "append", "dry_run", "best_rate", "requests"),
+        **options.as_given(given, "seed", "append", "dry_run", "name", "tags", "best_rate", "requests"),
     )
     spec.check()
     return spec
