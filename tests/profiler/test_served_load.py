@@ -156,6 +156,7 @@ def test_the_best_rate_is_measured_and_its_search_kept(spec: ServedSpec) -> None
 def test_an_slo_that_never_holds_says_so(spec: ServedSpec) -> None:
     (point,) = points(replace(spec, best_rate=True, slo="ttft=1ms", requests=2))
     assert point.failure is not None
+    assert point.failure["kind"] == "slo"
     assert "requests per second hold ttft=1ms" in point.failure["message"]
 
 

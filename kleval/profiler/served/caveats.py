@@ -1,4 +1,4 @@
-"""What a reader must know before believing the figures of a served model, told from its points."""
+"""Caveats of a served profile: sentences that a reader must know before believing its figures, told from its points."""
 
 from __future__ import annotations
 

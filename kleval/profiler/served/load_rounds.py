@@ -90,7 +90,7 @@ def _best(planned: PlannedPoint, spec: ServedSpec, send: Send, warm: Sequence[Tr
         for rate, one in rounds.items()
     ]
     if not low:
-        failed = next((one.failure for one in rounds.values() if one.failure), None)
+        failed = rounds[min(rounds)].failure
         why = f"not even {min(rounds):.3g} requests per second hold {spec.slo}"
         return Outcome({}, settings={"probes": probes}, failure=failed or {"kind": "slo", "message": why})
     above: Values = {"best_rate": low, "best_rate_above": high if math.isfinite(high) else None}
