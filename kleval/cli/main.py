@@ -29,6 +29,7 @@ COMMANDS = {
     "show": "kleval.cli.show:show",
     "status": "kleval.cli.show:status",
     "report": "kleval.cli.report:report",
+    "view": "kleval.cli.view:view",
     "leaderboard": "kleval.cli.leaderboard:leaderboard",
     "compare": "kleval.cli.compare:compare",
     "gate": "kleval.cli.gate:gate",
