@@ -239,4 +239,4 @@ def test_the_papers_scores_stand_beside_ours_at_its_length(make_run: Make, ruler
     found = page([make_run(models=("one",), tasks=(*ruler_tasks, "frames/oracle"), ctxs=(65536, 131072), n=1)])
     drawn = {trace.get("name"): trace for trace in found.figures["fig-average-0-0"]["data"]}
     paper = drawn["kimi-linear: paper (Tables 5 and 9)"]
-    assert (paper["x"], paper["y"]) == ([131072], [84.3])
+    assert (len(paper["x"]), paper["y"]) == (1, [84.3])
