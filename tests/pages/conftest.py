@@ -20,7 +20,7 @@ MODELS = ("kimi-linear@nano", "mla@nano")
 TASKS = ("ruler/niah_single_1", "ruler/vt", "ruler/cwe")
 N = 12
 HOSTILE = '</script><img src=x onerror="document.title=\'owned\'"><script>document.title="owned"</script>'
-WAIT_MS = 60_000  # a busy machine is no failure
+WAIT_MS = 180_000  # a busy machine is no failure
 RESET = """() => {
   for (const input of document.querySelectorAll("#browser form :is(input, select), #filter")) {
     input.value = "";
