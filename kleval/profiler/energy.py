@@ -108,8 +108,9 @@ class Meter:
 
     def _sample(self) -> None:
         with contextlib.suppress(Exception):  # a counter that fails once is missing one moment
+            before = clock()
             joules = sum(one.read() for one in self._of)
-            self._moments.append((clock(), joules))
+            self._moments.append(((before + clock()) / 2, joules))
 
 
 def per_token(joules: float | None, tokens: int) -> dict[str, float | int | None]:

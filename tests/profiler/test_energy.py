@@ -13,48 +13,40 @@ from kleval.profiler import energy
 from kleval.profiler.energy import Counter, Meter, counters, round_energy
 from kleval.types import Arrival, Trace
 
-WATTS, IDLE_WATTS = 50.0, 20.0
+
+def made_up(moments: list[tuple[float, float]], idle_watts: float = 0.0, step_seconds: float = 0.0) -> Meter:
+    """A meter that has read so many joules at these moments."""
+    meter = Meter(())
+    meter.idle_watts, meter._of = idle_watts, (Counter("made up", lambda: 0.0, step_seconds),)
+    meter._moments = moments
+    return meter
 
 
-class Clockwork:
-    """Joules by the clock: IDLE_WATTS, and WATTS from `busy_since` on."""
-
-    busy_since = float("inf")
-
-    def read(self) -> float:
-        now = time.perf_counter()
-        return IDLE_WATTS * now + (WATTS - IDLE_WATTS) * max(now - self.busy_since, 0.0)
+def test_what_the_machine_takes_when_idle_is_subtracted() -> None:
+    meter = made_up([(0.0, 1000.0), (1.0, 1020.0), (3.0, 1120.0)], idle_watts=20.0)
+    assert meter.joules(0.0, 1.0) == 0
+    assert meter.joules(1.5, 2.5) == pytest.approx(30)
 
 
-@pytest.fixture
-def meter() -> tuple[Meter, Clockwork]:
-    work = Clockwork()
-    return Meter([Counter("made up", work.read, 0.001)], idle_seconds=0.1), work
+def test_what_is_shorter_than_ten_steps_of_the_counter_has_no_energy() -> None:
+    meter = made_up([(0.0, 0.0), (2.0, 100.0)], step_seconds=0.1)
+    assert meter.joules(0.5, 1.4) is None
+    assert meter.joules(0.5, 1.6) == pytest.approx(55)
 
 
-def test_what_the_machine_takes_when_idle_is_subtracted(meter: tuple[Meter, Clockwork]) -> None:
-    one, work = meter
-    assert one.idle_watts == pytest.approx(IDLE_WATTS)
-    with one.running():
-        begin = work.busy_since = time.perf_counter()
-        time.sleep(0.15)
-        end = time.perf_counter()
-    found = one.joules(begin, end)
-    assert found == pytest.approx((WATTS - IDLE_WATTS) * (end - begin), rel=0.3)  # of one sample's length at both ends
-
-
-def test_what_is_shorter_than_ten_steps_of_the_counter_has_no_energy(meter: tuple[Meter, Clockwork]) -> None:
-    with meter[0].running():
-        time.sleep(0.05)
-        now = time.perf_counter()
-    assert meter[0].joules(now - 0.005, now) is None
-    assert meter[0].joules(now - 0.03, now) is not None
+def test_the_counter_is_read_while_the_meter_runs_and_idle_is_measured_first() -> None:
+    begin = time.perf_counter()
+    meter = Meter([Counter("a clock", lambda: 7 * time.perf_counter(), 0.0)], idle_seconds=0.05)
+    assert meter.idle_watts == pytest.approx(7, rel=0.5)
+    with meter.running():
+        time.sleep(0.1)
+    assert len(meter._moments) > 2
+    assert meter._moments[0][0] > begin + 0.05
+    assert meter.describe()["energy_by"] == ["a clock"]
 
 
 def test_a_round_is_parted_where_every_request_has_its_first_token() -> None:
-    meter = Meter(())
-    meter.idle_watts, meter._of = 0.0, (Counter("made up", lambda: 0.0, 0.0),)
-    meter._moments = [(0.0, 0.0), (1.0, 100.0), (2.0, 140.0)]
+    meter = made_up([(0.0, 0.0), (1.0, 100.0), (2.0, 140.0)])
     trace = Trace(0.0, tuple(Arrival(1 + i / 4, 1) for i in range(5)), output_tokens=5, prompt_tokens=200)
     assert round_energy([trace], meter) == {"joules_per_1k_prompt_tokens": 500.0, "joules_per_output_token": 10.0}
 
