@@ -41,7 +41,7 @@ FROZEN = {
     "export": "directories --format --out --dataset",
     "path lm-eval": "",
     "doctor": "--data-dir --json",
-    "train nano": "--model --out --tokens --seed --threads --dry-run",
+    "train nano": "--model --out --tokens --steps --seed --device --threads --dry-run",
     "completion": "shell",
 }
 
