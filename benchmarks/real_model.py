@@ -1,144 +1,105 @@
-"""SmolLM2-135M-Instruct through llama.cpp's server, llama-cpp-python's and transformers: scores, costs, and how far they agree.
+"""SmolLM2-135M-Instruct through llama.cpp, llama-cpp-python, transformers and vLLM: scores, costs, and how far they agree.
 
-    python benchmarks/real_model.py [--only llama.cpp,llama-cpp-python,hf] [--parts long,chat,short,profile] [--limit 2]
-        [--ctx 1k,2k,4k] [--minutes 30] [--port 8111] [--home .venv-real] [--out runs/real]
+    python benchmarks/real_model.py [--only llama.cpp,hf,vllm,...] [--parts long,chat,short,lm-eval,profile]
+        [--ctx 1k,2k,4k,8k] [--limit 2] [--minutes 30] [--port 8111] [--home .venv-real] [--vllm .venv-vllm] [--out runs/real]
         [--tables | --publish reports/smollm2-135m]
 
-`make real` makes the environment (--home: llama.cpp's build, the model's file, a reader of it for transformers) and runs this.
-Every engine answers the same samples greedily, part by part, each in a run directory of its own (OUT/ENGINE/PART) and within a
-time limit; a part that was stopped goes on when the same command is given again. What cannot run is told with its reason.
-transformers gets a copy of the file's weights in float32, saved once. --tables only prints (real_tables.py) what is there.
+`make real` makes the environments (real_engines.py says what is in them) and runs this. Every engine answers the same samples
+greedily, part by part and length by length, each in a run directory of its own (OUT/ENGINE/PART-CTX) and within a time limit; one that
+was stopped goes on when the same command is given again. What cannot run is told with its reason. transformers and vLLM get a copy
+of the file's weights in float32, saved once. --tables only prints (real_tables.py) what is there.
+
+Parts: long is RULER, MRCR, LongBench v2 and HELMET-ICL (at the model's limit RULER alone); chat is RULER at the chat endpoint; short is
+the short suite; lm-eval is lm-eval's own RULER and then kleval's under lm-eval's protocol, both at the server; profile is cost.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from common import ONE_THREAD
-from real_tables import LOCAL, SERVERS, partings, print_tables
+from common import ONE_THREAD, length
+from real_engines import CONTEXT, COPY, ENGINES, FILE, QUIET, Engine, serving, stop
+from real_tables import directories, partings, print_tables, run_names
 
 ROOT = Path(__file__).resolve().parent.parent
-FILE, COPY = "SmolLM2-135M-Instruct.Q4_1.gguf", "SmolLM2-135M-hf"
-CONTEXT = 8192  # of the model
 LONG, RULER = "ruler,mrcr,longbench2,helmet_icl", "ruler"
-SECONDS_TO_START, SECONDS_TO_STOP = 120, 60
+# Of lm-eval's RULER, the tasks that need no download; its ruler_fwe fills the length and leaves none for an answer at 1k.
+OFFLINE = ("niah_single_1", "niah_multikey_2", "niah_multikey_3", "ruler_vt", "ruler_cwe", "ruler_fwe")
+SHORTEST_FWE = 2048
+PARTS = ("profile", "long", "chat", "short", "lm-eval")
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """name: of its folder below OUT. server: its place among the servers' ports; None for an engine in the process of kleval."""
-
-    name: str
-    server: int | None
-
-    @property
-    def model(self) -> str:
-        return f"SmolLM2-135M-{self.name}"
-
-    def asked_by(self, given: argparse.Namespace) -> list[str]:
-        if self.server is None:
-            return ["--model", str(given.home / COPY), "--backend", "hf", "--dtype", "float32"]
-        return ["--model", self.model, "--base-url", f"http://127.0.0.1:{given.port + self.server}/v1"]
-
-    def served_by(self, given: argparse.Namespace, port: str) -> list[str]:
-        home, threads, file = given.home, str(given.threads), str(given.home / FILE)
-        if self.name == "llama.cpp":
-            size = ["-c", str(CONTEXT), "-np", "1", "-t", threads, "-tb", threads, "-lv", "4"]
-            return [str(home / "build/bin/llama-server"), "-m", file, "--alias", self.model, "--port", port, *size]
-        named = ["--model", file, "--model_alias", self.model, "--port", port]
-        size = ["--n_ctx", str(CONTEXT), "--n_threads", threads, "--n_threads_batch", threads]
-        return [str(home / "bin/python"), "-m", "llama_cpp.server", *named, *size]
-
-
-ENGINES = {
-    name: Engine(name, server) for name, server in [*((name, i) for i, name in enumerate(SERVERS)), (LOCAL, None)]
-}
-
-
-def command(engine: Engine, part: str, given: argparse.Namespace) -> list[str] | str:
-    """kleval's arguments for a part, or why the engine has no such part."""
-    asked, where = engine.asked_by(given), ["--out", str(given.out / engine.name / part)]
+def commands(engine: Engine, part: str, given: argparse.Namespace) -> Iterator[tuple[str, list[str] | str]]:
+    """Names of run directories with what is run for each, or why the engine has no such part."""
     if part == "profile":
-        if engine.name == "llama-cpp-python":
-            return "its streams count no tokens, so it cannot be timed"
-        return ["profile", *asked, "--ctx", given.ctx, *where]
-    if engine.server is not None:
-        asked += ["--tokenizer", f"hf:{given.home / COPY}", "--concurrency", "1"]
-    size = ["--limit", str(given.limit), *where]
-    if part == "short":
-        return ["run", *asked, "--suite", "short", *size]
-    if part == "long":
-        return ["run", *asked, "--tasks", given.tasks, "--ctx", given.ctx, *size]
-    if engine.server is None:
-        return "it has no chat endpoint"
-    chat = ["--api", "chat", "--protocol", "nvidia-c3f5e3b-prefix-in-prompt"]
-    return ["run", *asked, *chat, "--tasks", RULER, "--ctx", given.ctx.partition(",")[0], *size]
-
-
-@contextlib.contextmanager
-def serving(engine: Engine, given: argparse.Namespace) -> Iterator[None]:
-    """The engine's server, ready; its log is OUT/ENGINE/server.log. SystemExit with the reason where it does not start."""
-    if engine.server is None:
-        yield
+        measured = [ctx for ctx in given.ctx.split(",") if length(ctx) < CONTEXT]
+        command = ["profile", *engine.asked_by(given), "--ctx", ",".join(measured)]
+        yield part, kleval(engine, part, command, given) if engine.counts else "its streams count no tokens"
         return
-    port = given.port + engine.server
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise SystemExit(f"port {port} is in use: --port names another")
-    log = given.out / engine.name / "server.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"LLAMA_CPP_LIB_PATH": str((given.home / "build/bin").resolve())}
-    with log.open("a") as file:
-        server = subprocess.Popen(
-            engine.served_by(given, str(port)),
-            stdout=file,
-            stderr=file,
-            env=environment,
-            start_new_session=True,
-        )
-        try:
-            wait_for(server, port, log)
-            yield
-        finally:
-            stop(server, signal.SIGTERM)
+    if part == "short":
+        command = ["run", *asked(engine, given), "--suite", "short", "--limit", limits(given)[0]]
+        yield part, kleval(engine, part, command, given)
+        return
+    for ctx, limit in zip(given.ctx.split(","), limits(given), strict=True):
+        name = f"{part}-{ctx}"
+        command = ["run", *asked(engine, given), "--ctx", ctx, "--limit", limit]
+        if part == "long":
+            tasks = RULER if length(ctx) >= CONTEXT else given.tasks
+            yield name, kleval(engine, name, [*command, "--tasks", tasks], given)
+        elif engine.server is None:
+            yield name, "it has no endpoint"
+        elif part == "chat":
+            chat = ["--api", "chat", "--protocol", "nvidia-c3f5e3b-prefix-in-prompt", "--tasks", RULER]
+            yield name, kleval(engine, name, [*command, *chat], given)
+        elif part == "lm-eval":
+            theirs = [task for task in OFFLINE if task != "ruler_fwe" or length(ctx) >= SHORTEST_FWE]
+            tasks = ",".join(f"ruler/{task.removeprefix('ruler_')}" for task in theirs)
+            ours = ["--edition", "official", "--protocol", "lm-eval-0.4.13", "--tasks", tasks]
+            yield name, kleval(engine, name, [*command, *ours], given)
+            for task in theirs:
+                yield f"{name} {task}", lm_eval(engine, task, ctx, limit, given)
 
 
-def wait_for(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    end = time.monotonic() + SECONDS_TO_START
-    while time.monotonic() < end and server.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=5):
-            return
-        time.sleep(0.5)
-    raise SystemExit(f"the server did not start: see {log}")
+def limits(given: argparse.Namespace) -> list[str]:
+    """Samples per task, one for each length: the last holds for the rest."""
+    told, wanted = given.limit.split(","), len(given.ctx.split(","))
+    return [*told, *[told[-1]] * wanted][:wanted]
 
 
-def stop(process: subprocess.Popen[Any], by: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, by)
-    try:
-        process.wait(SECONDS_TO_STOP)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def asked(engine: Engine, given: argparse.Namespace) -> list[str]:
+    if engine.server is None:
+        return engine.asked_by(given)
+    return [*engine.asked_by(given), "--tokenizer", f"hf:{given.home / COPY}", "--concurrency", str(engine.together)]
 
 
-def run_part(arguments: Sequence[str], minutes: float) -> str:
-    """How kleval ended, in words: interrupted at the time limit it has saved what it did."""
-    environment = os.environ | ONE_THREAD | {"HF_HUB_OFFLINE": "1"}
-    run = subprocess.Popen([sys.executable, ROOT / "cli.py", *arguments], env=environment, start_new_session=True)
+def kleval(engine: Engine, name: str, command: Sequence[str], given: argparse.Namespace) -> list[str]:
+    """A larger --limit goes on where a smaller one ended."""
+    amend = ["--amend"] if command[0] == "run" else []
+    return [engine.python(given), str(ROOT / "cli.py"), *command, *amend, "--out", str(given.out / engine.name / name)]
+
+
+def lm_eval(engine: Engine, task: str, ctx: str, limit: str, given: argparse.Namespace) -> list[str] | str:
+    """lm-eval's own command at the server, with token ids; each task alone, as its samples depend on what was drawn before them."""
+    where = given.out / engine.name / "lm-eval-own" / ctx / limit / task
+    if any(where.glob("*/samples_*.jsonl")):
+        return "it is there"
+    url, copy = f"http://127.0.0.1:{given.port + (engine.server or 0)}/v1/completions", given.home / COPY
+    served = f"model={engine.model(given)},base_url={url},tokenizer={copy},num_concurrent=1,max_length={CONTEXT}"
+    what = ["--tasks", task, "--metadata", f'{{"max_seq_lengths":[{length(ctx)}]}}', "--limit", limit]
+    command = [sys.executable, "-m", "lm_eval", "run", "--model", "local-completions", "--model_args", served, *what]
+    return [*command, "--log_samples", "--output_path", str(where)]
+
+
+def run_part(command: Sequence[str], minutes: float) -> str:
+    """How it ended, in words: interrupted at the time limit kleval has saved what it did."""
+    run = subprocess.Popen(command, env=os.environ | ONE_THREAD | QUIET, start_new_session=True)
     try:
         code = run.wait(60 * minutes)
     except subprocess.TimeoutExpired:
@@ -171,28 +132,33 @@ def save_copy(home: Path) -> None:
 
 
 def publish(out: Path, folder: Path, parts: Sequence[str]) -> None:
-    """Rows, settings and CSV of every run and one page of all; prompts and the page of each are made again from those."""
+    """Rows, settings and CSV of every run, lm-eval's samples and one page of all; the rest is made again from those."""
     for record in sorted(out.glob("*/*/run.json")):
         kept = folder / record.parent.relative_to(out)
         shutil.rmtree(kept, ignore_errors=True)
         shutil.copytree(record.parent, kept, ignore=shutil.ignore_patterns("prompts", "tmp", "report.html", ".lock"))
         settings = (kept / "run.json").read_text("utf-8")
         (kept / "run.json").write_text(settings.replace(str(Path.home()), "~"), encoding="utf-8")
-    runs = [str(out / name / part) for name in ENGINES for part in parts if (out / name / part / "run.json").is_file()]
+    for samples in out.glob("*/lm-eval-own/**/samples_*.jsonl"):
+        kept = folder / samples.relative_to(out).parents[1] / "samples.jsonl"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(samples, kept)
+    runs = [str(run) for engine in ENGINES for part in parts for run in directories(out / engine, part)]
     subprocess.run([sys.executable, ROOT / "cli.py", "report", *runs, "--out", folder / "report.html"], check=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(ENGINES), help="engines, comma-separated")
-    parser.add_argument("--parts", default="long,chat,short,profile")
+    parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--tasks", default=LONG, help="of the part long")
-    parser.add_argument("--ctx", default="1k,2k,4k")
-    parser.add_argument("--limit", type=int, default=2, help="samples per task and length")
-    parser.add_argument("--minutes", type=float, default=30, help="time limit of a part")
+    parser.add_argument("--ctx", default="1k,2k,4k,8k")
+    parser.add_argument("--limit", default="2", help="samples per task; several, by commas, are of the lengths in turn")
+    parser.add_argument("--minutes", type=float, default=30, help="time limit of a part at a length")
     parser.add_argument("--threads", type=int, default=1, help="of a server; more than are free makes it slower by far")
     parser.add_argument("--port", type=int, default=8111, help="of the first server; the second has the next")
     parser.add_argument("--home", type=Path, default=Path(".venv-real"))
+    parser.add_argument("--vllm", type=Path, default=Path(".venv-vllm"))
     parser.add_argument("--out", type=Path, default=Path("runs/real"))
     parser.add_argument(
         "--publish",
@@ -209,9 +175,10 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     parts, only = given.parts.split(","), given.only.split(",")
-    for name in only:
-        if name not in ENGINES:
-            raise SystemExit(f"no engine {name}: {', '.join(ENGINES)}")
+    for kind, named, there in (("engine", only, list(ENGINES)), ("part", parts, list(PARTS))):
+        for name in named:
+            if name not in there:
+                raise SystemExit(f"no {kind} {name}: {', '.join(there)}")
     if given.publish:
         publish(given.out, given.publish, parts)
     elif not given.tables:
@@ -220,22 +187,29 @@ def main() -> None:
         save_copy(given.home)
         for line in run_all([ENGINES[name] for name in only], parts, given):
             print(line, flush=True)
-    apart = [line for part in parts for line in partings(given.home / COPY, given.out, part)] if given.partings else []
+    runs = run_names(given.out, parts)
+    apart = [line for run in runs for line in partings(given.home / COPY, given.out, run)] if given.partings else []
     print_tables(given.out, parts, apart)
 
 
 def run_all(engines: Sequence[Engine], parts: Sequence[str], given: argparse.Namespace) -> Iterator[str]:
-    """A line per engine and part: how it ended, or why there is none."""
+    """A line per engine and run: how it ended, or why there is none."""
     for engine in engines:
+        if missing := engine.missing(given):
+            yield f"{engine.name}: skipped: {missing}"
+            continue
         try:
-            with serving(engine, given):
-                for part in parts:
-                    asked = command(engine, part, given)
-                    ended = f"skipped: {asked}" if isinstance(asked, str) else run_part(asked, given.minutes)
-                    yield f"{engine.name} {part}: {ended}"
+            with serving(engine, given) as check:
+                for name, command in (each for part in parts for each in commands(engine, part, given)):
+                    ended = f"skipped: {command}" if isinstance(command, str) else run_part(command, given.minutes)
+                    yield f"{engine.name} {name}: {ended}"
+                    check()
         except SystemExit as error:
             yield f"{engine.name}: skipped: {error}"
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit("stopped; the same command continues") from None

@@ -1,6 +1,8 @@
 """Tables of real_model.py, from rows, points and servers' logs below OUT/ENGINE.
 
-- agreement: for each two engines the answers to the same prompts: equal texts, equal scores, the mean of either;
+- agreement: for each two engines the answers to the same prompts: equal texts, equal scores, the mean of either, and by how many
+  nats their log-probabilities of the same continuations differ;
+- lm-eval: its own RULER at a server beside kleval's rows of it under lm-eval's protocol, document by document;
 - times: TTFT and TPOT of the profile beside the server's own timings of the same requests. llama.cpp divides the time from the
   first token to the last by all tokens; TPOT is over the steps between them, so the server's total is divided by those here.
 - state: KiB per token of the caches that the engines say they allocated or hold.
@@ -8,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
@@ -16,12 +19,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common import print_table
+from common import length, print_table
+from real_engines import ENGINES
 
-SERVERS, LOCAL = ("llama.cpp", "llama-cpp-python"), "hf"
+LOCAL = "hf"
+SERVERS = tuple(name for name, engine in ENGINES.items() if engine.server is not None)
 PROMPT = re.compile(r"prompt eval time =\s*([\d.]+) ms /\s*(\d+) tokens")
 DECODE = re.compile(r"(?<!prompt) eval time =\s*([\d.]+) ms /\s*(\d+) (?:tokens|runs)")
 CACHE = re.compile(r"llama_kv_cache: size =\s*([\d.]+) MiB \(\s*(\d+) cells")
+
+
+def directories(engine: Path, part: str) -> list[Path]:
+    """Run directories of a part: PART itself, or one for each length, the shortest first."""
+    found = [path.parent for path in engine.glob(f"{part}*/run.json")]
+    lengths = {path: path.name.removeprefix(part).removeprefix("-") for path in found}
+    known = [path for path, rest in lengths.items() if not rest or rest[:-1].isdigit()]
+    return sorted(known, key=lambda path: length(lengths[path] or "0"))
+
+
+def run_names(out: Path, parts: Sequence[str]) -> list[str]:
+    """Of the run directories of any engine, by part and length."""
+    return list(
+        dict.fromkeys(path.name for part in parts for name in ENGINES for path in directories(out / name, part))
+    )
 
 
 def answers(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
@@ -37,21 +57,54 @@ def text(row: dict[str, Any]) -> str:
 
 
 def agreement(out: Path, parts: Sequence[str]) -> list[list[str]]:
-    """A line for every part and two engines that have answered the same prompts."""
+    """A line for every run and two engines that have answered the same prompts."""
     lines = []
-    for part, (one, other) in itertools.product(parts, itertools.combinations((*SERVERS, LOCAL), 2)):
-        first, second = answers(out / one / part), answers(out / other / part)
+    for name, (one, other) in itertools.product(run_names(out, parts), itertools.combinations(ENGINES, 2)):
+        first, second = answers(out / one / name), answers(out / other / name)
         both = sorted(first.keys() & second.keys())
         if not both:
             continue
         pairs = [(first[key], second[key]) for key in both]
-        same_text = sum(text(a) == text(b) for a, b in pairs)
-        same_score = sum(a["score"] == b["score"] for a, b in pairs)
+        written = [(text(a), text(b)) for a, b in pairs if not likelihoods(a)]
+        same_text = f"{sum(a == b for a, b in written)} of {len(written)}" if written else ""
+        shared = f"{100 * statistics.fmean(common_share(a, b) for a, b in written):.0f} %" if written else ""
+        same_score = f"{sum(a['score'] == b['score'] for a, b in pairs)} of {len(pairs)}"
         means = [f"{100 * statistics.fmean(row['score'] for row in rows):.1f}" for rows in zip(*pairs, strict=True)]
-        shared = statistics.fmean(common_share(text(a), text(b)) for a, b in pairs)
-        lines.append(
-            [part, one, other, str(len(both)), str(same_text), f"{100 * shared:.0f} %", str(same_score), *means]
-        )
+        apart = sorted(abs(x - y) for a, b in pairs for x, y in zip(likelihoods(a), likelihoods(b), strict=True))
+        nats = [str(len(apart)), f"{statistics.median(apart):.2g}", f"{apart[-1]:.2g}"] if apart else ["", "", ""]
+        lines.append([name, one, other, same_text, shared, same_score, *means, *nats])
+    return lines
+
+
+def likelihoods(row: dict[str, Any]) -> list[float]:
+    """Log-probabilities of the continuations that were asked about, in the order asked."""
+    return [outcome["logprob_sum"] for outcome in row["outcomes"] if outcome["kind"] == "loglikelihood"]
+
+
+def against_lm_eval(out: Path) -> list[list[str]]:
+    """A line for every task that lm-eval asked at a server and kleval asked there under lm-eval's protocol."""
+    from kleval.store import RunStore
+
+    lines = []
+    for engine, run in ((name, run) for name in SERVERS for run in directories(out / name, "lm-eval")):
+        ctx, prompts = run.name.removeprefix("lm-eval-"), prompts_of([run])
+        rows = [row for row in RunStore.open(run).rows() if row.failure is None]
+        ours = {(row.task.partition("/")[2], row.index): row for row in rows}
+        for file in sorted((out / engine / "lm-eval-own" / ctx).glob("*/*/**/samples_*.jsonl")):
+            task = file.relative_to(out / engine / "lm-eval-own" / ctx).parts[1].removeprefix("ruler_")
+            pairs = []
+            for line in file.read_text("utf-8").splitlines():
+                theirs = json.loads(line)
+                if row := ours.get((task, theirs["doc_id"])):
+                    pairs.append((theirs, row))
+            if pairs:
+                asked = [(a["arguments"]["gen_args_0"]["arg_0"], prompts.get((b.id, b.prompt_hash))) for a, b in pairs]
+                same_prompt = sum(mine is not None and theirs == "".join(map(str, mine)) for theirs, mine in asked)
+                texts = sum(a["resps"][0][0].strip() == str(b.outcomes[-1].get("text")).strip() for a, b in pairs)
+                scores = [(float(a[str(length(ctx))]), float(b.score or 0)) for a, b in pairs]
+                means = [f"{100 * statistics.fmean(values):.1f}" for values in zip(*scores, strict=True)]
+                same = sum(a == b for a, b in scores)
+                lines.append([engine, ctx, task, str(len(pairs)), str(same_prompt), str(texts), str(same), *means])
     return lines
 
 
@@ -62,8 +115,8 @@ def common_share(one: str, other: str) -> float:
     return same / longest if longest else 1.0
 
 
-def partings(copy: Path, out: Path, part: str) -> list[list[str]]:
-    """A line for every answer that a server gave otherwise than hf: by how much the copy preferred its own next token there.
+def partings(copy: Path, out: Path, run: str) -> list[list[str]]:
+    """A line for every answer that an engine gave otherwise than hf: by how much the copy preferred its own next token there.
 
     Greedy answers part at one token and are different texts from there on; where the log-probabilities of the two tokens are
     nearly equal, rounding chose.
@@ -71,30 +124,51 @@ def partings(copy: Path, out: Path, part: str) -> list[list[str]]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from kleval.store import RunStore
     from kleval.tokenization import load_tokenizer
 
-    rows = answers(out / LOCAL / part)
-    if not rows:
+    mine = generated(out / LOCAL / run)
+    others = {name: generated(out / name / run) for name in ENGINES if name != LOCAL}
+    differ = [
+        (name, key) for name, rows in others.items() for key in sorted(rows) if key in mine and rows[key] != mine[key]
+    ]
+    if not differ:
         return []
-    store, tokenizer = RunStore.open(out / LOCAL / part), load_tokenizer(f"hf:{copy}")
-    stored = {(row.id, row.prompt_hash): row for row in store.rows()}
+    tokenizer, prompts = load_tokenizer(f"hf:{copy}"), prompts_of([out / name / run for name in ENGINES])
     model = AutoModelForCausalLM.from_pretrained(copy, dtype=torch.float32)
     lines = []
-    for name in SERVERS:
-        theirs = answers(out / name / part)
-        for key in sorted(key for key in rows.keys() & theirs.keys() if text(rows[key]) != text(theirs[key])):
-            prompt = tokenizer.encode(tokenizer.render(store.read_prompt(stored[key]), stored[key].answer_prefix))
-            mine, their_text = tokenizer.encode(text(rows[key])), text(theirs[key])
-            n, others = parting(tokenizer, mine, their_text)
-            if not others:
-                lines.append([name, key[0], "one is the beginning of the other", ""])
-                continue
+    for name, key in differ:
+        ids = tokenizer.encode(mine[key])
+        n, their_next = parting(tokenizer, ids, others[name][key])
+        if not their_next:
+            lines.append([name, run, key[0], "one is the beginning of the other", ""])
+        elif key not in prompts:
+            lines.append([name, run, key[0], "the prompt is not here", ""])
+        else:
+            prompt = tokenizer.encode(tokenizer.render(*prompts[key]))
             with torch.no_grad():
-                logits = model(torch.tensor([prompt + mine[:n]]), logits_to_keep=1).logits[0, -1].double()
-            gap = float(logits[mine[n]] - logits[others].max())
-            lines.append([name, key[0], f"after {n} tokens", f"{gap:.3f}"])
+                logits = model(torch.tensor([prompt + ids[:n]]), logits_to_keep=1).logits[0, -1].double()
+            lines.append(
+                [name, run, key[0], f"after {n} tokens", f"{float(logits[ids[n]] - logits[their_next].max()):.3f}"]
+            )
     return lines
+
+
+def generated(folder: Path) -> dict[tuple[str, str], str]:
+    return {key: text(row) for key, row in answers(folder).items() if not likelihoods(row)}
+
+
+def prompts_of(runs: Sequence[Path]) -> dict[tuple[str, str], tuple[Any, str]]:
+    """Prompts and answer prefixes of the first run that has kept each: published rows come without."""
+    from kleval.store import RunStore
+    from kleval.types import UsageError
+
+    found: dict[tuple[str, str], tuple[Any, str]] = {}
+    for run in (run for run in runs if (run / "run.json").is_file()):
+        store = RunStore.open(run)
+        for row in store.rows():
+            with contextlib.suppress(UsageError):
+                found.setdefault((row.id, row.prompt_hash), (store.read_prompt(row), row.answer_prefix))
+    return found
 
 
 def parting(tokenizer: Any, ids: Sequence[int], other: str) -> tuple[int, list[int]]:
@@ -161,16 +235,24 @@ def state(out: Path) -> list[list[str]]:
 def print_tables(out: Path, parts: Sequence[str], apart: Sequence[list[str]]) -> None:
     for title, header, rows in (
         (
-            "agreement, score x 100",
-            ["part", "one", "other", "n", "same text", "shared beginning", "same score", "one's mean", "other's"],
+            "agreement, score x 100; log-probabilities in nats",
+            [
+                *("run", "one", "other", "same text", "shared beginning", "same score", "one's mean", "other's"),
+                *("log-probabilities", "median apart", "most"),
+            ],
             agreement(out, parts),
+        ),
+        (
+            "lm-eval's own RULER against kleval's, score x 100",
+            ["server", "ctx", "task", "n", "same prompt", "same text", "same score", "lm-eval's mean", "kleval's"],
+            against_lm_eval(out),
         ),
         (
             "times, ms",
             ["server", "ctx", "rounds", "TTFT", "its own", "ratio", "TPOT", "its own", "ratio"],
             times(out),
         ),
-        ("partings from hf, nats between its token and the other's", ["server", "sample", "", "by"], apart),
+        ("partings from hf, nats between its token and the other's", ["engine", "run", "sample", "", "by"], apart),
         ("state", ["engine", "", "of", "KiB per token"], state(out)),
     ):
         if rows:

@@ -85,11 +85,16 @@ def replacing(path: Path, drafts: Path | None = None, errors: str = "strict") ->
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Put text at path: readers see the old file or the whole new one. UsageError when that is not possible."""
+    """`write_bytes` of the text in UTF-8."""
+    return write_bytes(path, text.encode("utf-8", "replace"))
+
+
+def write_bytes(path: Path, data: bytes) -> Path:
+    """Put data at path: readers see the old file or the whole new one. UsageError when that is not possible."""
     path = Path(path)
     try:
-        with replacing(path, errors="replace") as file:
-            file.write(text)
+        with replacing(path) as file:
+            file.buffer.write(data)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror or error}; free space or give another path") from error
     return path

@@ -174,21 +174,24 @@ class TimedRequest(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """Content that reached the caller at once. seconds: of the round's clock. tokens: how many, None where that is not told."""
+    """Content that reached the caller at once. seconds: of the round's clock. tokens: how many, None where that is not told.
+    late_seconds: by how much the caller may have noted it too late."""
 
     seconds: float
     tokens: int | None = None
+    late_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
     """One timed request as its caller saw it. What is not known is None.
 
-    submitted: when it was due, seconds of the clock of the arrivals. arrivals: in order. output_tokens, prompt_tokens,
-    cached_tokens: as the engine counts them, never text tokenised again; where a server tells of cached tokens only how many
-    all requests of a round had, they are shared out evenly. state_bytes: by component, of this sequence when its last token
-    was made, measured. peak_bytes: most memory held while its round was under way (of the device; of the process on a CPU).
-    failure: then the times count for nothing.
+    submitted: when it was sent, seconds of the clock of the arrivals (to an engine in this process: when it was due). arrivals: in
+    order. output_tokens, prompt_tokens, cached_tokens: as the engine counts them, never text tokenised again; where a server tells
+    of cached tokens only how many all requests of a round had, they are shared out evenly. state_bytes: by component, of this
+    sequence when its last token was made, measured. peak_bytes: most memory held while its round was under way (of the device; of
+    the process on a CPU). failure: then the times count for nothing. late_seconds: how long after its time it was sent.
+    connect_seconds: what opening its connection took, before it was sent; None on one that was open.
     """
 
     submitted: float
@@ -199,6 +202,8 @@ class Trace:
     state_bytes: Mapping[str, int] | None = None
     peak_bytes: int | None = None
     failure: Failure | None = None
+    late_seconds: float = 0.0
+    connect_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,9 +155,9 @@ class OpenAIBackend:
             self._timer.close()
             self._timer = None
 
-    def timed(self, requests: Sequence[TimedRequest]) -> list[Trace]:
+    def timed(self, requests: Sequence[TimedRequest], together: int | None = None) -> list[Trace]:
         """UsageError when the key is refused, or the server streams nothing that can be counted."""
-        return self._timing().timed(requests)
+        return self._timing().timed(requests, together)
 
     @property
     def continues_answers(self) -> bool:

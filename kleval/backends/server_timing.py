@@ -1,7 +1,7 @@
 """Timed requests to an OpenAI-compatible server: each is sent at its time, and when each piece of its answer arrives is noted.
 
-While a round is under way nothing is parsed: bytes are put aside with their time (time.perf_counter) and read afterwards, so that
-reading one stream delays no other's clock. Connections are kept open from round to round where the server lets them be.
+While a round is under way nothing is parsed (server_streams): bytes are put aside with the time at which they came and read
+afterwards. Connections are kept open from round to round where the server lets them be.
 
 How the server is spoken to is found out as for evaluation (server_opening), then with one short answer what else it takes:
 `ignore_eos` and `min_tokens` so that answers have the length asked for, usage with every event. Prompts go as token ids where the
@@ -10,33 +10,30 @@ server takes them and tells some of its vocabulary (/tokenize); else as words.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import secrets
-import time
-from collections.abc import Coroutine, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 from kleval.backends.server_address import Server
 from kleval.backends.server_errors import MalformedAnswer, failure_in_stream, failure_of_exception, failure_of_status
+from kleval.backends.server_exchange import Received
 from kleval.backends.server_http import client_for, fetch
 from kleval.backends.server_opening import Served, choose_dialect
 from kleval.backends.server_reply import REASONING, Answer
+from kleval.backends.server_streams import Streams
 from kleval.backends.server_tokenizer import RemoteTokenizer
-from kleval.backends.server_wire import NEUTRAL, Dialect, EventReader, bounded, chat_messages
+from kleval.backends.server_wire import NEUTRAL, Dialect, EventReader, chat_messages
 from kleval.backends.spec import BackendSpec
 from kleval.backends.timing import generator, random_tokens, random_words
 from kleval.types import Arrival, Failure, Request, TimedRequest, Trace, UsageError
 
-CONNECT_SECONDS = 10.0
 SHORT_SECONDS = 10.0
 POOL_WORDS = 400  # of which the ids are taken that prompts are made of
 _TEXTS = ("content", "text")
 _CONTENT = (*_TEXTS, *REASONING, "tool_calls")
 _HITS = ("vllm:prefix_cache_hits_total", "vllm:prefix_cache_hits")
-T = TypeVar("T")
 
 
 class ServerTiming:
@@ -57,7 +54,8 @@ class ServerTiming:
                 "measured: use a server that does"
             )
         self.pool = pool if self._dialect.prompts == "ids" else None
-        self._client = _Client(server, served, spec.request_timeout)
+        self._streams = Streams(server, spec.request_timeout, served.keeps_connections)
+        self._seconds = spec.request_timeout
         self._asking: Any = None  # an httpx2.Client for questions between rounds
         self._extra = self._find_out(seed)
 
@@ -75,10 +73,10 @@ class ServerTiming:
             "environment": {"server_software": f"{self._served.software}{version}", "served_from": self._served.root},
         }
 
-    def timed(self, requests: Sequence[TimedRequest]) -> list[Trace]:
+    def timed(self, requests: Sequence[TimedRequest], together: int | None = None) -> list[Trace]:
         """UsageError when the key is refused."""
         before = self._hits()
-        traces = self._send(requests, self._extra)
+        traces = self._send(requests, self._extra, together)
         told = [trace.cached_tokens is not None for trace in traces if trace.failure is None]
         after = None if before is None or all(told) else self._hits()
         if before is None or after is None:
@@ -87,7 +85,7 @@ class ServerTiming:
         return [dataclasses.replace(t, cached_tokens=each + (i < more)) for i, t in enumerate(traces)]
 
     def close(self) -> None:
-        self._client.close()
+        self._streams.close()
         if self._asking is not None:
             self._asking.close()
 
@@ -107,7 +105,9 @@ class ServerTiming:
         said = failure.message if failure else "nothing"
         raise UsageError(f"{self._server.url} does not stream an answer of {self._served.model}: {said}")
 
-    def _send(self, requests: Sequence[TimedRequest], extra: dict[str, Any]) -> list[Trace]:
+    def _send(
+        self, requests: Sequence[TimedRequest], extra: dict[str, Any], together: int | None = None
+    ) -> list[Trace]:
         chat = self._dialect.prompts == "messages"
         bodies = []
         for request, _ in requests:
@@ -119,7 +119,8 @@ class ServerTiming:
             body |= {self._dialect.budget if chat else "max_tokens": n_out, "stream": True}
             bodies.append(self._dialect.encode(body | extra | ({"min_tokens": n_out} if "min_tokens" in extra else {})))
         path = "/chat/completions" if chat else "/completions"
-        return self._client.ask(path, bodies, [one.submit_seconds for one in requests])
+        received = self._streams.ask(path, bodies, [one.submit_seconds for one in requests], together)
+        return [read_trace(self._server, self._served, self._seconds, one) for one in received]
 
     def _hits(self) -> int | None:
         """Prompt tokens that the server has taken from its prefix cache so far, for all its users; None: it does not tell."""
@@ -136,110 +137,39 @@ class ServerTiming:
         return None
 
 
-class _Received(NamedTuple):
-    """What came of one request. pieces: (seconds, bytes) as they arrived. error: what ended it before its end."""
-
-    submitted: float
-    status: int
-    pieces: list[tuple[float, bytes]]
-    error: Exception | None
-
-
-class _Client:
-    """Requests to one server. seconds: how long one may take."""
-
-    def __init__(self, server: Server, served: Served, seconds: float) -> None:
-        self._server, self._served, self._seconds = server, served, seconds
-        self._runner = asyncio.Runner()
-        self._thread = ThreadPoolExecutor(1, "kleval-timing")
-        self._http: Any = None
-
-    def ask(self, path: str, bodies: Sequence[bytes], delays: Sequence[float]) -> list[Trace]:
-        """One trace per body, in order. UsageError when the key is refused."""
-        received = self._run(self._round(path, bodies, delays))
-        return [self._read(one) for one in received]
-
-    def close(self) -> None:
-        if self._http is not None:
-            self._run(self._http.aclose())
-            self._http = None
-        self._thread.submit(self._runner.close).result()
-        self._thread.shutdown()
-
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        """In a thread of its own where a loop runs in this one, as in a notebook."""
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return self._runner.run(work)
-        return self._thread.submit(self._runner.run, work).result()
-
-    async def _round(self, path: str, bodies: Sequence[bytes], delays: Sequence[float]) -> list[_Received]:
-        import httpx2
-
-        if self._http is None:
-            self._http = httpx2.AsyncClient(
-                headers=[*self._server.headers, ("Content-Type", "application/json"), ("Accept-Encoding", "identity")],
-                params=list(self._server.params) or None,
-                timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
-                limits=httpx2.Limits(
-                    max_connections=None, max_keepalive_connections=None if self._served.keeps_connections else 0
-                ),
-                trust_env=not self._server.is_local,
-            )
-        requests = [self._http.build_request("POST", self._server.url + path, content=body) for body in bodies]
-        start = time.perf_counter()
-        due = [start + delay for delay in delays]
-        return list(await asyncio.gather(*map(self._one, requests, due)))
-
-    async def _one(self, request: Any, due: float) -> _Received:
-        clock, status, error = time.perf_counter, 0, None
-        pieces: list[tuple[float, bytes]] = []
-        if due > clock():
-            await asyncio.sleep(due - clock())
-        try:
-            async with asyncio.timeout(self._seconds):
-                response = await self._http.send(request, stream=True)
-                try:
-                    status = response.status_code
-                    async for piece in bounded(response.aiter_raw()):
-                        pieces.append((clock(), piece))
-                finally:
-                    await response.aclose()
-        except Exception as raised:
-            error = raised
-        return _Received(due, status, pieces, error)
-
-    def _read(self, got: _Received) -> Trace:
-        if got.status not in (0, 200):
-            text = b"".join(piece for _, piece in got.pieces).decode("utf-8", "replace")
-            return Trace(got.submitted, failure=failure_of_status(self._server, got.status, text))
-        arrivals, reader, error = _Arrivals(), EventReader(), got.error
-        answer = arrivals.answer
-        try:
-            for seconds, piece in got.pieces:
-                for event in reader.feed(piece):
-                    arrivals.take(event, seconds)
-        except MalformedAnswer as malformed:
-            error = error or malformed
-        failure = None
-        if answer.error is not None:
-            failure = failure_in_stream(self._server, answer.error)
-        elif error is not None:
-            failure = failure_of_exception(self._server, error, self._seconds)
-        elif answer.model is not None and not self._served.accepts(answer.model):
-            name = self._server.hide(answer.model)
-            failure = Failure("server", f"the server answered as {name} where {self._served.model} was asked")
-        elif not reader.ended and answer.finish is None:
-            failure = Failure("server", f"the stream ended in the middle, after {len(arrivals.found)} pieces")
-        return Trace(
-            got.submitted,
-            tuple(arrivals.found),
-            answer.count("completion_tokens"),
-            answer.count("prompt_tokens"),
-            answer.cached_tokens,
-            failure=failure,
-        )
+def read_trace(server: Server, served: Served, seconds: float, got: Received) -> Trace:
+    """What one request came to. seconds: how long it was allowed to take. UsageError when the key is refused."""
+    if got.status not in (0, 200):
+        text = b"".join(piece for _, piece in got.pieces).decode("utf-8", "replace")
+        return Trace(got.submitted, failure=failure_of_status(server, got.status, text))
+    arrivals, reader, error = _Arrivals(), EventReader(), got.error
+    answer = arrivals.answer
+    try:
+        for (moment, piece), late in zip(got.pieces, got.late, strict=True):
+            for event in reader.feed(piece):
+                arrivals.take(event, moment, late)
+    except MalformedAnswer as malformed:
+        error = error or malformed
+    failure = None
+    if answer.error is not None:
+        failure = failure_in_stream(server, answer.error)
+    elif error is not None:
+        failure = failure_of_exception(server, error, seconds)
+    elif answer.model is not None and not served.accepts(answer.model):
+        name = server.hide(answer.model)
+        failure = Failure("server", f"the server answered as {name} where {served.model} was asked")
+    elif not reader.ended and answer.finish is None:
+        failure = Failure("server", f"the stream ended in the middle, after {len(arrivals.found)} pieces")
+    return Trace(
+        got.submitted,
+        tuple(arrivals.found),
+        answer.count("completion_tokens"),
+        answer.count("prompt_tokens"),
+        answer.cached_tokens,
+        failure=failure,
+        late_seconds=max(got.submitted - got.due, 0.0),
+        connect_seconds=got.connect_seconds,
+    )
 
 
 class _Arrivals:
@@ -256,7 +186,7 @@ class _Arrivals:
         self._events = 0
         self._counted: int | None = 0  # tokens so far; None where an arrival did not tell
 
-    def take(self, event: dict[str, Any], seconds: float) -> None:
+    def take(self, event: dict[str, Any], seconds: float, late: float = 0.0) -> None:
         self.answer.feed(event)
         if not event.get("choices"):
             return
@@ -278,7 +208,7 @@ class _Arrivals:
         if self.found and self.found[-1].seconds == seconds:
             earlier = self.found.pop().tokens
             tokens = None if earlier is None or tokens is None else earlier + tokens
-        self.found.append(Arrival(seconds, tokens))
+        self.found.append(Arrival(seconds, tokens, late))
 
     def _count(self, event: dict[str, Any]) -> int | None:
         """Output tokens so far, as an event tells them."""

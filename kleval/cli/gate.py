@@ -91,7 +91,7 @@ def _judge(
 ) -> Callable[[Condition, bool], list[Judgement]]:
     """What judges a condition on every model of the runs or profiles, beside the one of the base that it is compared with."""
     from kleval.tables.compare import read_sides
-    from kleval.tables.compare_times import read_timed
+    from kleval.tables.compare_times import limits, read_timed
     from kleval.tables.costs import read_profile
     from kleval.tables.gate import judge_run, judge_times, known
 
@@ -109,9 +109,8 @@ def _judge(
             found = [judge_run(condition, run, base) for base, run in _pairs(condition, sides, others, names)]
         judged = [one for one in found if one is not None]
         if needed and not judged:
-            raise UsageError(
-                f"'{condition.text}' names nothing that is there: there are {', '.join(known(sides, timed))}"
-            )
+            there = ", ".join(known(sides, timed)) or "; ".join(limits(timed))
+            raise UsageError(f"'{condition.text}' names nothing that is there: there are {there}")
         return judged
 
     return judge

@@ -8,7 +8,7 @@ import click
 
 from kleval.cli import options
 from kleval.cli.runs import open_runs, scored_runs
-from kleval.files import replacing, write_text
+from kleval.files import write_bytes, write_text
 from kleval.tables import formats
 from kleval.types import UsageError
 
@@ -39,10 +39,7 @@ def leaderboard(directories: tuple[Path, ...], out: Path | None, kind: str | Non
     if kind == "parquet":
         if out is None:
             raise UsageError("Parquet is no text: give a file with --out FILE")
-        data = formats.to_parquet(rows, columns_of(rows))
-        with replacing(out) as file:
-            file.buffer.write(data)
-        click.echo(out)
+        click.echo(write_bytes(out, formats.to_parquet(rows, columns_of(rows))))
         return
     text = to_markdown(rows) if kind == "md" else formats.COMPLETE[kind](rows, columns_of(rows))
     if out is None:

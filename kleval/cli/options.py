@@ -68,6 +68,20 @@ def memory(what: str) -> Callable[[F], F]:
     return option("--memory-budget", callback=read, metavar="BYTES", help=what)
 
 
+def named(command: F) -> F:
+    """--name and --tag of a command that leaves a run directory."""
+    name = option("--name", default="", show_default=False, metavar="TEXT", help="What tables and pages call the run.")
+    tag = option(
+        "--tag",
+        "tags",
+        multiple=True,
+        callback=lambda context, parameter, values: tags(values),
+        metavar="KEY=VALUE",
+        help="What tells the run from others, as often as needed, like engine=0.33: pages show trends over it.",
+    )
+    return name(tag(command))
+
+
 def out(place: str, envvar: str | None = None) -> Callable[[F], F]:
     """--out of a command that its directory continues. place: of a new one."""
     said = f"The run directory; the same command continues it.  [default: where this command stopped, else {place}]"
@@ -123,6 +137,13 @@ workers = option(
 backend = option("--backend", default="auto", help="What runs the model.")
 device = option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 dtype = option("--dtype", default="auto", help="auto, float32, bfloat16 or float16.")
+kernels = option(
+    "--kernels",
+    type=click.Choice(["native", "torch"]),
+    callback=lambda context, parameter, value: choose_kernels(value) if value else None,
+    expose_value=False,
+    help="C++ or plain torch on a CPU.  [default: native where it can be built]",
+)
 batch = option("--batch", type=click.IntRange(min=1), metavar="N", help="Requests at a time.  [default: what fits]")
 memory_budget = memory("Keep model state below this, like 8GiB.  [default: most of what is free]")
 base_url = option("--base-url", metavar="URL", help="An OpenAI-compatible server, like http://localhost:8000/v1.")
@@ -201,6 +222,13 @@ def go_offline() -> None:
     os.environ.update({"KLEVAL_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"})
 
 
+def choose_kernels(given: str) -> None:
+    """For this process and those it starts."""
+    from kleval.ops.native.library import choose
+
+    choose(given)
+
+
 def pairs(values: Sequence[str], what: str = "an engine argument", dash: str = "_") -> dict[str, str]:
     """`key=value` texts as a mapping, dashes of the keys replaced. UsageError for anything else."""
     found = {}
@@ -210,6 +238,17 @@ def pairs(values: Sequence[str], what: str = "an engine argument", dash: str = "
             raise UsageError(f"'{text}' is not {what}: write KEY=VALUE")
         found[key.strip().replace("-", dash)] = value
     return found
+
+
+def tags(values: Sequence[str]) -> dict[str, str]:
+    """`key=value` texts, each key once. UsageError for anything else; what a key may be is the run's to say."""
+    found = [text.partition("=") for text in values]
+    for text, (key, equals, _) in zip(values, found, strict=True):
+        if not equals:
+            raise UsageError(f"'{text}' is no tag: write KEY=VALUE, like --tag engine=0.33")
+        if sum(other == key for other, _, _ in found) > 1:
+            raise UsageError(f"--tag {key} is given twice: give it once")
+    return {key: value for key, _, value in found}
 
 
 def json_pairs(values: Sequence[str], what: str) -> dict[str, Any]:

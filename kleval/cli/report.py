@@ -20,14 +20,21 @@ from kleval.cli.runs import readable_runs
     metavar="FILE",
     help="The page.  [default: report.html in the first DIR]",
 )
-def report(directories: tuple[Path, ...], out: Path | None) -> None:
+@options.option(
+    "--figures",
+    envvar="KLEVAL_REPORT_FIGURES",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Also write every figure here as SVG and PNG, without a browser.",
+)
+def report(directories: tuple[Path, ...], out: Path | None, figures: Path | None) -> None:
     """Make one HTML page, readable without a network, of the runs and profiles in the DIRs:
     scores, what they cost, and both side by side. A DIR that cannot be read is named and the rest is shown."""
     from kleval.report.page import write_report
 
     stores, unread = readable_runs(directories)
     first = stores[0].path if len(stores) == 1 and stores[0].is_profile else directories[0]
-    page = write_report(stores, out or first / "report.html", unread.append)
+    page = write_report(stores, out or first / "report.html", unread.append, figures)
     for text in unread:
         note(f"left out: {text}")
     click.echo(page)

@@ -36,6 +36,8 @@ AS_GIVEN = (
         "max_errors",
         "amend",
         "dry_run",
+        "name",
+        "tags",
     ),
 )
 # What of a command line a backend is opened with, besides the model, the backend and the server.
@@ -49,7 +51,11 @@ ENGINE_SETTINGS = (
 @click.command(short_help="Run models on tasks and score them.")
 @options.model
 @options.option("--suite", metavar="NAME", help="A named list of tasks; see kleval ls suites.  [default: long]")
-@options.option("--tasks", metavar="NAMES", help="Tasks or families, comma-separated, instead of a suite.")
+@options.option(
+    "--tasks",
+    metavar="NAMES",
+    help="Tasks, families and patterns, comma-separated, instead of a suite: ruler,-ruler/cwe or ruler/niah_*.",
+)
 @options.option("--ctx", default=DEFAULT_CTX, metavar="LENGTHS", help="Lengths: 4k,128k,1m or 4k-1m*2.")
 @options.limit
 @options.edition
@@ -112,6 +118,7 @@ ENGINE_SETTINGS = (
 @options.template_args
 @options.device
 @options.dtype
+@options.kernels
 @options.batch
 @options.memory_budget
 @options.option(
@@ -135,6 +142,7 @@ ENGINE_SETTINGS = (
     help="Failures that are tolerated, a count or below 1 a share; more end the run.  [default: any failure is exit"
     " code 3, none ends the run]",
 )
+@options.named
 @options.out("runs/<time>")
 @options.option("--amend", is_flag=True, help="Extend the run in --out by more models, tasks, lengths or samples.")
 @options.json_output
@@ -177,7 +185,7 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
 def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
     """The run that a command line asks for, every default filled in. UsageError for what cannot be."""
     from kleval.harness.spec import RunSpec
-    from kleval.tasks.registry import expand, groups
+    from kleval.tasks.registry import expand, groups, themselves
 
     line = shlex.join(["kleval", *map(options.without_secrets, command.obj or [])])
     suite, limit, ctx, temperature = None, None, given["ctx"], given["temperature"]
@@ -202,6 +210,7 @@ def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
     return RunSpec(
         models=options.names(given["model"]),
         tasks=tuple(expand(wanted, given["edition"])),
+        named=() if suite else themselves(wanted),
         groups=groups(wanted, given["edition"]),
         ctxs=parse_lengths(ctx),
         out=given["out"] or (None if given["dry_run"] else run_directory(line)),

@@ -42,8 +42,12 @@ class Show:
         told = {"settings": dict(event.settings), "environment": dict(event.environment)}
         return {"ctx": self.spec.ctxs, "batch": batches, **told}
 
+    def head_lines(self, opening: bool = False) -> list[str]:
+        """What is known before anything is opened, defaults included; empty: `first_lines` says it all. opening: it takes a while."""
+        return []
+
     def first_lines(self, event: ev.Started) -> list[str]:
-        """What decides the results, defaults included."""
+        """What decides the results, defaults included, beside the head."""
         spec, machine = self.spec, event.environment
         where = machine["gpu"] or f"{machine['cpu']}, {machine['threads']} threads"
         return [
@@ -110,19 +114,23 @@ class RunShow(Show):
         names = (*OF_RUNS, "backend", "device", "dtype")
         return {"ctx" if name == "ctxs" else name: getattr(self.spec, name) for name in names}
 
-    def first_lines(self, event: ev.Started) -> list[str]:
-        spec, opened = self.spec, {} if self.spec.dry_run else event.models
+    def head_lines(self, opening: bool = False) -> list[str]:
+        spec = self.spec
         what = f"suite {spec.suite}, {len(spec.tasks)} tasks" if spec.suite else _few(spec.tasks)
         temperature = "greedy" if not spec.temperature else f"temperature {spec.temperature:g}"
         if spec.temperature is None and spec.edition == "official":
             temperature = "temperature each task’s own"
         return [
-            f"models    {'; '.join(self._where(name, opened.get(name, {})) for name in event.models)}",
             f"tasks     {what}",
             f"data      edition {spec.edition}, protocol {spec.protocol or 'each task’s default'}, seed {spec.seed}",
             f"ctx       {format_lengths(spec.ctxs)} tokens of {spec.tokenizer or 'the model'}",
             f"samples   --limit {spec.limit} per task and length, --repeats {spec.repeats}, {temperature}",
+            *([f"opening   {', '.join(spec.models)}"] if opening else []),
         ]
+
+    def first_lines(self, event: ev.Started) -> list[str]:
+        opened = {} if self.spec.dry_run else event.models
+        return [f"models    {'; '.join(self._where(name, opened.get(name, {})) for name in event.models)}"]
 
     def _where(self, name: str, model: Mapping[str, Any]) -> str:
         describe = model.get("describe", {})

@@ -6,6 +6,7 @@ record instead. What differs between the kinds of commands is in their Show (kle
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -21,9 +22,14 @@ from kleval.work import Result, Spec, Unit
 from kleval.work import events as ev
 from kleval.work.loop import OnEvent
 
+HEAD_AFTER_SECONDS = 0.5
+
 
 class Watch:
     """Called with every event of a command; `finish` once with its result. Use as a context manager.
+
+    The first lines are said once there is a plan or HEAD_AFTER_SECONDS are over, so that a command that takes long to open is not
+    silent, and a refusal that comes at once is one line.
 
     quiet: without progress; what decides the results, and what went wrong, is said all the same.
     """
@@ -34,16 +40,27 @@ class Watch:
         self._launched = self._done = False
         self._planned: ev.Planned | None = None
         self._failures: set[tuple[str, str]] = set()
+        self._head = threading.Lock()
+        self._head_told = self._start_told = False
+        self._started: ev.Started | None = None
+        self._timer = threading.Timer(HEAD_AFTER_SECONDS, self._tell_first_lines)
+        self._timer.daemon = True
 
     def __enter__(self) -> Watch:
+        if self._show.head_lines():
+            self._timer.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._timer.cancel()
         self._view.__exit__(kind, error, tb)
         if error is not None and self._launched and not self._done and self._json:
             emit("done", status="error", message=" ".join(str(error).split()), out=_text(self._spec.out))
 
     def __call__(self, event: ev.Event) -> None:
+        if self._started is not None and not isinstance(event, ev.Started | ev.Finished):
+            self._timer.cancel()
+            self._tell_first_lines()
         match event:
             case ev.Started():
                 self._start(event)
@@ -100,11 +117,25 @@ class Watch:
         if self._json:
             told = {"out": _text(spec.out), "continued": event.continued, "dry_run": spec.dry_run}
             emit("launch", kleval=__version__, models=list(event.models), **self._show.launch(event), **told)
-        note(f"kleval {__version__}")
-        for line in self._show.first_lines(event):
-            note(f"  {line}")
-        if spec.out is not None:
-            note(f"  out       {spec.out}{' (continued)' if event.continued else ''}")
+        self._started = event
+        if self._head_told:
+            self._tell_first_lines()
+
+    def _tell_first_lines(self) -> None:
+        """What of them is known and was not said yet."""
+        with self._head:
+            event, spec = self._started, self._spec
+            if not self._head_told:
+                self._head_told = True
+                note(f"kleval {__version__}")
+                for line in self._show.head_lines(opening=event is None):
+                    note(f"  {line}")
+            if event is not None and not self._start_told:
+                self._start_told = True
+                for line in self._show.first_lines(event):
+                    note(f"  {line}")
+                if spec.out is not None:
+                    note(f"  out       {spec.out}{' (continued)' if event.continued else ''}")
 
     def _plan(self, event: ev.Planned) -> None:
         self._planned = event

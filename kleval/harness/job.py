@@ -88,18 +88,14 @@ class RunJob(Job):
 
     @contextlib.contextmanager
     def open(self, old: RunStore | None) -> Iterator[None]:
-        """Open every model once, and the judge; plan. The first model stays open until its turn is over."""
-        spec, tasks = self.spec, self.tasks
+        """Open every model once, and the judge. The first model stays open until its turn is over."""
+        spec = self.spec
+        _ = self.tasks  # what is wrong with them is told before a model is opened
         self._counter = length_tokenizer(spec, self._load_tokenizer)
         with contextlib.ExitStack() as stack:
             self._facts, self._first, self._first_open = open_models(spec, self._open_backend, self._counter)
             stack.enter_context(self._first_open)
-            answered = old.answered_by_cell() if old is not None else {}
-            self._cells, self.skips = make_plan(spec, self._facts, tasks, answered)
-            # Cells that an earlier session finished make no samples again, so what it passed over in them is taken from it.
-            complete = {(cell.model, cell.task, cell.ctx) for cell in self._cells if cell.n_done == cell.n}
-            before = old.manifest["skips"] if old is not None else []
-            self._passed_over = [dict(s) for s in before if (s["model"], s["task"], s["ctx"]) in complete]
+            self._old, self._answered = old, old.answered_by_cell() if old is not None else {}
             if spec.judge_model is not None and not spec.dry_run:
                 judge = stack.enter_context(contextlib.closing(self._open_judge(spec.judge_model)))
                 self._judge, self._judge_facts = judge, {"settings": {}}
@@ -119,7 +115,13 @@ class RunJob(Job):
             yield
 
     def units(self, say: Callable[[str], None]) -> Sequence[PlannedCell]:
-        return self._cells
+        old = self._old
+        cells, self.skips = make_plan(self.spec, self._facts, self.tasks, self._answered, say)
+        # Cells that an earlier session finished make no samples again, so what it passed over in them is taken from it.
+        complete = {(cell.model, cell.task, cell.ctx) for cell in cells if cell.n_done == cell.n}
+        before = old.manifest["skips"] if old is not None else []
+        self._passed_over = [dict(s) for s in before if (s["model"], s["task"], s["ctx"]) in complete]
+        return cells
 
     def facts(self) -> dict[str, Any]:
         judge = {name: value for name, value in self._judge_facts.items() if name != "settings"}

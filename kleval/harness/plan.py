@@ -2,12 +2,14 @@
 
 A task is tried at the shortest length first, with one sample, in the tokenizer that counts its samples; lengths at which
 it does not fit (ContextTooSmall) are skipped with the reason, and the first at which it fits ends the search, since a task
-that fits into ctx fits into more. (Should one not, that length is skipped when the run comes to it.) A task that fits at
-none is a UsageError naming its minimum. Tokens are estimated as ctx per answer: an upper bound.
+that fits into ctx fits into more. (Should one not, that length is skipped when the run comes to it.) A task that fits at none is
+skipped too, unless it was named itself or nothing fits: then a UsageError names every such task with its minimum. Tokens are
+estimated as ctx per answer: an upper bound.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,6 +18,8 @@ from kleval.harness.spec import RunSpec
 from kleval.tasks.makers import with_budget
 from kleval.text import format_length
 from kleval.types import Backend, ContextTooSmall, Sample, Task, Tokenizer, Unfit, UsageError
+
+SAY_EVERY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +88,26 @@ def make_plan(
     models: Sequence[ModelFacts],
     tasks: Mapping[str, Task],
     answered: Mapping[tuple[str, str, int], set[tuple[int, int]]],
+    say: Callable[[str], None] = lambda text: None,
 ) -> tuple[tuple[PlannedCell, ...], tuple[dict[str, Any], ...]]:
     """Cells in the order in which they run (by model, then ctx, then task), and what does not fit.
 
-    answered: RunStore.answered_by_cell(), empty for a new run. UsageError when a task fits at no length.
+    answered: RunStore.answered_by_cell(), empty for a new run. say: told now and then what is being tried. UsageError when nothing
+    fits, or a task that was named itself fits at no length.
     """
     fits = _Fitting(spec)
+    told = time.monotonic()
     ctxs = sorted(set(spec.ctxs))
     cells, skips = [], []
     refused: dict[str, Task] = {}
     n = spec.limit * spec.repeats
     for model in models:
         for ctx in ctxs:
-            for task_id, task in tasks.items():
+            for place, (task_id, task) in enumerate(tasks.items()):
+                if time.monotonic() - told > SAY_EVERY_SECONDS:
+                    told = time.monotonic()
+                    what = f"{task_id} at {format_length(ctx)} ({place + 1} of {len(tasks)})"
+                    say(f"planning  {what}" if len(models) == 1 else f"planning  {model.name}, {what}")
                 too_small = fits.reason(task, model.counter, ctx, answered.get((model.name, task_id, ctx)))
                 if not model.continues_answers and fits.prefixed(task, model.counter):
                     refused[task_id] = task
@@ -107,6 +118,9 @@ def make_plan(
                     skips.append(skip(model, task, ctx, n, too_small))
     if refused:
         raise _no_prefix(refused)
+    named = set(tasks if spec.named is None else spec.named)
+    if unfit := [unfit for unfit in fits.nowhere.values() if unfit.task in named or not cells]:
+        raise _fits_nowhere(unfit, max(ctxs))
     return tuple(cells), tuple(skips)
 
 
@@ -117,6 +131,17 @@ def _no_prefix(refused: Mapping[str, Task]) -> UsageError:
     return UsageError(
         f"the prompts of {names}{more} end with the beginning of the answer, which a chat endpoint cannot be made to continue: "
         f"{instead}, or use a server that answers /completions, with --tokenizer hf:PATH of its model"
+    )
+
+
+def _fits_nowhere(unfit: Sequence[_Nowhere], longest: int) -> UsageError:
+    nowhere = f"none of the lengths asked for (longest {longest})"
+    if len(unfit) == 1:
+        needs = f"it needs at least --ctx {unfit[0].minimum} with {unfit[0].counter}"
+        return UsageError(f"{unfit[0].task} fits into {nowhere}: {needs}; add a longer --ctx or leave the task out")
+    each = ", ".join(f"{one.task} --ctx {one.minimum}" for one in unfit)
+    return UsageError(
+        f"{len(unfit)} tasks fit into {nowhere}; they need, with {unfit[0].counter}, {each}: add a longer --ctx or leave them out"
     )
 
 
@@ -135,6 +160,15 @@ def skip(model: ModelFacts, task: Task, ctx: int, n: int, why: ContextTooSmall) 
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _Nowhere:
+    """A task that fits at none of the lengths; minimum: tokens that it needs, in those of counter."""
+
+    task: str
+    minimum: int
+    counter: str
+
+
 class _Fitting:
     """Which tasks fit at which lengths; models that count alike share the answers."""
 
@@ -142,6 +176,7 @@ class _Fitting:
         self._spec = spec
         self._known: dict[tuple[str, str, str], dict[int, ContextTooSmall]] = {}
         self._prefixed: set[str] = set()
+        self.nowhere: dict[tuple[str, str, str], _Nowhere] = {}
 
     def reason(self, task: Task, counter: Tokenizer, ctx: int, answered: object) -> ContextTooSmall | None:
         """Why task does not fit into ctx; None when it does, which an answer that is there already shows."""
@@ -149,7 +184,10 @@ class _Fitting:
             return None
         key = (task.id, counter.digest, counter.chat_template_digest)
         if key not in self._known:
-            self._known[key] = self._search(task, counter)
+            self._known[key] = small = self._search(task, counter)
+            if len(small) == len(set(self._spec.ctxs)):
+                minimum = max(error.minimum_tokens for error in small.values())
+                self.nowhere[key] = _Nowhere(task.id, minimum, counter.name)
         return self._known[key].get(ctx)
 
     def prefixed(self, task: Task, counter: Tokenizer) -> bool:
@@ -174,11 +212,7 @@ class _Fitting:
                 return small  # told as TaskFailed when the run comes to it, which then goes on with the other tasks
             else:
                 return small
-        minimum = max(error.minimum_tokens for error in small.values())
-        raise UsageError(
-            f"{task.id} fits into none of the lengths asked for (longest {max(self._spec.ctxs)}): it needs at least "
-            f"--ctx {minimum} with {counter.name}; add a longer --ctx or leave the task out"
-        )
+        return small
 
 
 def _first_fitting(task: Task, counter: Tokenizer, ctx: int, spec: RunSpec) -> Sample | ContextTooSmall | None:

@@ -31,9 +31,12 @@ class RunSpec(Spec):
     window_tokens: about how many tokens of samples are held in memory, and so offered to the backend, at once.
     allow_code_execution: let tasks run what a model writes, in a sandbox.
     amend: let models, tasks, ctxs, limit and repeats grow in an existing run directory.
+    named: those of the tasks that were named themselves; one that fits at no length is refused, where one of a family or suite is
+    skipped; None: all of them.
     groups: names that stand for several of the tasks and get a mean over them.
-    suite, command: for the record. backend, device, dtype, batch, memory_budget, data_dir: for whoever opens backends and
-    tasks; recorded, not used here (but a window holds at least `batch` samples).
+    name, tags: what people call the run and tell it by. suite, command: for the record.
+    backend, device, dtype, batch, memory_budget, data_dir: for whoever opens backends and tasks; recorded, not used here (but a window
+    holds at least `batch` samples).
     """
 
     models: tuple[str, ...]
@@ -69,7 +72,10 @@ class RunSpec(Spec):
     amend: bool = False
     dry_run: bool = False
     suite: str | None = None
+    named: tuple[str, ...] | None = None
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    name: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
 
     def check(self) -> None:

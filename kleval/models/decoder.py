@@ -20,10 +20,18 @@ from kleval.models.layers import Block
 from kleval.models.modules import RMSNorm
 
 
+class _Embedding(nn.Embedding):
+    """nn.Embedding that is not initialised on the meta device: there torch's normal_ imports torch._dynamo, which takes seconds."""
+
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
 class _Body(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = _Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 

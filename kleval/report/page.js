@@ -115,17 +115,4 @@
   }
   const table = document.getElementById("scores");
   if (table) sortable(table);
-
-  const choices = Array.from(document.querySelectorAll("select[data-choice]"));
-  function choose() {
-    for (const example of document.querySelectorAll(".example")) {
-      example.hidden = !choices.every((c) => c.value === "" || example.dataset[c.dataset.choice] === c.value);
-    }
-    for (const details of document.querySelectorAll(".task-examples")) {
-      const n = details.querySelectorAll(".example:not([hidden])").length;
-      details.hidden = n === 0;
-      details.querySelector(".count").textContent = n;
-    }
-  }
-  for (const choice of choices) choice.addEventListener("change", choose);
 })();

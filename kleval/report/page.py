@@ -1,9 +1,9 @@
 """Stored runs and profiles as one HTML page that needs no network: everything it shows and runs is in the file.
 
-Sections appear where there are records, in the order that a reader asks: what was compared and how, scores, scores against costs,
-costs, failures, all scores, samples, methods. Model answers and prompts are untrusted: the template escapes all text (autoescape),
-figures travel as JSON in which no tag can end, and a content security policy lets nothing run but the page's own scripts, by their
-hashes, and nothing load. The same records give the same bytes: ids are counted, times are the runs' own.
+Sections appear where there are records, in the order that a reader asks: the verdict, scores and costs at a glance, then each in
+full, failures, all scores, samples, methods, settings. Model answers and prompts are untrusted: the template escapes all text
+(autoescape), figures travel as JSON in which no tag can end, and a content security policy lets nothing run but the page's own
+scripts, by their hashes, and nothing load. The same records give the same bytes: ids are counted, times are the runs' own.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ from kleval.report import (
     score_curves,
     score_grids,
     served_sections,
+    stills,
 )
-from kleval.report.examples import Picker, samples_section
 from kleval.report.header import header, looks
 from kleval.report.notices import runs_of
 from kleval.report.plotly_drawer import plotly
+from kleval.report.samples import Samples, samples_section
 from kleval.report.score_cost import score_cost_section
 from kleval.report.scorecard import scorecard_section
 from kleval.report.sections import Card, Section, section, words
+from kleval.report.verdict import verdict
 from kleval.store import Row, RunStore
 from kleval.tables import cost_rows
 from kleval.tables.compare import Answers
@@ -40,14 +42,21 @@ from kleval.tables.scores import Entrant, Run, collect
 from kleval.types import UsageError
 
 
-def write_report(stores: Sequence[RunStore], path: Path, left_out: Callable[[str], object] | None = None) -> Path:
+def write_report(
+    stores: Sequence[RunStore],
+    path: Path,
+    left_out: Callable[[str], object] | None = None,
+    figures: Path | None = None,
+) -> Path:
     """Write the page of runs and profiles to path, all of it or nothing; about 5 MB, most of it the figures' script.
 
     left_out: told of each directory that holds nothing to show; without it, and where nothing is left, that is a UsageError. So are
-    two profiles that hold the same model's cost, and a path that cannot be written.
+    two profiles that hold the same model's cost, and a path that cannot be written. figures: a folder for the page's figures as files.
     """
     if not stores:
         raise UsageError("no run given: name at least one run directory, see kleval ls runs")
+    if figures is not None:
+        stills.check(figures)
     missing: list[str] = []
     runs: list[RunStore] = []
     profiles: list[Profile] = []
@@ -60,10 +69,10 @@ def write_report(stores: Sequence[RunStore], path: Path, left_out: Callable[[str
         except UsageError as error:
             missing.append(str(error))
     entrants: list[Entrant] = []
-    picker, depths, answers = Picker(), Depths(), Answers()
+    samples, depths, answers = Samples(), Depths(), Answers()
     if runs:
         try:
-            entrants = collect(runs, lambda run: _watch(run, picker, depths, answers))
+            entrants = collect(runs, lambda run: _watch(run, samples, depths, answers))
         except UsageError as error:
             missing.append(str(error))
         else:
@@ -74,10 +83,14 @@ def write_report(stores: Sequence[RunStore], path: Path, left_out: Callable[[str
     for text in missing:
         assert left_out is not None
         left_out(text)
-    return write_text(path, render(entrants, profiles, picker, depths, answers))
+    found = sections(entrants, profiles, samples, depths, answers)
+    write_text(path, render(entrants, profiles, found))
+    if figures is not None:
+        stills.write(found, figures)
+    return path
 
 
-def _watch(run: Run, *watchers: Picker | Depths | Answers) -> Callable[[Row], None]:
+def _watch(run: Run, *watchers: Samples | Depths | Answers) -> Callable[[Row], None]:
     watching = [watcher.watch(run) for watcher in watchers]
 
     def see(row: Row) -> None:
@@ -88,15 +101,21 @@ def _watch(run: Run, *watchers: Picker | Depths | Answers) -> Callable[[Row], No
 
 
 def sections(
-    entrants: Sequence[Entrant], profiles: Sequence[Profile], picker: Picker, depths: Depths, answers: Answers
+    entrants: Sequence[Entrant], profiles: Sequence[Profile], samples: Samples, depths: Depths, answers: Answers
 ) -> list[Section]:
     """In the page's order. UsageError naming two profiles that hold the same model's cost."""
     shape = score_curves.Shape.of(entrants)
     of_scores, of_models = looks(entrants, profiles)
     editions = list(dict.fromkeys(cell.edition for e in entrants for cell in e.cells.values()))
     found: list[Section | None] = []
+    costs = (
+        score_cost_section(entrants, profiles, shape, of_scores)
+        if entrants and any(p.models for p in profiles)
+        else None
+    )
     if entrants:
         found += [
+            _overview(score_curves.overall_card(entrants, shape, of_scores), costs),
             score_curves.average_section(entrants, shape, of_scores) if shape.families else None,
             score_curves.task_section(entrants, shape, of_scores),
             score_grids.heat_section(entrants, shape, of_scores),
@@ -107,8 +126,13 @@ def sections(
         ]
         mark = "" if editions == ["official"] else f"{' and '.join(editions)} edition"
         found = [replace(one, mark=mark) for one in found if one]
-    if entrants and any(profile.models for profile in profiles):
-        found.append(score_cost_section(entrants, profiles, shape, of_scores))
+    if costs:
+        found.append(
+            replace(
+                costs,
+                cards=tuple(card for card in costs.cards if card not in found[0].cards) if found[0] else costs.cards,
+            )
+        )
     for i, profile in enumerate(profiles):
         prefix = f"p{i}-" if entrants or len(profiles) > 1 else ""
         found += [one and _named(one, prefix) for one in _costs(profile, of_models)]
@@ -117,9 +141,15 @@ def sections(
     found.append(absences.absence_section(entrants, profiles))
     if entrants:
         found.append(score_grids.table_section(entrants, shape, of_scores))
-        found.append(samples_section(picker, entrants, shape))
+        found.append(samples_section(samples, entrants, shape, of_scores))
     kept = [one for one in found if one]
     return [*kept, _methods(kept, entrants)]
+
+
+def _overview(scores: Card, costs: Section | None) -> Section:
+    """What the first screen shows under its numbers: score against length, and against the first of its costs."""
+    first = [card for card in costs.cards if card.figures][:1] if costs else []
+    return section("overview", [scores, *first], layout="pair")
 
 
 def _costs(profile: Profile, of_models: score_curves.Looks) -> list[Section | None]:
@@ -161,15 +191,13 @@ def _methods(kept: Iterable[Section], entrants: Sequence[Entrant]) -> Section:
     return section("methods", cards, layout="prose")
 
 
-def render(
-    entrants: Sequence[Entrant], profiles: Sequence[Profile], picker: Picker, depths: Depths, answers: Answers
-) -> str:
-    """The page's text."""
+def render(entrants: Sequence[Entrant], profiles: Sequence[Profile], found: Sequence[Section]) -> str:
+    """The page's text. found: its sections."""
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    found = sections(entrants, profiles, picker, depths, answers)
-    scripts = [embed.script(get_plotlyjs()), embed.script(embed.asset("page.js"))]
+    mine = ["page.js", *(["samples.js"] if any(one.samples for one in found) else [])]
+    scripts = [embed.script(text) for text in (get_plotlyjs(), *map(embed.asset, mine))]
     drawn = {
         f"fig-{card.id}-{i}": plotly(figure)
         for one in found
@@ -180,12 +208,14 @@ def render(
         _environment()
         .get_template("page.html.j2")
         .render(
+            verdict=verdict(entrants, profiles, *looks(entrants, profiles)),
             header=header(entrants, profiles, score_curves.Shape.of(entrants)),
             sections=found,
             looks=looks(entrants, profiles)[0],
             downloads={p.name: embed.data_uri(cost_rows.whole(p), "text/csv") for p in profiles},
-            sources=[*(run.id for run in runs_of(entrants)), *(profile.name for profile in profiles)],
-            style=Markup(embed.asset("page.css")),
+            sources=[*(run.title for run in runs_of(entrants)), *(profile.name for profile in profiles)],
+            style=Markup(embed.asset("page.css", "samples.css")),
+            stills={name: Markup(svg) for name, svg in stills.inside(found).items()},
             figure_data=Markup(embed.to_json(drawn)),
             scripts=[Markup(script) for script in scripts],
             policy=embed.policy(scripts),

@@ -46,8 +46,8 @@ class Section:
     """nav: its name in the navigation. lead: what is shown and how to read it. mark: a warning beside the title.
 
     layout: column, pair (cards side by side), panels (small figures under one legend) or prose. keys: what colours in it stand for
-    (ramp, skipped, failed, latent, …). methods: entries of `words.toml` that say how its numbers are made. samples: answers to look
-    at (`examples.Example`), by task.
+    (ramp, skipped, failed, latent, …). methods: entries of `words.toml` that say how its numbers are made. samples: the data of the
+    sample browser (`samples.Browser`).
     """
 
     id: str
@@ -59,7 +59,7 @@ class Section:
     mark: str = ""
     keys: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
-    samples: tuple[tuple[str, Sequence[Any]], ...] = ()
+    samples: Any = None
 
     @property
     def legend(self) -> list[Series]:

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from kleval import files
 from kleval.store import settings
+from kleval.store.excerpts import Excerpt, as_text, excerpt
 from kleval.store.manifest import SCHEMA_VERSION, Manifest, Status, now, read_manifest
 from kleval.store.prompts import Prompts
 from kleval.store.records import Key, Place, Point, R, Records, Row
@@ -104,6 +105,11 @@ class RunStore:
     @property
     def name(self) -> str:
         return self.path.resolve().name
+
+    @property
+    def title(self) -> str:
+        """What people call it: the name that it was given, else the directory's."""
+        return self.manifest["title"] or self.name
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -221,6 +227,10 @@ class RunStore:
         """The prompt of a row, checked against its hash. UsageError when it is missing or damaged."""
         return self._prompts.read(row.task, row.ctx, row.prompt_hash, row.answer_prefix)
 
+    def read_excerpt(self, row: Row) -> Excerpt:
+        """What a page shows of the prompt of a row. UsageError when it is missing or damaged."""
+        return excerpt(as_text(self.read_prompt(row)), row.references, row.meta)
+
     @property
     def index(self) -> dict[Key, Place]:
         if not self._scanned:
@@ -269,6 +279,7 @@ class RunStore:
             **old,
             **new,
             "started": old["started"],
+            "tags": {**old["tags"], **new.get("tags", {})},
             "caveats": list(dict.fromkeys([*old["caveats"], *new.get("caveats", [])])),
             "sessions": [*old["sessions"], *new.get("sessions", [])],
             "amendments": amendments,

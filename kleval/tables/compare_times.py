@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, stdev
 from typing import Any
@@ -23,7 +24,7 @@ from kleval.tables.costs import KIND_ORDER, METRIC, UNITS, Profile
 from kleval.tables.paired import ALPHA, MOST, POWER
 from kleval.tables.ratios import kernel_shape
 from kleval.tables.scores import versus
-from kleval.text import DASH, format_length, number, times
+from kleval.text import DASH, format_length, number, plural, times
 from kleval.types import UsageError
 
 HEADS = ("what", "ctx", "A", "B", "B / A", "95 %", "interval of", "sessions", "sessions for effect", "verdict")
@@ -38,11 +39,13 @@ Place = tuple[str, str, int, str]  # kind, protocol, ctx, value
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """A model's measurements in one set of profiles. sessions: by start, the repeats' values at each place."""
+    """A model's measurements in one set of profiles. sessions: by start, the repeats' values at each place. limited: rounds left out,
+    because the client was too slow for what it measured."""
 
     model: str
     sessions: Mapping[str, Mapping[Place, Sequence[float]]]
     points: tuple[Point, ...]
+    limited: int = 0
 
     def facts(self, name: str) -> str:
         """What all points say of the hardware, software or a setting."""
@@ -116,12 +119,18 @@ def read_timed(profiles: Sequence[Profile]) -> list[Timed]:
     """Every model of the profiles. The same model of several profiles is one, in several sessions."""
     found: dict[str, dict[str, dict[Place, list[float]]]] = {}
     points: dict[str, list[Point]] = {}
+    limited: Counter[str] = Counter()
     for i, profile in enumerate(profiles):
         starts = [str(session.get("started", "")) for session in profile.get("sessions", default=[])]
         starts = starts or [str(profile.get("started", default=""))]
         for point in profile.points:
             values = {name: point.values.get(name) for name in {METRIC.get(point.kind, ""), *_also(point.kind)}}
             if point.failed or point.kind == "machine" or not any(values.values()):
+                continue
+            if point.values.get("client_limited"):
+                limited[point.model] += 1
+                found.setdefault(point.model, {})
+                points.setdefault(point.model, [])
                 continue
             start = max((s for s in starts if s <= point.finished), default=starts[0])
             heads, head_dim = kernel_shape(point)
@@ -131,7 +140,7 @@ def read_timed(profiles: Sequence[Profile]) -> list[Timed]:
                 if value:
                     session.setdefault((point.kind, protocol, point.ctx, name), []).append(value)
             points.setdefault(point.model, []).append(point)
-    return [Timed(model, dict(sorted(of.items())), tuple(points[model])) for model, of in found.items()]
+    return [Timed(model, dict(sorted(of.items())), tuple(points[model]), limited[model]) for model, of in found.items()]
 
 
 def time_lines(a: Timed, b: Timed) -> list[TimeLine]:
@@ -196,7 +205,17 @@ def why_undecided(logs: Sequence[Mapping[str, float]], a: Timed, b: Timed) -> st
 def labels(a: Timed, b: Timed) -> list[str]:
     """What differs in hardware, software and settings, one line each."""
     found = [(name, a.facts(name), b.facts(name)) for name in (*HARDWARE, *SOFTWARE, *SETTINGS)]
-    return [versus(name, one, other) for name, one, other in found if one != other]
+    differ = [versus(name, one, other) for name, one, other in found if one != other]
+    return [*differ, *limits((a, b))]
+
+
+def limits(sides: Iterable[Timed]) -> list[str]:
+    """What was left out because of the client, a line each."""
+    return [
+        f"{side.model}: {plural(side.limited, 'round')} left out, limited by the client: measure on a quieter machine"
+        for side in sides
+        if side.limited
+    ]
 
 
 def rows(a: Timed, b: Timed, effect: float) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from kleval.tables.ratios import Ratio, kernel_ratios
 STEP = ("step_ms_median", "step_ms_p90", "step_ms_p99")
 INTERVALS = ("itl_ms_median", "itl_ms_p90", "itl_ms_p99")
 RATES = ("output_tokens_per_second", "prompt_tokens_per_second", "tokens_per_arrival", "warmup_ttft_ms")
+CALLER = ("connect_ms", "late_ms", "late_first_ms", "late_send_ms", "client_limited")
 STATE = ("latent_bytes", "recurrent_bytes", "conv_bytes")
 MEASURED = (
     *("warmup_seconds", "tokens_per_second", "flops_per_second", "mfu", "mbu", "chunks_timed", "sampled_over_full"),
@@ -29,8 +30,7 @@ MEASURED = (
     *(*STATE, "kv_bytes", "other_bytes", "state_bytes", "allocated_bytes", "weights_bytes", "workspace_bytes"),
     *("peak_bytes", "reserved_bytes", "rss_bytes"),
     *("requests", "prompt_tokens", "output_tokens", "cached_tokens", "ttft_ms", "ttft_ms_max", "tpot_ms"),
-    "stalled_tpot_ms",
-    *(*INTERVALS, "e2e_ms", *RATES),
+    *("stalled_tpot_ms", *INTERVALS, "e2e_ms", *RATES, *CALLER),
 )
 CLOSED_FORM = ("flops", "flops_per_step", "bytes", "bytes_per_step", *STATE, "state_bytes", "weights_bytes")
 SETTINGS = (
@@ -154,9 +154,9 @@ def kernel_rows(profile: Profile) -> list[dict[str, Any]]:
 
 
 def served_rows(profile: Profile) -> list[dict[str, Any]]:
-    """By length, then concurrency. Times in ms. rounds, failed: how many did and did not succeed. prompt_tokens: as the server
-    counted, of one request; the other counts are sums over rounds. tpot_estimate: how many tokens the first piece of an answer
-    held was not told. state_bytes: of one sequence."""
+    """By length, then concurrency. Times in ms. rounds, failed: how many did and did not succeed. client_limited: rounds in which the
+    client was too slow. prompt_tokens: as the server counted, of one request; the other counts are sums over rounds. tpot_estimate:
+    how many tokens the first piece of an answer held was not told. state_bytes: of one sequence."""
     return [
         {
             "model": m.model,
@@ -164,6 +164,7 @@ def served_rows(profile: Profile) -> list[dict[str, Any]]:
             "concurrency": m.batch,
             "rounds": m.repeats,
             "failed": len(m.bad),
+            "client_limited": int(m.total("client_limited") or 0),
             **{name: m.of(name) for name in SERVED_MEDIANS},
             "spread": m.spread,
             "output_tokens": m.total("output_tokens"),

@@ -153,7 +153,7 @@ def judge_times(condition: Condition, run: Timed, base: Timed | None) -> Judgeme
         needed=_sessions(estimate, math.log(threshold), n) if verdict == UNDECIDED else None,
         unit="sessions",
         why=why,
-        remarks=tuple(compare_times.labels(base, run)) if base is not None else (),
+        remarks=tuple(compare_times.labels(base, run) if base is not None else compare_times.limits([run])),
     )
 
 

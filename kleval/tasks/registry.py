@@ -9,6 +9,7 @@ asked for.
 from __future__ import annotations
 
 import difflib
+import fnmatch
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib import import_module, metadata
@@ -107,26 +108,51 @@ def families() -> dict[str, list[str]]:
 
 
 def expand(names: Sequence[str], edition: str = "builtin") -> list[str]:
-    """Task ids for names of tasks and families, order kept, duplicates dropped. UsageError with the nearest names.
+    """Task ids for names of tasks and families and for patterns (`ruler/niah_*`), order kept, duplicates dropped; without those of
+    names that begin with `-`. UsageError with the nearest names, and for a `-` name that takes nothing away.
 
     edition: the one they are for: a provider's group may be one task in the builtin edition, and many in the official one.
     """
-    found: dict[str, None] = {}
-    for name in names:
-        if (provided := provider(name)) is not None:
-            found.update(dict.fromkeys(provided.expand(name, edition)))
-            continue
-        ids = [name] if name in all_tasks() else families().get(name)
-        if ids is None:
-            raise UsageError(f"unknown task {name!r}: {_nearest(name)}")
-        found.update(dict.fromkeys(ids))
-    return list(found)
+    without = {task: name for name in names if name.startswith("-") for task in _ids(name[1:], edition)}
+    found = dict.fromkeys(task for name in names if not name.startswith("-") for task in _ids(name, edition))
+    if idle := set(without.values()) - {without[task] for task in found if task in without}:
+        raise UsageError(
+            f"{' '.join(sorted(idle))} takes no task away: write it beside what it belongs to, like ruler,-ruler/cwe"
+        )
+    left = [task for task in found if task not in without]
+    if names and not left:
+        raise UsageError(f"{','.join(names)} leaves no task")
+    return left
+
+
+def themselves(names: Sequence[str]) -> tuple[str, ...]:
+    """Those of the names that are a task and no family, pattern or exclusion: what was asked for by its own name."""
+    return tuple(name for name in names if "/" in name and not name.startswith("-") and not _is_pattern(name))
+
+
+def _is_pattern(name: str) -> bool:
+    return any(mark in name for mark in "*?[")
+
+
+def _ids(name: str, edition: str) -> Sequence[str]:
+    """Of the tasks that one name stands for."""
+    if (provided := provider(name)) is not None:
+        return provided.expand(name, edition)
+    if _is_pattern(name):
+        if found := [task for task in all_tasks() if fnmatch.fnmatchcase(task, name)]:
+            return found
+        raise UsageError(f"no task is called like {name!r}: `kleval ls tasks` lists them")
+    ids = [name] if name in all_tasks() else families().get(name)
+    if ids is None:
+        raise UsageError(f"unknown task {name!r}: {_nearest(name)}")
+    return ids
 
 
 def groups(names: Sequence[str], edition: str = "builtin") -> dict[str, tuple[str, ...]]:
     """Those of the names that are groups of a provider's, and so have a mean, with their tasks."""
-    found = {name: tuple(expand([name], edition)) for name in names if provider(name) is not None}
-    return {name: tasks for name, tasks in found.items() if tasks != (name,)}
+    left = set(expand(names, edition))
+    found = {name: tuple(_ids(name, edition)) for name in names if provider(name) is not None}
+    return {name: tasks for name, tasks in found.items() if tasks != (name,) and left.issuperset(tasks)}
 
 
 def load_task(

@@ -51,7 +51,7 @@ class Job:
     """settings: JSON values that decide the result; a checkpoint with others is refused. budget: in tokens of ids.
 
     batch, scale: (step, tokens seen) -> the batch, and the factor on the learning rates. enough: ends the training before its budget,
-    by the running accuracies.
+    by the running accuracies. facts: what else training.json says.
     """
 
     name: str
@@ -66,6 +66,7 @@ class Job:
     clip: float = 1.0
     precision: str = "float32"
     enough: Callable[[Mapping[str, float]], bool] = lambda _: False
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -236,6 +237,7 @@ def _finish(folder: Path, job: Job, at: Progress, device: str) -> None:
     hardware = platform.processor() or platform.machine() if device == "cpu" else torch.cuda.get_device_name(device)
     summary = {
         **job.settings,
+        **job.facts,
         "steps": at.step,
         "tokens_seen": at.tokens,
         "seconds": round(at.seconds, 1),

@@ -24,8 +24,8 @@ from kleval.tokenization import HFTokenizer, load_tokenizer, nano_file
 from kleval.train import loop, recipe
 from kleval.train.loop import Batch, Progress
 from kleval.train.recipe import Recipe
-from kleval.train.start import structured_start
-from kleval.train.stream import MIXTURE, Stream
+from kleval.train.start import in_words, structured_start
+from kleval.train.stream import FAMILIES, MIXTURE, Stream
 from kleval.train.tokenizer import EOS
 
 
@@ -62,7 +62,7 @@ def job(architecture: str, made: Recipe, tokenizer: HFTokenizer, **more: Any) ->
     config = made.config(architecture, tokenizer.vocab_size, stream.desk.eos_id)
     model = Decoder(config)
     model.init_weights(made.seed)
-    if made.start == "induction":
+    if made.begin == "induction":
         structured_start(model, config, made.seed)
 
     def batch(step: int, tokens: int) -> Batch:
@@ -81,4 +81,5 @@ def job(architecture: str, made: Recipe, tokenizer: HFTokenizer, **more: Any) ->
         made.adam_lr,
         made.clip,
         made.precision,
+        facts={"families": list(FAMILIES), "start": in_words(config) if made.begin == "induction" else made.begin},
     )

@@ -26,7 +26,7 @@ class Recipe:
     warmup_steps: int
     decay_share: float
     curriculum: tuple[tuple[float, int], ...]
-    start: str
+    begin: str
     precision: str
     mlp_width: Mapping[str, int] = field(hash=False)
 

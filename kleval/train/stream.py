@@ -38,6 +38,7 @@ MIXTURE: dict[str, tuple[Maker, float, int]] = {
     "library": (reading.library, 0.04, 400),
     "commit": (reading.commit, 0.03, 250),
 }
+FAMILIES = ("ruler", "mrcr", "helmet_icl", "longbench2", "frames", "repoqa", "lca")  # whose questions the kinds are of
 WHOLE = 0.5  # rows of one sample; the others are packed
 SHORTEST = 64
 _ATTEMPTS = 4

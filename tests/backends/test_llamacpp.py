@@ -12,8 +12,9 @@ import local_server
 import pytest
 
 from kleval.backends.server_address import Server
+from kleval.backends.server_exchange import Received
 from kleval.backends.server_opening import Served, look
-from kleval.backends.server_timing import _Client, _Received
+from kleval.backends.server_timing import read_trace
 from kleval.backends.server_tokenizer import RemoteTokenizer
 from kleval.backends.server_wire import NEUTRAL
 from kleval.tokenization import check_growth
@@ -126,8 +127,9 @@ def test_a_connection_is_not_used_again_where_the_server_closes_it_after_a_strea
 
 def read(events: list[dict[str, Any]]) -> Trace:
     pieces = [(0.1 * at, f"data: {json.dumps(event)}\n\n".encode()) for at, event in enumerate(events)]
-    client = _Client(Server("http://127.0.0.1:9/v1"), Served("tiny"), 1.0)
-    return client._read(_Received(0.0, 200, [*pieces, (9.0, b"data: [DONE]\n\n")], None))
+    pieces.append((9.0, b"data: [DONE]\n\n"))
+    got = Received(0.0, 0.0, 200, pieces, [0.0] * len(pieces), None, None)
+    return read_trace(Server("http://127.0.0.1:9/v1"), Served("tiny"), 1.0, got)
 
 
 def piece(text: str, n: int | None, finish: str | None = None, **more: Any) -> dict[str, Any]:

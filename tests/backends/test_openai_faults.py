@@ -110,6 +110,19 @@ def test_no_fault_is_scored_nothing_is_lost_and_nothing_is_sent_again_after_succ
     assert all(behaviour.came[prompt] == 1 for prompt in retried_in_vain)
 
 
+def test_a_server_that_dies_in_the_middle_costs_no_answer_that_was_given(tmp_path, folder, quick):
+    behaviour = Behaviour()
+    behaviour.plan = lambda prompt: ["reset"] * 9 if behaviour.succeeded.total() > 20 else ()
+    with serve(behaviour) as url:
+        first = ask(tmp_path / "run", url, folder)
+        kept = {row.id for row in rows(tmp_path / "run") if not row.failed}
+        behaviour.plan = lambda prompt: ()
+        second = ask(tmp_path / "run", url, folder)
+    assert 0 < len(kept) < N
+    assert (first.exit_code, second.exit_code, second.counts["answered"]) == (3, 0, N)
+    assert not [prompt for prompt in +behaviour.again if "question" in prompt]
+
+
 def test_the_same_command_asks_again_for_the_failures_alone(tmp_path, folder, quick):
     behaviour = Behaviour(plan=lambda prompt: ["500"] * 9 if re.search("question ...7", prompt) else ())
     with serve(behaviour) as url:

@@ -14,7 +14,10 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("KLEVAL_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("KLEVAL_SAMPLE_CACHE", "off")
+    # A refusal is one line, however busy the machine is.
+    monkeypatch.setattr("kleval.cli.watch.HEAD_AFTER_SECONDS", 3600.0)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("kleval.report.stills.inside", lambda sections: {})  # a third of a page's time
 
 
 @pytest.fixture

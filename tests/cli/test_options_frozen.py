@@ -13,14 +13,15 @@ FROZEN = {
     "run": "--model --suite --tasks --ctx --limit --edition --protocol --seed --temperature --repeats --max-new-tokens"
     " --reasoning --judge-model --judge-backend --judge-base-url --backend --base-url --api --api-key-env --served-name"
     " --request-field --without-field --hardware --concurrency --request-timeout --timeout"
-    " --engine-arg --tp --max-model-len --trust-remote-code --tokenizer --add-bos --template-arg --device --dtype --batch"
-    " --memory-budget --share-prefixes --allow-code-execution --data-dir --offline --sample-cache --workers --max-errors --out --amend"
+    " --engine-arg --tp --max-model-len --trust-remote-code --tokenizer --add-bos --template-arg --device --dtype --kernels --batch"
+    " --memory-budget --share-prefixes --allow-code-execution --data-dir --offline --sample-cache --workers --max-errors"
+    " --name --tag --out --amend"
     " --json --dry-run --quiet",
     "profile": "--model --ctx --batch --memory-budget --time-budget --prefill --chunk-tokens --decode-tokens --repeats"
-    " --device --dtype --backend --base-url --concurrency --api --api-key-env --served-name --hardware --request-timeout"
-    " --engine-arg --tp --max-model-len --trust-remote-code --seed --out --append --format --json --dry-run --quiet",
+    " --device --dtype --kernels --backend --base-url --concurrency --api --api-key-env --served-name --hardware --request-timeout"
+    " --engine-arg --tp --max-model-len --trust-remote-code --seed --name --tag --out --append --format --json --dry-run --quiet",
     "profile memory": "--model --ctx --batch --memory-budget --dtype --format",
-    "profile kernels": "--ctx --heads --head-dim --repeats --time-budget --device --dtype --seed --out --format --json"
+    "profile kernels": "--ctx --heads --head-dim --repeats --time-budget --device --dtype --seed --name --tag --out --format --json"
     " --dry-run --quiet",
     "generate": "task --edition --protocol --ctx --tokenizer --model --add-bos --template-arg --limit --seed --data-dir"
     " --sample-cache --workers --out",
@@ -33,7 +34,7 @@ FROZEN = {
     "ls suites": "--json",
     "ls backends": "--json",
     "ls runs": "root --json",
-    "report": "directories --out",
+    "report": "directories --out --figures",
     "leaderboard": "directories --out --format",
     "compare": "a b --model --effect --flips --explain --format",
     "gate": "directories --against --fail-on --model --format",
@@ -64,6 +65,7 @@ OWN_VARIABLES = {
     ("generate", "--out"): "KLEVAL_GENERATE_OUT",
     ("generate", "--workers"): "KLEVAL_GENERATE_WORKERS",
     ("report", "--out"): "KLEVAL_REPORT_OUT",
+    ("report", "--figures"): "KLEVAL_REPORT_FIGURES",
     ("leaderboard", "--out"): "KLEVAL_LEADERBOARD_OUT",
     ("compare", "--model"): "KLEVAL_COMPARE_MODEL",
     ("gate", "--model"): "KLEVAL_GATE_MODEL",

@@ -46,3 +46,15 @@ def test_records_that_cannot_stand_together_are_a_usage_error_that_says_which_an
     assert "first and" in line
     assert "second both hold the cost of kimi-linear@nano at 4k: give one of them" in line
     assert not Path("page.html").exists()
+
+
+def test_figures_are_refused_in_one_line_where_they_cannot_be_written(
+    make_run: Make, one_line: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    make_run("run")
+    (tmp_path / "taken").write_text("", "utf-8")
+    assert "taken is a file: --figures takes a directory" in one_line(["report", "run", "--figures", "taken"])
+    monkeypatch.setattr("kleval.report.matplotlib_drawer.available", lambda: False)
+    assert "pip install 'matplotlib>=3.9'" in one_line(["report", "run", "--figures", "new"])
+    assert not Path("new").exists()
+    assert not Path("run/report.html").exists()

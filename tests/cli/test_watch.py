@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from kleval.cli import watch as watch_module
 from kleval.cli.main import call
-from kleval.cli.shows import Show
+from kleval.cli.shows import RunShow, Show
 from kleval.cli.watch import Watch
+from kleval.harness import RunSpec
 from kleval.profiler.workload import KernelSpec
 from kleval.store import Point
 from kleval.work import events as ev
@@ -23,6 +25,20 @@ def failed(repeat: int, message: str) -> ev.UnitDone:
         failure={"kind": "internal", "message": message},
     )  # fmt: skip
     return ev.UnitDone(point)
+
+
+def test_a_command_that_takes_long_to_open_says_its_first_lines_meanwhile(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_module, "HEAD_AFTER_SECONDS", 0.0)
+    spec = RunSpec(models=("slow",), tasks=("ruler/vt",), ctxs=(1024,), out=Path("here"))
+    with Watch(spec, RunShow(spec), as_json=False, quiet=False) as watch:
+        watch._timer.join()
+        opening = capsys.readouterr().err
+        watch(ev.Started(spec, {"slow@1": {}}, {}, {}, continued=False))
+        watch(ev.Phase("planning"))
+    assert [text for text in ("ruler/vt", "1k tokens", "opening   slow") if text not in opening] == []
+    assert "slow@1" in capsys.readouterr().err.splitlines()[0]
 
 
 @pytest.mark.parametrize("more", [["--dry-run"], ["--out", "here"]])

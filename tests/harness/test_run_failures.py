@@ -263,6 +263,20 @@ def test_a_task_that_fits_nowhere_is_refused_with_its_minimum(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_task_of_a_suite_that_fits_nowhere_is_skipped_and_counted(tmp_path):
+    large, named = OneCall(minimum_tokens=99), {"named": ("fake/two",)}
+    result = go(tmp_path / "run", tasks=(large, TwoStep()), **named)
+    assert (result.status, result.counts["planned"], result.counts["skipped"]) == ("complete", 10, 10)
+    assert {skip["task"] for skip in RunStore.open(tmp_path / "run").manifest["skips"]} == {"fake/one"}
+
+
+def test_where_nothing_fits_every_task_is_named_with_its_minimum(tmp_path):
+    unfit = (OneCall(minimum_tokens=99), TwoStep(minimum_tokens=88))
+    with pytest.raises(UsageError, match=r"2 tasks .*fake/one --ctx 99, fake/two --ctx 88"):
+        go(tmp_path / "run", tasks=unfit, named=())
+    assert not (tmp_path / "run").exists()
+
+
 class Holes(OneCall):
     """Fits at 16 and not at 32, against what the plan assumes."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -18,6 +19,12 @@ Make = Callable[..., Decoder]
 
 def tokens(*shape: int) -> torch.Tensor:
     return torch.randint(0, 50, shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_model_is_opened_without_the_compiler_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)  # makes an import fail; it takes seconds where it succeeds
+    with torch.device("meta"):
+        Decoder(preset("kimi-linear", "nano"))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

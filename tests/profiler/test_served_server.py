@@ -13,8 +13,9 @@ import pytest
 
 from kleval.backends import server_wire
 from kleval.backends.server_address import Server
+from kleval.backends.server_exchange import Received
 from kleval.backends.server_opening import Served
-from kleval.backends.server_timing import _Client, _Received, read_hits
+from kleval.backends.server_timing import read_hits, read_trace
 from kleval.backends.spec import BackendSpec
 from kleval.profiler.served import ServedSpec
 from kleval.profiler.served.figures import why_not
@@ -171,18 +172,18 @@ def test_content_is_text_reasoning_ids_or_a_count_that_grows_and_pieces_may_be_c
     ]
     raw = [f"data: {json.dumps(event)}\r\n\r\n".encode() for event in events]
     whole = read(list(enumerate([*raw, b": a comment\n\n", b"data: [DONE]\n\n"])))
-    assert whole.arrivals == ((1, None), (2, 1), (3, None), (5, None))
+    assert [arrival[:2] for arrival in whole.arrivals] == [(1, None), (2, 1), (3, None), (5, None)]
     assert (whole.failure, whole.output_tokens) == (None, 4)
     cut = read([(0.0, raw[1][:20]), (1.0, raw[1][20:] + raw[2] + raw[3][:10])])
-    assert cut.arrivals == ((1.0, None),)
+    assert cut.arrivals == (Arrival(1.0),)
     assert cut.failure is not None
     assert "ended in the middle" in cut.failure.message
-    assert read([(0.0, raw[2] + raw[3]), (1.0, raw[-1])]).arrivals == ((0.0, 3),)
+    assert read([(0.0, raw[2] + raw[3]), (1.0, raw[-1])]).arrivals == (Arrival(0.0, 3),)
 
 
 def read(pieces: list[tuple[float, bytes]]) -> Trace:
-    client = _Client(Server("http://127.0.0.1:9/v1"), Served("tiny"), 1.0)
-    return client._read(_Received(0.0, 200, pieces, None))
+    got = Received(0.0, 0.0, 200, pieces, [0.0] * len(pieces), None, None)
+    return read_trace(Server("http://127.0.0.1:9/v1"), Served("tiny"), 1.0, got)
 
 
 def test_cached_tokens_of_usage_are_shown_and_warned_of(spec: ServedSpec, manner: Any) -> None:
@@ -228,7 +229,7 @@ def test_hits_that_are_no_number_are_not_told(value: str) -> None:
 
 
 def test_a_stream_without_end_is_cut_off(spec: ServedSpec, manner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_wire, "LONGEST_ANSWER", 300)
+    monkeypatch.setattr(server_wire, "LONGEST_ANSWER", 750)
     result = profile_served(spec)
     assert all(p.failure is not None and p.failure["kind"] == "server" for p in points(result))
     assert "an answer of more than" in result.message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -142,3 +143,13 @@ def test_bundles_of_equal_steps_give_the_step(bundle: int) -> None:
     """64 tokens, 10 ms each, that arrive `bundle` at a time."""
     told = trace(0.0, *(0.01 * bundle * (at + 1) for at in range(64 // bundle)), tokens=bundle, output_tokens=64)
     assert tpot(told) == (pytest.approx(0.01), False)
+
+
+@pytest.mark.parametrize(("late", "limited"), [(0.0, False), (0.02, True)])
+def test_a_round_that_the_client_noted_late_is_limited_by_it(late: float, limited: bool) -> None:
+    """TTFT is 0.5 s and TPOT 0.1 to 0.2 s: 20 ms are more than 5 % of the second."""
+    arrivals = tuple(arrival._replace(late_seconds=late) for arrival in ONE.arrivals)
+    values, _ = round_values([replace(ONE, arrivals=arrivals, late_seconds=0.004, connect_seconds=0.003)])
+    assert ("client_limited" in values) is limited
+    assert values["late_ms"] == pytest.approx(1000 * late)
+    assert (values["late_send_ms"], values["connect_ms"]) == (pytest.approx(4), pytest.approx(3))

@@ -19,6 +19,7 @@ from kleval.types import UsageError
 
 MakeRun = Callable[..., RunStore]
 ATTACK = "<script>alert(1)</script>"
+RUNNING = 3  # scripts: plotly, the page, the sample browser
 
 
 class Page(HTMLParser):
@@ -55,16 +56,21 @@ class Page(HTMLParser):
     def words(self) -> str:
         return " ".join(self.text.split())
 
+    @property
+    def running(self) -> list[str]:
+        """Scripts that run: those without a type, which data have."""
+        return [script for attrs, script in self.scripts if "type" not in attrs]
+
 
 def page(*runs: RunStore) -> Page:
     return Page(write_report(runs, runs[0].path / "report.html").read_text("utf-8"))
 
 
-def test_what_a_model_writes_is_text(make_run: MakeRun) -> None:
+def test_what_a_model_writes_is_in_no_markup(make_run: MakeRun) -> None:
     found = page(make_run(text=lambda m, t, c, i: ATTACK, prompt=lambda m, t, c, i: f"{ATTACK}{t}{c}{i}"))
-    assert ATTACK in found.text
-    assert len(found.scripts) == 3
+    assert len(found.running) == RUNNING
     assert not [script for _, script in found.scripts if "alert(1)" in script]
+    assert "alert(1)" not in found.text
 
 
 @pytest.mark.parametrize("name", [ATTACK, '"><img src=x onerror=alert(1)>', "'--><svg onload=alert(1)>"])
@@ -72,7 +78,7 @@ def test_what_a_user_names_is_text(make_run: MakeRun, name: str) -> None:
     failure = {"kind": "server", "message": name}
     found = page(make_run(models=(name, "other"), protocol=name, answer=lambda m, t, c, i: failure if i else 1.0))
     assert name in found.text
-    assert len(found.scripts) == 3
+    assert len(found.running) == RUNNING
     assert "img" not in {tag for tag, _ in found.tags}
     assert not [attrs for _, attrs in found.tags if any(key.startswith("on") for key in attrs)]
 
@@ -98,8 +104,7 @@ def test_the_policy_allows_exactly_the_embedded_scripts(make_run: MakeRun) -> No
 
     found = page(make_run())
     (policy,) = [attrs["content"] for tag, attrs in found.tags if attrs.get("http-equiv") == "Content-Security-Policy"]
-    running = [script for attrs, script in found.scripts if attrs.get("type") != "application/json"]
-    hashes = {base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in running}
+    hashes = {base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in found.running}
     assert policy is not None
     assert set(re.findall(r"'sha256-([^']+)'", policy)) == hashes
     assert "default-src 'none'" in policy

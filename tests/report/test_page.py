@@ -76,7 +76,7 @@ def test_a_run_and_a_profile_are_one_page_in_the_order_a_reader_asks(both: list[
         "p0-state",
         "table",
     ]
-    places = [found.sections.index(name) for name in [*order, "examples", "methods"]]
+    places = [found.sections.index(name) for name in [*order, "samples", "methods"]]
     assert places == sorted(places)
     assert len(found.ids) == len(set(found.ids))
     assert set(found.links) <= set(found.ids)

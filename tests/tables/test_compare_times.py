@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from kleval.store import Point, RunStore
-from kleval.tables.compare_times import Place, Timed, TimeLine, read_timed, time_line, time_lines
+from kleval.tables.compare_times import Place, Timed, TimeLine, limits, read_timed, time_line, time_lines
 from kleval.tables.costs import read_profile
 
 Make = Callable[..., RunStore]
@@ -99,3 +99,11 @@ def test_sessions_of_one_directory_are_told_apart(make_profile: Make) -> None:
     later = lambda point: replace(point, finished=f"2026-03-01T{9 * point.repeat + 1:02}:30:00+00:00")  # noqa: E731
     (found,) = read_timed([read_profile(make_profile(**ONE, sessions=sessions, change=later))])
     assert [len(session[TPOT]) for session in found.sessions.values()] == [1, 1]
+
+
+def test_rounds_limited_by_the_client_are_left_out_and_named(make_profile: Make) -> None:
+    slow = lambda point: replace(point, values={**point.values, "client_limited": 1 if point.repeat else None})  # noqa: E731
+    (found,) = read_timed([read_profile(make_profile(**ONE, change=slow))])
+    assert [len(session[TPOT]) for session in found.sessions.values()] == [1]
+    assert found.limited > 0
+    assert "limited by the client" in limits([found])[0]

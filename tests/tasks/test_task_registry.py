@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kleval.tasks.registry import TASKS, expand, families, load_task
+from kleval.tasks.registry import TASKS, expand, families, load_task, themselves
 from kleval.types import UsageError
 
 LONG = ("ruler", "mrcr", "helmet_icl", "longbench2", "frames", "repoqa", "lca")
@@ -14,6 +14,29 @@ def test_a_family_stands_for_its_tasks_in_order_without_doubles() -> None:
     ruler = families()["ruler"]
     assert len(ruler) == 13
     assert expand(["ruler/vt", "ruler"]) == ["ruler/vt", *(t for t in ruler if t != "ruler/vt")]
+
+
+def test_patterns_and_exclusions_choose_among_tasks() -> None:
+    ruler = families()["ruler"]
+    assert expand(["ruler", "-ruler/cwe"]) == expand(["-ruler/cwe", "ruler"]) == [t for t in ruler if t != "ruler/cwe"]
+    assert expand(["ruler/niah_*"]) == [task for task in ruler if "niah_" in task]
+    assert expand(["ruler", "-ruler/niah_*", "ruler/vt"]) == [task for task in ruler if "niah_" not in task]
+    assert themselves(["ruler", "ruler/vt", "ruler/niah_*", "-ruler/cwe"]) == ("ruler/vt",)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["ruler", "-repoqa"], "-repoqa takes no task away"),
+        (["-ruler"], "-ruler takes no task away"),
+        (["ruler", "-ruler/*"], "leaves no task"),
+        (["ruler", "-rulr"], "did you mean ruler"),
+        (["ruler/no_*"], "no task is called like"),
+    ],
+)
+def test_a_choice_of_nothing_is_refused(names: list[str], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        expand(names)
 
 
 @pytest.mark.parametrize(

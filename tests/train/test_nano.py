@@ -71,7 +71,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path, 
     _stopped("kimi-linear", tmp_path, step=2)
     kept = (tmp_path / "kimi-linear" / loop.CHECKPOINT).read_bytes()
     monkeypatch.setattr(Decoder, "logits", lambda self, hidden: hidden.new_full((len(hidden), 1536), torch.nan))
-    with pytest.raises(UsageError, match=r"loss is nan at step 1 .*last good checkpoint"):
+    with pytest.raises(UsageError, match=r"loss is nan at step 2 .*last good checkpoint"):
         nano.train_nano("kimi-linear", tmp_path, RECIPE, checkpoint_seconds=0)
     assert (tmp_path / "kimi-linear" / loop.CHECKPOINT).read_bytes() == kept
 

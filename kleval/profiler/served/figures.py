@@ -21,6 +21,7 @@ from kleval.types import Arrival, Failure, Trace
 LENGTH_TOLERANCE = (
     0.1  # |counted / asked - 1| of a prompt; beyond it the server has cut it, or words were counted wrongly
 )
+LATE_SHARE = 0.05  # of what is reported: if the caller may have been later than that, its own pace is what was measured
 FASTEST_SECONDS = 5e-5  # per token of one request from a server: quicker ones were made before the first was sent
 
 
@@ -122,7 +123,7 @@ def round_values(traces: Sequence[Trace]) -> tuple[Values, bool]:
     in its prefill; absent where none did.
     output_tokens_per_second: all output tokens over the time from the first submission to the last arrival.
     prompt_tokens_per_second: all prompt tokens over the time from the first submission until every request had its first token.
-    state_bytes and its components: of one sequence, medians; peak_bytes: the most of any.
+    state_bytes and its components: of one sequence, medians; peak_bytes: the most of any. The caller's own: see `caller_values`.
     """
     start = min(trace.submitted for trace in traces)
     end = max(trace.arrivals[-1].seconds for trace in traces)
@@ -159,9 +160,28 @@ def round_values(traces: Sequence[Trace]) -> tuple[Values, bool]:
         values["state_bytes"] = int(median(sum(state.values()) for state in states))
         for name in sorted(set().union(*states)):
             values[f"{name}_bytes"] = int(median(state.get(name, 0) for state in states))
+    values |= caller_values(traces, values)
     if peaks := [t.peak_bytes for t in traces if t.peak_bytes is not None]:
         values["peak_bytes"] = max(peaks)
     return values, estimate
+
+
+def caller_values(traces: Sequence[Trace], values: Values) -> Values:
+    """What the caller itself added to a round, in ms. late_ms, late_first_ms: by how much arrivals, first arrivals alone, may have been
+    noted too late, the 90th percentile; late_send_ms: how long after its time the last request was sent; connect_ms: median of
+    opening a connection, before the clock starts. client_limited: 1 where lateness is more than LATE_SHARE of TTFT or TPOT."""
+    first = 1000 * percentile([t.arrivals[0].late_seconds for t in traces], 0.9)
+    every = 1000 * percentile([a.late_seconds for t in traces for a in t.arrivals], 0.9)
+    found: Values = {
+        "late_ms": every,
+        "late_first_ms": first,
+        "late_send_ms": 1000 * max(t.late_seconds for t in traces),
+    }
+    if opened := [t.connect_seconds for t in traces if t.connect_seconds is not None]:
+        found["connect_ms"] = 1000 * percentile(opened, 0.5)
+    if first > LATE_SHARE * (values["ttft_ms"] or 0) or every > LATE_SHARE * (values["tpot_ms"] or 0):
+        found["client_limited"] = 1
+    return found
 
 
 def round_failure(failures: Sequence[Failure | None]) -> dict[str, str] | None:

@@ -15,7 +15,7 @@ from kleval.backends.spec import BackendSpec
 from kleval.backends.timing import generator
 from kleval.profiler.plan import Plan
 from kleval.profiler.points import Outcome, PlannedPoint, point_verdict
-from kleval.profiler.served.figures import round_failure, round_values, ttft, why_not
+from kleval.profiler.served.figures import LATE_SHARE, round_failure, round_values, ttft, why_not
 from kleval.profiler.served.prompts import Prompts
 from kleval.profiler.served.spec import ServedSpec, safe_url
 from kleval.profiler.workload import unique_lengths
@@ -232,6 +232,14 @@ def caveats(points: Iterable[Point]) -> list[str]:
         else "at the caller: network, scheduling, tokenizing and sampling are in them"
     )
     found = [f"Times are taken {where}; requests of a round are submitted together, each with a prompt of its own."]
+    found += dict.fromkeys(point.settings["caveat"] for point in good if "caveat" in point.settings)
+    limited = [point for point in good if point.values.get("client_limited")]
+    if limited:
+        found.append(
+            f"Limited by the client: in {len(limited)} of {len(good)} rounds this machine noted arrivals later than "
+            f"{LATE_SHARE:.0%} of TTFT or TPOT. Those are no figures of the server, and no gate takes them: measure on a quieter "
+            "machine, or fewer requests together."
+        )
     cached = sum(point.values.get("cached_tokens") or 0 for point in good)
     sent = sum((p.values["prompt_tokens"] or 0) * (p.values["requests"] or 0) for p in good)
     if cached:

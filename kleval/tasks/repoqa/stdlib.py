@@ -6,13 +6,18 @@ own alone, the description has MIN_WORDS to MAX_WORDS words without the function
 paragraph), and the code left has at least MIN_LINES lines and at most the official 2,000 bytes.
 
 Left out: tests, packages that are data rather than code, and modules written when this Python was built.
+
+What was parsed is kept in the user's cache (`kept_folder`), under the hash of the library and of this file: parsing takes seconds,
+reading what is kept a fraction of one. A file that is damaged is parsed again; a cache that cannot be written keeps nothing.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import inspect
+import json
 import os
 import platform
 import re
@@ -21,10 +26,11 @@ import tokenize
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from kleval.files import replacing
 from kleval.tasks.repoqa.context import Needle
 from kleval.types import UsageError
 
@@ -76,7 +82,43 @@ def identity() -> tuple[str, str]:
 
 @lru_cache(maxsize=1)
 def corpus() -> Corpus:
-    """All of it. UsageError where this Python's library is not there as source."""
+    """All of it, parsed once per Python. UsageError where this Python's library is not there as source."""
+    own = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    file = kept_folder() / f"stdlib-{identity()[1][:32]}-{own[:16]}.json"
+    found = _read(file)
+    if found is None:
+        found = _parsed()
+        _keep(found, file)
+    return found
+
+
+def kept_folder() -> Path:
+    return Path.home() / ".cache" / "kleval" / "parsed"
+
+
+def _keep(found: Corpus, file: Path) -> None:
+    body = json.dumps([found.files, [astuple(function) for function in found.functions]])
+    with contextlib.suppress(OSError, UsageError), replacing(file) as out:
+        out.write(f"{hashlib.sha256(body.encode()).hexdigest()}\n{body}")
+
+
+def _read(file: Path) -> Corpus | None:
+    """None for one that is not there, or not as it was written."""
+    try:
+        digest, _, body = file.read_bytes().partition(b"\n")
+        if hashlib.sha256(body).hexdigest().encode() != digest:
+            return None
+        files, functions = json.loads(body)
+    except (OSError, ValueError):
+        return None
+    return _corpus(files, tuple(Needle(*fields) for fields in functions))
+
+
+def _corpus(files: dict[str, str], functions: tuple[Needle, ...]) -> Corpus:
+    return Corpus(files, functions, {function.name: function for function in functions})
+
+
+def _parsed() -> Corpus:
     root = _root()
     files: dict[str, str] = {}
     found: list[Needle] = []
@@ -101,7 +143,7 @@ def corpus() -> Corpus:
             f"repoqa (builtin) reads the sources of Python's standard library, and {root} has {len(kept)} functions that"
             f" can be asked for: use a Python installed with its sources, or --edition official"
         )
-    return Corpus(files, kept, {f.name: f for f in kept})
+    return _corpus(files, kept)
 
 
 def _strip(path: str, raw: bytes, definitions: Sequence[tuple[_Documented, bool]]) -> tuple[str, list[Needle]]:

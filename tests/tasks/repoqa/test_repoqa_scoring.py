@@ -82,6 +82,16 @@ def test_the_wrong_needle_passes_nowhere() -> None:
     assert not verdict.passes(0.0)
 
 
+@given(*[st.lists(st.sampled_from("abc"), max_size=12).map(" ".join)] * 2)
+@settings(deadline=None, max_examples=200)
+def test_similarity_is_nltks_to_the_bit(answer: str, code: str) -> None:
+    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+
+    method = SmoothingFunction().method4
+    official = sentence_bleu([re.split(r"\s+", code)], re.split(r"\s+", answer), smoothing_function=method)
+    assert scoring.similarity(answer, code) == official
+
+
 @given(st.lists(st.sampled_from(["```", "```py", "\n", " ", "x", "def f():\n pass\n", "``"]), max_size=25))
 @settings(deadline=None, max_examples=200)
 def test_blocks_are_those_of_the_official_pattern(parts: list[str]) -> None:

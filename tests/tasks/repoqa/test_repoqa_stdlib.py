@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import platform
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +51,15 @@ def test_the_revision_names_python_and_the_content() -> None:
     revision, digest = stdlib.identity()
     assert platform.python_version() in revision
     assert digest[:16] in revision
+
+
+def test_what_is_kept_is_what_was_parsed_and_a_damaged_file_is_none(corpus: stdlib.Corpus, tmp_path: Path) -> None:
+    file = tmp_path / "new" / "kept.json"
+    stdlib._keep(corpus, file)
+    assert stdlib._read(file) == corpus
+    file.write_bytes(file.read_bytes().replace(b"import", b"export", 1))
+    assert stdlib._read(file) is None
+    stdlib._keep(corpus, file / "below a file")  # nothing is kept, nothing is raised
 
 
 def test_offsets_follow_docstrings_that_go(monkeypatch: pytest.MonkeyPatch) -> None:
