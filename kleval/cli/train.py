@@ -1,8 +1,10 @@
-"""`kleval train`: the nano family, made again."""
+"""`kleval train`: the nano family, and the paper's synthetic tests, ablations and scaling study at a small scale."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,10 +14,34 @@ from kleval.cli.main import Suggesting
 from kleval.text import duration
 from kleval.types import UsageError
 
+if TYPE_CHECKING:
+    from kleval.train.loop import Progress
+    from kleval.train.studies import Rung
 
-@click.group(cls=Suggesting, short_help="Train the shipped nano models.")
+
+@click.group(cls=Suggesting, short_help="Train the nano models and the paper's small studies.")
 def train() -> None:
-    """Train the models that kleval ships."""
+    """Train the models that kleval ships, and the paper's synthetic tests, ablations and scaling study."""
+
+
+def _show(at: Progress) -> None:
+    scores = " ".join(f"{name} {value:.2f}" for name, value in at.accuracy.items())
+    note(
+        f"{at.name} step {at.step}, {at.tokens:,}/{at.budget:,} tokens, length {at.length}:"
+        f" loss {at.loss:.3f} {scores} {at.tokens_per_second:,.0f} tokens/s, {duration(at.seconds_left)} to go"
+    )
+
+
+threads_option = options.option(
+    "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: torch's]"
+)
+
+
+def _out(default: str, help: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    kind = click.Path(path_type=Path, file_okay=False)
+    return options.option(
+        "--out", envvar="KLEVAL_TRAIN_OUT", type=kind, default=Path(default), metavar="DIR", help=help
+    )
 
 
 @train.command(short_help="Train nano models on this machine.")
@@ -26,14 +52,7 @@ def train() -> None:
     metavar="NAMES",
     help="Architectures, comma-separated, one after the other.",
 )
-@options.option(
-    "--out",
-    envvar="KLEVAL_TRAIN_OUT",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("runs/nano"),
-    metavar="DIR",
-    help="A folder per architecture goes here.",
-)
+@_out("runs/nano", "A folder per architecture goes here.")
 @options.option(
     "--tokens",
     envvar="KLEVAL_TRAIN_TOKENS",
@@ -50,7 +69,7 @@ def train() -> None:
     help="Of data and weights.  [default: the recipe's]",
 )
 @options.device
-@options.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: torch's]")
+@threads_option
 @options.dry_run
 def nano(
     model: str,
@@ -81,17 +100,115 @@ def nano(
     if dry_run:
         return
     from kleval.backends.devices import find_device
-    from kleval.train.loop import Progress
     from kleval.train.nano import train_nano
 
     where = str(find_device(device))
 
-    def show(at: Progress) -> None:
-        scores = " ".join(f"{name} {value:.2f}" for name, value in at.accuracy.items())
-        note(
-            f"{at.name} step {at.step}, {at.tokens:,}/{at.budget:,} tokens, length {at.length}:"
-            f" loss {at.loss:.3f} {scores} {at.tokens_per_second:,.0f} tokens/s, {duration(at.seconds_left)} to go"
-        )
-
     for architecture in architectures:
-        click.echo(train_nano(architecture, out, made, where, threads=threads or 0, on_progress=show))
+        click.echo(train_nano(architecture, out, made, where, threads=threads or 0, on_progress=_show))
+
+
+@train.command(short_help="Palindrome, MQAR and Stack, as the paper's Figure 4.")
+@options.option("--task", default="palindrome,mqar,stack", metavar="NAMES", help="Tests, comma-separated.")
+@options.option(
+    "--model",
+    envvar="KLEVAL_TRAIN_SYNTHETIC_MODEL",
+    default="kda,gdn,mla",
+    metavar="NAMES",
+    help="Mixers: kda, gdn, mla, mamba2-decay.",
+)
+@options.option("--preset", type=click.Choice(["paper", "quick"]), default="quick", help="The paper's, or of minutes.")
+@options.option("--length", default="", metavar="LIST", help="Training lengths, like 256,512.  [default: the preset's]")
+@options.option("--lr", default="", metavar="LIST", help="Learning rates, the best counts.  [default: the preset's]")
+@options.option("--steps", type=click.IntRange(min=1), metavar="N", help="At most.  [default: the preset's]")
+@_out("runs/synthetic", "results.jsonl, and a folder per training, go here.")
+@options.device
+@threads_option
+@options.dry_run
+def synthetic(
+    task: str,
+    model: str,
+    preset: str,
+    length: str,
+    lr: str,
+    steps: int | None,
+    out: Path,
+    device: str,
+    threads: int | None,
+    dry_run: bool,
+) -> None:
+    """Train two layers of a mixer on a synthetic test, per length and learning rate; what is done already is not done again."""
+    from kleval.train import synthetic as tests
+
+    lengths, rates = _numbers("--length", length, int), _numbers("--lr", lr, float)
+    changed = {} if steps is None else {"steps": steps}
+    asked = tests.settings(preset, options.names(task), options.names(model), lengths, rates, **changed)
+    for setting in asked:
+        note(f"train {setting.name}: at most {setting.steps:,} steps of {setting.rows} x {setting.length}")
+    if dry_run:
+        return
+    from kleval.backends.devices import find_device
+
+    where = str(find_device(device))
+    rows = [tests.train_synthetic(setting, out, where, threads or 0, _show) for setting in asked]
+    click.echo(tests.table(rows))
+
+
+def _numbers(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
+    try:
+        found = [kind(part) for part in options.names(text)]
+    except ValueError:
+        found = [0]
+    if any(number <= 0 for number in found):
+        raise UsageError(f"{option} {text!r}: give positive numbers, comma-separated")
+    return found
+
+
+@train.command(short_help="Ratios, gates, convolution and RoPE, as the paper's Table 1.")
+@options.option("--variant", default="", metavar="NAMES", help="Some of them, like 3:1,swish gate.  [default: all]")
+@options.option(
+    "--steps", type=click.IntRange(min=1), metavar="N", help="Of each.  [default: half the recipe's budget]"
+)
+@_out("runs/ablation", "results.jsonl, and a folder per training, go here.")
+@options.device
+@threads_option
+@options.dry_run
+def ablation(variant: str, steps: int | None, out: Path, device: str, threads: int | None, dry_run: bool) -> None:
+    """Train kimi-linear with one thing changed at a time, under one budget."""
+    from kleval.train import recipe, studies
+
+    made = recipe.load()
+    if steps is not None:
+        made = recipe.load(tokens=2 * steps * made.tokens_per_batch)
+    _study(studies.ablation(made, options.names(variant)), studies.ablation_table, out, device, threads, dry_run)
+
+
+@train.command(short_help="Four sizes of two architectures, as the paper's Figure 5.")
+@options.option("--tokens", type=click.IntRange(min=1), metavar="N", help="At width 128.  [default: the recipe's]")
+@_out("runs/ladder", "results.jsonl, and a folder per training, go here.")
+@options.device
+@threads_option
+@options.dry_run
+def ladder(tokens: int | None, out: Path, device: str, threads: int | None, dry_run: bool) -> None:
+    """Train four sizes of kimi-linear and mla and fit loss against compute."""
+    from kleval.train import recipe, studies
+
+    _study(studies.ladder(recipe.load(tokens=tokens)), studies.ladder_table, out, device, threads, dry_run)
+
+
+def _study(
+    rungs: list[Rung], table: Callable[..., str], out: Path, device: str, threads: int | None, dry_run: bool
+) -> None:
+    for rung in rungs:
+        note(f"train {rung.name}: {rung.made.tokens:,} tokens, into {out}")
+    if dry_run:
+        return
+    import torch
+
+    from kleval.backends.devices import find_device
+    from kleval.train.studies import train_rung
+
+    where = str(find_device(device))
+    if threads:
+        torch.set_num_threads(threads)
+    click.echo(table([train_rung(rung, out, where, _show) for rung in rungs]))

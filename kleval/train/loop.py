@@ -50,8 +50,8 @@ class Batch:
 class Job:
     """settings: JSON values that decide the result; a checkpoint with others is refused. budget: in tokens of ids.
 
-    batch, scale: (step, tokens seen) -> the batch, and the factor on the learning rates. enough: ends the training before its budget,
-    by the running accuracies. facts: what else training.json says.
+    batch, scale: (step, tokens seen) -> the batch, and the factor on the learning rates. muon_lr None: AdamW takes everything.
+    enough: ends the training before its budget, by the running accuracies. facts: what else training.json says.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Job:
     batch: Callable[[int, int], Batch]
     scale: Callable[[int, int], float]
     kinds: tuple[str, ...]
-    muon_lr: float
+    muon_lr: float | None
     adam_lr: float
     clip: float = 1.0
     precision: str = "float32"
@@ -88,16 +88,17 @@ class Progress:
         return (self.budget - self.tokens) / self.tokens_per_second if self.tokens_per_second else 0.0
 
 
-def optimisers(job: Job) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+def optimisers(job: Job) -> tuple[torch.optim.Optimizer, ...]:
     """torch's Muon for the matrices of the blocks; AdamW for embeddings, heads, taps, norms and decay rates. No weight decay."""
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in job.model.named_parameters():
         is_matrix = parameter.ndim == 2 and "embed_tokens" not in name and "lm_head" not in name
-        (matrices if is_matrix else others).append(parameter)
-    muon = torch.optim.Muon(matrices, lr=job.muon_lr, momentum=0.95, weight_decay=0.0)
+        (matrices if is_matrix and job.muon_lr is not None else others).append(parameter)
     adam = torch.optim.AdamW(others, lr=job.adam_lr, betas=(0.9, 0.95), weight_decay=0.0)
-    return muon, adam
+    if job.muon_lr is None:
+        return (adam,)
+    return torch.optim.Muon(matrices, lr=job.muon_lr, momentum=0.95, weight_decay=0.0), adam
 
 
 def train(
@@ -168,8 +169,8 @@ def _step(job: Job, both: tuple[torch.optim.Optimizer, ...], batch: Batch, at: P
     if not torch.isfinite(norm):
         return math.nan
     scale = job.scale(at.step, at.tokens)
-    for optimiser, lr in zip(both, (job.muon_lr, job.adam_lr), strict=True):
-        optimiser.param_groups[0]["lr"] = lr * scale
+    for optimiser in both:
+        optimiser.param_groups[0]["lr"] = optimiser.defaults["lr"] * scale
         optimiser.step()
         optimiser.zero_grad()
     right = (logits.detach().argmax(-1) == targets).double()
@@ -185,8 +186,13 @@ def _step(job: Job, both: tuple[torch.optim.Optimizer, ...], batch: Batch, at: P
 def _log(folder: Path, at: Progress) -> None:
     row = asdict(at) | {"accuracy": {k: round(v, 4) for k, v in at.accuracy.items()}, "loss": round(at.loss, 5)}
     row |= {"seconds": round(at.seconds, 1), "tokens_per_second": round(at.tokens_per_second, 1)}
-    with files.usage_errors(folder), (folder / "log.jsonl").open("a", encoding="utf-8") as log:
-        log.write(json.dumps(row) + "\n")
+    append(folder / "log.jsonl", row)
+
+
+def append(path: Path, row: Mapping[str, Any]) -> None:
+    """One more line of JSON."""
+    with files.usage_errors(path.parent), path.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(row) + "\n")
 
 
 def _checkpoint(folder: Path, job: Job, both: tuple[torch.optim.Optimizer, ...], at: Progress) -> None:

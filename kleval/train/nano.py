@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from kleval import files
+from kleval.models.config import ModelConfig
 from kleval.models.decoder import Decoder
 from kleval.tokenization import HFTokenizer, load_tokenizer, nano_file
 from kleval.train import loop, recipe
@@ -27,6 +29,7 @@ from kleval.train.recipe import Recipe
 from kleval.train.start import in_words, structured_start
 from kleval.train.stream import FAMILIES, MIXTURE, Stream
 from kleval.train.tokenizer import EOS
+from kleval.train.variants import vary
 
 
 def train_nano(
@@ -46,21 +49,29 @@ def train_nano(
     if threads:
         torch.set_num_threads(threads)
     folder = out / architecture
-    tokenizer = load_tokenizer(made.tokenizer)
-    assert isinstance(tokenizer, HFTokenizer)
     with files.usage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(nano_file(made.tokenizer), folder / "tokenizer.json")
         files.write_text(folder / "tokenizer_config.json", json.dumps({"eos_token": EOS}) + "\n")
-    loop.train(job(architecture, made, tokenizer), folder, device, on_progress, **settings)
+    loop.train(job(architecture, made), folder, device, on_progress, **settings)
     return folder
 
 
-def job(architecture: str, made: Recipe, tokenizer: HFTokenizer, **more: Any) -> loop.Job:
-    """The training of one architecture. more: further settings that tell it apart."""
+def job(
+    architecture: str,
+    made: Recipe,
+    change: Callable[[ModelConfig], ModelConfig] = lambda config: config,
+    varied: Mapping[str, Any] = MappingProxyType({}),
+) -> loop.Job:
+    """The training of one architecture. change: another shape; varied: arguments of `variants.vary`, other linear mixers."""
+    tokenizer = load_tokenizer(made.tokenizer)
+    assert isinstance(tokenizer, HFTokenizer)
     stream = Stream(tokenizer, made.seed)
-    config = made.config(architecture, tokenizer.vocab_size, stream.desk.eos_id)
+    plain = made.config(architecture, tokenizer.vocab_size, stream.desk.eos_id)
+    config = change(plain)
     model = Decoder(config)
+    if varied:
+        vary(model, **varied)
     model.init_weights(made.seed)
     if made.begin == "induction":
         structured_start(model, config, made.seed)
@@ -69,6 +80,7 @@ def job(architecture: str, made: Recipe, tokenizer: HFTokenizer, **more: Any) ->
         length = made.length_at(tokens)
         return stream.batch(step, length, max(1, made.tokens_per_batch // length))
 
+    more = {k: v for k, v in config.to_dict().items() if v != plain.to_dict()[k]} | dict(varied)
     return loop.Job(
         architecture,
         made.settings(architecture=architecture, mixture=stream.shares(), **more),
