@@ -167,7 +167,7 @@ def test_a_narrow_screen_scrolls_in_one_direction(shown: Shown) -> None:
 
 def test_a_print_has_the_first_score_on_its_first_page(shown: Shown) -> None:
     pypdf = pytest.importorskip("pypdf", reason="pypdf is not installed: make test-pages")
-    score = shown.text("#scores tbody td:nth-child(4)")
+    score = shown.text(".board td b")
     pages = pypdf.PdfReader(io.BytesIO(shown.page.pdf())).pages
     assert score in pages[0].extract_text()
 
