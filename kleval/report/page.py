@@ -8,7 +8,7 @@ scripts, by their hashes, and nothing load. The same records give the same bytes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,14 @@ from kleval.report import (
     served_sections,
     stills,
 )
-from kleval.report.header import header, looks
+from kleval.report.header import Header, header, looks
 from kleval.report.notices import runs_of
 from kleval.report.plotly_drawer import plotly
 from kleval.report.samples import Samples, samples_section
 from kleval.report.score_cost import score_cost_section
 from kleval.report.scorecard import scorecard_section
 from kleval.report.sections import Card, Section, section, words
-from kleval.report.verdict import verdict
+from kleval.report.verdict import Verdict, verdict
 from kleval.store import Row, RunStore
 from kleval.tables import cost_rows
 from kleval.tables.compare import Answers
@@ -193,27 +193,47 @@ def _methods(kept: Iterable[Section], entrants: Sequence[Entrant]) -> Section:
 
 def render(entrants: Sequence[Entrant], profiles: Sequence[Profile], found: Sequence[Section]) -> str:
     """The page's text. found: its sections."""
+    return document(
+        found,
+        header(entrants, profiles, score_curves.Shape.of(entrants)),
+        verdict(entrants, profiles, *looks(entrants, profiles)),
+        looks(entrants, profiles)[0],
+        {p.name: embed.data_uri(cost_rows.whole(p), "text/csv") for p in profiles},
+        [*(run.title for run in runs_of(entrants)), *(profile.name for profile in profiles)],
+    )
+
+
+def document(
+    found: Sequence[Section],
+    head: Header,
+    first: Verdict,
+    of_scores: score_curves.Looks,
+    downloads: Mapping[str, str],
+    sources: Sequence[str],
+) -> str:
+    """HTML of sections under a header. downloads: name -> address of a file; sources: what it was made from."""
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    mine = ["page.js", *(["samples.js"] if any(one.samples for one in found) else [])]
-    scripts = [embed.script(text) for text in (get_plotlyjs(), *map(embed.asset, mine))]
     drawn = {
         f"fig-{card.id}-{i}": plotly(figure)
         for one in found
         for card in one.cards
         for i, figure in enumerate(card.figures)
     }
+    mine = ["page.js", *(["samples.js"] if any(one.samples for one in found) else [])]
+    texts = [*([get_plotlyjs()] if drawn else []), *map(embed.asset, mine)]
+    scripts = [embed.script(text) for text in texts]
     text: str = (
         _environment()
         .get_template("page.html.j2")
         .render(
-            verdict=verdict(entrants, profiles, *looks(entrants, profiles)),
-            header=header(entrants, profiles, score_curves.Shape.of(entrants)),
+            verdict=first,
+            header=head,
             sections=found,
-            looks=looks(entrants, profiles)[0],
-            downloads={p.name: embed.data_uri(cost_rows.whole(p), "text/csv") for p in profiles},
-            sources=[*(run.title for run in runs_of(entrants)), *(profile.name for profile in profiles)],
+            looks=of_scores,
+            downloads=downloads,
+            sources=sources,
             style=Markup(embed.asset("page.css", "samples.css")),
             stills={name: Markup(svg) for name, svg in stills.inside(found).items()},
             figure_data=Markup(embed.to_json(drawn)),
