@@ -24,6 +24,7 @@ from kleval.report import (
     score_grids,
     served_sections,
     stills,
+    trends,
 )
 from kleval.report.header import Header, header, looks
 from kleval.report.notices import runs_of
@@ -47,11 +48,13 @@ def write_report(
     path: Path,
     left_out: Callable[[str], object] | None = None,
     figures: Path | None = None,
+    trend: str = trends.AUTO,
 ) -> Path:
     """Write the page of runs and profiles to path, all of it or nothing; about 5 MB, most of it the figures' script.
 
     left_out: told of each directory that holds nothing to show; without it, and where nothing is left, that is a UsageError. So are
     two profiles that hold the same model's cost, and a path that cannot be written. figures: a folder for the page's figures as files.
+    trend: `auto` (many runs of a model are shown as its latest and how it went), `off`, `date` or a tag that it is shown over.
     """
     if not stores:
         raise UsageError("no run given: name at least one run directory, see kleval ls runs")
@@ -69,10 +72,14 @@ def write_report(
         except UsageError as error:
             missing.append(str(error))
     entrants: list[Entrant] = []
+    last: list[RunStore] = []
     samples, depths, answers = Samples(), Depths(), Answers()
     if runs:
         try:
-            entrants = collect(runs, lambda run: _watch(run, samples, depths, answers))
+            last = trends.latest(runs, trend)
+            entrants = collect(
+                runs, lambda run: _watch(run, *([samples, depths, answers] if run.store in last else []))
+            )
         except UsageError as error:
             missing.append(str(error))
         else:
@@ -83,8 +90,11 @@ def write_report(
     for text in missing:
         assert left_out is not None
         left_out(text)
-    found = sections(entrants, profiles, samples, depths, answers)
-    write_text(path, render(entrants, profiles, found))
+    shown = [e for e in entrants if e.run.store in last]
+    found = sections(shown, profiles, samples, depths, answers)
+    if len(shown) < len(entrants):
+        found = [*trends.trend_sections(entrants, trend), *found]
+    write_text(path, render(shown, profiles, found))
     if figures is not None:
         stills.write(found, figures)
     return path
