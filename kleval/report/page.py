@@ -56,10 +56,24 @@ def write_report(
     two profiles that hold the same model's cost, and a path that cannot be written. figures: a folder for the page's figures as files.
     trend: `auto` (many runs of a model are shown as its latest and how it went), `off`, `date` or a tag that it is shown over.
     """
-    if not stores:
-        raise UsageError("no run given: name at least one run directory, see kleval ls runs")
     if figures is not None:
         stills.check(figures)
+    text, found = page_of(stores, Samples(), left_out, trend)
+    write_text(path, text)
+    if figures is not None:
+        stills.write(found, figures)
+    return path
+
+
+def page_of(
+    stores: Sequence[RunStore],
+    samples: Samples,
+    left_out: Callable[[str], object] | None = None,
+    trend: str = trends.AUTO,
+) -> tuple[str, list[Section]]:
+    """The page's text and its sections; samples is filled with what its browser shows. trend, UsageErrors: as of `write_report`."""
+    if not stores:
+        raise UsageError("no run given: name at least one run directory, see kleval ls runs")
     missing: list[str] = []
     runs: list[RunStore] = []
     profiles: list[Profile] = []
@@ -72,11 +86,10 @@ def write_report(
         except UsageError as error:
             missing.append(str(error))
     entrants: list[Entrant] = []
-    last: list[RunStore] = []
-    samples, depths, answers = Samples(), Depths(), Answers()
+    depths, answers = Depths(), Answers()
+    last = trends.latest(runs, trend)
     if runs:
         try:
-            last = trends.latest(runs, trend)
             entrants = collect(
                 runs, lambda run: _watch(run, *([samples, depths, answers] if run.store in last else []))
             )
@@ -94,10 +107,7 @@ def write_report(
     found = sections(shown, profiles, samples, depths, answers)
     if len(shown) < len(entrants):
         found = [*trends.trend_sections(entrants, trend), *found]
-    write_text(path, render(shown, profiles, found))
-    if figures is not None:
-        stills.write(found, figures)
-    return path
+    return render(shown, profiles, found, samples.served), found
 
 
 def _watch(run: Run, *watchers: Samples | Depths | Answers) -> Callable[[Row], None]:
@@ -201,8 +211,10 @@ def _methods(kept: Iterable[Section], entrants: Sequence[Entrant]) -> Section:
     return section("methods", cards, layout="prose")
 
 
-def render(entrants: Sequence[Entrant], profiles: Sequence[Profile], found: Sequence[Section]) -> str:
-    """The page's text. found: its sections."""
+def render(
+    entrants: Sequence[Entrant], profiles: Sequence[Profile], found: Sequence[Section], served: bool = False
+) -> str:
+    """The page's text. found: its sections. served: it may ask whoever serves it for whole prompts."""
     return document(
         found,
         header(entrants, profiles, score_curves.Shape.of(entrants)),
@@ -210,6 +222,7 @@ def render(entrants: Sequence[Entrant], profiles: Sequence[Profile], found: Sequ
         looks(entrants, profiles)[0],
         {p.name: embed.data_uri(cost_rows.whole(p), "text/csv") for p in profiles},
         [*(run.title for run in runs_of(entrants)), *(profile.name for profile in profiles)],
+        served,
     )
 
 
@@ -220,6 +233,7 @@ def document(
     of_scores: score_curves.Looks,
     downloads: Mapping[str, str],
     sources: Sequence[str],
+    served: bool = False,
 ) -> str:
     """HTML of sections under a header. downloads: name -> address of a file; sources: what it was made from."""
     from markupsafe import Markup
@@ -248,7 +262,7 @@ def document(
             stills={name: Markup(svg) for name, svg in stills.inside(found).items()},
             figure_data=Markup(embed.to_json(drawn)),
             scripts=[Markup(script) for script in scripts],
-            policy=embed.policy(scripts),
+            policy=embed.policy(scripts, asks=served),
         )
     )
     return text
