@@ -203,7 +203,7 @@ def _grid(entrants: Sequence[Entrant], models: Sequence[str], ctxs: Sequence[int
         words = [moment(e.run.get("started")), e.model if len(models) > 1 else "", tags]
         more = ["" if e.run.complete else e.run.status, engine_version(e) or "", str(run_setting(e)["hardware"] or "")]
         scored = [Cell(f"{one.text}  ({one.subs[0]})" if one.subs else one.text, title=one.title) for one in values]
-        rows.append((e.run.title, [*map(Cell, words), *scored, *map(Cell, more)]))
+        rows.append((e.run.store.title, [*map(Cell, words), *scored, *map(Cell, more)]))
     heads = ["Started", "Model", "Tags", *map(format_length, ctxs), "Status", "Engine", "Hardware"]
     kept = [i for i in range(len(heads)) if any(line[i].text not in ("", DASH) for _, line in rows)]
     numbers = frozenset(place for place, i in enumerate(kept, 1) if 3 <= i < 3 + len(ctxs))
