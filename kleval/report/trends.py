@@ -10,6 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from kleval.report.figure import Axis, Cell, Figure, Grid, Row, Series, dates, looks_of, scores
@@ -164,6 +165,8 @@ def _figure(
             ],
         )
         series += [one] if points else []
+    if small:
+        axis = replace(axis, title="")
     return Figure(axis, scores(), tuple(series), banded=len(series) <= MAX_BANDS, small=small)
 
 
