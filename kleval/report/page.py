@@ -24,6 +24,7 @@ from kleval.report import (
     score_grids,
     served_sections,
     stills,
+    trends,
 )
 from kleval.report.answer_sections import answer_section
 from kleval.report.header import Header, header, looks
@@ -49,15 +50,17 @@ def write_report(
     path: Path,
     left_out: Callable[[str], object] | None = None,
     figures: Path | None = None,
+    trend: str = trends.AUTO,
 ) -> Path:
     """Write the page of runs and profiles to path, all of it or nothing; about 5 MB, most of it the figures' script.
 
     left_out: told of each directory that holds nothing to show; without it, and where nothing is left, that is a UsageError. So are
     two profiles that hold the same model's cost, and a path that cannot be written. figures: a folder for the page's figures as files.
+    trend: `auto` (many runs of a model are shown as its latest and how it went), `off`, `date` or a tag that it is shown over.
     """
     if figures is not None:
         stills.check(figures)
-    text, found = page_of(stores, Samples(), left_out)
+    text, found = page_of(stores, Samples(), left_out, trend)
     write_text(path, text)
     if figures is not None:
         stills.write(found, figures)
@@ -65,9 +68,12 @@ def write_report(
 
 
 def page_of(
-    stores: Sequence[RunStore], samples: Samples, left_out: Callable[[str], object] | None = None
+    stores: Sequence[RunStore],
+    samples: Samples,
+    left_out: Callable[[str], object] | None = None,
+    trend: str = trends.AUTO,
 ) -> tuple[str, list[Section]]:
-    """The page's text and its sections; samples is filled with what its browser shows. UsageErrors as of `write_report`."""
+    """The page's text and its sections; samples is filled with what its browser shows. trend, UsageErrors: as of `write_report`."""
     if not stores:
         raise UsageError("no run given: name at least one run directory, see kleval ls runs")
     missing: list[str] = []
@@ -83,9 +89,10 @@ def page_of(
             missing.append(str(error))
     entrants: list[Entrant] = []
     watched = Watched(samples)
+    last = trends.latest(runs, trend)
     if runs:
         try:
-            entrants = collect(runs, watched.watch)
+            entrants = collect(runs, lambda run: watched.watch(run) if run.store in last else lambda row: None)
         except UsageError as error:
             missing.append(str(error))
         else:
@@ -96,8 +103,11 @@ def page_of(
     for text in missing:
         assert left_out is not None
         left_out(text)
-    found = sections(entrants, profiles, watched)
-    return render(entrants, profiles, found, samples.served), found
+    shown = [e for e in entrants if e.run.store in last]
+    found = sections(shown, profiles, watched)
+    if len(shown) < len(entrants):
+        found = [*trends.trend_sections(entrants, trend), *found]
+    return render(shown, profiles, found, samples.served), found
 
 
 @dataclass(frozen=True, slots=True)
