@@ -75,7 +75,7 @@ def trend_sections(entrants: Sequence[Entrant], over: str) -> list[Section]:
         cards.append(Card(one.id, one.title, one.text, figures=one.figures, notes=tuple(said if missing else ())))
     runs = Card("trend-runs", grid=_grid(many, models, ctxs), notes=_said(others), csv=to_csv(entrant_rows(many)))
     n = len({id(e.run) for e in many})
-    found = [section("trend", [*cards, runs], ["hollow"] if others else [], n=n, models=", ".join(models))]
+    found = [section("trend", [*cards, runs], ["hollow"] if others else [], n=str(n), models=", ".join(models))]
     if len(shape.tasks) > 1:
         axis, place = _axis(many, first)
         panels = [
