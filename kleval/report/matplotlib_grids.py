@@ -44,18 +44,11 @@ def _heat(grid: Grid, title: str) -> tuple[str, bytes]:
             x = _EDGE + _LABEL + j * _CELL
             strong = cell.level is not None and cell.level >= STRONG
             axes.add_patch(_patch((x + 1, y + 1), _CELL - 2, _ROW - 2, **_fill(cell)))
-            words = " ".join((cell.text, *cell.warnings))
             colour = "#ffffff" if strong else "#a3261d" if cell.kind == "failed" else INK
-            _text(
-                axes,
-                x + _CELL / 2,
-                y + _ROW / 2,
-                words,
-                colour,
-                "center",
-                row.kind == "average",
-                11 if len(words) < 9 else 8,
-            )
+            middle, below = (x + _CELL / 2, y + _ROW / 2), " ".join(cell.warnings)
+            _text(axes, middle[0], middle[1] - (4 if below else 0), cell.text, colour, "center", row.kind == "average")
+            if below:
+                _text(axes, middle[0], middle[1] + 8, below, colour, size=7)
     return encoded(canvas)
 
 
@@ -105,7 +98,14 @@ def _patch(place: tuple[float, float], wide: float, high: float, **fill: Any) ->
 
 
 def _text(
-    axes: Any, x: float, y: float, words: str, colour: str, align: str = "center", bold: bool = False, size: float = 12
+    axes: Any,
+    x: float,
+    y: float,
+    words: str,
+    colour: str,
+    align: str = "center",
+    bold: bool = False,
+    size: float = 11.5,
 ) -> None:
     shown = printable(words)
     shown = shown if len(shown) <= _MOST_LETTERS else f"{shown[: _MOST_LETTERS - 1]}…"
