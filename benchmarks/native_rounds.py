@@ -76,7 +76,8 @@ def peaks() -> str:
             started = time.process_time()
             work()
             best[i] = min(best[i], time.process_time() - started)
-    return f"a large matrix product {2 * 1536**3 / best[0] / 1e9:.0f} GFLOP/s, reading memory {far.numel() * 4 / best[1] / 1e9:.1f} GB/s"
+    rate, bandwidth = 2 * 1536**3 / best[0] / 1e9, far.numel() * 4 / best[1] / 1e9
+    return f"a large matrix product {rate:.0f} GFLOP/s, reading memory {bandwidth:.1f} GB/s"
 
 
 def spread(values: list[float], scale: float = 1.0, digits: int = 1, unit: str = "") -> str:
