@@ -40,6 +40,8 @@ AS_GIVEN = (
         "judge_price_per_mtok",
         "amend",
         "dry_run",
+        "name",
+        "tags",
     ),
 )
 # What of a command line a backend is opened with, besides the model, the backend and the server.
@@ -168,6 +170,7 @@ ENGINE_SETTINGS = (
     metavar="N",
     help="Stop, with everything saved, after N requests of the run; judges count.",
 )
+@options.named
 @options.out("runs/<time>")
 @options.option("--amend", is_flag=True, help="Extend the run in --out by more models, tasks, lengths or samples.")
 @options.json_output

@@ -23,11 +23,13 @@ _WARNINGS = (_NOISY, "Cached prompts")
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something to know before reading a number. tone orders and colours it."""
+    """Something to know before reading a number. tone orders and colours it. short: a word on it at the top of the page, "" for what
+    always holds and what stands there in full."""
 
     tone: Tone
     title: str
     text: str
+    short: str = ""
 
 
 def notices(entrants: Sequence[Entrant], profiles: Sequence[Profile], shape: Shape) -> list[Notice]:
@@ -44,7 +46,8 @@ def runs_of(entrants: Sequence[Entrant]) -> list[Run]:
 def _notice(name: str, tone: Tone, **said: object) -> Notice:
     """The notice of that name in `words.toml`."""
     text = words()["notice"][name]
-    return Notice(tone, text["title"], text["text"].format(**said))
+    short = text.get("short", "").format(**said) if tone == "warn" else ""
+    return Notice(tone, text["title"], text["text"].format(**said), short)
 
 
 def _unfinished(name: str, status: str, parts: Sequence[str], rest: str) -> Iterator[Notice]:
@@ -64,7 +67,7 @@ def _of_scores(entrants: Sequence[Entrant], shape: Shape) -> Iterator[Notice]:
     seen: dict[tuple[str, str], list[str]] = {}
     for a, b in combinations(entrants, 2):
         if reasons := conflicts(a, b):
-            seen.setdefault((a.run.id, b.run.id), reasons)
+            seen.setdefault((a.run.title, b.run.title), reasons)
     for (one, other), reasons in seen.items():
         yield _notice("conflict", "bad", one=one, other=other, reasons="; ".join(reasons))
     if few := _partial_averages(entrants, shape):
@@ -77,9 +80,9 @@ def _of_run(run: Run, entrants: Sequence[Entrant]) -> Iterator[Notice]:
     failed = sum(c.n_failed for c in cells)
     losses = f"{plural(failed, 'answer')} of {have:,} failed" if failed else ""
     parts = [f"{have:,} of {planned:,} answers are here" if have < planned else "", losses]
-    yield from _unfinished(run.id, run.status, [part for part in parts if part], "asks for what is missing")
+    yield from _unfinished(run.title, run.status, [part for part in parts if part], "asks for what is missing")
     if failed:
-        yield _notice("failed_answers", "warn", which=f"{run.id}: {losses}. " if run.complete else "")
+        yield _notice("failed_answers", "warn", which=f"{run.title}: {losses}. " if run.complete else "")
     for text in run.get("caveats", default=[]):
         yield _notice("note", "info", text=text)
 

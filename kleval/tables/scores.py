@@ -13,13 +13,15 @@ from typing import Any
 
 from kleval.store import Row, RunStore
 from kleval.store.manifest import value_at
-from kleval.tables.cells import FAMILY_METRIC, Cell, Group, cells_of, families, grouped
-from kleval.text import digest
+from kleval.tables.cells import FAMILY_METRIC, Cell, Group, average, cells_of, families, grouped
+from kleval.text import digest, moment
 from kleval.types import UsageError
 
 # How many tasks an average has to cover to be called the family's. RULER: NVIDIA/RULER@c3f5e3b, scripts/synthetic.yaml;
 # MRCR: 2, 4 and 8 needles; HELMET-ICL: five data sets.
 FAMILY_TASKS = {"ruler": 13, "mrcr": 3, "helmet_icl": 5}
+
+EVERYTHING = "everything asked"  # the task of the mean over all tasks of a model
 
 Place = tuple[str, int]  # task or family, ctx
 Watch = Callable[[Row], None]
@@ -27,9 +29,13 @@ Watch = Callable[[Row], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
-    """One run directory's manifest, read without trusting that every field is there."""
+    """One run directory's manifest, read without trusting that every field is there.
+
+    id: told from those of other runs. title: for people, what they called it, else the id.
+    """
 
     id: str
+    title: str
     store: RunStore
     manifest: Mapping[str, Any]
     status: str
@@ -61,7 +67,8 @@ class Run:
 class Entrant:
     """One model in one run.
 
-    cells: headline metric by (task, ctx). others: cells of the further metrics. averages: by (family, ctx).
+    cells: headline metric by (task, ctx). others: cells of the further metrics. averages: by (family, ctx). overall: by ctx, the
+    unweighted mean over all tasks that were asked at any length; without the lengths at which none has a value.
     scores: per (task, ctx), sample key -> mean score of its repeats. A key is id and prompt hash: the same text was
     asked. ids: per (task, ctx), the sample ids alone.
     failures: (kind, message) -> places, one per failed answer. temperatures: what the requests were sampled at.
@@ -74,6 +81,7 @@ class Entrant:
     cells: Mapping[Place, Cell]
     others: tuple[Cell, ...]
     averages: Mapping[Place, Cell]
+    overall: Mapping[int, Cell]
     scores: Mapping[Place, Mapping[str, float]]
     ids: Mapping[Place, frozenset[str]]
     failures: Mapping[tuple[str, str], tuple[Place, ...]]
@@ -111,10 +119,12 @@ def collect(runs: Sequence[RunStore], watch: Callable[[Run], Watch] | None = Non
         raise UsageError("no run given: name at least one run directory, see kleval ls runs")
     found: list[tuple[Run, str, list[Cell], list[tuple[Place, Group]]]] = []
     names: Counter[str] = Counter()
+    titles = _titles(runs)
     for store in runs:
         names[store.name] += 1
         ordinal = f" ({names[store.name]})" if names[store.name] > 1 else ""
-        run = Run(store.name + ordinal, store, store.manifest, store.status)
+        name = store.name + ordinal
+        run = Run(name, titles.get(id(store), name), store, store.manifest, store.status)
         groups = grouped(_seen(store.rows(), watch(run) if watch else None), run.get("skips", default=[]))
         cells = cells_of(groups)
         order = {model: i for i, model in enumerate(run.get("models", default={}))}
@@ -135,12 +145,13 @@ def collect(runs: Sequence[RunStore], watch: Callable[[Run], Watch] | None = Non
         entrants.append(
             Entrant(
                 key=f"m{i}",
-                label=(model if counts[model] == 1 else f"{model} · {run.id}") + (_editions(cells) if mixed else ""),
+                label=(model if counts[model] == 1 else f"{model} · {run.title}") + (_editions(cells) if mixed else ""),
                 model=model,
                 run=run,
                 cells={(c.task, c.ctx): c for c in cells if c.headline},
                 others=tuple(c for c in cells if not c.headline),
                 averages={(c.task, c.ctx): c for c in families(cells, run.groups)},
+                overall={c.ctx: c for c in _overall(model, [c for c in cells if c.headline])},
                 scores={place: scores for place, group in mine if (scores := group.scores())},
                 ids={place: frozenset(group.answers) for place, group in mine if group.answers},
                 failures=failures,
@@ -148,6 +159,25 @@ def collect(runs: Sequence[RunStore], watch: Callable[[Run], Watch] | None = Non
             )
         )
     return entrants
+
+
+def _titles(runs: Sequence[RunStore]) -> dict[int, str]:
+    """By the store's id, of those that were given a name; with when they began, where several have one."""
+    given = [store for store in runs if store.manifest["title"]]
+    counts = Counter(store.title for store in given)
+    return {
+        id(store): store.title if counts[store.title] == 1 else f"{store.title} {moment(store.manifest['started'])}"
+        for store in given
+    }
+
+
+def _overall(model: str, cells: Sequence[Cell]) -> Iterator[Cell]:
+    for ctx in sorted({cell.ctx for cell in cells}):
+        group = [cell for cell in cells if cell.ctx == ctx]
+        editions = ", ".join(dict.fromkeys(cell.edition for cell in group))
+        mean = average(model, EVERYTHING, ctx, editions, group, {cell.task for cell in cells})
+        if mean.value == mean.value:
+            yield mean
 
 
 def _editions(cells: Sequence[Cell]) -> str:

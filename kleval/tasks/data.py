@@ -197,7 +197,11 @@ def fetch(family: str, data_dir: Path | None = None, progress: Progress | None =
 def _together(family: str, problems: Sequence[str]) -> UsageError:
     """One line for all files that could not be had: the first few, and how many more."""
     more = len(problems) - MOST_TOLD
-    rest = f" | and {more} more of the {family} files: `kleval data verify {family}` lists what is missing" if more > 0 else ""
+    rest = (
+        f" | and {more} more of the {family} files: `kleval data verify {family}` lists what is missing"
+        if more > 0
+        else ""
+    )
     return UsageError(" | ".join(problems[:MOST_TOLD]) + rest)
 
 
