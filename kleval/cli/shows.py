@@ -167,7 +167,8 @@ class RunShow(Show):
         return None
 
     def dry_run(self, event: ev.Planned) -> str:
-        return "nothing was asked"
+        timed = event.facts["sessions"][-1]["forecast"]["seconds"] is not None
+        return "a few answers were timed, none was scored or stored" if timed else "nothing was asked"
 
     def print_results(self, store: RunStore) -> None:
         from kleval.cli.scores import print_scores

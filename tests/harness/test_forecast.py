@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
-from harness_fakes import Choice, EchoBackend, OneCall, TwoStep, WordTokenizer, go
+from harness_fakes import Choice, EchoBackend, OneCall, Paid, TwoStep, WordTokenizer, go
 
 from kleval.harness.forecast import Rehearsed, rehearse
 from kleval.store import RunStore
@@ -62,11 +60,6 @@ def test_a_task_that_fails_at_a_made_up_answer_is_counted_all_the_same():
 
     task = Raising()
     assert len(rehearse(task, next(task.samples(WordTokenizer(), 16, 1, 0)), WordTokenizer())) == 1
-
-
-@dataclass
-class Paid(EchoBackend):
-    paid: bool = True
 
 
 def test_a_dry_run_tries_the_pace_where_asking_costs_nothing(tmp_path):
