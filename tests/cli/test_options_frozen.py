@@ -35,6 +35,7 @@ FROZEN = {
     "ls backends": "--json",
     "ls runs": "root --json",
     "report": "directories --out --figures",
+    "view": "directories --port",
     "leaderboard": "directories --out --format",
     "compare": "a b --model --effect --flips --explain --format",
     "gate": "directories --against --fail-on --model --format",
