@@ -97,7 +97,7 @@ def shown(opened: Shown) -> Shown:
 
 def prompt(model: str, task: str, ctx: int, index: int) -> str:
     hay = HAY * (ctx // 16)
-    return f"{hay}The number of {task} {index} is: 7391{index:02d}. {hay}{HOSTILE} Which number?"
+    return f"{hay}The number of {task} {index} is: 7391{index:02d} or 42. {hay}{HOSTILE} Which number?"
 
 
 @pytest.fixture(scope="session")

@@ -124,6 +124,7 @@ def test_the_needle_is_marked_in_a_prompt_that_is_an_excerpt(show: Show, page: P
     shown = show(f"{page.as_uri()}#sample={key}")
     shown.page.wait_for_selector("#samples-list .open .sides")
     assert "left out" in shown.text("#samples-list .open pre.prompt")
+    assert shown.texts("#samples-list .open mark") == ["The number of ruler/vt 2 is: 739102 or 42."]
     assert shown.text("#samples-list .open .what").startswith("ruler/vt 4k #2")
 
 
