@@ -3,13 +3,47 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 import click
 
 from kleval.cli.terminal import says_everything
+
+ENDS = ("done", "error")  # records that a command's JSON lines end with
+
+
+@dataclass(slots=True)
+class _Lines:
+    """The JSON lines of the command that runs. wanted: whether it was asked for them. last: the name of the last record."""
+
+    wanted: bool = False
+    last: str = ""
+
+
+_lines = _Lines()
+
+
+def begin(words: Sequence[str]) -> None:
+    """A command line is about to run."""
+    _lines.wanted = "--json" in words or os.environ.get("KLEVAL_JSON", "0").lower() in (
+        "1",
+        "true",
+        "yes",
+        "on",
+        "y",
+        "t",
+    )
+    _lines.last = ""
+
+
+def emit_error(message: str, exit_code: int) -> None:
+    """What ended a command, as its last record, where JSON lines were asked for and do not say how they ended."""
+    if _lines.wanted and _lines.last not in ENDS:
+        emit("error", exit_code=exit_code, message=message)
 
 
 def note(text: str = "") -> None:
@@ -19,6 +53,7 @@ def note(text: str = "") -> None:
 
 def emit(record: str, **fields: Any) -> None:
     """One JSON line on stdout, named by its record."""
+    _lines.last = record
     escaped = not says_everything(sys.stdout)
     click.echo(json.dumps({"record": record, **fields}, ensure_ascii=escaped, default=str))
 

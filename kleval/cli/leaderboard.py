@@ -26,7 +26,7 @@ from kleval.types import UsageError
     "--format",
     "kind",
     type=click.Choice(formats.FORMATS),
-    help="csv, md, json or parquet.  [default: by --out's ending, else csv]",
+    help="csv, md, json, jsonl or parquet.  [default: by --out's ending, else csv]",
 )
 def leaderboard(directories: tuple[Path, ...], out: Path | None, kind: str | None) -> None:
     """Write one row per model, task, length and metric of the runs in each DIR. Where a DIR is a profile, what it measured of the
