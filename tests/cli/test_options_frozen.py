@@ -35,6 +35,8 @@ FROZEN = {
     "ls suites": "--json",
     "ls backends": "--json",
     "ls runs": "root --json",
+    "show": "directories --all-metrics",
+    "status": "directories --json",
     "report": "directories --out --figures",
     "view": "directories --port",
     "leaderboard": "directories --out --format",
@@ -44,7 +46,10 @@ FROZEN = {
     "export": "directories --format --out --dataset",
     "path lm-eval": "",
     "doctor": "--data-dir --json",
-    "train nano": "--model --out --tokens --seed --threads --dry-run",
+    "train nano": "--model --out --tokens --steps --seed --device --threads --dry-run",
+    "train synthetic": "--task --model --preset --length --lr --steps --out --device --threads --dry-run",
+    "train ablation": "--variant --steps --out --device --threads --dry-run",
+    "train ladder": "--tokens --out --device --threads --dry-run",
     "completion": "shell",
 }
 
@@ -81,6 +86,8 @@ OWN_VARIABLES = {
     ("train nano", "--out"): "KLEVAL_TRAIN_OUT",
     ("train nano", "--tokens"): "KLEVAL_TRAIN_TOKENS",
     ("train nano", "--seed"): "KLEVAL_TRAIN_SEED",
+    ("train synthetic", "--model"): "KLEVAL_TRAIN_SYNTHETIC_MODEL",
+    **{(f"train {name}", "--out"): "KLEVAL_TRAIN_OUT" for name in ("synthetic", "ablation", "ladder")},
 }
 
 
