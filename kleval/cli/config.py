@@ -50,13 +50,13 @@ OTHER_VARIABLES = frozenset(
 def use(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
     """Callback of --config: what the file says becomes the defaults of the command's other options."""
     if path is not None:
-        found = read(path)
+        found = read(path, context.command)
         options_ = options_of(context.command)
         known = {name: parameter for name, parameter in options_.items() if parameter.name != "config"}
         context.default_map = {**(context.default_map or {}), **defaults(found, known, path)}
 
 
-def read(path: Path) -> Mapping[str, Any]:
+def read(path: Path, command: click.Command) -> Mapping[str, Any]:
     """Options by name. UsageError for what holds none."""
     file = path / "run.json" if path.is_dir() else path
     try:
@@ -66,7 +66,7 @@ def read(path: Path) -> Mapping[str, Any]:
     found = _parsed(text, file)
     if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
         raise UsageError(f"--config {file}: write options by name, like ctx: 4k,8k")
-    return _of_run(found, file) if isinstance(found.get("spec"), Mapping) else found
+    return _of_run(found, file, command) if isinstance(found.get("spec"), Mapping) else found
 
 
 def _parsed(text: str, file: Path) -> Any:
@@ -80,13 +80,15 @@ def _parsed(text: str, file: Path) -> Any:
         raise UsageError(f"--config {file} is no YAML: {' '.join(str(error).split())}") from error
 
 
-def _of_run(manifest: Mapping[str, Any], file: Path) -> dict[str, Any]:
+def _of_run(manifest: Mapping[str, Any], file: Path, command: click.Command) -> dict[str, Any]:
     """What a run was given, and what its defaults were."""
     if manifest.get("kind", "run") != "run":
         raise UsageError(f"--config {file} is of a {manifest['kind']}: give the run.json of a run")
     spec = manifest["spec"]
     given = (
-        dict(spec["options"]) if isinstance(spec.get("options"), Mapping) else _of_command(str(spec.get("command", "")))
+        dict(spec["options"])
+        if isinstance(spec.get("options"), Mapping)
+        else _of_command(command, str(spec.get("command", "")))
     )
     for name, option in OF_SPEC.items():
         if spec.get(name) not in (None, [], ()):
@@ -101,13 +103,11 @@ def _of_run(manifest: Mapping[str, Any], file: Path) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name not in (*PASSING, *secret)}
 
 
-def _of_command(line: str) -> dict[str, Any]:
+def _of_command(command: click.Command, line: str) -> dict[str, Any]:
     """The options of a run's command line, by the names of their parameters."""
-    from kleval.cli.run import run
-
     try:
         words = shlex.split(line)
-        parser = run.make_parser(click.Context(run, resilient_parsing=True))
+        parser = command.make_parser(click.Context(command, resilient_parsing=True))
         found, _, _ = parser.parse_args(words[words.index("run") + 1 :] if "run" in words else [])
     except (ValueError, click.ClickException) as error:
         raise UsageError(f"the command {line!r} of the run cannot be read any more: {error}") from error

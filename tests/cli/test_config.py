@@ -20,7 +20,7 @@ Capture = pytest.CaptureFixture[str]
 
 def values(text: str, name: str = "c.yaml") -> dict[str, object]:
     Path(name).write_text(text)
-    return config.defaults(config.read(Path(name)), config.options_of(run), Path(name))
+    return config.defaults(config.read(Path(name), run), config.options_of(run), Path(name))
 
 
 def test_options_are_read_by_their_names() -> None:
