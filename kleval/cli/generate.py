@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from kleval.cli import options
+from kleval.cli import complete, options
 from kleval.cli.progress import ProgressView
 from kleval.lengths import parse_lengths
 from kleval.text import format_length
@@ -21,7 +21,7 @@ DEFAULT_LIMIT = 10
 
 
 @click.command(short_help="Write a task's rows without running a model.")
-@click.argument("task")
+@click.argument("task", shell_complete=complete.one_task)
 @options.edition
 @options.protocol
 @options.option("--ctx", default="4k", metavar="LENGTHS", help="Lengths: 4k or 1k,2k,4k.")

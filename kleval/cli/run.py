@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from kleval.cli import options
+from kleval.backends.spec import without_secrets
+from kleval.cli import complete, config, options
 from kleval.cli.directory import run_directory
 from kleval.lengths import parse_lengths
 from kleval.types import Backend, UsageError
@@ -53,11 +56,26 @@ ENGINE_SETTINGS = (
 
 
 @click.command(short_help="Run models on tasks and score them.")
+@options.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=config.use,
+    metavar="FILE",
+    help="Options by name in a YAML or JSON file, or the run.json of a run that is to run again; the command line is stronger.",
+)
 @options.model
-@options.option("--suite", metavar="NAME", help="A named list of tasks; see kleval ls suites.  [default: long]")
+@options.option(
+    "--suite",
+    metavar="NAME",
+    shell_complete=complete.suites,
+    help="A named list of tasks; see kleval ls suites.  [default: long]",
+)
 @options.option(
     "--tasks",
     metavar="NAMES",
+    shell_complete=complete.tasks,
     help="Tasks, families and patterns, comma-separated, instead of a suite: ruler,-ruler/cwe or ruler/niah_*.",
 )
 @options.option("--ctx", default=DEFAULT_CTX, metavar="LENGTHS", help="Lengths: 4k,128k,1m or 4k-1m*2.")
@@ -216,6 +234,8 @@ def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
     from kleval.tasks.registry import expand, groups, themselves
 
     line = shlex.join(["kleval", *map(options.without_secrets, command.obj or [])])
+    sources = {name: command.get_parameter_source(name) for name in given}
+    kept = {name: _kept(given[name]) for name, source in sources.items() if source is not ParameterSource.DEFAULT}
     suite, limit, ctx, temperature = None, None, given["ctx"], given["temperature"]
     if given["suite"] is not None and given["tasks"] is not None:
         if _typed(command, "suite") == _typed(command, "tasks"):
@@ -249,8 +269,19 @@ def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
         workers=(os.cpu_count() or 1) // 4 if given["workers"] is None else given["workers"],
         suite=suite,
         command=line,
+        options=kept,
         **options.as_given(given, *AS_GIVEN),
     )
+
+
+def _kept(value: Any) -> Any:
+    """An option's value as JSON, without secrets."""
+    if isinstance(value, Mapping):
+        hidden = without_secrets(value)
+        return {name: hidden[name] if hidden[name] == "***" else part for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_kept(part) for part in value]
+    return options.without_secrets(str(value)) if isinstance(value, str | Path) else value
 
 
 def _typed(command: click.Context, name: str) -> bool:

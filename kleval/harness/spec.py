@@ -37,7 +37,7 @@ class RunSpec(Spec):
     named: those of the tasks that were named themselves; one that fits at no length is refused, where one of a family or suite is
     skipped; None: all of them.
     groups: names that stand for several of the tasks and get a mean over them.
-    name, tags: what people call the run and tell it by. suite, command: for the record.
+    name, tags: what people call the run and tell it by. suite, command, options (by parameter, as given): for the record.
     backend, device, dtype, batch, memory_budget, data_dir: for whoever opens backends and tasks; recorded, not used here (but a window
     holds at least `batch` samples).
     """
@@ -85,6 +85,7 @@ class RunSpec(Spec):
     name: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
         """UsageError for what cannot be run as asked."""

@@ -10,7 +10,7 @@ import pytest
 from kleval.cli.main import cli
 
 FROZEN = {
-    "run": "--model --suite --tasks --ctx --limit --edition --protocol --seed --temperature --repeats --max-new-tokens"
+    "run": "--config --model --suite --tasks --ctx --limit --edition --protocol --seed --temperature --repeats --max-new-tokens"
     " --reasoning --judge-model --judge-backend --judge-base-url --backend --base-url --api --api-key-env --served-name"
     " --request-field --without-field --hardware --concurrency --request-timeout --timeout"
     " --engine-arg --tp --max-model-len --trust-remote-code --tokenizer --add-bos --template-arg --device --dtype --kernels --batch"
@@ -21,7 +21,7 @@ FROZEN = {
     " --device --dtype --kernels --backend --base-url --concurrency --reuse --rate --steady --slo --best-rate --requests"
     " --api --api-key-env --served-name --hardware --request-timeout"
     " --engine-arg --tp --max-model-len --trust-remote-code --seed --name --tag --out --append --format --json --dry-run --quiet",
-    "profile memory": "--model --ctx --batch --memory-budget --dtype --format",
+    "profile memory": "--model --ctx --batch --memory-budget --dtype --format --json",
     "profile kernels": "--ctx --heads --head-dim --repeats --time-budget --device --dtype --seed --name --tag --out --format --json"
     " --dry-run --quiet",
     "generate": "task --edition --protocol --ctx --tokenizer --model --add-bos --template-arg --limit --seed --data-dir"
