@@ -167,12 +167,12 @@ def _text(option: click.Option, value: Any, where: str) -> str:
 
 def unknown_variables(names: Iterable[str], command: click.Command) -> list[str]:
     """A line for each KLEVAL_ variable among the names that means nothing to any command."""
-    ours = [name for name in names if name.startswith("KLEVAL_")]
+    ours = {name for name in names if name.startswith("KLEVAL_")} - OTHER_VARIABLES
     if not ours:
-        return []
+        return []  # without importing every command
     known = OTHER_VARIABLES | set(_variables(command))
     lines = []
-    for name in sorted(set(ours) - known):
+    for name in sorted(ours - known):
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
         lines.append(f"note: {name} is no variable of kleval{f': did you mean {near[0]}?' if near else ''}")
     return lines
