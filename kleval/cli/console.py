@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
@@ -15,6 +16,11 @@ from kleval.cli.terminal import says_everything
 def note(text: str = "") -> None:
     """One line for a person."""
     click.echo(text, err=True)
+
+
+def debugging() -> bool:
+    """Whether tracebacks are asked for."""
+    return os.environ.get("KLEVAL_DEBUG", "") not in ("", "0")
 
 
 def emit(record: str, **fields: Any) -> None:

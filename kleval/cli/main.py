@@ -17,11 +17,13 @@ import click
 
 from kleval import __version__
 from kleval.cli import terminal
+from kleval.cli.console import debugging
 from kleval.types import INTERNAL, INTERRUPTED, OK, USAGE, UsageError
 
 COMMANDS = {
     "run": "kleval.cli.run:run",
     "profile": "kleval.cli.profile:profile",
+    "score": "kleval.cli.score:score",
     "generate": "kleval.cli.generate:generate",
     "demo": "kleval.cli.demo:demo",
     "data": "kleval.cli.data:data",
@@ -152,7 +154,7 @@ def _internal(error: Exception) -> int:
 
 
 def _traceback_if_asked(error: BaseException | None) -> bool:
-    if error is None or os.environ.get("KLEVAL_DEBUG", "") in ("", "0"):
+    if error is None or not debugging():
         return False
     import traceback
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -57,6 +57,19 @@ class RunStore:
         store = cls(path, _locked(path))
         try:
             store._begin(dict(manifest), amend)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @classmethod
+    def reopen(cls, path: Path) -> RunStore:
+        """A run that is there, for writing, whatever its command. UsageError when another process writes it."""
+        store = cls.open(path)
+        store._lock = _locked(store.path)
+        try:
+            store._manifest = None  # as it is now that nobody else writes it
+            store.repaired = [*store._rows.repair(), *store._prompts.repair()]
         except BaseException:
             store.close()
             raise
@@ -162,6 +175,13 @@ class RunStore:
         self._points.append(point)
         self._appender.sync()
 
+    def rewrite(self, change: Callable[[Row], Row], say: Callable[[str], None] = lambda text: None) -> None:
+        """Put a changed row in the place of each one that stands, file by file (`kleval.harness.rescoring`)."""
+        self._writable()
+        self.sync()
+        self.index  # noqa: B018 - which rows stand
+        self._rows.rewrite(change, say)
+
     def put_prompt(self, model: str, task: str, ctx: int, digest: str, prompt: Prompt) -> None:
         """Store what is about to be asked, once per hash. Many put before one `sync` cost one wait for the disk."""
         self._writable()
@@ -186,6 +206,10 @@ class RunStore:
             if not place.failed:
                 cells.setdefault((model, place.task, place.ctx), set()).add(place.order)
         return cells
+
+    def answered_tasks(self) -> set[str]:
+        """Ids of the tasks that have answers."""
+        return {place.task for place in self.index.values() if not place.failed}
 
     def counts(self) -> dict[str, int]:
         """finished = answered + failed, answered = scored + unscored."""
@@ -266,7 +290,7 @@ class RunStore:
 
     def _continued(self, old: dict[str, Any], new: dict[str, Any], amend: bool) -> dict[str, Any]:
         _check_kind(self.path, old, new["kind"])
-        changes = settings.check(old["settings"], new["settings"], self.path, amend)
+        changes = settings.check(old["settings"], new["settings"], self.path, amend, answered=self.answered_tasks())
         amendments = list(old["amendments"])
         if changes:
             amendments.append({"at": now(), "changes": [str(change) for change in changes]})

@@ -19,6 +19,7 @@ from kleval.types import Message
 
 CONVERSATIONS_VERSION = "conversations-2"
 PREFIX_CHARS = 10
+_READ_ON = "read on in the document"
 _INTRODUCTION = "Here are some examples of conversations succeeded by a follow-up question answered correctly:"
 _NEAR_PERCENT = 25
 _SHORTEST, _LONGEST = 0.6, 1.3  # of the wanted length of a text
@@ -81,8 +82,9 @@ class Conversation:
         return (*made, {"role": "user", "content": self.question})
 
 
-def conversation(rng: random.Random, n_needles: int, text_chars: int) -> Conversation:
-    """text_chars: about how long the assistant's texts are; 0 for a single short sentence."""
+def conversation(rng: random.Random, n_needles: int, text_chars: int, passages: Sequence[str] = ()) -> Conversation:
+    """text_chars: about how long the assistant's texts are; 0 for a single short sentence. passages: sentences of the user's
+    documents, which the other turns are then made of."""
     lines = sentences(rng.getrandbits(64))
     kind, topic = rng.choice(tuple(KINDS)), rng.choice(_TOPICS)
     needles: dict[str, None] = {}
@@ -93,7 +95,8 @@ def conversation(rng: random.Random, n_needles: int, text_chars: int) -> Convers
     example = _example(rng, lines, (kind, topic))
     places = tuple(sorted(rng.random() for _ in range(n_needles)))
     # The other turns draw from a state of their own: how many there are must not change anything else.
-    fillers = _fillers(random.Random(rng.getrandbits(64)), (kind, topic), text_chars)
+    state = random.Random(rng.getrandbits(64))
+    fillers = _read_aloud(state, passages, text_chars) if passages else _fillers(state, (kind, topic), text_chars)
     return Conversation(
         example,
         _request(kind, topic),
@@ -160,3 +163,15 @@ def _fillers(rng: random.Random, key: Request, text_chars: int) -> Iterator[str]
     while True:
         kind, topic = _other(rng, key)
         yield f"{_request(kind, topic)}\n{_text(rng, lines, kind, text_chars)}"
+
+
+def _read_aloud(rng: random.Random, passages: Sequence[str], text_chars: int) -> Iterator[str]:
+    """Turns that read on in the user's documents, from a random place, round and round."""
+    at = rng.randrange(len(passages))
+    while True:
+        wanted, taken = text_chars * rng.uniform(_SHORTEST, _LONGEST), [passages[at % len(passages)]]
+        at += 1
+        while sum(map(len, taken)) < wanted:
+            taken.append(passages[at % len(passages)])
+            at += 1
+        yield f"{_READ_ON}\n{' '.join(taken)}"
