@@ -110,4 +110,4 @@ def _belongs_to_one_side(name: str, old: Mapping[str, Any], new: Mapping[str, An
 def _show(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ",".join(str(v) for v in value) or "(none)"
-    return "(none)" if value is None else digest(value)
+    return "(none)" if value is None else digest(value) if value else str(value)

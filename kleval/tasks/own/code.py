@@ -45,7 +45,9 @@ def digests(task: object) -> tuple[str, str]:
     roots = {kind.__module__.partition(".")[0] for kind in kinds}
     methods = {name: value for kind in reversed(kinds) for name, value in vars(kind).items()}
     scoring = [value for name, value in methods.items() if name in _SCORING]
-    held = {**methods, **getattr(task, "__dict__", {})}
+    # Of an object's own values texts alone: numbers and lists may be what it counts while it works.
+    texts = {name: value for name, value in getattr(task, "__dict__", {}).items() if isinstance(value, str)}
+    held = {**methods, **texts}
     asking = [
         (name, value) for name, value in held.items() if name not in (*_SCORING, *_NAMED) and not name.startswith("__")
     ]
