@@ -29,6 +29,8 @@ AS_GIVEN = (
     "seed",
     "append",
     "dry_run",
+    "name",
+    "tags",
 )
 SUBCOMMANDS = {"memory": "kleval.cli.profile:memory", "kernels": "kleval.cli.profile_kernels:kernels"}
 
@@ -106,6 +108,7 @@ table_format = options.option(
     default=42,
     help="Seed of weights, token ids and states.",
 )
+@options.named
 @options.out("runs/profile-<time>", "KLEVAL_PROFILE_OUT")
 @options.option(
     "--append",
@@ -236,7 +239,7 @@ def memory(model: str | None, ctx: str, batch: int, memory_budget: int | None, d
     title = f"State of {batches}, {dtype}, by formula"
     if memory_budget is not None:
         title += f"; budget {size(memory_budget)}: longest ctx and largest batch beside the weights, and without them"
-    print_table(header, cells, kind, title)
+    print_table(header, cells, kind, title, lead=2)
 
 
 def _fits(count: int | None) -> str:

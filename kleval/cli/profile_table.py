@@ -9,7 +9,7 @@ import click
 
 from kleval.cli.console import table
 from kleval.tables import formats
-from kleval.text import format_length, number, percent, size, times
+from kleval.text import format_length, load, number, percent, size, times
 
 if TYPE_CHECKING:
     from kleval.tables.costs import Profile
@@ -25,12 +25,14 @@ def print_records(records: Sequence[Row], kind: str) -> None:
     click.echo(formats.COMPLETE[kind](records, list(records[0]) if records else []), nl=False)
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], kind: str, title: str = "") -> None:
-    """kind: table or md."""
+def print_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], kind: str, title: str = "", lead: int = 0
+) -> None:
+    """kind: table or md. lead: as `console.table` takes it."""
     if title:
         click.echo(f"{'### ' if kind == 'md' else ''}{title}\n")
     if kind == "table":
-        table(header, rows)
+        table(header, rows, lead=lead)
     else:
         click.echo(formats.to_markdown(header, rows), nl=False)
     click.echo()
@@ -56,12 +58,14 @@ def print_rows(rows: Sequence[Row], kind: str) -> None:
         ("Whole prompt, forward, batch 1", _is("protocol", "chunk"), CHUNK_OF, CHUNK),
         ("One decoded token, batch 1", _is("protocol", "recurrent"), STEP_OF, STEP),
         (PAIR_TITLE, lambda row: row.get("operator") == "dplr" and row["over_kda"], PAIR_OF, PAIR),
-        (SERVED_TITLE, lambda row: "concurrency" in row, SERVED_OF, SERVED),
+        (SERVED_TITLE, lambda row: row.get("load", "").startswith("concurrency-"), SERVED_OF, SERVED),
+        (LOAD_TITLE, lambda row: row.get("load", "").startswith(("steady-", "rate-", "best-")), SERVED_OF, LOAD),
+        (REUSE_TITLE, lambda row: row.get("load", "").startswith("reuse-"), SERVED_OF, REUSE),
     ):
         if shown := [row for row in rows if is_shown(row)]:
             lines = [[cell(row) for cell in lead.values()] + _cells(row, columns) for row in shown]
             estimate = "; ~ an estimate" if any(row.get("tpot_estimate") for row in shown) else ""
-            print_table([*lead, *columns], lines, kind, title + estimate)
+            print_table([*lead, *columns], lines, kind, title + estimate, len(lead))
 
 
 def _cells(row: Row, columns: Columns) -> list[str]:
@@ -91,25 +95,25 @@ def ratio(row: Row) -> str:
 def prefill(against: str) -> Columns:
     return {
         "seconds": _of("value", number),
-        "spread": _of("spread", percent),
         "tokens/s": _of("tokens_per_second", number),
-        "MFU": _of("utilisation", percent),
         against: ratio,
         "flops allow": _of("ratio_ideal", times),
+        "MFU": _of("utilisation", percent),
+        "spread": _of("spread", percent),
         "check": lambda row: "" if row["sampled_over_full"] is None else f"{row['sampled_over_full']:.3f} of full",
     }
 
 
 def decode(against: str) -> Columns:
     return {
-        "ms/step": _of("step_ms_median", number),
-        "p90": _of("step_ms_p90", number),
         "ms/token": _of("value", number),
-        "tokens/s": _of("tokens_per_second", number),
-        "spread": _of("spread", percent),
-        "MBU": _of("utilisation", percent),
         against: ratio,
         "bytes allow": _of("ratio_ideal", times),
+        "tokens/s": _of("tokens_per_second", number),
+        "ms/step": _of("step_ms_median", number),
+        "p90": _of("step_ms_p90", number),
+        "MBU": _of("utilisation", percent),
+        "spread": _of("spread", percent),
     }
 
 
@@ -119,10 +123,10 @@ def memory(against: str) -> Columns:
 
     return {
         "state used": _of("value", size),
-        "closed form": closed_form,
+        f"saved {against}": lambda row: "" if not row["ratio"] else f"{1 - 1 / row['ratio']:.1%}",
+        "formula": closed_form,
         "allocated": _of("allocated_bytes", size),
         "weights": _of("weights_bytes", size),
-        f"saved {against}": lambda row: "" if not row["ratio"] else f"{1 - 1 / row['ratio']:.1%}",
     }
 
 
@@ -173,7 +177,7 @@ SERVED_TITLE = "Served model: medians over rounds; p50, p90, p99 of the times be
 SERVED_OF: Columns = {
     "ctx": LENGTH,
     "prompt": lambda row: "" if row["prompt_tokens"] is None else f"{row['prompt_tokens']:,.0f}",
-    "together": _of("concurrency"),
+    "requests": lambda row: load(row["load"]).removesuffix(" requests") or row["load"],
 }
 SERVED: Columns = {
     "TTFT ms": _of("ttft_ms", number),
@@ -185,5 +189,47 @@ SERVED: Columns = {
     "out tok/s": _of("output_tokens_per_second", number),
     "spread": _of("spread", percent),
     "cached": lambda row: "not told" if row["cached_tokens"] is None else f"{row['cached_tokens']:,}",
+    "failed": _failed,
+}
+LOAD_TITLE = "Under load: p50, p90, p99 over requests, ms; TPOT is a request's whole one"
+
+
+def _three(name: str) -> Callable[[Row], str]:
+    return lambda row: " ".join(number(row[f"{name}_{p}"]) for p in ("p50", "p90", "p99"))
+
+
+def _share(row: Row) -> str:
+    """Of the requests in the SLO, with its interval."""
+    if row["slo_share"] is None:
+        return ""
+    return f"{percent(row['slo_share'])} ({percent(row['slo_share_low'])}–{percent(row['slo_share_high'])})"
+
+
+def _best(row: Row) -> str:
+    return "" if row["best_rate"] is None else f"{number(row['best_rate'])}/s"
+
+
+LOAD: Columns = {
+    "sent/s": _of("requests_per_second", number),
+    "TTFT": _three("ttft_ms"),
+    "TPOT": _three("request_tpot_ms"),
+    "E2E": _three("e2e_ms"),
+    "out tok/s": _of("output_tokens_per_second", number),
+    "in SLO": _share,
+    "goodput/s": lambda row: "" if row["goodput"] is None else number(row["goodput"]),
+    "best": _best,
+    "failed": lambda row: f"{row['failed_requests'] or 0:,.0f}" if not row["failure"] else _failed(row),
+}
+REUSE_TITLE = (
+    "Prefix reuse: TTFT of a new prompt, of one whose beginning was sent before, and after another conversation, ms"
+)
+REUSE: Columns = {
+    "new": _of("cold_ttft_ms", number),
+    "sent before": _of("ttft_ms", number),
+    "saved": _of("reuse", percent),
+    "cached": _of("reused_tokens", number),
+    "after another": _of("between_ttft_ms", number),
+    "saved then": _of("between_reuse", percent),
+    "cached then": _of("between_reused_tokens", number),
     "failed": _failed,
 }

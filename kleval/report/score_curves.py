@@ -9,7 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kleval.report.figure import Cell, Figure, Grid, Look, Row, Series, lengths, scores
+from kleval.report.figure import GREY, SYMBOLS, Cell, Figure, Grid, Look, Row, Series, lengths, scores
+from kleval.report.paper_curves import paper_figures
 from kleval.report.sections import Card, Section, card, section
 from kleval.tables import cells, ruler
 from kleval.tables.scores import EVERYTHING, Entrant, expected_tasks, members
@@ -71,8 +72,10 @@ def tasks_in_words(tasks: Sequence[str]) -> str:
 
 def average_section(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Section:
     """A card per family, with a grid of its averages; without a curve where the family is everything that was asked."""
-    cards = []
+    cards, zeros = [], [family for family in shape.families if _zero(entrants, family, shape)]
     for i, family in enumerate(shape.families):
+        if family in zeros:
+            continue
         figure, grid = score_figure(entrants, family, shape, looks), average_grid(entrants, family, shape, looks)
         everything = all(len(members(family, e, shape.tasks)) == len(shape.tasks) for e in entrants)
         said = [
@@ -87,16 +90,37 @@ def average_section(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> 
     limits = "Bands and whiskers" if any(figure.whiskers for figure in figures) else "Bands"
     partly = any(any(one.hollow) for figure in figures for one in figure.series)
     layout = "pair" if len(cards) > 1 and len(shape.ctxs) < FEW_LENGTHS else "column"
-    return section("averages", cards, ["partial"] if partly else [], layout, limits=limits)
+    also = [*(["partial"] if partly else []), *_folded(zeros)]
+    return section("averages", cards, also, layout, limits=limits, zeros=_zeros(zeros, "average"))
 
 
 def task_section(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Section:
-    """A panel per task."""
+    """A panel per task; those that are 0 throughout are one line."""
+    zeros = [task for task in shape.tasks if _zero(entrants, task, shape)]
     panels = [
         Card(f"task-{i}", shape.name(task), figures=(score_figure(entrants, task, shape, looks),))
         for i, task in enumerate(shape.tasks)
+        if task not in zeros
     ]
-    return section("tasks", panels, layout="panels")
+    return section(
+        "tasks", panels, _folded(zeros), "panels", zeros=_zeros([shape.name(task) for task in zeros], "task")
+    )
+
+
+def _zero(entrants: Sequence[Entrant], name: str, shape: Shape) -> bool:
+    """Whether every score that there is is 0."""
+    found = [cell for e in entrants for ctx in shape.ctxs if (cell := cell_at(e, name, ctx)) is not None]
+    known = [cell.value for cell in found if not math.isnan(cell.value)]
+    return bool(known) and not any(known)
+
+
+def _folded(zeros: Sequence[str]) -> list[str]:
+    return ["zero"] if zeros else []
+
+
+def _zeros(names: Sequence[str], noun: str) -> str:
+    """`3 tasks: mrcr/2needle, mrcr/4needle, mrcr/8needle`"""
+    return f"{plural(len(names), noun)}: {', '.join(names)}"
 
 
 def score_figure(entrants: Sequence[Entrant], name: str, shape: Shape, looks: Looks) -> Figure:
@@ -119,10 +143,25 @@ def score_figure(entrants: Sequence[Entrant], name: str, shape: Shape, looks: Lo
             hollow=[c is not None and bool(partial(family, c)) for c in known],
         )
         series += [one] if any(known) or not family else []
+    series += _published(name, shape)
     banded = len(series) <= (MAX_BANDS if family else MAX_PANEL_BANDS)
     apart = APART if banded or family else WHISKERS_APART
     axis = lengths(shape.ctxs, "")
     return Figure(axis, scores(), tuple(series), banded=banded, apart=apart, small=not family)
+
+
+def _published(family: str, shape: Shape) -> list[Series]:
+    """What the paper says of a family at lengths between those of the page."""
+    figure = paper_figures().get(family) if family in shape.families else None
+    series = []
+    for i, (name, values) in enumerate(figure.curves.items() if figure else ()):
+        inside = [(ctx, value) for ctx, value in values.items() if shape.ctxs[0] <= ctx <= shape.ctxs[-1]]
+        if figure and inside:
+            label, look = f"{name}: paper ({figure.figure})", Look(GREY, SYMBOLS[i % len(SYMBOLS)], "dash")
+            notes = [(f"{label} at {format_length(ctx)}", f"{value:.1f}", figure.note) for ctx, value in inside]
+            xs, ys = [ctx for ctx, _ in inside], [value for _, value in inside]
+            series.append(Series(f"paper {name}", label, look, xs, ys, notes, style="paper"))
+    return series
 
 
 def cell_at(entrant: Entrant, name: str, ctx: int) -> cells.Cell | None:

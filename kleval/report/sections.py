@@ -15,7 +15,7 @@ from kleval.report.figure import Figure, Grid, Look, Series, legend
 class Card:
     """Figures side by side with one legend, a grid, notes under it, and its numbers as CSV. names: of the figures, where several.
 
-    look: of the model it is about, drawn before its title.
+    look: of the model it is about, drawn before its title. better: "lower" where less is better.
     """
 
     id: str = ""
@@ -27,6 +27,7 @@ class Card:
     grid: Grid | None = None
     notes: tuple[str, ...] = ()
     csv: str = ""
+    better: str = ""
 
     @property
     def legend(self) -> list[Series]:
@@ -47,7 +48,7 @@ class Section:
 
     layout: column, pair (cards side by side), panels (small figures under one legend) or prose. keys: what colours in it stand for
     (ramp, skipped, failed, latent, …). methods: entries of `words.toml` that say how its numbers are made. samples: the data of the
-    sample browser (`samples.Browser`).
+    sample browser (`samples.Browser`). more: cards that are folded away under more_title.
     """
 
     id: str
@@ -60,6 +61,8 @@ class Section:
     keys: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     samples: Any = None
+    more: tuple[Card, ...] = ()
+    more_title: str = ""
 
     @property
     def legend(self) -> list[Series]:
@@ -94,7 +97,8 @@ def card(
     text = words()["card"][name]
     sentences = " ".join(text[key].format(**said) for key in ("text", *also))
     title = text["title"].format(**said)
-    return Card(card_id or name, title, sentences, None, tuple(figures), tuple(names), grid, csv=csv)
+    better = text.get("better", "")
+    return Card(card_id or name, title, sentences, None, tuple(figures), tuple(names), grid, csv=csv, better=better)
 
 
 def whole(cards: Iterable[Card]) -> tuple[Card, ...]:

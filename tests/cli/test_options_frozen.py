@@ -14,13 +14,15 @@ FROZEN = {
     " --max-new-tokens --reasoning --judge-model --judge-backend --judge-base-url --backend --base-url --api --api-key-env"
     " --served-name --request-field --without-field --hardware --concurrency --request-timeout --timeout"
     " --engine-arg --tp --max-model-len --trust-remote-code --tokenizer --add-bos --template-arg --device --dtype --kernels --batch"
-    " --memory-budget --share-prefixes --allow-code-execution --data-dir --offline --sample-cache --workers --max-errors --out --amend"
+    " --memory-budget --share-prefixes --allow-code-execution --data-dir --offline --sample-cache --workers --max-errors"
+    " --name --tag --out --amend"
     " --json --dry-run --quiet",
     "profile": "--model --ctx --batch --memory-budget --time-budget --prefill --chunk-tokens --decode-tokens --repeats"
-    " --device --dtype --kernels --backend --base-url --concurrency --api --api-key-env --served-name --hardware --request-timeout"
-    " --engine-arg --tp --max-model-len --trust-remote-code --seed --out --append --format --json --dry-run --quiet",
+    " --device --dtype --kernels --backend --base-url --concurrency --reuse --rate --steady --slo --best-rate --requests"
+    " --api --api-key-env --served-name --hardware --request-timeout"
+    " --engine-arg --tp --max-model-len --trust-remote-code --seed --name --tag --out --append --format --json --dry-run --quiet",
     "profile memory": "--model --ctx --batch --memory-budget --dtype --format",
-    "profile kernels": "--ctx --heads --head-dim --repeats --time-budget --device --dtype --seed --out --format --json"
+    "profile kernels": "--ctx --heads --head-dim --repeats --time-budget --device --dtype --seed --name --tag --out --format --json"
     " --dry-run --quiet",
     "score": "directory --tasks --metric --json --quiet",
     "generate": "task --edition --protocol --ctx --tokenizer --model --add-bos --template-arg --limit --seed --data-dir"
@@ -34,7 +36,10 @@ FROZEN = {
     "ls suites": "--json",
     "ls backends": "--json",
     "ls runs": "root --json",
+    "show": "directories --all-metrics",
+    "status": "directories --json",
     "report": "directories --out --figures",
+    "view": "directories --port",
     "leaderboard": "directories --out --format",
     "compare": "a b --model --effect --flips --explain --format",
     "gate": "directories --against --fail-on --model --format",
@@ -49,8 +54,11 @@ FROZEN = {
 # Variables whose meaning is one command's own, so that KLEVAL_OUT or KLEVAL_MODEL set for `run` does not reach them.
 OWN_VARIABLES = {
     **{
-        ("profile", f"--{name}"): f"KLEVAL_PROFILE_{name.upper()}"
-        for name in ("model", "ctx", "batch", "repeats", "seed", "out", "append", "backend", "concurrency")
+        ("profile", f"--{name}"): f"KLEVAL_PROFILE_{name.upper().replace('-', '_')}"
+        for name in (
+            *("model", "ctx", "batch", "repeats", "seed", "out", "append", "backend"),
+            *("concurrency", "reuse", "rate", "steady", "slo", "best-rate", "requests"),
+        )
     },
     **{
         ("profile kernels", f"--{name}"): f"KLEVAL_PROFILE_KERNELS_{name.upper().replace('-', '_')}"
