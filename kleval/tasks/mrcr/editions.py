@@ -76,10 +76,10 @@ class Builtin(BuiltinData):
         version = conversations.CONVERSATIONS_VERSION
         words = (lexicon.NAMES, lexicon.PEOPLE, lexicon.THINGS, lexicon.PLACES, lexicon.ABSTRACTS, conversations.KINDS)
         super().__init__(task_id, task_version, f"kleval {version}", digest_of(version, SENTENCES_VERSION, words))
-        self._passages: list[str] = []
+        self._matter = conversations.EVALUATED
         if documents is not None:
             own = texts.read(documents)
-            self._passages = own.sentences()
+            self._matter = conversations.Matter(passages=own.sentences())
             self.revision, self.digest = f"{own.name} in {self.revision}", digest_of(self.digest, own.digest)
 
     def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
