@@ -141,7 +141,7 @@ class Evaluation(Stored):
         tasks: objects in the place of those that were asked. metric: `./m.py:f`, a function f(answer, references), or "none" for the
         tasks' own. UsageError where other prompts would be asked now.
         """
-        given: list[Any] = [tasks] if hasattr(tasks, "step") else list(tasks)  # type: ignore[arg-type]
+        given: list[Any] = [tasks] if hasattr(tasks, "step") else list(tasks)
         rescore(self.out, {task.id: task for task in given}, metric)
         return self
 

@@ -88,9 +88,7 @@ class Builtin(BuiltinData):
             yield self._question(index, tokenizer, ctx, seed, text_chars, budget)
 
     def _conversation(self, ctx: int, seed: int, index: object, text_chars: int) -> conversations.Conversation:
-        return conversations.conversation(
-            self._draws(ctx, seed, index).rng, self._n_needles, text_chars, self._passages
-        )
+        return conversations.conversation(self._draws(ctx, seed, index).rng, self._n_needles, text_chars, self._matter)
 
     def _size(self, tokenizer: Tokenizer, ctx: int, seed: int) -> tuple[int, int]:
         """How long texts are, in characters, and the generation budget."""
