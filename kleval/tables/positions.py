@@ -49,7 +49,7 @@ def _half(values: list[float]) -> float | None:
 def spelled(row: Mapping[str, Any]) -> list[str]:
     """A dict of `positions` in words: HEADS."""
     limits = DASH if row["ci_low"] is None else f"[{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
-    place = f"{format_length(row['from'])}–{format_length(row['to'])}"
+    place = f"{format_length(row['from']) if row['from'] else 0}–{format_length(row['to'])}"
     return [
         row["task"],
         format_length(row["ctx"]),
