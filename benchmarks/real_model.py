@@ -86,7 +86,8 @@ def kleval(engine: Engine, name: str, command: Sequence[str], given: argparse.Na
 
 
 def lm_eval(engine: Engine, task: str, ctx: str, limit: str, given: argparse.Namespace) -> list[str] | str:
-    """lm-eval's own command at the server, with token ids; each task alone, as its samples depend on what was drawn before them."""
+    """lm-eval's own command at the server, with token ids and the chat template, as kleval asks a model that has one; each task
+    alone, as its samples depend on what was drawn before them."""
     where = given.out / engine.name / "lm-eval-own" / ctx / limit / task
     if any(where.glob("*/samples_*.jsonl")):
         return "it is there"
@@ -94,7 +95,7 @@ def lm_eval(engine: Engine, task: str, ctx: str, limit: str, given: argparse.Nam
     served = f"model={engine.model(given)},base_url={url},tokenizer={copy},num_concurrent=1,max_length={CONTEXT}"
     what = ["--tasks", task, "--metadata", f'{{"max_seq_lengths":[{length(ctx)}]}}', "--limit", limit]
     command = [sys.executable, "-m", "lm_eval", "run", "--model", "local-completions", "--model_args", served, *what]
-    return [*command, "--log_samples", "--output_path", str(where)]
+    return [*command, "--apply_chat_template", "--log_samples", "--output_path", str(where)]
 
 
 def run_part(command: Sequence[str], minutes: float) -> str:
@@ -189,7 +190,7 @@ def main() -> None:
             print(line, flush=True)
     runs = run_names(given.out, parts)
     apart = [line for run in runs for line in partings(given.home / COPY, given.out, run)] if given.partings else []
-    print_tables(given.out, parts, apart)
+    print_tables(given.out, parts, apart, given.home / COPY)
 
 
 def run_all(engines: Sequence[Engine], parts: Sequence[str], given: argparse.Namespace) -> Iterator[str]:

@@ -105,7 +105,8 @@ def test_lm_evals_own_answers_stand_beside_klevals(tables: ModuleType, tmp_path:
         for i, asked in enumerate(("ruler/vt at 1024, number 0? Answer:", "another question"))
     ]
     write(own, *theirs)
-    assert tables.against_lm_eval(tmp_path) == [["llama.cpp", "1k", "vt", "2", "1", "2", "1", "100.0", "50.0"]]
+    line = tables.against_lm_eval(tmp_path, lambda prompt, prefix: prompt + prefix)
+    assert line == [["llama.cpp", "1k", "vt", "2", "1", "2", "1", "100.0", "50.0"]]
 
 
 def test_a_parting_is_sought_in_texts_whose_tokens_may_be_spelt_otherwise(tables: ModuleType) -> None:
