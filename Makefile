@@ -90,7 +90,7 @@ $(LOCK_VENV)/bin/uv:
 	@$(PYTHON) -m venv $(LOCK_VENV)
 	@$(LOCK_VENV)/bin/python $(PIP_INSTALL) '$(UV)'
 
-demo: $(VENV)/installed ## install, run the long suite and the profiler on the nano models, write one page of both: demo/page.html
+demo: $(VENV)/installed ## install, score and profile the nano models, write one page of both: demo/page.html
 	$(BIN)/kleval demo --limit $(LIMIT) --out demo
 
 test: $(VENV)/installed-dev ## install and run the tests

@@ -3,11 +3,11 @@
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "evaluate", "load", "load_backend"]
+__all__ = ["__version__", "evaluate", "load", "load_backend", "profile"]
 
 
 def __getattr__(name: str) -> Any:
-    """`kleval.evaluate`, `kleval.load` and `kleval.load_backend`, imported when they are asked for: the package imports nothing."""
+    """`kleval.evaluate`, `kleval.profile`, `kleval.load` and `kleval.load_backend`, imported when asked for."""
     if name not in __all__:
         raise AttributeError(f"module 'kleval' has no attribute {name!r}")
     from importlib import import_module

@@ -37,6 +37,10 @@ class Suite:
 
 # The columns of arXiv 2510.26692, Table 5.
 _LONG = ("ruler", "mrcr", "helmet_icl", "longbench2", "frames", "repoqa", "lca")
+_NEEDLES = (
+    *(f"ruler/niah_{kind}" for kind in ("single_1", "single_2", "single_3", "multikey_1", "multikey_2", "multikey_3")),
+    *("ruler/niah_multivalue", "ruler/niah_multiquery", "ruler/vt"),
+)
 _EIGHT = "RULER, MRCR, HELMET-ICL, LongBench v2, FRAMES, RepoQA, Long Code Arena"
 
 # The short benchmarks of Tables 3, 4 and 8 that run no generated code; CRUXEval's outputs are compared instead of run.
@@ -56,6 +60,12 @@ SUITES: dict[str, Suite] = {
         Suite("long", f"the eight long-context columns of the paper: {_EIGHT}", _LONG),
         Suite("long-official", "the same on their official data", _LONG, edition="official"),
         Suite("smoke", "one sample of every long-context task, to see that a model runs", _LONG, limit=1),
+        Suite(
+            "needles",
+            "RULER's needle and tracking tasks: the shipped nano models were trained on them",
+            _NEEDLES,
+            ctx="1k-8k*2",
+        ),
         Suite(
             "short",
             "the paper's short benchmarks, without those that run generated code",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
@@ -100,7 +101,6 @@ def test_the_judge_is_an_object_too(last_word: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"limits": 3}, "takes no limits"),
         ({"tasks": "ruler", "suite": "long"}, "tasks or a suite"),
         ({"suite": "lnog"}, "did you mean long"),
         ({"tasks": "rular"}, "ruler"),
@@ -122,6 +122,30 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(settings: dict[str, 
         kleval.evaluate("kimi-linear", **settings)
     assert "\n" not in str(error.value)
     assert list(scratch.iterdir()) == []
+
+
+def test_an_argument_that_there_is_not_is_python_s_own_error() -> None:
+    with pytest.raises(TypeError, match="limits"):
+        kleval.evaluate("kimi-linear", limits=3)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("call", [kleval.evaluate, kleval.profile, kleval.load_backend])
+def test_every_argument_is_typed_and_explained_and_has_the_command_s_default(call: Any) -> None:
+    from dataclasses import MISSING, fields
+
+    from kleval.backends.spec import BackendSpec
+    from kleval.harness import RunSpec
+    from kleval.profiler.workload import ProfileSpec
+
+    specs = (ProfileSpec, BackendSpec) if call is kleval.profile else (RunSpec, BackendSpec)
+    known = {f.name: f.default for spec in reversed(specs) for f in fields(spec) if f.default is not MISSING}
+    optional = {"limit", "edition", "batch", *(["concurrency"] if call is kleval.profile else [])}
+    for name, parameter in inspect.signature(call).parameters.items():
+        assert parameter.kind is not parameter.VAR_KEYWORD
+        assert parameter.annotation not in (parameter.empty, "Any")
+        assert re.search(rf"\b{name}\b", call.__doc__), name
+        if name in known and parameter.default is not None and name not in optional:
+            assert parameter.default == known[name], name
 
 
 def test_two_models_of_one_name_are_refused(number: Any, last_word: Any) -> None:

@@ -265,6 +265,8 @@ def state_bytes(cache: Any) -> dict[str, int]:
             stack += [(_component(key, name), value) for key, value in one.items()]
         elif isinstance(one, list | tuple):
             stack += [(name, value) for value in one]
+        elif isinstance(held := getattr(one, "tensors", None), list):
+            stack.append((name, held))
         elif hasattr(one, "__dict__") and type(one).__module__.startswith("transformers"):
             stack += [(_component(key, name), value) for key, value in vars(one).items()]
     total: dict[str, int] = {}

@@ -15,7 +15,7 @@ in chunks of PREFILL_TOKENS["cuda"] tokens, and decode steps are replays of a CU
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,9 +34,10 @@ from kleval.models.cache import HybridCache
 from kleval.models.checkpoint.config_json import eos_ids
 from kleval.models.config import ModelConfig
 from kleval.models.decoder import Decoder
-from kleval.models.registry import config_of, load, resolve, weights_digest
+from kleval.models.registry import config_of, load, resolve, training, weights_digest
 from kleval.models.stepper import why_not_recorded
 from kleval.ops.available import kernels_in_use
+from kleval.ops.native.library import native
 from kleval.tokenization import ModelTokenizer, asked_with
 from kleval.types import Failure, Outcome, Request, TimedRequest, Trace
 
@@ -71,12 +72,13 @@ def open_native(spec: BackendSpec) -> NativeBackend:
         dtype_settled=settled != spec.dtype,
         ends=() if model.path is None else eos_ids(model.path, tokenizer.eos_id),
         request_timeout=spec.request_timeout,
+        training=training(model),
     )
 
 
 class NativeBackend:
     """kleval.types.Timed on a Decoder. ends: token ids that end an answer. batch: most requests at a time; memory_budget: bytes;
-    None: what fits. request_timeout: seconds that a timed request may take."""
+    None: what fits. request_timeout: seconds that a timed request may take. training: how the weights were made, if it is known."""
 
     name = "native"
 
@@ -93,8 +95,10 @@ class NativeBackend:
         dtype_settled: bool = False,
         ends: Sequence[int] = (),
         request_timeout: float = 600.0,
+        training: Mapping[str, Any] | None = None,
     ) -> None:
         self._settled = dtype_settled
+        self._training = dict(training or {})
         self.model = model
         self.tokenizer = tokenizer
         self.config: ModelConfig = decoder.config
@@ -117,6 +121,7 @@ class NativeBackend:
             **({"dtype_settled": True} if self._settled else {}),
             "threads": torch.get_num_threads(),
             "weights_sha256": self._digest,
+            **({"training": self._training} if self._training else {}),
             **({"eos_ids": sorted(self._ends)} if len(self._ends) > 1 else {}),
             "tokenizer_sha256": self.tokenizer.digest,
             "config": self.config.to_dict(),
@@ -124,6 +129,7 @@ class NativeBackend:
             "prefill_chunk": self._prefill_tokens,
             "decode": "eager" if why_not_recorded(self._decoder, self._device) else "cuda graph",
             "kernels": kernels_in_use(self._device),
+            **({"native": str(native() or "torch")} if self._device.type == "cpu" else {}),
             "max_batch": self._max_batch,
             "share_prefixes": self._share_prefixes,
             "memory_budget_bytes": self._memory_budget,

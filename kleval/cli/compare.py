@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -16,9 +16,6 @@ from kleval.cli.runs import open_runs
 from kleval.tables import formats
 from kleval.text import format_length, number, signed
 from kleval.types import UsageError
-
-if TYPE_CHECKING:
-    from kleval.store import RunStore
 
 MOST_FLIPS = 20  # on the terminal
 
@@ -51,56 +48,10 @@ def compare(a: Path, b: Path, model: str | None, effect: float | None, flips: bo
     names = options.names(model)
     if len(names) > 2:
         raise UsageError("--model takes one name, or A's and B's: A,B")
-    stores = [open_runs([place]) for place in (a, b)]
-    records: list[dict[str, Any]] = []
-    runs, profiles = ([[s for s in side if s.is_profile is profile] for side in stores] for profile in (False, True))
-    if all(runs):
-        records += _scores(runs, names, (effect or 2) / 100, flips, explain)
-    if all(profiles):
-        records += _times(profiles, names, (effect or 10) / 100)
-    if not records:
-        raise UsageError(f"{a} and {b} cannot be compared: one holds scores, the other a profile")
-    _print(records, kind)
+    from kleval.tables.contrasts import records
 
-
-def _scores(
-    stores: Sequence[Sequence[RunStore]], names: Sequence[str], effect: float, flips: bool, explain: bool
-) -> list[dict[str, Any]]:
-    from kleval.tables import compare as tables
-    from kleval.tables.explain import explained
-
-    records: list[dict[str, Any]] = []
-    a, b = map(tables.read_sides, stores)
-    for mine, theirs in tables.matched(a, b, names):
-        pair = {"a": mine.label, "b": theirs.label}
-        parts = [{**row, **pair} for row in explained(mine, theirs)] if explain else []
-        try:
-            found = tables.compared(mine, theirs)
-        except UsageError as error:
-            if not parts:
-                raise
-            records += [*parts, {"record": "refused", "text": str(error), **pair}]
-            continue
-        records += tables.rows(found, effect)
-        records += [{**row, **pair} for row in tables.notes(found)] + parts
-        if flips:
-            places = [one.places[0] for one in found.lines if len(one.places) == 1]
-            records += [{"record": "flip", **pair, **row} for row in tables.flips(mine, theirs, places)]
-    return records
-
-
-def _times(stores: Sequence[Sequence[RunStore]], names: Sequence[str], effect: float) -> list[dict[str, Any]]:
-    from kleval.tables import compare_times as tables
-    from kleval.tables.compare import matched
-    from kleval.tables.costs import read_profile
-
-    records: list[dict[str, Any]] = []
-    a, b = (tables.read_timed([read_profile(store) for store in side]) for side in stores)
-    for mine, theirs in matched(a, b, names):
-        records += tables.rows(mine, theirs, effect)
-        pair = {"a": mine.model, "b": theirs.model}
-        records += [{"record": "differs", "text": text, **pair} for text in tables.labels(mine, theirs)]
-    return records
+    one, other = (open_runs([place]) for place in (a, b))
+    _print(records(one, other, names, effect, flips, explain), kind)
 
 
 def _print(records: Sequence[Mapping[str, Any]], kind: str) -> None:

@@ -9,7 +9,7 @@ import click
 from kleval.cli import options
 from kleval.cli.console import note
 
-MODELS, RUN_CTX, PROFILE_CTX = "kimi-linear,mla", "1k,2k", "1k,2k,4k,8k"
+MODELS, SUITE, CTX = "kimi-linear,mla", "needles", "1k-8k*2"
 
 
 @click.command(short_help="Score and profile two small models; one page of both.")
@@ -23,18 +23,19 @@ MODELS, RUN_CTX, PROFILE_CTX = "kimi-linear,mla", "1k,2k", "1k,2k,4k,8k"
     help="A directory; the same command continues in it.",
 )
 def demo(limit: int, out: Path) -> int:
-    """Ask two nano models the suite `long` at 1k and 2k tokens, profile them at 1k to 8k, and make one page of both.
+    """Ask two nano models the tasks that they were trained on at 1k to 8k tokens, profile them there, and make one page of both.
 
     It takes minutes on a CPU; interrupted, the same command goes on where it stopped.
     """
     from kleval.cli.main import call
 
     run, profile, page = out / "run", out / "profile", out / "page.html"
-    run_words = ["--suite", "long", "--ctx", RUN_CTX, "--limit", str(limit), "--out", str(run)]
-    profile_words = ["--ctx", PROFILE_CTX, "--repeats", "2", "--out", str(profile)]
+    run_words = ["--suite", SUITE, "--ctx", CTX, "--limit", str(limit), "--out", str(run)]
+    profile_words = ["--ctx", CTX, "--repeats", "3", "--prefill", "full", "--out", str(profile)]
     for words in (["run", "--model", MODELS, *run_words], ["profile", "--model", MODELS, *profile_words]):
         code = call(words)
         if code not in (0, 3):  # what is there is shown, with what failed in it
             return code
+    note(f"other families: kleval run --model {MODELS} --suite long; these models were not trained on them")
     note("quality and cost side by side:")
     return call(["report", str(run), str(profile), "--out", str(page)])

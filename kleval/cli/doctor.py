@@ -69,7 +69,7 @@ def doctor(data_dir: Path | None, as_json: bool) -> int:
 
 def checks(data_dir: Path | None) -> Iterator[Check]:
     """Every check, as it is made."""
-    for make in (_python, _packages, _torch, _cpu, _memory, _disk, _gpu):
+    for make in (_python, _packages, _torch, _cpu, _native, _memory, _disk, _gpu):
         yield from _guarded(make)
     yield from _guarded(_weights)
     yield from _extras()
@@ -114,6 +114,17 @@ def _cpu() -> Iterator[Check]:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cores = psutil.cpu_count(logical=False)
     yield Check("cpu", "ok", f"{cpu_name()}, {cores or '?'} cores, {usable} usable threads")
+
+
+def _native() -> Iterator[Check]:
+    from kleval.ops.native.build import cache_folder
+    from kleval.ops.native.library import native, why_not
+
+    library = native()
+    if library is None:
+        yield Check("native", "optional", f"models run in plain torch on the CPU, several times slower: {why_not()}")
+    else:
+        yield Check("native", "ok", f"{library}, in {cache_folder()}")
 
 
 def _memory() -> Iterator[Check]:

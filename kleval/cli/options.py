@@ -123,6 +123,13 @@ workers = option(
 backend = option("--backend", default="auto", help="What runs the model.")
 device = option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 dtype = option("--dtype", default="auto", help="auto, float32, bfloat16 or float16.")
+kernels = option(
+    "--kernels",
+    type=click.Choice(["native", "torch"]),
+    callback=lambda context, parameter, value: choose_kernels(value) if value else None,
+    expose_value=False,
+    help="C++ or plain torch on a CPU.  [default: native where it can be built]",
+)
 batch = option("--batch", type=click.IntRange(min=1), metavar="N", help="Requests at a time.  [default: what fits]")
 memory_budget = memory("Keep model state below this, like 8GiB.  [default: most of what is free]")
 base_url = option("--base-url", metavar="URL", help="An OpenAI-compatible server, like http://localhost:8000/v1.")
@@ -199,6 +206,13 @@ quiet = option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 def go_offline() -> None:
     """For this process and those it starts: kleval's downloads and the Hugging Face packages heed the variables."""
     os.environ.update({"KLEVAL_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"})
+
+
+def choose_kernels(given: str) -> None:
+    """For this process and those it starts."""
+    from kleval.ops.native.library import choose
+
+    choose(given)
 
 
 def pairs(values: Sequence[str], what: str = "an engine argument", dash: str = "_") -> dict[str, str]:

@@ -97,6 +97,7 @@ table_format = options.option(
 )
 @options.device
 @options.dtype
+@options.kernels
 @served_options
 @options.option(
     "--seed",

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from kleval.cli.console import note
-from kleval.text import duration
+from kleval.work.progress import told
 
 if TYPE_CHECKING:
     from kleval.work.events import Progress
@@ -20,20 +20,8 @@ PLAIN_EVERY_SECONDS = 5.0
 DRAWN_EVERY_SECONDS = 0.1
 
 
-def line(at: Progress, unit: str, rate: str = "") -> str:
-    """`12/390 answers, 4,100 tokens/s, 3m10s to go, 1 failed`. rate: what the work is counted in; empty, and its pace is not said."""
-    parts = [f"{at.n_done}/{at.n_total} {unit}"]
-    if rate and at.work_per_second is not None:
-        parts.append(f"{at.work_per_second:,.0f} {rate}/s")
-    if at.n_done < at.n_total and at.eta_seconds is not None:
-        parts.append(f"{duration(at.eta_seconds)} to go")
-    if at.n_failed:
-        parts.append(f"{at.n_failed} failed")
-    return ", ".join(parts)
-
-
 class ProgressView:
-    """Shows Progress events. Use as a context manager; silent but for warnings when quiet. unit, rate: as of `line`."""
+    """Shows Progress events. Use as a context manager; silent but for warnings when quiet. unit, rate: as of `told`."""
 
     def __init__(self, unit: str, rate: str = "", quiet: bool = False) -> None:
         self._unit, self._rate, self._quiet = unit, rate, quiet
@@ -63,12 +51,12 @@ class ProgressView:
         if self._quiet or (at.n_done < at.n_total and time.monotonic() - self._drawn < every):
             return
         self._drawn = time.monotonic()
-        told = line(at, self._unit, self._rate)
+        said = told(at, self._unit, self._rate)
         if self._bar is None:
-            note(f"{told}  ({at.label})")
+            note(f"{said}  ({at.label})")
         else:
             work = {"total": at.work_total, "completed": at.work_done}
-            self._bar.update(self._row, **work, label=at.label, line=told, refresh=True)
+            self._bar.update(self._row, **work, label=at.label, line=said, refresh=True)
 
     def say(self, text: str) -> None:
         """A line that stays, above the bar if there is one."""

@@ -116,6 +116,7 @@ ENGINE_SETTINGS = (
 @options.template_args
 @options.device
 @options.dtype
+@options.kernels
 @options.batch
 @options.memory_budget
 @options.option(

@@ -14,19 +14,22 @@ from kleval.types import Task
 
 # What of a command changes its results, beside its models, tasks and lengths.
 SPEC_SETTINGS = ("limit", "repeats", "edition", "protocol", "seed", "temperature", "top_p", "tokenizer", "judge_model")
-# What a backend describes that changes speed and not answers; it may differ when a run continues.
-SPEED_ONLY = {
+# What a backend describes that changes no answers: speed, and what the weights' digest stands for. It may differ when a run continues.
+NO_SETTINGS = {
     "batch",
     "max_batch",
     "memory_budget",
     "memory_budget_bytes",
     "threads",
+    "native",
     "concurrency",
     "hardware",
     "prefill_chunk",
     "share_prefixes",
     "batches",
     "padded_batches",
+    "training",
+    "caveat",
 }
 
 
@@ -72,7 +75,7 @@ def _engine_settings(prefix: str, model: ModelFacts) -> dict[str, Any]:
         f"{prefix}.backend": model.backend,
     }
     flat = _flat(record["describe"])
-    return settings | {f"{prefix}.{name}": value for name, value in flat if name.split(".")[0] not in SPEED_ONLY}
+    return settings | {f"{prefix}.{name}": value for name, value in flat if name.split(".")[0] not in NO_SETTINGS}
 
 
 def task_record(task: Task) -> dict[str, Any]:
@@ -129,11 +132,22 @@ def caveats(spec: RunSpec, models: Sequence[ModelFacts]) -> list[str]:
     if len({(m.counter.digest, m.counter.chat_template_digest) for m in models}) > 1:
         names = ", ".join(f"{model.name} ({model.counter.name})" for model in models)
         found.append(f"The models' tokenizers or chat templates differ, so their samples differ too: {names}.")
+    found += [caveat for model in models if (caveat := model.describe.get("caveat"))]
     for setting in ("dtype", "device"):
         values = {model.name: str(model.describe.get(setting)) for model in models}
         if len(set(values.values())) > 1:
             found.append(
                 f"The models ran with different {setting}: {', '.join(f'{m} {v}' for m, v in values.items())}."
+            )
+    families = dict.fromkeys(task.split("/", 1)[0] for task in spec.tasks)
+    for trained_on in dict.fromkeys(tuple(m.describe.get("training", {}).get("families", ())) for m in models):
+        others = [family for family in families if family not in trained_on]
+        if trained_on and others:
+            names = " and ".join(
+                m.name for m in models if tuple(m.describe.get("training", {}).get("families", ())) == trained_on
+            )
+            found.append(
+                f"Not trained on {', '.join(others)}: {names}, whose training data are of {', '.join(trained_on)} alone."
             )
     if spec.tokenizer is not None:
         foreign = [

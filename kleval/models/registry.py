@@ -8,9 +8,10 @@ cost, but cannot answer. The tokenizer of a folder may also lie one level up, wh
 from __future__ import annotations
 
 import difflib
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kleval.models.checkpoint import load_decoder, read_config
 from kleval.models.checkpoint.config_json import ForeignArchitecture, eos_ids
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from kleval.tokenization import ModelTokenizer
 
 DEFAULT_SIZE = "nano"
+_CAME_TO = {"steps", "tokens_seen", "seconds", "threads", "torch", "final_training_accuracy"}
 _SHIPPED = Path(__file__).parent / "nano"
 
 
@@ -134,6 +136,18 @@ def load_model_tokenizer(name: str) -> ModelTokenizer:
 def weights_digest(spec: ModelSpec) -> str:
     """sha256 (hex) of the weights file; where there are several, of the list of theirs."""
     return digest(weight_files(_weights_folder(spec)))
+
+
+def training(spec: ModelSpec) -> dict[str, Any]:
+    """How the weights were trained, as `training.json` beside them says, without what it came to; empty where nothing says it."""
+    path = spec.path / "training.json" if spec.path is not None else None
+    if path is None or not path.is_file():
+        return {}
+    try:
+        told = json.loads(path.read_text("utf-8"))
+    except ValueError:
+        return {}
+    return {name: value for name, value in told.items() if name not in _CAME_TO} if isinstance(told, dict) else {}
 
 
 def _folder(spec: ModelSpec) -> Path:

@@ -12,6 +12,7 @@ from torch import Tensor
 from kleval.ops.available import usable
 from kleval.ops.delta_rule import DEFAULT_CHUNK_TOKENS, chunk_delta_rule, recurrent_delta_rule
 from kleval.ops.kda import step_kda
+from kleval.ops.native import delta
 
 
 def recurrent_gdn(
@@ -32,13 +33,15 @@ def chunk_gdn(
 ) -> tuple[Tensor, Tensor]:
     """`recurrent_gdn`, a chunk of tokens at a time; any T. Differentiable once.
 
-    chunk_size: a power of two, of the torch form; fla's kernels have their own.
+    chunk_size: a power of two, of the torch form; fla's kernels have their own, the C++ form has none.
     """
     if usable("gdn", q.device) and not torch.is_grad_enabled():
         from kleval.ops import fla_kernels
 
         if fla_kernels.fits(q, v):
             return fla_kernels.chunk_gdn(q, k, v, g, beta, initial_state)
+    if delta.fits(q):
+        return delta.delta_rule(q, k, v, g, beta, initial_state)
     return chunk_delta_rule(q, k, v, g.unsqueeze(-1), beta, initial_state, chunk_size)
 
 

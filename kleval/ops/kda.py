@@ -4,7 +4,8 @@ arXiv 2510.26692, Eq. 1 and Listing 1; the same function as fla-core's `fla/ops/
 unbounded one of the released Kimi Linear, not the later lower-bound gate. See `delta_rule` for the algorithm.
 
 On a CUDA device whole prompts go through fla-core's kernels (`fla_kernels`) and single tokens through a kernel of our own
-(`kda_triton`); float32 and float64 operands, gradients and devices without those packages use the torch form everywhere.
+(`kda_triton`); float32 and float64 operands, gradients and devices without those packages use the torch form everywhere. On a CPU the
+C++ form (`native.delta`) computes prompts, single tokens and gradients where it could be built, but for float64.
 
 Multiply-adds per token and head, at chunks of C tokens: 3 K V for the state, about C (K + V) + C K for what is inside a chunk.
 """
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from kleval.ops.available import usable
 from kleval.ops.delta_rule import DEFAULT_CHUNK_TOKENS, chunk_delta_rule, recurrent_delta_rule
+from kleval.ops.native import delta
 
 
 def recurrent_kda(
@@ -41,13 +43,15 @@ def chunk_kda(
 ) -> tuple[Tensor, Tensor]:
     """`recurrent_kda`, a chunk of tokens at a time; any T. Differentiable once.
 
-    chunk_size: a power of two, of the torch form; fla's kernels have their own.
+    chunk_size: a power of two, of the torch form; fla's kernels have their own, the C++ form has none.
     """
     if usable("kda", q.device) and not torch.is_grad_enabled():
         from kleval.ops import fla_kernels
 
         if fla_kernels.fits(q, v):
             return fla_kernels.chunk_kda(q, k, v, g, beta, initial_state)
+    if delta.fits(q):
+        return delta.delta_rule(q, k, v, g, beta, initial_state)
     return chunk_delta_rule(q, k, v, g, beta, initial_state, chunk_size)
 
 
@@ -58,6 +62,8 @@ def step_kda(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Te
 
         if kda_triton.fits(q, v, state):
             return kda_triton.step(q, k, v, g, beta, state), state
+    if delta.fits(q) and state.is_contiguous():
+        return delta.step_in_place(q, k, v, g, beta, state), state
     return step_delta_rule(q, k, v, g, beta, state), state
 
 

@@ -70,9 +70,17 @@ def fingerprint(device: torch.device) -> dict[str, Any]:
     return found
 
 
+def operator_code(device: torch.device) -> dict[str, str]:
+    """What computes this package's operators on a CPU, for the fingerprint of a profile of them: may build it."""
+    from kleval.ops.native.library import native
+
+    return {"native": str(native() or "torch")} if device.type == "cpu" else {}
+
+
 def machine_settings(environment: Mapping[str, Any]) -> dict[str, Any]:
     """What of a fingerprint must be the same for a profile to go on."""
-    return {f"machine.{name}": environment[name] for name in ("cpu", "threads", "gpu", "torch")}
+    names = ("cpu", "threads", "gpu", "torch", "native")
+    return {f"machine.{name}": environment[name] for name in names if name in environment}
 
 
 def driver() -> str | None:

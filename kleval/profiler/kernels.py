@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kleval.profiler.environment import fingerprint, machine_settings, resolve_device, resolve_dtype
+from kleval.profiler.environment import fingerprint, machine_settings, operator_code, resolve_device, resolve_dtype
 from kleval.profiler.judge import noise
 from kleval.profiler.points import PlannedPoint, machine_points, point_verdict
 from kleval.profiler.workload import TURN_SECONDS, KernelSpec
@@ -48,7 +48,7 @@ class KernelJob(Job):
         self.models = {}
         self.device = resolve_device(spec.device)
         self.dtype = resolve_dtype(spec.dtype, self.device)
-        self.environment = fingerprint(self.device)
+        self.environment = fingerprint(self.device) | operator_code(self.device)
         self.told = {
             "command": "profile kernels",
             "ctx": sorted(set(spec.ctxs)),

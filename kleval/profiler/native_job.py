@@ -14,6 +14,7 @@ from kleval.profiler.environment import (
     fingerprint,
     free_bytes,
     machine_settings,
+    operator_code,
     resolve_device,
     resolve_dtype,
 )
@@ -67,7 +68,7 @@ class NativeJob(Job):
         chunk = min(spec.chunk_tokens or CHUNK_TOKENS[device.type], max(spec.ctxs))
         self.bench = Bench(device, dtype, chunk, spec.seed, configs)
         self.models = {name: {} for name in configs}
-        self.environment = fingerprint(device)
+        self.environment = fingerprint(device) | operator_code(device)
         self.told = {
             "models": list(configs),
             "ctx": list(unique_lengths(spec.ctxs)),

@@ -24,7 +24,8 @@ from torch import Tensor
 from kleval.ops import dplr, gdn, kda
 from kleval.ops.available import fla_version, usable
 from kleval.ops.check import TOLERANCES
-from kleval.ops.delta_rule import DEFAULT_CHUNK_TOKENS
+from kleval.ops.delta_rule import DEFAULT_CHUNK_TOKENS, chunk_delta_rule
+from kleval.ops.native.library import native
 
 Protocol = Literal["chunk", "recurrent"]
 OPERATORS: Mapping[Protocol, tuple[str, ...]] = {
@@ -115,7 +116,15 @@ def call_tokens(device: torch.device, tokens: int) -> int:
 
 def _linear(name: str, operands: Operands) -> tuple[Callable[..., Any], tuple[Tensor, ...]]:
     kernels: dict[str, Callable[..., Any]] = {"kda": kda.chunk_kda, "gdn": gdn.chunk_gdn, "dplr": dplr.chunk_dplr}
+    if (
+        operands.q.device.type == "cpu"
+    ):  # DPLR has no C++ form: all of them in torch's, so that their times can be compared
+        kernels |= {"kda": chunk_delta_rule, "gdn": _torch_gdn}
     return kernels[name], getattr(operands, name)
+
+
+def _torch_gdn(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, initial_state: Tensor | None = None) -> Any:
+    return chunk_delta_rule(q, k, v, g.unsqueeze(-1), beta, initial_state)
 
 
 @torch.no_grad()
@@ -186,7 +195,8 @@ def implementation(name: str, protocol: Protocol, device: torch.device, dtype: t
     if name == "softmax":
         return {"implementation": f"torch {torch.__version__} scaled_dot_product_attention"}
     if protocol == "recurrent":
-        return {"implementation": "triton" if usable("step", device) else "torch"}
+        library = native() if device.type == "cpu" and dtype != torch.float64 else None
+        return {"implementation": "triton" if usable("step", device) else str(library or "torch")}
     by_fla = dplr.by_fla(device, dtype) if name == "dplr" else half and usable(name, device)
     if not by_fla:
         return {"implementation": "torch", "chunk_tokens": DEFAULT_CHUNK_TOKENS}

@@ -63,8 +63,8 @@ def inside(figure: Figure, pixels: tuple[int, int], name: str) -> str:
         canvas = blank(pixels)
         axes(canvas, figure, (0.0, 0.0, 1.0, 1.0), pixels)
         text = _svg(canvas, transparent=True)
-    for colour, name in _OF_PAGE.items():
-        text = text.replace(f": {colour}", f": var({name})")
+    for colour, variable in _OF_PAGE.items():
+        text = text.replace(f": {colour}", f": var({variable})")
     text = _NAMED.sub("", re.sub(r"\s*\n\s*", " ", _NOISE.sub("", text)))
     text = re.sub(r'(?<= id=")(?=\w)|(?<=href="#)|(?<=url\(#)', f"{name}-", text)
     text = re.sub(r"font-family: [^;\"]*", "font-family: inherit", text)

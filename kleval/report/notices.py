@@ -23,11 +23,13 @@ _WARNINGS = (_NOISY, "Cached prompts")
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something to know before reading a number. tone orders and colours it."""
+    """Something to know before reading a number. tone orders and colours it. short: a word on it at the top of the page, "" for what
+    always holds and what stands there in full."""
 
     tone: Tone
     title: str
     text: str
+    short: str = ""
 
 
 def notices(entrants: Sequence[Entrant], profiles: Sequence[Profile], shape: Shape) -> list[Notice]:
@@ -44,7 +46,8 @@ def runs_of(entrants: Sequence[Entrant]) -> list[Run]:
 def _notice(name: str, tone: Tone, **said: object) -> Notice:
     """The notice of that name in `words.toml`."""
     text = words()["notice"][name]
-    return Notice(tone, text["title"], text["text"].format(**said))
+    short = text.get("short", "").format(**said) if tone == "warn" else ""
+    return Notice(tone, text["title"], text["text"].format(**said), short)
 
 
 def _unfinished(name: str, status: str, parts: Sequence[str], rest: str) -> Iterator[Notice]:

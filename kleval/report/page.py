@@ -1,9 +1,9 @@
 """Stored runs and profiles as one HTML page that needs no network: everything it shows and runs is in the file.
 
-Sections appear where there are records, in the order that a reader asks: what was compared and how, scores, scores against costs,
-costs, failures, all scores, samples, methods. Model answers and prompts are untrusted: the template escapes all text (autoescape),
-figures travel as JSON in which no tag can end, and a content security policy lets nothing run but the page's own scripts, by their
-hashes, and nothing load. The same records give the same bytes: ids are counted, times are the runs' own.
+Sections appear where there are records, in the order that a reader asks: the verdict, scores and costs at a glance, then each in
+full, failures, all scores, samples, methods, settings. Model answers and prompts are untrusted: the template escapes all text
+(autoescape), figures travel as JSON in which no tag can end, and a content security policy lets nothing run but the page's own
+scripts, by their hashes, and nothing load. The same records give the same bytes: ids are counted, times are the runs' own.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from kleval.report.samples import Samples, samples_section
 from kleval.report.score_cost import score_cost_section
 from kleval.report.scorecard import scorecard_section
 from kleval.report.sections import Card, Section, section, words
+from kleval.report.verdict import verdict
 from kleval.store import Row, RunStore
 from kleval.tables import cost_rows
 from kleval.tables.compare import Answers
@@ -107,8 +108,14 @@ def sections(
     of_scores, of_models = looks(entrants, profiles)
     editions = list(dict.fromkeys(cell.edition for e in entrants for cell in e.cells.values()))
     found: list[Section | None] = []
+    costs = (
+        score_cost_section(entrants, profiles, shape, of_scores)
+        if entrants and any(p.models for p in profiles)
+        else None
+    )
     if entrants:
         found += [
+            _overview(score_curves.overall_card(entrants, shape, of_scores), costs),
             score_curves.average_section(entrants, shape, of_scores) if shape.families else None,
             score_curves.task_section(entrants, shape, of_scores),
             score_grids.heat_section(entrants, shape, of_scores),
@@ -119,8 +126,13 @@ def sections(
         ]
         mark = "" if editions == ["official"] else f"{' and '.join(editions)} edition"
         found = [replace(one, mark=mark) for one in found if one]
-    if entrants and any(profile.models for profile in profiles):
-        found.append(score_cost_section(entrants, profiles, shape, of_scores))
+    if costs:
+        found.append(
+            replace(
+                costs,
+                cards=tuple(card for card in costs.cards if card not in found[0].cards) if found[0] else costs.cards,
+            )
+        )
     for i, profile in enumerate(profiles):
         prefix = f"p{i}-" if entrants or len(profiles) > 1 else ""
         found += [one and _named(one, prefix) for one in _costs(profile, of_models)]
@@ -132,6 +144,12 @@ def sections(
         found.append(samples_section(samples, entrants, shape, of_scores))
     kept = [one for one in found if one]
     return [*kept, _methods(kept, entrants)]
+
+
+def _overview(scores: Card, costs: Section | None) -> Section:
+    """What the first screen shows under its numbers: score against length, and against the first of its costs."""
+    first = [card for card in costs.cards if card.figures][:1] if costs else []
+    return section("overview", [scores, *first], layout="pair")
 
 
 def _costs(profile: Profile, of_models: score_curves.Looks) -> list[Section | None]:
@@ -190,6 +208,7 @@ def render(entrants: Sequence[Entrant], profiles: Sequence[Profile], found: Sequ
         _environment()
         .get_template("page.html.j2")
         .render(
+            verdict=verdict(entrants, profiles, *looks(entrants, profiles)),
             header=header(entrants, profiles, score_curves.Shape.of(entrants)),
             sections=found,
             looks=looks(entrants, profiles)[0],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from kleval.report.figure import Cell, Figure, Grid, Row, Series, logarithmic, scores
@@ -30,7 +29,8 @@ Costs = Mapping[tuple[str, int], Cost]
 def score_cost_section(entrants: Sequence[Entrant], profiles: Sequence[Profile], shape: Shape, looks: Looks) -> Section:
     """A figure per cost, then all numbers. UsageError naming two profiles that hold the same model's cost."""
     costs = joined(entrants, profiles)
-    what, found = _scores(entrants, shape)
+    what = "Score"
+    found = {(e.key, ctx): cell for e in entrants for ctx, cell in e.overall.items()}
     names = [name for name in columns(costs) if name != _BATCH]
     cards = []
     for name in names:
@@ -50,22 +50,6 @@ def score_cost_section(entrants: Sequence[Entrant], profiles: Sequence[Profile],
     heads = ("Model", "Length", what, *map(_title, names))
     grid = Grid(heads, tuple(rows), "plain", numbers=frozenset(range(1, len(heads))))
     return section("score-cost", [*cards, Card("joined", grid=grid, notes=said)], layout="pair")
-
-
-def _scores(entrants: Sequence[Entrant], shape: Shape) -> tuple[str, Scores]:
-    """The average over the most tasks, else the first task: its name, and the cells that have a value."""
-    n_tasks = {
-        family: max(e.averages[p].n_tasks for e in entrants for p in e.averages if p[0] == family)
-        for family in shape.families
-    }
-    what = max(n_tasks, key=lambda family: n_tasks[family]) if n_tasks else shape.tasks[0]
-    found = {
-        (e.key, ctx): cell
-        for e in entrants
-        for (name, ctx), cell in (e.averages if n_tasks else e.cells).items()
-        if name == what and not math.isnan(cell.value)
-    }
-    return f"{what} average" if n_tasks else what, found
 
 
 def _figure(entrants: Sequence[Entrant], found: Scores, costs: Costs, name: str, looks: Looks) -> Figure:

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kleval.report.figure import Cell, Figure, Grid, Look, Row, Series, lengths, scores
-from kleval.report.sections import Card, Section, section
+from kleval.report.sections import Card, Section, card, section
 from kleval.tables import cells, ruler
-from kleval.tables.scores import Entrant, expected_tasks
+from kleval.tables.scores import EVERYTHING, Entrant, expected_tasks, members
 from kleval.text import DASH, format_length, limits, plural, score, short_task
 
 Looks = Mapping[str, Look]
@@ -55,18 +55,34 @@ class Shape:
         return tuple(format_length(ctx) for ctx in self.ctxs)
 
 
+def overall_card(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Card:
+    """The mean over everything that was asked; empty at a single length."""
+    figure = score_figure(entrants, EVERYTHING, shape, looks)
+    partly = any(any(one.hollow) for one in figure.series)
+    drawn = [figure] if len(shape.ctxs) > 1 and not figure.empty else []
+    limits = "Bands" if figure.banded else "Whiskers"
+    return card("overall", drawn, also=["partial"] if partly else [], over=tasks_in_words(shape.tasks), limits=limits)
+
+
+def tasks_in_words(tasks: Sequence[str]) -> str:
+    """What a mean over everything is over."""
+    return f"average of all {len(tasks)} tasks" if len(tasks) > 1 else f"score of {tasks[0]}"
+
+
 def average_section(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Section:
-    """A card per family, with a grid of its averages."""
+    """A card per family, with a grid of its averages; without a curve where the family is everything that was asked."""
     cards = []
     for i, family in enumerate(shape.families):
         figure, grid = score_figure(entrants, family, shape, looks), average_grid(entrants, family, shape, looks)
+        everything = all(len(members(family, e, shape.tasks)) == len(shape.tasks) for e in entrants)
         said = [
             (e, ruler.in_words(e.averages[family, c] for c in shape.ctxs if (family, c) in e.averages))
             for e in entrants
         ]
         notes = [f"{e.label}: {summary}." for e, summary in said if summary]
         title = family if len(shape.families) > 1 else ""
-        cards.append(Card(f"average-{i}", title, figures=(figure,), grid=grid, notes=tuple(notes)))
+        drawn = () if everything and len(shape.ctxs) > 1 else (figure,)
+        cards.append(Card(f"average-{i}", title, figures=drawn, grid=grid, notes=tuple(notes)))
     figures = [figure for card in cards for figure in card.figures]
     limits = "Bands and whiskers" if any(figure.whiskers for figure in figures) else "Bands"
     partly = any(any(one.hollow) for figure in figures for one in figure.series)
@@ -84,8 +100,9 @@ def task_section(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Sec
 
 
 def score_figure(entrants: Sequence[Entrant], name: str, shape: Shape, looks: Looks) -> Figure:
-    """A family's average (hollow where it covers fewer tasks than the family has) or a task, at all lengths of the page."""
-    family = name if name in shape.families else ""
+    """The mean over everything or a family's average (hollow where it covers fewer tasks than it should) or a task, at all lengths
+    of the page."""
+    family = name if name in (EVERYTHING, *shape.families) else ""
     series = []
     for e in entrants:
         found = [cell_at(e, name, ctx) for ctx in shape.ctxs]
@@ -109,7 +126,9 @@ def score_figure(entrants: Sequence[Entrant], name: str, shape: Shape, looks: Lo
 
 
 def cell_at(entrant: Entrant, name: str, ctx: int) -> cells.Cell | None:
-    """A family's average or a task's score."""
+    """The mean over everything, a family's average or a task's score."""
+    if name == EVERYTHING:
+        return entrant.overall.get(ctx)
     return entrant.averages.get((name, ctx)) or entrant.cells.get((name, ctx))
 
 

@@ -225,15 +225,16 @@ def families(cells: Iterable[Cell], groups: Mapping[str, Sequence[str]] | None =
         tasks = {cell.task for group in by_ctx.values() for cell in group}
         if len(tasks) > 1:
             means += [
-                _family_cell(model, family_name, ctx, edition, group, tasks, by_size=family_name in named)
+                average(model, family_name, ctx, edition, group, tasks, by_size=family_name in named)
                 for ctx, group in sorted(by_ctx.items())
             ]
     return means
 
 
-def _family_cell(
-    model: str, family: str, ctx: int, edition: str, group: Sequence[Cell], tasks: set[str], by_size: bool
+def average(
+    model: str, family: str, ctx: int, edition: str, group: Sequence[Cell], tasks: set[str], by_size: bool = False
 ) -> Cell:
+    """The mean over the cells of several tasks at one length, under a family's name. tasks: that it should cover."""
     present = [cell for cell in group if not math.isnan(cell.value)]
     protocols = {cell.protocol for cell in group}
     ci = mover(present, [cell.n_samples for cell in present] if by_size else None)

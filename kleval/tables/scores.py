@@ -13,13 +13,15 @@ from typing import Any
 
 from kleval.store import Row, RunStore
 from kleval.store.manifest import value_at
-from kleval.tables.cells import FAMILY_METRIC, Cell, Group, cells_of, families, grouped
+from kleval.tables.cells import FAMILY_METRIC, Cell, Group, average, cells_of, families, grouped
 from kleval.text import digest
 from kleval.types import UsageError
 
 # How many tasks an average has to cover to be called the family's. RULER: NVIDIA/RULER@c3f5e3b, scripts/synthetic.yaml;
 # MRCR: 2, 4 and 8 needles; HELMET-ICL: five data sets.
 FAMILY_TASKS = {"ruler": 13, "mrcr": 3, "helmet_icl": 5}
+
+EVERYTHING = "everything asked"  # the task of the mean over all tasks of a model
 
 Place = tuple[str, int]  # task or family, ctx
 Watch = Callable[[Row], None]
@@ -61,7 +63,8 @@ class Run:
 class Entrant:
     """One model in one run.
 
-    cells: headline metric by (task, ctx). others: cells of the further metrics. averages: by (family, ctx).
+    cells: headline metric by (task, ctx). others: cells of the further metrics. averages: by (family, ctx). overall: by ctx, the
+    unweighted mean over all tasks that were asked at any length; without the lengths at which none has a value.
     scores: per (task, ctx), sample key -> mean score of its repeats. A key is id and prompt hash: the same text was
     asked. ids: per (task, ctx), the sample ids alone.
     failures: (kind, message) -> places, one per failed answer. temperatures: what the requests were sampled at.
@@ -74,6 +77,7 @@ class Entrant:
     cells: Mapping[Place, Cell]
     others: tuple[Cell, ...]
     averages: Mapping[Place, Cell]
+    overall: Mapping[int, Cell]
     scores: Mapping[Place, Mapping[str, float]]
     ids: Mapping[Place, frozenset[str]]
     failures: Mapping[tuple[str, str], tuple[Place, ...]]
@@ -141,6 +145,7 @@ def collect(runs: Sequence[RunStore], watch: Callable[[Run], Watch] | None = Non
                 cells={(c.task, c.ctx): c for c in cells if c.headline},
                 others=tuple(c for c in cells if not c.headline),
                 averages={(c.task, c.ctx): c for c in families(cells, run.groups)},
+                overall={c.ctx: c for c in _overall(model, [c for c in cells if c.headline])},
                 scores={place: scores for place, group in mine if (scores := group.scores())},
                 ids={place: frozenset(group.answers) for place, group in mine if group.answers},
                 failures=failures,
@@ -148,6 +153,15 @@ def collect(runs: Sequence[RunStore], watch: Callable[[Run], Watch] | None = Non
             )
         )
     return entrants
+
+
+def _overall(model: str, cells: Sequence[Cell]) -> Iterator[Cell]:
+    for ctx in sorted({cell.ctx for cell in cells}):
+        group = [cell for cell in cells if cell.ctx == ctx]
+        editions = ", ".join(dict.fromkeys(cell.edition for cell in group))
+        mean = average(model, EVERYTHING, ctx, editions, group, {cell.task for cell in cells})
+        if mean.value == mean.value:
+            yield mean
 
 
 def _editions(cells: Sequence[Cell]) -> str:

@@ -23,12 +23,13 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
+from kleval.models.config import ModelConfig
 from kleval.models.decoder import Decoder
 from kleval.models.sizes import preset
 from kleval.tokenization import HFTokenizer
 from kleval.train.optim import MuonAdamW
-from kleval.train.start import structured_start
-from kleval.train.stream import IGNORED, MIXTURE, Stream
+from kleval.train.start import in_words, structured_start
+from kleval.train.stream import FAMILIES, IGNORED, MIXTURE, Stream
 from kleval.train.tokenizer import train_tokenizer
 from kleval.types import UsageError
 
@@ -145,7 +146,7 @@ def train_nano(
             on_progress(report)
             _log(folder, report)
     state |= {"seconds": seconds_before + time.monotonic() - started, "accuracy": accuracy}
-    _finish(folder, model, config.to_dict(), recipe, state)
+    _finish(folder, model, config, recipe, state)
     return folder
 
 
@@ -209,10 +210,10 @@ def _is_finished(folder: Path, recipe: Recipe) -> bool:
     return True
 
 
-def _finish(folder: Path, model: Decoder, config: dict[str, Any], recipe: Recipe, state: dict[str, Any]) -> None:
+def _finish(folder: Path, model: Decoder, config: ModelConfig, recipe: Recipe, state: dict[str, Any]) -> None:
     tensors = {n: p.detach().contiguous() for n, p in model.named_parameters()}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=1) + "\n", encoding="utf-8")
     summary = asdict(recipe) | {
         "steps": state["step"],
         "tokens_seen": state["tokens"],
@@ -221,6 +222,8 @@ def _finish(folder: Path, model: Decoder, config: dict[str, Any], recipe: Recipe
         "torch": torch.__version__,
         "curriculum": CURRICULUM,
         "mixture": MIXTURE,
+        "families": FAMILIES,
+        "start": in_words(config),
         "final_training_accuracy": {k: round(v, 4) for k, v in state["accuracy"].items()},
     }
     (folder / "training.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")

@@ -46,6 +46,12 @@ class _Frame:
         return mix @ self.token
 
 
+def in_words(config: ModelConfig) -> str:
+    """What begins as induction heads: it is not the same in every architecture."""
+    names = {"kda": "KDA convolutions", "gdn": "GDN convolutions", "mla": "MLA heads"}
+    return f"{' and '.join(names[mixer] for mixer in dict.fromkeys(config.layer_mixers))} as induction heads"
+
+
 @torch.no_grad()
 def structured_start(model: Decoder, config: ModelConfig, seed: int) -> None:
     """Overwrite the mixers' and the embedding's initial weights in place. Deterministic in seed."""

@@ -32,6 +32,7 @@ from kleval.types import UsageError
 
 IGNORED = -100
 MIXTURE = {"copy": 0.10, "pairs": 0.12, "needle": 0.44, "track": 0.12, "common": 0.08, "count": 0.05, "article": 0.09}
+FAMILIES = ("ruler",)  # whose questions the kinds are of
 
 SHORTEST = {"track": 256, "article": 256}  # kinds whose instructions and text do not fit below
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
+from kleval.text import duration
 from kleval.work.events import Progress
 from kleval.work.unit import Unit
 
@@ -50,3 +51,15 @@ class Meter:
         if self._in_seconds and fresh <= KNOWN_SHARE * (self.work_total - self._before):
             eta = left
         return Progress(label, self.n_done, self.n_total, done, self.work_total, self.n_failed, elapsed, rate, eta)
+
+
+def told(at: Progress, unit: str, rate: str = "") -> str:
+    """`12/390 answers, 4,100 tokens/s, 3m10s to go, 1 failed`. rate: what the work is counted in; empty, and its pace is not said."""
+    parts = [f"{at.n_done}/{at.n_total} {unit}"]
+    if rate and at.work_per_second is not None:
+        parts.append(f"{at.work_per_second:,.0f} {rate}/s")
+    if at.n_done < at.n_total and at.eta_seconds is not None:
+        parts.append(f"{duration(at.eta_seconds)} to go")
+    if at.n_failed:
+        parts.append(f"{at.n_failed} failed")
+    return ", ".join(parts)

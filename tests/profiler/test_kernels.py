@@ -73,13 +73,13 @@ def test_operators_take_turns_within_a_shape(tiny: KernelSpec) -> None:
 
 
 def test_a_wrong_kernel_is_reported_and_not_timed(tiny: KernelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    real: Callable[..., Any] = operators.gdn.chunk_gdn
+    real: Callable[..., Any] = operators._torch_gdn
 
     def wrong(*args: Any, **kwargs: Any) -> Any:
         o, state = real(*args, **kwargs)
         return 1.1 * o, state
 
-    monkeypatch.setattr(operators.gdn, "chunk_gdn", wrong)
+    monkeypatch.setattr(operators, "_torch_gdn", wrong)
     result = profile_kernels(tiny)
     assert (result.status, result.exit_code) == ("incomplete", 3)
     failed = [point for point in points_of(tiny).values() if point.failed]
@@ -87,7 +87,7 @@ def test_a_wrong_kernel_is_reported_and_not_timed(tiny: KernelSpec, monkeypatch:
     assert len(failed) == 2 * 2 * 2
     assert all((p.failure or {})["kind"] == "wrong_result" for p in failed)
     assert "off by" in (failed[0].failure or {})["message"]
-    monkeypatch.setattr(operators.gdn, "chunk_gdn", real)
+    monkeypatch.setattr(operators, "_torch_gdn", real)
     assert profile_kernels(tiny).status == "complete"
 
 

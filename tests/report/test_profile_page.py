@@ -237,7 +237,7 @@ def test_what_a_point_says_is_text(make_profile: MakeProfile, name: str) -> None
 def test_sections_without_points_are_not_there(make_profile: MakeProfile) -> None:
     kernels = page(make_profile("k", architectures=(), kernels=True, device="cpu"))
     headings = {a.get("id") for tag, a in kernels.tags if tag == "section"}
-    assert headings == {"kernels", "scorecard", "methods"}
+    assert headings == {"kernels", "scorecard", "methods", "setup"}
     models = page(make_profile("m"))
     assert "kernels" not in {a.get("id") for tag, a in models.tags if tag == "section"}
     alone = page(make_profile("one", architectures=("kimi-linear",), repeats=1, ctxs=(4096,)))

@@ -232,6 +232,7 @@ def caveats(points: Iterable[Point]) -> list[str]:
         else "at the caller: network, scheduling, tokenizing and sampling are in them"
     )
     found = [f"Times are taken {where}; requests of a round are submitted together, each with a prompt of its own."]
+    found += dict.fromkeys(point.settings["caveat"] for point in good if "caveat" in point.settings)
     limited = [point for point in good if point.values.get("client_limited")]
     if limited:
         found.append(
