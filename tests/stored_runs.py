@@ -40,6 +40,9 @@ def write_run(
     backend: str = "native",
     describe: Callable[[str], Mapping[str, Any]] = lambda model: {},
     finish: str = "eos",
+    title: str = "",
+    tags: Mapping[str, str] = {},
+    started: str = "2026-03-01T10:00:00+00:00",
     meta: Callable[[str, str, int, int], Mapping[str, Any]] = lambda model, task, ctx, index: {},
 ) -> RunStore:
     """A finished run. answer(model, task, ctx, index) decides each row, describe(model) what the backend says besides."""
@@ -54,7 +57,9 @@ def write_run(
     of_task = {task: {**about, "data_digest": (digests or {}).get(task, data_digest)} for task in tasks}
     manifest = {
         "status": status,
-        "started": "2026-03-01T10:00:00+00:00",
+        "started": started,
+        "title": title,
+        "tags": dict(tags),
         "finished": "2026-03-01T10:07:30+00:00",
         "kleval": {"version": "0.1.0", "commit": "c" * 40},
         "hardware": {

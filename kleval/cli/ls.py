@@ -188,6 +188,9 @@ def runs(root: Path, as_json: bool) -> None:
     if not rows and not as_json:
         note(f"no runs in {root}")
         return
+    if not as_json:
+        unused = [name for name in ("name", "tags") if not any(row[name] for row in rows)]
+        rows = [{name: value for name, value in row.items() if name not in unused} for row in rows]
     _show("run", rows, as_json)
 
 
@@ -209,6 +212,8 @@ def _run(path: Path) -> dict[str, Any]:
         status, manifest, counts = "damaged", {}, {}
     return {
         "run": str(path),
+        "name": manifest.get("title", ""),
+        "tags": " ".join(f"{key}={value}" for key, value in manifest.get("tags", {}).items()),
         "kind": manifest.get("kind", "run"),
         "status": status,
         "started": manifest.get("started", ""),

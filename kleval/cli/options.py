@@ -68,6 +68,20 @@ def memory(what: str) -> Callable[[F], F]:
     return option("--memory-budget", callback=read, metavar="BYTES", help=what)
 
 
+def named(command: F) -> F:
+    """--name and --tag of a command that leaves a run directory."""
+    name = option("--name", default="", show_default=False, metavar="TEXT", help="What tables and pages call the run.")
+    tag = option(
+        "--tag",
+        "tags",
+        multiple=True,
+        callback=lambda context, parameter, values: tags(values),
+        metavar="KEY=VALUE",
+        help="What tells the run from others, as often as needed, like engine=0.33: pages show trends over it.",
+    )
+    return name(tag(command))
+
+
 def out(place: str, envvar: str | None = None) -> Callable[[F], F]:
     """--out of a command that its directory continues. place: of a new one."""
     said = f"The run directory; the same command continues it.  [default: where this command stopped, else {place}]"
@@ -224,6 +238,17 @@ def pairs(values: Sequence[str], what: str = "an engine argument", dash: str = "
             raise UsageError(f"'{text}' is not {what}: write KEY=VALUE")
         found[key.strip().replace("-", dash)] = value
     return found
+
+
+def tags(values: Sequence[str]) -> dict[str, str]:
+    """`key=value` texts, each key once. UsageError for anything else; what a key may be is the run's to say."""
+    found = [text.partition("=") for text in values]
+    for text, (key, equals, _) in zip(values, found, strict=True):
+        if not equals:
+            raise UsageError(f"'{text}' is no tag: write KEY=VALUE, like --tag engine=0.33")
+        if sum(other == key for other, _, _ in found) > 1:
+            raise UsageError(f"--tag {key} is given twice: give it once")
+    return {key: value for key, _, value in found}
 
 
 def json_pairs(values: Sequence[str], what: str) -> dict[str, Any]:

@@ -29,6 +29,8 @@ AS_GIVEN = (
     "seed",
     "append",
     "dry_run",
+    "name",
+    "tags",
 )
 SUBCOMMANDS = {"memory": "kleval.cli.profile:memory", "kernels": "kleval.cli.profile_kernels:kernels"}
 
@@ -106,6 +108,7 @@ table_format = options.option(
     default=42,
     help="Seed of weights, token ids and states.",
 )
+@options.named
 @options.out("runs/profile-<time>", "KLEVAL_PROFILE_OUT")
 @options.option(
     "--append",

@@ -40,6 +40,7 @@ CUDA_CTX, CPU_CTX = "2k-1m*2", "2k-64k*2"
 @options.device
 @options.dtype
 @options.option("--seed", type=int, envvar="KLEVAL_PROFILE_SEED", default=42, help="Of operands.")
+@options.named
 @options.out("runs/kernels-<time>", "KLEVAL_PROFILE_KERNELS_OUT")
 @table_format
 @options.json_output
@@ -67,6 +68,6 @@ def kernels(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
         time_budget=None if given["time_budget"] is None else parse_seconds(given["time_budget"]),
         out=given["out"] or (None if given["dry_run"] else run_directory(line, prefix="kernels-")),
         command=line,
-        **options.as_given(given, "head_dim", "repeats", "device", "dtype", "seed", "dry_run"),
+        **options.as_given(given, "head_dim", "repeats", "device", "dtype", "seed", "dry_run", "name", "tags"),
     )
     return watched(lambda watch: profile_kernels(spec, watch), spec, KernelShow(spec, kind), as_json, quiet)

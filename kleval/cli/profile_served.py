@@ -135,7 +135,7 @@ def make_served_spec(
         repeats=REPEATS if given["repeats"] is None else given["repeats"],
         out=out,
         command=line,
-        **options.as_given(given, "seed", "append", "dry_run"),
+        **options.as_given(given, "seed", "append", "dry_run", "name", "tags"),
     )
     spec.check()
     return spec

@@ -36,6 +36,8 @@ AS_GIVEN = (
         "max_errors",
         "amend",
         "dry_run",
+        "name",
+        "tags",
     ),
 )
 # What of a command line a backend is opened with, besides the model, the backend and the server.
@@ -140,6 +142,7 @@ ENGINE_SETTINGS = (
     help="Failures that are tolerated, a count or below 1 a share; more end the run.  [default: any failure is exit"
     " code 3, none ends the run]",
 )
+@options.named
 @options.out("runs/<time>")
 @options.option("--amend", is_flag=True, help="Extend the run in --out by more models, tasks, lengths or samples.")
 @options.json_output

@@ -34,8 +34,9 @@ class RunSpec(Spec):
     named: those of the tasks that were named themselves; one that fits at no length is refused, where one of a family or suite is
     skipped; None: all of them.
     groups: names that stand for several of the tasks and get a mean over them.
-    suite, command: for the record. backend, device, dtype, batch, memory_budget, data_dir: for whoever opens backends and
-    tasks; recorded, not used here (but a window holds at least `batch` samples).
+    name, tags: what people call the run and tell it by. suite, command: for the record.
+    backend, device, dtype, batch, memory_budget, data_dir: for whoever opens backends and tasks; recorded, not used here (but a window
+    holds at least `batch` samples).
     """
 
     models: tuple[str, ...]
@@ -73,6 +74,8 @@ class RunSpec(Spec):
     suite: str | None = None
     named: tuple[str, ...] | None = None
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    name: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
 
     def check(self) -> None:

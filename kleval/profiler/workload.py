@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -35,7 +35,7 @@ class ProfileSpec(Spec):
     time_budget*: seconds that the plan aims at. chunk_tokens*: of prefill; None: 512 on a CPU, 8192 on CUDA.
     device*, dtype*: `auto` is CUDA and bfloat16 where there is CUDA, else CPU and float32. seed*: of weights, ids and states.
     append: measure all again as a further session, where the first is complete. out: the run directory; None for a dry run.
-    command: for the record.
+    name, tags: what people call it and tell it by. command: for the record.
     """
 
     models: tuple[str, ...] = DEFAULT_MODELS
@@ -53,6 +53,8 @@ class ProfileSpec(Spec):
     append: bool = False
     out: Path | None = None
     dry_run: bool = False
+    name: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
 
     def check(self) -> None:
@@ -80,7 +82,8 @@ class ProfileSpec(Spec):
 class KernelSpec(Spec):
     """ctxs, heads, head_dim: shapes, batch is 1. repeats: turns of every operator. time_budget: seconds; None: the device's own.
 
-    device, dtype: as of a profile. out: the run directory; None for a dry run. command: for the record.
+    device, dtype: as of a profile. out: the run directory; None for a dry run. name, tags: what people call it and tell it
+    by. command: for the record.
     """
 
     ctxs: tuple[int, ...]
@@ -93,6 +96,8 @@ class KernelSpec(Spec):
     seed: int = 42
     out: Path | None = None
     dry_run: bool = False
+    name: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
 
     def check(self) -> None:

@@ -125,7 +125,9 @@ def _spelled(name: str) -> str:
 def _sheet(title: str, of: Run | Profile) -> Sheet:
     """How a directory came about: times, settings, machine, command."""
     counts = ", ".join(f"{n:,} {name}" for name, n in of.get("counts", default={}).items() if n)
-    facts = [
+    facts = [Fact(key, value, mark="main") for key, value in of.get("tags", default={}).items()]
+    facts += [Fact("Directory", str(of.get("name")))] if of.get("title") else []
+    facts += [
         Fact("Started", moment(of.get("started"))),
         Fact("Finished", moment(of.get("finished"))),
         Fact("Status", of.status),
@@ -150,7 +152,7 @@ def _sheet(title: str, of: Run | Profile) -> Sheet:
 
 def _run_sheet(run: Run, entrants: Sequence[Entrant]) -> Sheet:
     """With the temperatures that its requests were sampled at, where the command named none."""
-    sheet = _sheet(f"Run {run.id}", run)
+    sheet = _sheet(f"Run {run.title}", run)
     temperatures = _joined(t for e in entrants for t in (e.temperatures or (e.temperature,)))
     return replace(sheet, facts=(*sheet.facts, Fact("Temperature", temperatures, mark="main")))
 
@@ -248,7 +250,7 @@ def _data(entrants: Sequence[Entrant], shape: Shape) -> Grid:
             if about := run.get("tasks", task):
                 whole = about.get("data_digest")
                 texts = (*(str(about.get(name) or DASH) for name in names), Cell(digest(whole), title=str(whole or "")))
-                found.setdefault((task, *texts), []).append(run.id)
+                found.setdefault((task, *texts), []).append(run.title)
     heads = ("Task", "Version", "Protocol", "Edition", "Data revision", "Data digest")
     if len({task for task, *_ in found}) == len(found):
         return plain(heads, found)

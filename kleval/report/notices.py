@@ -67,7 +67,7 @@ def _of_scores(entrants: Sequence[Entrant], shape: Shape) -> Iterator[Notice]:
     seen: dict[tuple[str, str], list[str]] = {}
     for a, b in combinations(entrants, 2):
         if reasons := conflicts(a, b):
-            seen.setdefault((a.run.id, b.run.id), reasons)
+            seen.setdefault((a.run.title, b.run.title), reasons)
     for (one, other), reasons in seen.items():
         yield _notice("conflict", "bad", one=one, other=other, reasons="; ".join(reasons))
     if few := _partial_averages(entrants, shape):
@@ -80,9 +80,9 @@ def _of_run(run: Run, entrants: Sequence[Entrant]) -> Iterator[Notice]:
     failed = sum(c.n_failed for c in cells)
     losses = f"{plural(failed, 'answer')} of {have:,} failed" if failed else ""
     parts = [f"{have:,} of {planned:,} answers are here" if have < planned else "", losses]
-    yield from _unfinished(run.id, run.status, [part for part in parts if part], "asks for what is missing")
+    yield from _unfinished(run.title, run.status, [part for part in parts if part], "asks for what is missing")
     if failed:
-        yield _notice("failed_answers", "warn", which=f"{run.id}: {losses}. " if run.complete else "")
+        yield _notice("failed_answers", "warn", which=f"{run.title}: {losses}. " if run.complete else "")
     for text in run.get("caveats", default=[]):
         yield _notice("note", "info", text=text)
 

@@ -213,7 +213,7 @@ def render(entrants: Sequence[Entrant], profiles: Sequence[Profile], found: Sequ
             sections=found,
             looks=looks(entrants, profiles)[0],
             downloads={p.name: embed.data_uri(cost_rows.whole(p), "text/csv") for p in profiles},
-            sources=[*(run.id for run in runs_of(entrants)), *(profile.name for profile in profiles)],
+            sources=[*(run.title for run in runs_of(entrants)), *(profile.name for profile in profiles)],
             style=Markup(embed.asset("page.css", "samples.css")),
             stills={name: Markup(svg) for name, svg in stills.inside(found).items()},
             figure_data=Markup(embed.to_json(drawn)),

@@ -3,6 +3,7 @@
 Schema version 1; JSON values only:
 
     schema_version, kind, name                   kind: "run" or "profile"; name: the directory's
+    title, tags {KEY: VALUE}                     what people call it (--name; only where it was given) and tell it by (--tag)
     status                                       running | complete | incomplete | interrupted
     started, finished                            UTC, ISO 8601; finished is null until it is
     kleval {version, commit}  hardware {cpu, cores, memory_bytes, gpus, ...}  dtype
@@ -58,6 +59,8 @@ class Manifest(BaseModel):
     status: Status
     started: str
     finished: str | None = None
+    title: str = ""
+    tags: dict[str, str] = {}
     settings: dict[str, Any]
     models: dict[str, dict[str, Any]] = {}
     tasks: dict[str, dict[str, Any]] = {}

@@ -107,6 +107,11 @@ class RunStore:
         return self.path.resolve().name
 
     @property
+    def title(self) -> str:
+        """What people call it: the name that it was given, else the directory's."""
+        return self.manifest["title"] or self.name
+
+    @property
     def manifest(self) -> dict[str, Any]:
         """run.json. Change it through `update` only."""
         if self._manifest is None:
@@ -274,6 +279,7 @@ class RunStore:
             **old,
             **new,
             "started": old["started"],
+            "tags": {**old["tags"], **new.get("tags", {})},
             "caveats": list(dict.fromkeys([*old["caveats"], *new.get("caveats", [])])),
             "sessions": [*old["sessions"], *new.get("sessions", [])],
             "amendments": amendments,

@@ -68,7 +68,7 @@ class Side:
 
     @property
     def label(self) -> str:
-        return f"{self.model} of {self.entrant.run.id}"
+        return f"{self.model} of {self.entrant.run.title}"
 
     def share(self, what: str, places: Sequence[Place]) -> float:
         """Of the answers at the places, those that `failed` or were `cut`."""

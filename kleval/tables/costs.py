@@ -220,7 +220,7 @@ class Profile:
 
 def read_profile(store: RunStore) -> Profile:
     """UsageError when the run holds no measurement."""
-    profile = make_profile(tuple(store.points()), store.manifest, store.name, str(store.path), store.status)
+    profile = make_profile(tuple(store.points()), store.manifest, store.title, str(store.path), store.status)
     if not profile.measures:
         raise UsageError(f"{store.path} holds no measurements: make some with kleval profile --out {store.path}")
     return profile

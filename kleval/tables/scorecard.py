@@ -170,7 +170,7 @@ def _score(claim: Claim, cell: Cell, who: Sequence[Entrant], n: int, *values: fl
         differs.append("every answer is a loop: likely a fault of the engine")
     if cell.n_failed > LOST_SHARE * cell.n_total:
         differs.append(f"{cell.n_failed} of {plural(cell.n_total, 'answer')} failed")
-    runs = ", ".join(dict.fromkeys(e.run.id for e in who))
+    runs = ", ".join(dict.fromkeys(e.run.title for e in who))
     value, low, high = (100 * v for v in values)
     return Measured(
         *(value, low, high, n, ", ".join(e.label for e in who), cell.ctx),

@@ -14,7 +14,7 @@ from typing import Any
 from kleval.store import Row, RunStore
 from kleval.store.manifest import value_at
 from kleval.tables.cells import FAMILY_METRIC, Cell, Group, average, cells_of, families, grouped
-from kleval.text import digest
+from kleval.text import digest, moment
 from kleval.types import UsageError
 
 # How many tasks an average has to cover to be called the family's. RULER: NVIDIA/RULER@c3f5e3b, scripts/synthetic.yaml;
@@ -29,9 +29,13 @@ Watch = Callable[[Row], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
-    """One run directory's manifest, read without trusting that every field is there."""
+    """One run directory's manifest, read without trusting that every field is there.
+
+    id: told from those of other runs. title: for people, what they called it, else the id.
+    """
 
     id: str
+    title: str
     store: RunStore
     manifest: Mapping[str, Any]
     status: str
@@ -115,10 +119,12 @@ def collect(runs: Sequence[RunStore], watch: Callable[[Run], Watch] | None = Non
         raise UsageError("no run given: name at least one run directory, see kleval ls runs")
     found: list[tuple[Run, str, list[Cell], list[tuple[Place, Group]]]] = []
     names: Counter[str] = Counter()
+    titles = _titles(runs)
     for store in runs:
         names[store.name] += 1
         ordinal = f" ({names[store.name]})" if names[store.name] > 1 else ""
-        run = Run(store.name + ordinal, store, store.manifest, store.status)
+        name = store.name + ordinal
+        run = Run(name, titles.get(id(store), name), store, store.manifest, store.status)
         groups = grouped(_seen(store.rows(), watch(run) if watch else None), run.get("skips", default=[]))
         cells = cells_of(groups)
         order = {model: i for i, model in enumerate(run.get("models", default={}))}
@@ -139,7 +145,7 @@ def collect(runs: Sequence[RunStore], watch: Callable[[Run], Watch] | None = Non
         entrants.append(
             Entrant(
                 key=f"m{i}",
-                label=(model if counts[model] == 1 else f"{model} · {run.id}") + (_editions(cells) if mixed else ""),
+                label=(model if counts[model] == 1 else f"{model} · {run.title}") + (_editions(cells) if mixed else ""),
                 model=model,
                 run=run,
                 cells={(c.task, c.ctx): c for c in cells if c.headline},
@@ -153,6 +159,16 @@ def collect(runs: Sequence[RunStore], watch: Callable[[Run], Watch] | None = Non
             )
         )
     return entrants
+
+
+def _titles(runs: Sequence[RunStore]) -> dict[int, str]:
+    """By the store's id, of those that were given a name; with when they began, where several have one."""
+    given = [store for store in runs if store.manifest["title"]]
+    counts = Counter(store.title for store in given)
+    return {
+        id(store): store.title if counts[store.title] == 1 else f"{store.title} {moment(store.manifest['started'])}"
+        for store in given
+    }
 
 
 def _overall(model: str, cells: Sequence[Cell]) -> Iterator[Cell]:

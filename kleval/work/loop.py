@@ -69,6 +69,7 @@ def head(job: Job, settings: Mapping[str, Any], units: Sequence[Unit]) -> dict[s
     """The fields of run.json (kleval.store.manifest) as they are when a session begins."""
     started, facts = now(), dict(job.facts())
     here = {"kleval": {"version": kleval.__version__, "commit": commit()}, "hardware": dict(job.environment)}
+    called = {"title": job.spec.name} if job.spec.name else {}
     session = {"started": started, "finished": None, "status": "running", **here, **facts.pop("session", {})}
     return {
         "kind": job.kind,
@@ -77,6 +78,8 @@ def head(job: Job, settings: Mapping[str, Any], units: Sequence[Unit]) -> dict[s
         "started": started,
         "finished": None,
         **here,
+        **called,
+        "tags": dict(job.spec.tags),
         "spec": job.spec.record(),
         "settings": dict(settings),
         "counts": {"planned": sum(unit.n for unit in units)},

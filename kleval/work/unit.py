@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import re
+from collections.abc import Hashable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,10 +12,15 @@ from kleval.store import Point, Row
 from kleval.types import Prompt, UsageError
 
 Record = Row | Point
+MOST_LETTERS = 100  # of a name or a tag's value
+_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 
 
 class Spec(Protocol):
-    """A command as data: a frozen dataclass. out: the run directory; None for a dry run. command: the line, for the record."""
+    """A command as data: a frozen dataclass. out: the run directory; None for a dry run. command: the line, for the record.
+
+    name, tags: what people call its run and tell it by; they change no result.
+    """
 
     @property
     def out(self) -> Path | None: ...
@@ -22,8 +28,21 @@ class Spec(Protocol):
     def dry_run(self) -> bool: ...
     @property
     def command(self) -> str: ...
+    @property
+    def name(self) -> str:
+        return ""
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        return {}
+
     def check(self) -> None:
         """UsageError for what cannot be done as asked. Each command adds to this."""
+        if self.name and not _shown(self.name):
+            raise UsageError(f"--name is one line of at most {MOST_LETTERS} characters, not {self.name!r:.120}")
+        for key, value in self.tags.items():
+            if not (_KEY.fullmatch(key) and _shown(value)):
+                raise UsageError(f"{f'{key}={value}'!r:.120} is no tag: write KEY=VALUE, like --tag engine=0.33")
         if self.out is None and not self.dry_run:
             raise UsageError("no run directory given: add --out DIR")
 
@@ -31,6 +50,11 @@ class Spec(Protocol):
         """Every field as a JSON value."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
         return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+def _shown(text: str) -> bool:
+    """Whether it can stand in a line."""
+    return text.isprintable() and 0 < len(text.strip()) <= MOST_LETTERS
 
 
 class Done(Protocol):

@@ -53,3 +53,21 @@ def test_template_arguments_are_json_where_they_are_some() -> None:
     given = ["enable_thinking=false", "effort=low", "budget=12", "tools=[]"]
     assert json_pairs(given, "an argument") == {"enable_thinking": False, "effort": "low", "budget": 12, "tools": []}
     assert json_pairs(["a=False", "b=True", "c=None"], "an argument") == {"a": False, "b": True, "c": None}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--tag", "0.33"], "'0.33' is no tag: write KEY=VALUE"),
+        (["--tag", "=0.33"], "'=0.33' is no tag: write KEY=VALUE"),
+        (["--tag", "engine="], "'engine=' is no tag: write KEY=VALUE"),
+        (["--tag", "a=1", "--tag", "a=2"], "--tag a is given twice"),
+        (["--name", "two\nlines"], "--name is one line of at most 100 characters"),
+        (["--name", "x" * 101], "--name is one line of at most 100 characters"),
+    ],
+)
+@pytest.mark.parametrize("command", [["run"], ["profile"], ["profile", "kernels"]])
+def test_names_and_tags_that_cannot_be_are_one_line(
+    command: list[str], words: list[str], said: str, one_line: Callable[..., str]
+) -> None:
+    assert said in one_line([*command, *words, "--out", "new"])

@@ -14,13 +14,14 @@ FROZEN = {
     " --reasoning --judge-model --judge-backend --judge-base-url --backend --base-url --api --api-key-env --served-name"
     " --request-field --without-field --hardware --concurrency --request-timeout --timeout"
     " --engine-arg --tp --max-model-len --trust-remote-code --tokenizer --add-bos --template-arg --device --dtype --kernels --batch"
-    " --memory-budget --share-prefixes --allow-code-execution --data-dir --offline --sample-cache --workers --max-errors --out --amend"
+    " --memory-budget --share-prefixes --allow-code-execution --data-dir --offline --sample-cache --workers --max-errors"
+    " --name --tag --out --amend"
     " --json --dry-run --quiet",
     "profile": "--model --ctx --batch --memory-budget --time-budget --prefill --chunk-tokens --decode-tokens --repeats"
     " --device --dtype --kernels --backend --base-url --concurrency --api --api-key-env --served-name --hardware --request-timeout"
-    " --engine-arg --tp --max-model-len --trust-remote-code --seed --out --append --format --json --dry-run --quiet",
+    " --engine-arg --tp --max-model-len --trust-remote-code --seed --name --tag --out --append --format --json --dry-run --quiet",
     "profile memory": "--model --ctx --batch --memory-budget --dtype --format",
-    "profile kernels": "--ctx --heads --head-dim --repeats --time-budget --device --dtype --seed --out --format --json"
+    "profile kernels": "--ctx --heads --head-dim --repeats --time-budget --device --dtype --seed --name --tag --out --format --json"
     " --dry-run --quiet",
     "generate": "task --edition --protocol --ctx --tokenizer --model --add-bos --template-arg --limit --seed --data-dir"
     " --sample-cache --workers --out",

@@ -103,7 +103,7 @@ def test_a_page_holds_the_svg_of_each_figure_for_readers_without_scripts(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stills, "inside", inside)
-    run = make_run(models=("one@nano", HOSTILE), tasks=("ruler/vt",))
+    run = make_run(models=("one@nano", HOSTILE), tasks=("ruler/vt", "ruler/cwe"))
     text = write_report([run], tmp_path / "page.html").read_text("utf-8")
     parts = text.split('<noscript><div class="still">')[1:]
     assert len(parts) == text.count('class="figure"') > 0

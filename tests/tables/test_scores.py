@@ -109,3 +109,17 @@ def test_an_average_lists_those_that_were_asked(make_run: MakeRun) -> None:
     entrants = collect([a, b])
     grid = average_grid(entrants, "ruler", Shape.of(entrants), looks_of([e.key for e in entrants]))
     assert [row.label for row in grid.rows] == ["one"]
+
+
+def test_runs_of_one_name_are_told_apart_by_when_they_began(make_run: MakeRun) -> None:
+    given = (("a", "nightly", "02"), ("b", "nightly", "03"), ("c", "baseline", "02"), ("d", "", "02"))
+    runs = [
+        make_run(name, title=title, started=f"2026-03-{day}T01:30:00+00:00", models=("one",))
+        for name, title, day in given
+    ]
+    assert [e.label for e in collect(runs)] == [
+        "one · nightly 2026-03-02 01:30 UTC",
+        "one · nightly 2026-03-03 01:30 UTC",
+        "one · baseline",
+        "one · d",
+    ]

@@ -21,6 +21,8 @@ class Spec:
     seed: int = 1
     dry_run: bool = False
     command: str = "count"
+    name: str = ""
+    tags: dict = dataclasses.field(default_factory=dict)
 
     def check(self):
         if self.n < 1:
@@ -189,3 +191,12 @@ def test_a_dry_run_plans_and_writes_nothing(tmp_path):
     assert (result.out, result.exit_code, len(result.units)) == (None, 0, 6)
     assert isinstance(events[-2], ev.Planned)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_keeps_its_name_and_its_tags_when_it_goes_on_without_them(tmp_path):
+    work(Counting(Spec(tmp_path, n=2, name="nightly", tags={"engine": "0.33", "cuda": "13"})))
+    work(Counting(Spec(tmp_path, n=2, tags={"engine": "0.34"})))
+    store = RunStore.open(tmp_path)
+    assert store.title == "nightly"
+    assert store.manifest["tags"] == {"engine": "0.34", "cuda": "13"}
+    assert store.manifest["name"] == tmp_path.name

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ class ServedSpec(Spec):
     ctxs: prompt lengths in tokens. concurrencies: how many requests are sent together. decode_tokens: asked of each request.
     repeats: rounds per length and concurrency, after one that is not counted. seed: of the prompts.
     append: measure all again as a further session, where the first is complete. out: the run directory; None for a dry run.
-    command: for the record.
+    name, tags: what people call it and tell it by. command: for the record.
     """
 
     engine: BackendSpec
@@ -33,6 +34,8 @@ class ServedSpec(Spec):
     append: bool = False
     out: Path | None = None
     dry_run: bool = False
+    name: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
 
     def check(self) -> None:
