@@ -16,6 +16,7 @@ the short suite; lm-eval is lm-eval's own RULER and then kleval's under lm-eval'
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -82,7 +83,13 @@ def asked(engine: Engine, given: argparse.Namespace) -> list[str]:
 def kleval(engine: Engine, name: str, command: Sequence[str], given: argparse.Namespace) -> list[str]:
     """A larger --limit goes on where a smaller one ended."""
     amend = ["--amend"] if command[0] == "run" else []
-    return [engine.python(given), str(ROOT / "cli.py"), *command, *amend, "--out", str(given.out / engine.name / name)]
+    where = ["--name", title(engine.name, name), "--out", str(given.out / engine.name / name)]
+    return [engine.python(given), str(ROOT / "cli.py"), *command, *amend, *where]
+
+
+def title(engine: str, run: str) -> str:
+    """What pages call a run: engines of the same weights answer under the same model's name."""
+    return f"{engine} {run.replace('-', ' ')}"
 
 
 def lm_eval(engine: Engine, task: str, ctx: str, limit: str, given: argparse.Namespace) -> list[str] | str:
@@ -133,18 +140,19 @@ def save_copy(home: Path) -> None:
 
 
 def publish(out: Path, folder: Path, parts: Sequence[str]) -> None:
-    """Rows, settings and CSV of every run, lm-eval's samples and one page of all; the rest is made again from those."""
+    """Rows, settings and CSV of every run, lm-eval's samples and one page of the parts; the rest is made again from those."""
     for record in sorted(out.glob("*/*/run.json")):
         kept = folder / record.parent.relative_to(out)
         shutil.rmtree(kept, ignore_errors=True)
         shutil.copytree(record.parent, kept, ignore=shutil.ignore_patterns("prompts", "tmp", "report.html", ".lock"))
-        settings = (kept / "run.json").read_text("utf-8")
-        (kept / "run.json").write_text(settings.replace(str(Path.home()), "~"), encoding="utf-8")
+        settings = json.loads((kept / "run.json").read_text("utf-8").replace(str(Path.home()), "~"))
+        settings["title"] = settings.get("title") or title(kept.parent.name, kept.name)
+        (kept / "run.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False), encoding="utf-8")
     for samples in out.glob("*/lm-eval-own/**/samples_*.jsonl"):
         kept = folder / samples.relative_to(out).parents[1] / "samples.jsonl"
         kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(samples, kept)
-    runs = [str(run) for engine in ENGINES for part in parts for run in directories(out / engine, part)]
+    runs = [str(run) for engine in ENGINES for part in parts for run in directories(folder / engine, part)]
     subprocess.run([sys.executable, ROOT / "cli.py", "report", *runs, "--out", folder / "report.html"], check=True)
 
 

@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from common import length, print_table
-from real_engines import ENGINES
+from real_engines import CACHE_BYTES, ENGINES
 
 LOCAL = "hf"
 SERVERS = tuple(name for name, engine in ENGINES.items() if engine.server is not None)
 PROMPT = re.compile(r"prompt eval time =\s*([\d.]+) ms /\s*(\d+) tokens")
 DECODE = re.compile(r"(?<!prompt) eval time =\s*([\d.]+) ms /\s*(\d+) (?:tokens|runs)")
 CACHE = re.compile(r"llama_kv_cache: size =\s*([\d.]+) MiB \(\s*(\d+) cells")
+BLOCKS = re.compile(r"KV cache size: ([\d,]+) tokens")  # of vLLM, in the bytes that it was given
 
 
 @functools.cache
@@ -229,11 +230,13 @@ def times(out: Path) -> list[list[str]]:
 
 
 def state(out: Path) -> list[list[str]]:
-    """Bytes per token: of llama.cpp what its log says it allocated, of transformers what the cache of each round held."""
+    """Bytes per token: of llama.cpp and vLLM what the log says was allocated, of transformers what each round's cache held."""
     lines = []
     for name in (*SERVERS, LOCAL):
-        log = out / name / "server.log"
-        for size, cells in dict.fromkeys(CACHE.findall(log.read_text("utf-8", "replace")) if log.is_file() else ()):
+        file = out / name / "server.log"
+        log = file.read_text("utf-8", "replace") if file.is_file() else ""
+        given = [(f"{CACHE_BYTES / 2**20:.2f}", cells.replace(",", "")) for cells in BLOCKS.findall(log)]
+        for size, cells in dict.fromkeys([*CACHE.findall(log), *given]):
             lines.append([name, "allocated", f"{cells} cells, {size} MiB", f"{float(size) * 2**10 / int(cells):.1f}"])
         for values in (point["values"] for point in points(out / name / "profile")):
             if "kv_bytes" in values:

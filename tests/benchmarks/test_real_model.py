@@ -68,7 +68,12 @@ def test_costs_stand_beside_what_the_server_says_of_the_same_requests(tables: Mo
     (tmp_path / "llama.cpp" / "server.log").write_text(LOG, encoding="utf-8")
     ratios = ["2100.0", "2000.0", "1.050", "11.0", "10.0", "1.100"]
     assert tables.times(tmp_path) == [["llama.cpp", "256", "1", *ratios]]
-    assert tables.state(tmp_path) == [["llama.cpp", "allocated", "4352 cells, 95.62 MiB", "22.5"]]
+    (tmp_path / "vllm-server").mkdir()
+    (tmp_path / "vllm-server" / "server.log").write_text("INFO CPU KV cache size: 11,648 tokens, Maximum", "utf-8")
+    assert tables.state(tmp_path) == [
+        ["llama.cpp", "allocated", "4352 cells, 95.62 MiB", "22.5"],
+        ["vllm-server", "allocated", "11648 cells, 512.00 MiB", "45.0"],
+    ]
 
 
 def test_engines_are_compared_on_the_same_prompts_alone(tables: ModuleType, tmp_path: Path) -> None:
