@@ -1,6 +1,6 @@
 """SmolLM2-135M-Instruct through llama.cpp, llama-cpp-python, transformers and vLLM: scores, costs, and how far they agree.
 
-    python benchmarks/real_model.py [--only llama.cpp,hf,vllm,...] [--parts long,chat,short,lm-eval,profile]
+    python benchmarks/real_model.py [--only llama.cpp,hf,vllm,...] [--parts long,chat,short,choice,lm-eval,profile]
         [--ctx 1k,2k,4k,8k] [--limit 2] [--minutes 30] [--port 8111] [--home .venv-real] [--vllm .venv-vllm] [--out runs/real]
         [--tables | --publish reports/smollm2-135m]
 
@@ -10,7 +10,8 @@ was stopped goes on when the same command is given again. What cannot run is tol
 of the file's weights in float32, saved once. --tables only prints (real_tables.py) what is there.
 
 Parts: long is RULER, MRCR, LongBench v2 and HELMET-ICL (at the model's limit RULER alone); chat is RULER at the chat endpoint; short is
-the short suite; lm-eval is lm-eval's own RULER and then kleval's under lm-eval's protocol, both at the server; profile is cost.
+the short suite; choice some of its questions by log-probabilities; lm-eval is kleval's RULER under lm-eval's protocol and then lm-eval's
+own, both at the server; profile is cost.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ LONG, RULER = "ruler,mrcr,longbench2,helmet_icl", "ruler"
 # Of lm-eval's RULER, the tasks that need no download; its ruler_fwe fills the length and leaves none for an answer at 1k.
 OFFLINE = ("niah_single_1", "niah_multikey_2", "niah_multikey_3", "ruler_vt", "ruler_cwe", "ruler_fwe")
 SHORTEST_FWE = 2048
-PARTS = ("profile", "long", "chat", "short", "lm-eval")
+# Multiple choice by log-probabilities, without worked examples.
+CHOICE = "lm_eval/arc_challenge,lm_eval/hellaswag,short/mmlu_redux"
+PARTS = ("profile", "long", "chat", "short", "choice", "lm-eval")
 
 
 def commands(engine: Engine, part: str, given: argparse.Namespace) -> Iterator[tuple[str, list[str] | str]]:
@@ -44,8 +47,9 @@ def commands(engine: Engine, part: str, given: argparse.Namespace) -> Iterator[t
         command = ["profile", *engine.asked_by(given), "--ctx", ",".join(measured)]
         yield part, kleval(engine, part, command, given) if engine.counts else "its streams count no tokens"
         return
-    if part == "short":
-        command = ["run", *asked(engine, given), "--suite", "short", "--limit", limits(given)[0]]
+    if part in ("short", "choice"):
+        tasks = ["--suite", "short"] if part == "short" else ["--tasks", CHOICE, "--ctx", "4k"]
+        command = ["run", *asked(engine, given), *tasks, "--limit", limits(given)[0]]
         yield part, kleval(engine, part, command, given)
         return
     for ctx, limit in zip(given.ctx.split(","), limits(given), strict=True):
