@@ -9,9 +9,9 @@ greedily, part by part and length by length, each in a run directory of its own 
 was stopped goes on when the same command is given again. What cannot run is told with its reason. transformers and vLLM get a copy
 of the file's weights in float32, saved once. --tables only prints (real_tables.py) what is there.
 
-Parts: long is RULER, MRCR, LongBench v2 and HELMET-ICL (at the model's limit RULER alone); chat is RULER at the chat endpoint; short is
-the short suite; choice some of its questions by log-probabilities; lm-eval is kleval's RULER under lm-eval's protocol and then lm-eval's
-own, both at the server; profile is cost.
+Parts: long is RULER, MRCR, LongBench v2 and HELMET-ICL (at the model's limit RULER alone); chat is RULER at the chat endpoint; short
+is the short suite; choice some of its questions by log-probabilities; lm-eval is kleval's RULER under lm-eval's protocol and then
+lm-eval's own, both at the server; profile is cost.
 """
 
 from __future__ import annotations
