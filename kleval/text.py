@@ -138,6 +138,22 @@ def signed(value: float) -> str:
     return text if text == "0.0" else ("+" if value > 0 else MINUS) + text
 
 
+def load(protocol: str) -> str:
+    """How requests of a served model come: `1 request`, `8 requests together`, `8 requests held`, `2 requests/s`, `best rate`,
+    `50 % sent before`."""
+    kind, _, value = protocol.partition("-")
+    if kind == "concurrency" and value == "1":
+        return "1 request"
+    if kind == "reuse":
+        return f"{percent(float(value))} sent before"
+    said = {
+        "concurrency": f"{value} requests together",
+        "steady": f"{value} requests held",
+        "rate": f"{value} requests/s",
+    }
+    return said.get(kind, protocol.replace("-", " "))
+
+
 def short_task(task: str) -> str:
     """A task's name without its family."""
     return task.split("/", 1)[-1]

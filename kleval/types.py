@@ -304,8 +304,9 @@ class Timed(Backend, Protocol):
     are made of; without it they are those of random words in the backend's tokenizer.
     """
 
-    def timed(self, requests: Sequence[TimedRequest]) -> Sequence[Trace]:
-        """Submit each at its time and return when all are over: one trace per request, in order.
+    def timed(self, requests: Sequence[TimedRequest], together: int | None = None) -> Sequence[Trace]:
+        """Submit each at its time and return when all are over: one trace per request, in order. together: no more than so many may
+        be under way, and one that is due waits for another's end; given for `--steady` alone.
 
         A request that fails has a trace with its Failure; timed itself raises only on a fault of the backend as a whole.
         """

@@ -13,7 +13,9 @@ import torch
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
 
-@pytest.mark.parametrize("script", ["native_vs_transformers", "native_vs_llamacpp", "kda_cpu", "leaderboard_50k"])
+@pytest.mark.parametrize(
+    "script", ["native_vs_transformers", "native_vs_llamacpp", "kda_cpu", "leaderboard_50k", "sample_browser"]
+)
 def test_help_needs_the_standard_library_only(script: str) -> None:
     done = subprocess.run([sys.executable, "-S", FOLDER / f"{script}.py", "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

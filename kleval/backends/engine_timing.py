@@ -25,12 +25,14 @@ def time_jobs(
     serve: Serve,
     device: torch.device,
     seconds: float,
+    together: int | None = None,
 ) -> list[Trace]:
     """One trace per request. make: a request as tokens. serve: answers jobs, each to its full length. seconds: how long a request
-    may take; that it takes longer is noticed at its next token."""
+    may take; that it takes longer is noticed at its next token. together: most requests of a batch; the next are submitted when it
+    has ended."""
     traces: dict[int, Trace] = {}
     start = time.perf_counter()
-    due = [start + one.submit_seconds for one in requests]
+    due = {at: start + one.submit_seconds for at, one in enumerate(requests)}
     jobs: dict[int, Job] = {}
     for at, one in enumerate(requests):
         job = make(at, replace(one.request, stop=()))
@@ -43,7 +45,9 @@ def time_jobs(
     while waiting:
         time.sleep(max(0.0, due[waiting[0]] - time.perf_counter()))
         now = time.perf_counter()
-        batch = [at for at in waiting if due[at] <= now]
+        batch = [at for at in waiting if due[at] <= now][:together]
+        if together is not None:
+            due |= {at: max(due[at], now) for at in batch}
         waiting = waiting[len(batch) :]
         ended: list[tuple[Job, Outcome]] = []
         before = resident_bytes() if device.type == "cpu" else None

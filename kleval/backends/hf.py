@@ -152,13 +152,13 @@ class HFBackend:
         engine = HFEngine(self._adapter, chunk, self._spec.memory_budget)
         return Serving(engine, self.tokenizer, ends, self._max_batch, weighs=weighs)
 
-    def timed(self, requests: Sequence[TimedRequest]) -> list[Trace]:
+    def timed(self, requests: Sequence[TimedRequest], together: int | None = None) -> list[Trace]:
         """In batches, without sharing prefixes. Bytes of state are those of the model's own cache."""
 
         def serve(jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
             return self._serving(frozenset(), weighs=True).run(plan_parts(jobs, False))
 
-        return time_jobs(requests, self._job, serve, self._adapter.device, self._spec.request_timeout)
+        return time_jobs(requests, self._job, serve, self._adapter.device, self._spec.request_timeout, together)
 
     def describe_timed(self) -> dict[str, Any]:
         told = self.describe()

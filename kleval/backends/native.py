@@ -163,13 +163,13 @@ class NativeBackend:
         memory = Memory(self.config, self._device, self._dtype, self._prefill_tokens, self._memory_budget)
         return Serving(NativeEngine(self._decoder, memory), self.tokenizer, ends, self._max_batch, weighs=weighs)
 
-    def timed(self, requests: Sequence[TimedRequest]) -> list[Trace]:
+    def timed(self, requests: Sequence[TimedRequest], together: int | None = None) -> list[Trace]:
         """In batches, without sharing prefixes. Bytes of state are those of the tensors that hold tokens."""
 
         def serve(jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
             return self._serving(frozenset(), weighs=True).run(plan_parts(jobs, False))
 
-        return time_jobs(requests, self._job, serve, self._device, self._request_timeout)
+        return time_jobs(requests, self._job, serve, self._device, self._request_timeout, together)
 
     def describe_timed(self) -> dict[str, Any]:
         told = self.describe()

@@ -139,9 +139,9 @@ class VllmBackend:
         self._llm = self._engine = None
         gc.collect()
 
-    def timed(self, requests: Sequence[TimedRequest]) -> list[Trace]:
+    def timed(self, requests: Sequence[TimedRequest], together: int | None = None) -> list[Trace]:
         jobs = [self._job(position, one.request) for position, one in enumerate(requests)]
-        return time_requests(self._engine, requests, jobs, self._request_timeout)
+        return time_requests(self._engine, requests, jobs, self._request_timeout, together)
 
     def describe_timed(self) -> dict[str, Any]:
         engine = settings(self._llm)

@@ -17,9 +17,14 @@ from kleval.types import Arrival, Failure, TimedRequest, Trace
 
 
 def time_requests(
-    engine: Any, requests: Sequence[TimedRequest], jobs: Sequence[Job | Failure], seconds: float
+    engine: Any,
+    requests: Sequence[TimedRequest],
+    jobs: Sequence[Job | Failure],
+    seconds: float,
+    together: int | None = None,
 ) -> list[Trace]:
-    """One trace per request. jobs: the requests as tokens, or why they are not asked. seconds: how long one may take.
+    """One trace per request. jobs: the requests as tokens, or why they are not asked. seconds: how long one may take. together: most
+    that are under way.
 
     A step that raises fails all that are under way.
     """
@@ -36,8 +41,10 @@ def time_requests(
     prefix = f"kleval-{start}-"
     try:
         while waiting or open_:
-            while waiting and due[waiting[-1]] <= clock():
+            while waiting and due[waiting[-1]] <= clock() and len(open_) < (together or len(jobs)):
                 at = waiting.pop()
+                if together is not None:
+                    due[at] = max(due[at], clock())
                 try:
                     engine.add_request(f"{prefix}{at}", inputs[at], params[at])
                     open_[f"{prefix}{at}"] = at

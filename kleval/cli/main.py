@@ -27,6 +27,7 @@ COMMANDS = {
     "data": "kleval.cli.data:data",
     "ls": "kleval.cli.ls:ls",
     "report": "kleval.cli.report:report",
+    "view": "kleval.cli.view:view",
     "leaderboard": "kleval.cli.leaderboard:leaderboard",
     "compare": "kleval.cli.compare:compare",
     "gate": "kleval.cli.gate:gate",

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from kleval.profiler.served.spec import ServedSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
-OF_SERVERS = ("base_url", "api", "api_key_env", "served_name", "hardware", "concurrency", "request_timeout")
+OF_LOAD = ("reuse", "rate", "steady", "best_rate", "slo", "requests")
+OF_SERVERS = ("base_url", "api", "api_key_env", "served_name", "hardware", "concurrency", "request_timeout", *OF_LOAD)
 OF_ENGINES = ("engine_args", "tp", "max_model_len", "trust_remote_code", "device", "dtype", "memory_budget")
 OF_NATIVE = ("batch", "prefill", "chunk_tokens", "time_budget", "memory_budget", "device", "dtype")
 OF_ADDRESSES = ("base_url", "api", "api_key_env", "served_name", "hardware")
@@ -45,9 +46,45 @@ def served_options(command: F) -> F:
             options.option(
                 "--concurrency",
                 envvar="KLEVAL_PROFILE_CONCURRENCY",
-                default="1",
                 metavar="N,…",
-                help="How many requests are sent together to a served model.",
+                help="How many requests are sent together to a served model.  [default: 1, none under load]",
+            ),
+            options.option(
+                "--reuse",
+                envvar="KLEVAL_PROFILE_REUSE",
+                metavar="SHARE,…",
+                help="Prefix reuse of a served model: prompts of which so much was sent before, against new ones, like 0,0.5,1.",
+            ),
+            options.option(
+                "--rate",
+                envvar="KLEVAL_PROFILE_RATE",
+                metavar="R,…",
+                help="Load on a served model: so many requests per second, at random times (a Poisson process).",
+            ),
+            options.option(
+                "--steady",
+                envvar="KLEVAL_PROFILE_STEADY",
+                metavar="N,…",
+                help="Load on a served model: so many requests held under way.",
+            ),
+            options.option(
+                "--slo",
+                envvar="KLEVAL_PROFILE_SLO",
+                metavar="LIMITS",
+                help="What a request under load must keep to: ttft=2s,tpot=50ms (further: e2e=30s, share=95%).",
+            ),
+            options.option(
+                "--best-rate",
+                envvar="KLEVAL_PROFILE_BEST_RATE",
+                is_flag=True,
+                help="Find the highest rate at which 99 % of the requests (--slo share=…) keep to --slo.",
+            ),
+            options.option(
+                "--requests",
+                type=int,
+                envvar="KLEVAL_PROFILE_REQUESTS",
+                metavar="N",
+                help="Requests counted in a round under load.  [default: 32, 4 per request held]",
             ),
             options.api,
             options.api_key_env,
@@ -82,7 +119,7 @@ def served_backend(command: click.Context, given: Mapping[str, Any]) -> str | No
     def is_said(name: str) -> bool:
         return command.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
-    timed = backend != "native" or (given["backend"] == "native" and is_said("concurrency"))
+    timed = backend != "native" or (given["backend"] == "native" and any(map(is_said, ("concurrency", *OF_LOAD))))
     if not timed:
         wrong = [name for name in (*OF_SERVERS, *OF_ENGINES) if name not in OF_NATIVE]
         what = "is for served models: add --backend openai --base-url URL, or --backend vllm"
@@ -120,6 +157,7 @@ def make_served_spec(
     models = options.names(given["model"])
     if len(models) != 1:
         raise UsageError(f"a served profile is of one model, not {len(models)}: name it with --model")
+    loaded = bool(given["reuse"] or given["rate"] or given["steady"] or given["best_rate"])
     fields = [*([] if backend == "openai" else OF_ENGINES), *([] if backend in OF_IN_HOUSE else OF_ADDRESSES)]
     engine = BackendSpec(
         model=models[0],
@@ -130,12 +168,30 @@ def make_served_spec(
     spec = ServedSpec(
         engine=engine,
         ctxs=ctxs,
-        concurrencies=options.whole_numbers(given["concurrency"], "concurrency", "concurrency", "1,8,32"),
+        concurrencies=()
+        if given["concurrency"] is None and loaded
+        else _whole(given["concurrency"] or "1", "concurrency"),
+        reuse=numbers(given["reuse"], "reuse", "shares", "0,0.5,1"),
+        rates=numbers(given["rate"], "rate", "requests per second", "0.5,2,8"),
+        steady=_whole(given["steady"], "steady") if given["steady"] else (),
+        slo=given["slo"] or "",
         decode_tokens=DECODE_TOKENS if given["decode_tokens"] is None else given["decode_tokens"],
         repeats=REPEATS if given["repeats"] is None else given["repeats"],
         out=out,
         command=line,
-        **options.as_given(given, "seed", "append", "dry_run", "name", "tags"),
+        **options.as_given(given, "seed", "append", "dry_run", "name", "tags", "best_rate", "requests"),
     )
     spec.check()
     return spec
+
+
+def _whole(text: str, name: str) -> tuple[int, ...]:
+    return options.whole_numbers(text, name, name, "1,8,32")
+
+
+def numbers(text: str | None, option: str, what: str, example: str) -> tuple[float, ...]:
+    """UsageError for what is no list of numbers."""
+    try:
+        return tuple(float(part) for part in (text or "").split(",") if part.strip())
+    except ValueError:
+        raise UsageError(f"--{option} '{text}' is no list of {what}: write --{option} {example}") from None

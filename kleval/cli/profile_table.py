@@ -9,7 +9,7 @@ import click
 
 from kleval.cli.console import table
 from kleval.tables import formats
-from kleval.text import format_length, number, percent, size, times
+from kleval.text import format_length, load, number, percent, size, times
 
 if TYPE_CHECKING:
     from kleval.tables.costs import Profile
@@ -56,7 +56,9 @@ def print_rows(rows: Sequence[Row], kind: str) -> None:
         ("Whole prompt, forward, batch 1", _is("protocol", "chunk"), CHUNK_OF, CHUNK),
         ("One decoded token, batch 1", _is("protocol", "recurrent"), STEP_OF, STEP),
         (PAIR_TITLE, lambda row: row.get("operator") == "dplr" and row["over_kda"], PAIR_OF, PAIR),
-        (SERVED_TITLE, lambda row: "concurrency" in row, SERVED_OF, SERVED),
+        (SERVED_TITLE, lambda row: row.get("load", "").startswith("concurrency-"), SERVED_OF, SERVED),
+        (LOAD_TITLE, lambda row: row.get("load", "").startswith(("steady-", "rate-", "best-")), SERVED_OF, LOAD),
+        (REUSE_TITLE, lambda row: row.get("load", "").startswith("reuse-"), SERVED_OF, REUSE),
     ):
         if shown := [row for row in rows if is_shown(row)]:
             lines = [[cell(row) for cell in lead.values()] + _cells(row, columns) for row in shown]
@@ -173,7 +175,7 @@ SERVED_TITLE = "Served model: medians over rounds; p50, p90, p99 of the times be
 SERVED_OF: Columns = {
     "ctx": LENGTH,
     "prompt": lambda row: "" if row["prompt_tokens"] is None else f"{row['prompt_tokens']:,.0f}",
-    "together": _of("concurrency"),
+    "requests": lambda row: load(row["load"]).removesuffix(" requests") or row["load"],
 }
 SERVED: Columns = {
     "TTFT ms": _of("ttft_ms", number),
@@ -185,5 +187,47 @@ SERVED: Columns = {
     "out tok/s": _of("output_tokens_per_second", number),
     "spread": _of("spread", percent),
     "cached": lambda row: "not told" if row["cached_tokens"] is None else f"{row['cached_tokens']:,}",
+    "failed": _failed,
+}
+LOAD_TITLE = "Under load: p50, p90, p99 over requests, ms; TPOT is a request's whole one"
+
+
+def _three(name: str) -> Callable[[Row], str]:
+    return lambda row: " ".join(number(row[f"{name}_{p}"]) for p in ("p50", "p90", "p99"))
+
+
+def _share(row: Row) -> str:
+    """Of the requests in the SLO, with its interval."""
+    if row["slo_share"] is None:
+        return ""
+    return f"{percent(row['slo_share'])} ({percent(row['slo_share_low'])}–{percent(row['slo_share_high'])})"
+
+
+def _best(row: Row) -> str:
+    return "" if row["best_rate"] is None else f"{number(row['best_rate'])}/s"
+
+
+LOAD: Columns = {
+    "sent/s": _of("requests_per_second", number),
+    "TTFT": _three("ttft_ms"),
+    "TPOT": _three("request_tpot_ms"),
+    "E2E": _three("e2e_ms"),
+    "out tok/s": _of("output_tokens_per_second", number),
+    "in SLO": _share,
+    "goodput/s": lambda row: "" if row["goodput"] is None else number(row["goodput"]),
+    "best": _best,
+    "failed": lambda row: f"{row['failed_requests'] or 0:,.0f}" if not row["failure"] else _failed(row),
+}
+REUSE_TITLE = (
+    "Prefix reuse: TTFT of a new prompt, of one whose beginning was sent before, and after another conversation, ms"
+)
+REUSE: Columns = {
+    "new": _of("cold_ttft_ms", number),
+    "sent before": _of("ttft_ms", number),
+    "saved": _of("reuse", percent),
+    "cached": _of("reused_tokens", number),
+    "after another": _of("between_ttft_ms", number),
+    "saved then": _of("between_reuse", percent),
+    "cached then": _of("between_reused_tokens", number),
     "failed": _failed,
 }

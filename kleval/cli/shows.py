@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kleval.text import duration, format_length, format_lengths, number, size
+from kleval.text import duration, format_length, format_lengths, load, number, size
 from kleval.work import events as ev
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ class ServedShow(Show):
     """`kleval profile` of a model whose requests are timed."""
 
     records = "rounds"
-    plan_header = ("round", "requests together", "tokens each")
+    plan_header = ("round", "load", "tokens each")
 
     def launch(self, event: ev.Started) -> dict[str, Any]:
         return self._launch(self.spec.concurrencies, event)
@@ -199,12 +199,14 @@ class ServedShow(Show):
         where = settings.get("base_url") or f"--backend {settings['backend']} in this process"
         prompts = settings["served.prompts"]
         words = f"prompts of random {'words, as ' if prompts != 'token ids' else ''}{prompts}"
-        together = ", ".join(map(str, spec.concurrencies))
+        from kleval.profiler.served.job import loads
+
+        how = ", ".join(load(name) for name, _ in loads(spec)) + (f" ({spec.slo})" if spec.slo else "")
         rounds = f"{spec.repeats} rounds after one that is not counted"
         return [
             f"model     {next(iter(event.models))} at {where} ({software_of(event.environment)})",
             f"ctx       {format_lengths(spec.ctxs)}, {words}",
-            f"requests  {together} together, {spec.decode_tokens} tokens each, {rounds}",
+            f"requests  {how}, {spec.decode_tokens} tokens each, {rounds}",
         ]
 
     def work(self, event: ev.Planned) -> str:
@@ -212,7 +214,7 @@ class ServedShow(Show):
 
     def planned(self, unit: Any, facts: Mapping[str, Any]) -> tuple[dict[str, Any], Cells] | None:
         record, _ = super().planned(unit, facts) or ({}, ())
-        return record, (unit.id, unit.batch, unit.steps)
+        return record, (unit.id, load(unit.protocol), unit.steps)
 
     def dry_run(self, event: ev.Planned) -> str:
         return f"nothing was measured; {len(event.units)} rounds"

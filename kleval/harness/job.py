@@ -160,7 +160,15 @@ class RunJob(Job):
             try:
                 for asked in window:
                     sample = asked.sample
-                    session.store.put_prompt(model.name, asked.task.id, sample.ctx, sample.prompt_hash, sample.prompt)
+                    session.store.put_prompt(
+                        model.name,
+                        asked.task.id,
+                        sample.ctx,
+                        sample.prompt_hash,
+                        sample.prompt,
+                        sample.references,
+                        sample.meta,
+                    )
                 session.store.sync()
                 for asked, end in finish(window, backend, self._judge, policy):
                     row = make_row(model.name, asked, end)

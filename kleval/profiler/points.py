@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from kleval.store import Point
 from kleval.store.manifest import now
 from kleval.store.records import Kind
+from kleval.text import load
 from kleval.work import Session, Verdict
 
 Values = dict[str, float | int | None]
@@ -49,7 +50,7 @@ class PlannedPoint:
 
     @property
     def weight(self) -> float:
-        return float(self.batch * (self.ctx + self.steps)) if self.kind == "served" else self.seconds
+        return float(max(self.batch, 1) * (self.ctx + self.steps)) if self.kind == "served" else self.seconds
 
     @property
     def group(self) -> Hashable:
@@ -64,7 +65,9 @@ class PlannedPoint:
         if self.kind == "machine":
             return MACHINE[self.protocol]
         if self.kind == "served":
-            return f"{self.model} at {self.ctx}" + (f", {self.batch} requests together" if self.batch > 1 else "")
+            return f"{self.model} at {self.ctx}" + (
+                "" if self.protocol == "concurrency-1" else f", {load(self.protocol)}"
+            )
         if self.kind == "kernel":
             return f"{self.model} {self.protocol}, {self.ctx} tokens, {self.heads} heads"
         batch = f", batch {self.batch}" if self.batch != 1 else ""

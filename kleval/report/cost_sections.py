@@ -139,6 +139,7 @@ def state_section(profile: Profile, rows: Rows, looks: Looks) -> Section | None:
             figures=(figure,),
             grid=measured_grid("State of one sequence", found, _state),
             csv=cost_rows.part(rows, found[0].kind),
+            better="lower",
         ),
     ]
     how = "as the backend that served it says" if found[0].kind == "served" else "as live tensors"

@@ -29,13 +29,14 @@ def to_json(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def policy(scripts: Sequence[str]) -> str:
-    """A content security policy: these scripts and inline styles (the figures' script adds some), nothing else."""
+def policy(scripts: Sequence[str], asks: bool = False) -> str:
+    """A content security policy: these scripts and inline styles (the figures' script adds some), nothing else; asks: and requests
+    to the page's own server."""
     hashes = [base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode() for script in scripts]
     allowed = " ".join(f"'sha256-{h}'" for h in hashes)
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
+        "base-uri 'none'; form-action 'none'" + ("; connect-src 'self'" if asks else "")
     )
 
 

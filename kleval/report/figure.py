@@ -184,7 +184,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """label: its first column; note: smaller words under that. look: of the model it is about. kind: average, light or ""."""
+    """label: its first column; note: smaller words under that. look: of the model it is about.
+
+    kind: average, side (a further metric), light or "".
+    """
 
     label: str
     cells: tuple[Cell, ...]

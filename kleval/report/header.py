@@ -11,7 +11,7 @@ from kleval.report.notices import TONES, Notice, notices, runs_of
 from kleval.report.score_curves import Looks, Shape
 from kleval.tables.costs import Profile, software_of
 from kleval.tables.scores import Entrant, Run
-from kleval.text import DASH, count, digest, format_length, moment, rate, size
+from kleval.text import DASH, count, digest, format_length, load, moment, rate, size
 
 AT_ONCE = {
     *("backend", "dtype", "device", "seed", "temperature", "cpu", "gpu", "gpus"),
@@ -204,7 +204,7 @@ def _served_tiles(profile: Profile) -> tuple[Fact, ...]:
         Fact("Prompts, tokens", ", ".join(map(format_length, profile.ctxs("served")))),
         Fact("Served by", software_of(environment)),
         Fact("Where", str(where or DASH)),
-        Fact("Requests together", ", ".join(p.removeprefix("concurrency-") for p in profile.protocols("served"))),
+        Fact("Requests", ", ".join(map(load, profile.protocols("served")))),
         Fact("Tokens asked of each", str(settings.get("decode_tokens", DASH))),
         Fact("Prompts sent as", str(settings.get("prompts", DASH))),
         Fact("From prefix cache", f"{sum(sent):,.0f} tokens" if sent else "not told"),

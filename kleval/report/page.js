@@ -115,4 +115,12 @@
   }
   const table = document.getElementById("scores");
   if (table) sortable(table);
+
+  // Headline metrics alone, unless all are asked for.
+  const all = document.getElementById("all-metrics");
+  if (all) {
+    const show = () => table.classList.toggle("headline", !all.checked);
+    all.addEventListener("change", show);
+    show();
+  }
 })();

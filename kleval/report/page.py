@@ -53,10 +53,21 @@ def write_report(
     left_out: told of each directory that holds nothing to show; without it, and where nothing is left, that is a UsageError. So are
     two profiles that hold the same model's cost, and a path that cannot be written. figures: a folder for the page's figures as files.
     """
-    if not stores:
-        raise UsageError("no run given: name at least one run directory, see kleval ls runs")
     if figures is not None:
         stills.check(figures)
+    text, found = page_of(stores, Samples(), left_out)
+    write_text(path, text)
+    if figures is not None:
+        stills.write(found, figures)
+    return path
+
+
+def page_of(
+    stores: Sequence[RunStore], samples: Samples, left_out: Callable[[str], object] | None = None
+) -> tuple[str, list[Section]]:
+    """The page's text and its sections; samples is filled with what its browser shows. UsageErrors as of `write_report`."""
+    if not stores:
+        raise UsageError("no run given: name at least one run directory, see kleval ls runs")
     missing: list[str] = []
     runs: list[RunStore] = []
     profiles: list[Profile] = []
@@ -69,7 +80,7 @@ def write_report(
         except UsageError as error:
             missing.append(str(error))
     entrants: list[Entrant] = []
-    samples, depths, answers = Samples(), Depths(), Answers()
+    depths, answers = Depths(), Answers()
     if runs:
         try:
             entrants = collect(runs, lambda run: _watch(run, samples, depths, answers))
@@ -84,10 +95,7 @@ def write_report(
         assert left_out is not None
         left_out(text)
     found = sections(entrants, profiles, samples, depths, answers)
-    write_text(path, render(entrants, profiles, found))
-    if figures is not None:
-        stills.write(found, figures)
-    return path
+    return render(entrants, profiles, found, samples.served), found
 
 
 def _watch(run: Run, *watchers: Samples | Depths | Answers) -> Callable[[Row], None]:
@@ -191,8 +199,10 @@ def _methods(kept: Iterable[Section], entrants: Sequence[Entrant]) -> Section:
     return section("methods", cards, layout="prose")
 
 
-def render(entrants: Sequence[Entrant], profiles: Sequence[Profile], found: Sequence[Section]) -> str:
-    """The page's text. found: its sections."""
+def render(
+    entrants: Sequence[Entrant], profiles: Sequence[Profile], found: Sequence[Section], served: bool = False
+) -> str:
+    """The page's text. found: its sections. served: it may ask whoever serves it for whole prompts."""
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
@@ -218,7 +228,7 @@ def render(entrants: Sequence[Entrant], profiles: Sequence[Profile], found: Sequ
             stills={name: Markup(svg) for name, svg in stills.inside(found).items()},
             figure_data=Markup(embed.to_json(drawn)),
             scripts=[Markup(script) for script in scripts],
-            policy=embed.policy(scripts),
+            policy=embed.policy(scripts, asks=served),
         )
     )
     return text

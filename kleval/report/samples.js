@@ -261,7 +261,7 @@
       const of = asked.length > 1 ? ` of ${answers.filter((a) => a.prompt === number).map((a) => models[a.model].label).join(", ")}` : "";
       made.push(asking(question, number, references, of));
     }
-    made.push(element("h4", "", "Expected"), shown({ chars: 1, parts: [[0, [references.join("\n") || "(nothing is given)"]]] }, [], "Expected", "expected"));
+    made.push(element("h3", "", "Expected"), shown({ chars: 1, parts: [[0, [references.join("\n") || "(nothing is given)"]]] }, [], "Expected", "expected"));
     const sides = element("div", "sides");
     for (const answer of answers) sides.append(side(sample, answer, await read(answer.place), references));
     made.push(sides);
@@ -339,18 +339,18 @@
     }
     if (last) made.append(...told(last, references, last.kind === "judge" ? "The judge's reply" : "Response"));
     if (details.failure) {
-      made.append(element("h4", "", "Failure"), shown({ chars: 1, parts: [[0, [`${details.failure.kind}: ${details.failure.message}`]]] }, [], "Failure", "failure"));
+      made.append(element("h3", "", "Failure"), shown({ chars: 1, parts: [[0, [`${details.failure.kind}: ${details.failure.message}`]]] }, [], "Failure", "failure"));
     }
     if (details.extracted !== null && details.extracted !== undefined) {
-      made.append(element("h4", "", "Read out of it"), shown({ chars: details.extracted.length, parts: [[0, [details.extracted]]] }, references, "Read out of it", "extracted"));
+      made.append(element("h3", "", "Read out of it"), shown({ chars: details.extracted.length, parts: [[0, [details.extracted]]] }, references, "Read out of it", "extracted"));
     }
-    made.append(element("h4", "", "Why it scored so"), element("ul", "why", ...details.why.map((text) => element("li", "", visible(text)))));
+    made.append(element("h3", "", "Why it scored so"), element("ul", "why", ...details.why.map((text) => element("li", "", visible(text)))));
     made.append(element("p", "muted small", details.facts.join(" · ")));
     return made;
   }
 
   function told(call, references, title) {
-    const made = [element("h4", "", title, call.said ? element("span", "muted", ` · ${call.said}`) : null)];
+    const made = [element("h3", "", title, call.said ? element("span", "muted", ` · ${call.said}`) : null)];
     if (call.reasoning) made.push(element("details", "", element("summary", "", "Reasoning"), shown(call.reasoning, references, "Reasoning", "")));
     if (call.text) made.push(shown(call.text, references, title, "answer"));
     else if (call.failure) made.push(element("p", "muted small", visible(`${call.failure.kind}: ${call.failure.message}`)));

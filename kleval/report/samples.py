@@ -90,10 +90,11 @@ class _Answer:
 class Samples:
     """Collects rows while they go by (`watch`), then makes the browser's data (`browser`).
 
-    prompts: (run, row) by the number that the page knows a prompt by; kept for whoever serves them whole.
+    served: the page can ask for whole prompts. prompts: (run, row) by the number that it knows a prompt by.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, served: bool = False) -> None:
+        self.served = served
         self.prompts: list[tuple[RunStore, Row]] = []
         self._blocks = Blocks()
         self._answers: list[_Answer] = []
@@ -136,7 +137,7 @@ class Samples:
         self._places.append(self._blocks.add(question))
         return number
 
-    def browser(self, entrants: Sequence[Entrant], shape: Shape, looks: Looks, served: bool = False) -> Browser:
+    def browser(self, entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Browser:
         """The data in the page's order: by task, length, sample and repeat."""
         models = {(entrant.run.id, entrant.model): i for i, entrant in enumerate(entrants)}
         tasks, ctxs = list(shape.tasks), sorted({answer.order[1] for answer in self._answers})
@@ -160,15 +161,13 @@ class Samples:
                 )
             ],
         }
-        return Browser(packed(_json(index)), self._blocks.close(), served)
+        return Browser(packed(_json(index)), self._blocks.close(), self.served)
 
 
-def samples_section(
-    samples: Samples, entrants: Sequence[Entrant], shape: Shape, looks: Looks, served: bool = False
-) -> Section:
+def samples_section(samples: Samples, entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Section:
     """The section of the browser."""
     said = section("samples", (), ["left_out"] if samples.left_out else [], left_out=plural(samples.left_out, "prompt"))
-    return replace(said, samples=samples.browser(entrants, shape, looks, served))
+    return replace(said, samples=samples.browser(entrants, shape, looks))
 
 
 def packed(text: str) -> str:

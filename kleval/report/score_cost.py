@@ -77,7 +77,9 @@ def _figure(entrants: Sequence[Entrant], found: Scores, costs: Costs, name: str,
         series += [one] if both else []
     of_bytes = name.endswith("_bytes")
     values = [x for one in series for x in one.x]
-    axis = logarithmic(_title(name), values, size_tick if of_bytes else seconds_tick, 1.25, doublings=of_bytes)
+    axis = logarithmic(
+        f"{_title(name)}; lower is better", values, size_tick if of_bytes else seconds_tick, 1.25, doublings=of_bytes
+    )
     return Figure(axis, scores(), tuple(series))
 
 

@@ -71,8 +71,10 @@ def tasks_in_words(tasks: Sequence[str]) -> str:
 
 def average_section(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Section:
     """A card per family, with a grid of its averages; without a curve where the family is everything that was asked."""
-    cards = []
+    cards, zeros = [], [family for family in shape.families if _zero(entrants, family, shape)]
     for i, family in enumerate(shape.families):
+        if family in zeros:
+            continue
         figure, grid = score_figure(entrants, family, shape, looks), average_grid(entrants, family, shape, looks)
         everything = all(len(members(family, e, shape.tasks)) == len(shape.tasks) for e in entrants)
         said = [
@@ -87,16 +89,37 @@ def average_section(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> 
     limits = "Bands and whiskers" if any(figure.whiskers for figure in figures) else "Bands"
     partly = any(any(one.hollow) for figure in figures for one in figure.series)
     layout = "pair" if len(cards) > 1 and len(shape.ctxs) < FEW_LENGTHS else "column"
-    return section("averages", cards, ["partial"] if partly else [], layout, limits=limits)
+    also = [*(["partial"] if partly else []), *_folded(zeros)]
+    return section("averages", cards, also, layout, limits=limits, zeros=_zeros(zeros, "average"))
 
 
 def task_section(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Section:
-    """A panel per task."""
+    """A panel per task; those that are 0 throughout are one line."""
+    zeros = [task for task in shape.tasks if _zero(entrants, task, shape)]
     panels = [
         Card(f"task-{i}", shape.name(task), figures=(score_figure(entrants, task, shape, looks),))
         for i, task in enumerate(shape.tasks)
+        if task not in zeros
     ]
-    return section("tasks", panels, layout="panels")
+    return section(
+        "tasks", panels, _folded(zeros), "panels", zeros=_zeros([shape.name(task) for task in zeros], "task")
+    )
+
+
+def _zero(entrants: Sequence[Entrant], name: str, shape: Shape) -> bool:
+    """Whether every score that there is is 0."""
+    found = [cell for e in entrants for ctx in shape.ctxs if (cell := cell_at(e, name, ctx)) is not None]
+    known = [cell.value for cell in found if not math.isnan(cell.value)]
+    return bool(known) and not any(known)
+
+
+def _folded(zeros: Sequence[str]) -> list[str]:
+    return ["zero"] if zeros else []
+
+
+def _zeros(names: Sequence[str], noun: str) -> str:
+    """`3 tasks: mrcr/2needle, mrcr/4needle, mrcr/8needle`"""
+    return f"{plural(len(names), noun)}: {', '.join(names)}"
 
 
 def score_figure(entrants: Sequence[Entrant], name: str, shape: Shape, looks: Looks) -> Figure:

@@ -9,7 +9,7 @@ from itertools import product
 
 from kleval.report.figure import Cell, Grid, Row
 from kleval.report.score_curves import Looks, Shape, cell_at, shown
-from kleval.report.sections import Card, Section, section
+from kleval.report.sections import Card, Section, section, words
 from kleval.tables import cells
 from kleval.tables.columns import COLUMNS, PAPER, PAPER_CTX, column_rows
 from kleval.tables.depths import Depths
@@ -138,10 +138,15 @@ def _row(entrant: Entrant, cell: cells.Cell, looks: Looks, family: str = "") -> 
         Cell(limits(cell.bound_low, cell.bound_high) if bounded else "", sort=order),
         Cell(_broken(cell)),
         Cell(cell.edition),
-        Cell(cell.metric + coverage),
+        Cell(cell.metric + (" ↓" if lower_is_better(cell.metric) else "") + coverage),
         Cell(cell.ci_method),
     ]
-    return Row(cell.task, tuple(found), look=looks[entrant.key], kind="average" if family else "")
+    kind = "average" if family else "" if cell.headline else "side"
+    return Row(cell.task, tuple(found), look=looks[entrant.key], kind=kind)
+
+
+def lower_is_better(metric: str) -> bool:
+    return "lower is better" in words()["metric"].get(metric, "")
 
 
 def _broken(cell: cells.Cell) -> str:

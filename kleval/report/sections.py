@@ -15,7 +15,7 @@ from kleval.report.figure import Figure, Grid, Look, Series, legend
 class Card:
     """Figures side by side with one legend, a grid, notes under it, and its numbers as CSV. names: of the figures, where several.
 
-    look: of the model it is about, drawn before its title.
+    look: of the model it is about, drawn before its title. better: "lower" where less is better.
     """
 
     id: str = ""
@@ -27,6 +27,7 @@ class Card:
     grid: Grid | None = None
     notes: tuple[str, ...] = ()
     csv: str = ""
+    better: str = ""
 
     @property
     def legend(self) -> list[Series]:
@@ -94,7 +95,8 @@ def card(
     text = words()["card"][name]
     sentences = " ".join(text[key].format(**said) for key in ("text", *also))
     title = text["title"].format(**said)
-    return Card(card_id or name, title, sentences, None, tuple(figures), tuple(names), grid, csv=csv)
+    better = text.get("better", "")
+    return Card(card_id or name, title, sentences, None, tuple(figures), tuple(names), grid, csv=csv, better=better)
 
 
 def whole(cards: Iterable[Card]) -> tuple[Card, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from kleval import text as words
 from kleval.report.cost_curves import Rows, Show, against_length, measured, measured_grid, milliseconds, subs
 from kleval.report.figure import Cell, Figure, Grid, looks_of
+from kleval.report.load_sections import load_cards, reuse_cards
 from kleval.report.sections import Section, card, section
 from kleval.tables import cost_rows
 from kleval.tables.costs import Measure, Profile
@@ -22,7 +23,7 @@ def served_section(profile: Profile, rows: Rows) -> Section | None:
         card(f"served-{quantity}", [served_figure(profile, quantity)], served_grid(profile, show), csv)
         for quantity, (_, show) in QUANTITIES.items()
     ]
-    return section("served", cards)
+    return section("served", [*cards, *load_cards(profile, csv), *reuse_cards(profile, csv)])
 
 
 def served_figure(profile: Profile, quantity: str) -> Figure:
@@ -31,20 +32,14 @@ def served_figure(profile: Profile, quantity: str) -> Figure:
     rate = quantity == "throughput"
     factor, spell, tick = (1.0, _rate, words.rate_tick) if rate else (1e-3, words.seconds, words.seconds_tick)
     looks = looks_of(profile.protocols("served"))
-    lines = measured(profile.of("served"), looks, factor, spell, name, lambda m: m.protocol, together)
+    lines = measured(profile.of("served"), looks, factor, spell, name, lambda m: m.protocol, words.load)
     return against_length("prompt, tokens", profile.ctxs("served"), lines, tick)
 
 
 def served_grid(profile: Profile, show: Show) -> Grid:
-    """A row per concurrency, a column per length."""
+    """A row per load, a column per length."""
     found = profile.of("served")
-    return measured_grid("Requests", found, show, lambda m: m.protocol, lambda m: together(m.protocol))
-
-
-def together(protocol: str) -> str:
-    """`1 request`, `8 requests together`."""
-    n = int(protocol.removeprefix("concurrency-"))
-    return "1 request" if n == 1 else f"{n} requests together"
+    return measured_grid("Requests", found, show, lambda m: m.protocol, lambda m: words.load(m.protocol))
 
 
 def _ttft(m: Measure) -> Cell:

@@ -3,6 +3,7 @@
     run.json                                 manifest, replaced atomically (kleval.store.manifest says what is in it)
     samples/<model>/<family>__<task>.<ctx>.jsonl   append-only, one JSON line per (model, sample id, repeat)
     prompts/<family>__<task>.<ctx>.<tokenizer>.gz  append-only, each unique prompt once (kleval.store.prompts)
+    prompts/….excerpts                       what a page shows of the long ones
     points.jsonl                             append-only, one JSON line per measurement of a profile, by point id
     .lock, tmp/                              one writer at a time; files before they are renamed into place
 

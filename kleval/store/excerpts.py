@@ -7,6 +7,7 @@ as a whole (an answer with a prefix that was asked for) is looked for by its end
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,20 @@ class Excerpt:
     @property
     def whole(self) -> bool:
         return sum(len(run) for _, runs in self.parts for run in runs) == self.chars
+
+    def line(self, name: str) -> bytes:
+        """As one line of JSON, under a name; `of_line` reads it back."""
+        text = json.dumps([name, self.chars, self.parts], ensure_ascii=False, separators=(",", ":"))
+        return text.encode("utf-8", "replace") + b"\n"
+
+    @staticmethod
+    def of_line(line: bytes) -> tuple[str, Excerpt] | None:
+        """Name and excerpt; None for a line that was cut short."""
+        try:
+            name, chars, parts = json.loads(line)
+            return name, Excerpt(chars, tuple((at, tuple(runs)) for at, runs in parts))
+        except (ValueError, TypeError):
+            return None
 
 
 def as_text(prompt: Prompt) -> str:

@@ -1,11 +1,15 @@
 """Prompts of a run, each once by its hash, in one compressed file per task, length and tokenizer that only grows.
 
     prompts/<family>__<task>.<ctx>.<tokenizer digest>.gz
+    prompts/<family>__<task>.<ctx>.<tokenizer digest>.excerpts
 
 A prompt is one gzip member (RFC 1952): `zcat` shows all of a file. The member's extra field holds the prompt's hash and the
 member's length, so that a file is indexed without being decompressed. Text is stored as it is, messages as JSON. A member
 that a kill cut short is the file's last one: readers stop before it, `repair` cuts it off. Runs of kleval before this
 layout hold one file per prompt, prompts/<hash[:2]>/<hash>.txt.gz; it is read, and nothing in it is stored again.
+
+Of a long prompt its excerpt (kleval.store.excerpts) is kept beside it as a line of JSON, so that a page of many prompts is made without
+unpacking them: gigabytes at 128k. Where there is none it is made from the prompt.
 """
 
 from __future__ import annotations
@@ -15,10 +19,13 @@ import gzip
 import json
 import struct
 import zlib
+from collections.abc import Mapping, Sequence
 from glob import escape
 from pathlib import Path
+from typing import Any
 
 from kleval import files
+from kleval.store.excerpts import WHOLE, Excerpt, as_text, excerpt
 from kleval.store.names import folder_name
 from kleval.types import Prompt, UsageError, prompt_hash
 
@@ -41,15 +48,30 @@ class Prompts:
         ] = {}  # by task and length, by hash: file, offset, bytes
         self._ends: dict[Path, int] = {}
         self._unsynced: set[str] = set()
+        self._excerpts: tuple[str, dict[str, Excerpt]] = "", {}  # of the group that was read last
 
-    def put(self, task: str, ctx: int, tokenizer: str, digest: str, prompt: Prompt) -> None:
-        """Store a prompt unless it is there. It is durable after `sync`."""
+    def put(
+        self,
+        task: str,
+        ctx: int,
+        tokenizer: str,
+        digest: str,
+        prompt: Prompt,
+        references: Sequence[str] = (),
+        meta: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Store a prompt unless it is there. It is durable after `sync`. references, meta: of its sample, for the excerpt."""
         group = _group(task, ctx)
         if digest in self._index(group) or self._old(digest).exists():
             return
         text = prompt if isinstance(prompt, str) else json.dumps([dict(m) for m in prompt], ensure_ascii=False)
         member = _member(digest, text.encode("utf-8", "surrogatepass"))
-        file = self.folder / f"{group}.{tokenizer[:8] or 'unknown'}.gz"
+        name = f"{group}.{tokenizer[:8] or 'unknown'}"
+        file = self.folder / f"{name}.gz"
+        shown = as_text(prompt)
+        if len(shown) > WHOLE:
+            line = excerpt(shown, references, meta).line(digest)
+            self._appender.append(self.folder / f"{name}.excerpts", line)
         self._found[group][digest] = file, self._appender.append(file, member), len(member)
         self._unsynced.add(digest)
 
@@ -79,6 +101,17 @@ class Prompts:
                 return messages
         raise UsageError(f"the prompt {digest} in {file} is damaged: it does not have the hash of its name")
 
+    def excerpt(self, task: str, ctx: int, digest: str) -> Excerpt | None:
+        """As it was stored with the prompt; None where it was not."""
+        group = _group(task, ctx)
+        if self._excerpts[0] != group or digest not in self._excerpts[1]:
+            found: dict[str, Excerpt] = {}
+            for file in sorted(self.folder.glob(f"{escape(group)}.*.excerpts")):
+                with contextlib.suppress(OSError):
+                    found |= dict(filter(None, map(Excerpt.of_line, file.read_bytes().splitlines())))
+            self._excerpts = group, found
+        return self._excerpts[1].get(digest)
+
     def repair(self) -> list[Path]:
         """Cut off members that a kill cut short; the files that had one. UsageError when more than the last one is damaged."""
         repaired = []
@@ -94,7 +127,8 @@ class Prompts:
                 )
             if files.cut(file, end):
                 repaired.append(file)
-        return repaired
+        lines = sorted(self.folder.glob("*.excerpts"))
+        return repaired + [file for file in lines if files.cut(file, files.end_of_lines(file))]
 
     def _old(self, digest: str) -> Path:
         return self.folder / digest[:2] / f"{digest}.txt.gz"

@@ -120,7 +120,8 @@ class Point(Record):
     id: stable, derived from what is measured (`prefill/full/kimi-linear@nano/131072/b1/r0`).
     model: the operator of a `kernel` point, empty for `machine`. ctx: prompt length, depth, or T of a kernel.
     protocol: prefill `full` or `sampled`; decode `batch-1` or `largest-batch`; memory `state`; kernel `chunk` or `recurrent`;
-    machine `copy` or `matmul`; served `concurrency-N`, N requests submitted together (batch is N).
+    machine `copy` or `matmul`; served `concurrency-N`, N requests submitted together, `steady-N`, N held (batch is N), `rate-R`, R per
+    second, `best-rate`, the highest that holds an SLO (batch is 0).
     values: measured, units in the names. closed_form: computed from the config, the same units. None: does not apply.
     estimate: values are extrapolated from part of the work (sampled prefill).
     settings: what shaped the measurement (chunk_tokens, dtype, device). environment: the fingerprint of machine and software.

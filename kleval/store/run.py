@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -157,7 +157,7 @@ class RunStore:
         """
         self._writable()
         if prompt is not None:
-            self.put_prompt(row.model, row.task, row.ctx, row.prompt_hash, prompt)
+            self.put_prompt(row.model, row.task, row.ctx, row.prompt_hash, prompt, row.references, row.meta)
             self._prompts.sync(row.prompt_hash)
         self._rows.append(row)
 
@@ -167,11 +167,21 @@ class RunStore:
         self._points.append(point)
         self._appender.sync()
 
-    def put_prompt(self, model: str, task: str, ctx: int, digest: str, prompt: Prompt) -> None:
-        """Store what is about to be asked, once per hash. Many put before one `sync` cost one wait for the disk."""
+    def put_prompt(
+        self,
+        model: str,
+        task: str,
+        ctx: int,
+        digest: str,
+        prompt: Prompt,
+        references: Sequence[str] = (),
+        meta: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Store what is about to be asked, once per hash, and of a long one what is shown of it. Many put before one `sync` cost
+        one wait for the disk. references, meta: of the sample."""
         self._writable()
         tokenizer = self.manifest["models"].get(model, {}).get("tokenizer", {})
-        self._prompts.put(task, ctx, str(tokenizer.get("digest", "")), digest, prompt)
+        self._prompts.put(task, ctx, str(tokenizer.get("digest", "")), digest, prompt, references, meta)
 
     def sync(self) -> None:
         """Everything that was appended is on the disk when this returns. UsageError when the disk is full."""
@@ -229,7 +239,8 @@ class RunStore:
 
     def read_excerpt(self, row: Row) -> Excerpt:
         """What a page shows of the prompt of a row. UsageError when it is missing or damaged."""
-        return excerpt(as_text(self.read_prompt(row)), row.references, row.meta)
+        stored = self._prompts.excerpt(row.task, row.ctx, row.prompt_hash)
+        return stored or excerpt(as_text(self.read_prompt(row)), row.references, row.meta)
 
     @property
     def index(self) -> dict[Key, Place]:

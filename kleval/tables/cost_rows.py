@@ -20,8 +20,16 @@ from kleval.tables.formats import to_csv
 from kleval.tables.ratios import Ratio, kernel_ratios
 
 STEP = ("step_ms_median", "step_ms_p90", "step_ms_p99")
+PERCENTILES, ENDS = ("p50", "p90", "p99"), ("", "_low", "_high")
 INTERVALS = ("itl_ms_median", "itl_ms_p90", "itl_ms_p99")
 RATES = ("output_tokens_per_second", "prompt_tokens_per_second", "tokens_per_arrival", "warmup_ttft_ms")
+LOAD = (
+    *("requests_per_second", "under_way", "rate", "best_rate", "best_rate_above", "failed_requests"),
+    *(f"{name}_{p}{end}" for name in ("ttft_ms", "request_tpot_ms", "e2e_ms") for p in PERCENTILES for end in ENDS),
+    *(f"{name}{end}" for name in INTERVALS for end in ENDS[1:]),
+    *("slo_share", "slo_share_low", "slo_share_high", "goodput"),
+)
+REUSE = ("cold_ttft_ms", "between_ttft_ms", "reuse", "between_reuse", "reused_tokens", "between_reused_tokens")
 CALLER = ("connect_ms", "late_ms", "late_first_ms", "late_send_ms", "client_limited")
 STATE = ("latent_bytes", "recurrent_bytes", "conv_bytes")
 MEASURED = (
@@ -30,7 +38,7 @@ MEASURED = (
     *(*STATE, "kv_bytes", "other_bytes", "state_bytes", "allocated_bytes", "weights_bytes", "workspace_bytes"),
     *("peak_bytes", "reserved_bytes", "rss_bytes"),
     *("requests", "prompt_tokens", "output_tokens", "cached_tokens", "ttft_ms", "ttft_ms_max", "tpot_ms"),
-    *("stalled_tpot_ms", *INTERVALS, "e2e_ms", *RATES, *CALLER),
+    *("stalled_tpot_ms", *INTERVALS, "e2e_ms", *RATES, *LOAD, *REUSE, *CALLER),
 )
 CLOSED_FORM = ("flops", "flops_per_step", "bytes", "bytes_per_step", *STATE, "state_bytes", "weights_bytes")
 SETTINGS = (
@@ -54,7 +62,7 @@ MODEL_COLUMNS = (
 )
 SERVED_MEDIANS = (
     *("prompt_tokens", "ttft_ms", "ttft_ms_max", "tpot_ms", "stalled_tpot_ms"),
-    *(*INTERVALS, "e2e_ms", *RATES),
+    *(*INTERVALS, "e2e_ms", *RATES, *LOAD, *REUSE),
 )
 
 Rows = Sequence[Mapping[str, Any]]
@@ -154,13 +162,14 @@ def kernel_rows(profile: Profile) -> list[dict[str, Any]]:
 
 
 def served_rows(profile: Profile) -> list[dict[str, Any]]:
-    """By length, then concurrency. Times in ms. rounds, failed: how many did and did not succeed. client_limited: rounds in which the
+    """By length, then load. Times in ms. rounds, failed: how many did and did not succeed. client_limited: rounds in which the
     client was too slow. prompt_tokens: as the server counted, of one request; the other counts are sums over rounds. tpot_estimate:
     how many tokens the first piece of an answer held was not told. state_bytes: of one sequence."""
     return [
         {
             "model": m.model,
             "ctx": m.ctx,
+            "load": m.protocol,
             "concurrency": m.batch,
             "rounds": m.repeats,
             "failed": len(m.bad),
@@ -173,7 +182,7 @@ def served_rows(profile: Profile) -> list[dict[str, Any]]:
             "tpot_estimate": any(point.estimate for point in m.good),
             "state_bytes": m.of("state_bytes"),
         }
-        for m in sorted(profile.of("served"), key=lambda m: (m.ctx, m.batch, m.model))
+        for m in sorted(profile.of("served"), key=lambda m: m.ctx)
     ]
 
 

@@ -21,6 +21,13 @@ from kleval.types import UsageError
 
 METRIC = TIMES | {"memory": "state_bytes", "served": "tpot_ms"}  # what a kind is compared by
 UNITS = {"prefill": "s", "decode": "ms/token", "memory": "bytes", "kernel": "s", "served": "ms/token"}
+LOADS = (
+    "concurrency",
+    "steady",
+    "rate",
+    "best",
+    "reuse",
+)  # protocols of served models, before what they are followed by
 KIND_ORDER = ("prefill", "decode", "memory", "kernel", "served", "machine")
 PROTOCOL_ORDER = ("full", "sampled", "batch-1", "largest-batch", "state", "chunk", "recurrent")
 OPERATORS = ("kda", "gdn", "dplr", "softmax")
@@ -264,7 +271,8 @@ def _measures(points: Sequence[Point], models: Sequence[str]) -> list[Measure]:
 
     def order(measure: Measure) -> tuple[Any, ...]:
         rank = PROTOCOL_ORDER.index(measure.protocol) if measure.protocol in PROTOCOL_ORDER else 2
-        number = int(measure.protocol.rpartition("-")[2]) if measure.kind == "served" else 0
+        kind, _, load = measure.protocol.partition("-")
+        number = (LOADS.index(kind), float(load) if kind != "best" else 0.0) if kind in LOADS else (0, 0.0)
         shape = (measure.heads, measure.head_dim, place.get(measure.model, len(place)), measure.model, measure.ctx)
         return KIND_ORDER.index(measure.kind), rank, number, measure.protocol, *shape
 

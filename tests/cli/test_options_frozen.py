@@ -18,7 +18,8 @@ FROZEN = {
     " --name --tag --out --amend"
     " --json --dry-run --quiet",
     "profile": "--model --ctx --batch --memory-budget --time-budget --prefill --chunk-tokens --decode-tokens --repeats"
-    " --device --dtype --kernels --backend --base-url --concurrency --api --api-key-env --served-name --hardware --request-timeout"
+    " --device --dtype --kernels --backend --base-url --concurrency --reuse --rate --steady --slo --best-rate --requests"
+    " --api --api-key-env --served-name --hardware --request-timeout"
     " --engine-arg --tp --max-model-len --trust-remote-code --seed --name --tag --out --append --format --json --dry-run --quiet",
     "profile memory": "--model --ctx --batch --memory-budget --dtype --format",
     "profile kernels": "--ctx --heads --head-dim --repeats --time-budget --device --dtype --seed --name --tag --out --format --json"
@@ -35,6 +36,7 @@ FROZEN = {
     "ls backends": "--json",
     "ls runs": "root --json",
     "report": "directories --out --figures",
+    "view": "directories --port",
     "leaderboard": "directories --out --format",
     "compare": "a b --model --effect --flips --explain --format",
     "gate": "directories --against --fail-on --model --format",
@@ -49,8 +51,11 @@ FROZEN = {
 # Variables whose meaning is one command's own, so that KLEVAL_OUT or KLEVAL_MODEL set for `run` does not reach them.
 OWN_VARIABLES = {
     **{
-        ("profile", f"--{name}"): f"KLEVAL_PROFILE_{name.upper()}"
-        for name in ("model", "ctx", "batch", "repeats", "seed", "out", "append", "backend", "concurrency")
+        ("profile", f"--{name}"): f"KLEVAL_PROFILE_{name.upper().replace('-', '_')}"
+        for name in (
+            *("model", "ctx", "batch", "repeats", "seed", "out", "append", "backend"),
+            *("concurrency", "reuse", "rate", "steady", "slo", "best-rate", "requests"),
+        )
     },
     **{
         ("profile kernels", f"--{name}"): f"KLEVAL_PROFILE_KERNELS_{name.upper().replace('-', '_')}"

@@ -204,3 +204,19 @@ def test_a_model_has_one_line_with_its_scores_and_its_costs_and_one_look(both: l
     }
     assert [len(seen) for seen in colours.values()] == [1, 1]
     assert colours[MODELS[0]] != colours[MODELS[1]]
+
+
+def test_panels_of_zeros_fold_into_one_line_and_count_in_the_average(make_run: Make) -> None:
+    run = make_run(answer=lambda m, t, c, i: float(t == "ruler/vt"), n=4)
+    found = page([run])
+    assert "not drawn, but counted in every average: 1 task: cwe." in found.words
+    assert "fig-task-0-0" in found.figures
+    assert "fig-task-1-0" not in found.figures
+    assert "averaged over all 2 tasks asked (builtin data), one@nano scores 50.0" in found.words
+
+
+def test_what_is_better_when_lower_is_marked(both: list[RunStore]) -> None:
+    found = page(both)
+    assert "TPOT, batch 1 ↓ lower is better" in found.words
+    assert "Time per token at 8k ↓" in found.words
+    assert "Average score by context length ↓" not in found.words

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from stored_runs import make_run
+
+from kleval.store import RunStore
 from kleval.store.excerpts import AROUND, END, MOST, WHOLE, Excerpt, excerpt, needles
 
+__all__ = ["make_run"]
+MakeRun = Callable[..., RunStore]
 HAY = "The grass is green. " * 2000
 
 
@@ -58,3 +65,25 @@ def test_a_reference_with_a_prefix_of_its_own_is_found_by_its_end() -> None:
 def test_there_are_no_more_needles_than_are_shown() -> None:
     references = [f"word{i}" for i in range(3 * MOST)]
     assert len(needles("\n".join(references), references)) <= MOST
+
+
+def test_an_excerpt_is_kept_beside_its_prompt_and_read_without_it(make_run: MakeRun) -> None:
+    run = make_run(prompt=lambda m, t, c, i: f"{HAY}{t} {c} {i} has 42.\n{HAY}", tasks=("ruler/vt",), ctxs=(1024,))
+    row = next(run.rows())
+    made = excerpt(run.read_prompt(row), row.references)
+    for file in (run.path / "prompts").glob("*.gz"):
+        file.unlink()
+    assert RunStore.open(run.path).read_excerpt(row) == made
+
+
+def test_without_stored_excerpts_or_with_a_cut_one_they_are_made_from_the_prompts(make_run: MakeRun) -> None:
+    run = make_run(prompt=lambda m, t, c, i: f"{HAY}{t} {c} {i} has 42.\n{HAY}", tasks=("ruler/vt",), ctxs=(1024,))
+    before = [run.read_excerpt(row) for row in run.rows()]
+    (file,) = (run.path / "prompts").glob("*.excerpts")
+    file.write_bytes(file.read_bytes()[:-50])
+    again = RunStore.open(run.path)
+    assert [again.read_excerpt(row) for row in again.rows()] == before
+    with RunStore.create(run.path, again.manifest) as store:
+        assert file in store.repaired
+    file.unlink()
+    assert [again.read_excerpt(row) for row in RunStore.open(run.path).rows()] == before

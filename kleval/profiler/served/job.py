@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import platform
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import kleval
@@ -15,22 +16,22 @@ from kleval.backends.spec import BackendSpec
 from kleval.backends.timing import generator
 from kleval.profiler.plan import Plan
 from kleval.profiler.points import Outcome, PlannedPoint, point_verdict
-from kleval.profiler.served.figures import LATE_SHARE, round_failure, round_values, ttft, why_not
+from kleval.profiler.served.caveats import caveats
+from kleval.profiler.served.figures import round_failure, round_values, ttft, why_not
+from kleval.profiler.served.load_rounds import load_round
 from kleval.profiler.served.prompts import Prompts
+from kleval.profiler.served.reuse import reuse_round
 from kleval.profiler.served.spec import ServedSpec, safe_url
 from kleval.profiler.workload import unique_lengths
 from kleval.store import Point, RunStore
 from kleval.store.machine import commit, cpu_name
-from kleval.types import Failure, Timed, TimedRequest, Trace, UsageError
+from kleval.types import Failure, Request, Timed, TimedRequest, Trace, UsageError
 from kleval.work import Job, Result, Session, Verdict, work
 from kleval.work.loop import OnEvent
 
 WARMUP_TOKENS = 8
 HOPELESS = ("context_overflow", "bad_request", "prompt_length")  # the next round would end the same way
 MOST_DEAD_ROUNDS = 3  # rounds in succession that ended without any answer
-SEVERAL_TOKENS = 1.05  # tokens per arrival from which on inter-token times are those of groups
-LENGTH_NOTE = 0.01
-STALLED = 1.5  # times TPOT from which on the prefill of neighbours is said to stall
 
 
 def profile_served(spec: ServedSpec, on_event: OnEvent = lambda event: None, backend: Timed | None = None) -> Result:
@@ -56,7 +57,7 @@ class ServedJob(Job):
     def __init__(self, spec: ServedSpec, backend: Timed | None = None) -> None:
         super().__init__(spec)
         self._given = backend
-        self._dead = 0
+        self._dead = self._answered = 0  # rounds without an answer in succession; answers of the last
 
     def settings(self) -> dict[str, Any]:
         """How the backend is spoken to included; nothing of that before it is reached."""
@@ -112,34 +113,89 @@ class ServedJob(Job):
         return point_verdict(session, caveats=caveats(list(session.store.points())))
 
     def _round(self, planned: PlannedPoint, warm: Sequence[Trace]) -> Outcome:
+        if planned.protocol.startswith("reuse-"):
+            return self._counted(self._reuse(planned))
+        if not planned.protocol.startswith("concurrency-"):
+            return self._counted(
+                load_round(planned, self.spec, lambda *how: self._send(planned, planned.steps, *how), warm)
+            )
         traces, failures = self._ask(planned, str(planned.repeat), planned.steps)
-        dead = all(failure is not None and failure.kind in ("server", "timeout") for failure in failures)
-        self._dead = self._dead + 1 if dead else 0
         failure = round_failure(failures)
         if failure is not None:
-            return Outcome({}, failure=failure)
+            return self._counted(Outcome({}, failure=failure))
         values, estimate = round_values(traces)
         first = [ttft(trace) for trace in warm if trace.arrivals]
         if first:
             values["warmup_ttft_ms"] = 1000 * max(first)
-        return Outcome(values, estimate=estimate)
+        return self._counted(Outcome(values, estimate=estimate))
+
+    def _reuse(self, planned: PlannedPoint) -> Outcome:
+        share = float(planned.protocol.removeprefix("reuse-"))
+        rngs = (
+            generator(self._prompt_seed, planned.ctx, planned.protocol, planned.repeat, at) for at in itertools.count()
+        )
+
+        def ask(request: Request) -> tuple[Trace, Failure | None]:
+            traces, failures = self._time([request], [0.0], planned, planned.steps, None)
+            return traces[0], failures[0]
+
+        def make(other: Request | None) -> Request:
+            size, rng = (planned.ctx, planned.steps), next(rngs)
+            return (
+                self._prompts.make(*size, rng)
+                if other is None
+                else self._prompts.beginning_as(other, share, *size, rng)
+            )
+
+        return reuse_round(share, ask, make)
+
+    def _counted(self, outcome: Outcome) -> Outcome:
+        """Rounds in succession that had no answer are counted."""
+        dead = outcome.failure is not None and self._answered == 0
+        self._dead = self._dead + 1 if dead else 0
+        return outcome
 
     def _ask(self, planned: PlannedPoint, label: str, n_out: int) -> tuple[list[Trace], list[Failure | None]]:
-        """A round of planned.batch requests, each with a prompt of its own; and what is wrong with each."""
-        place = (self._prompt_seed, planned.ctx, planned.batch, label)
-        requests = [self._prompts.make(planned.ctx, n_out, generator(*place, at)) for at in range(planned.batch)]
-        traces = list(self._backend.timed([TimedRequest(request) for request in requests]))
+        """A round of requests that are sent together, one for a load that has no number of its own."""
+        return self._send(planned, n_out, label, [0.0] * max(planned.batch, 1), None)
+
+    def _send(
+        self, planned: PlannedPoint, n_out: int, label: str, delays: Sequence[float], together: int | None
+    ) -> tuple[list[Trace], list[Failure | None]]:
+        """Requests with a prompt each of its own, in the order of sending; and what is wrong with each."""
+        load = planned.batch if planned.protocol.startswith("concurrency-") else planned.protocol
+        place = (self._prompt_seed, planned.ctx, load, label)
+        requests = [self._prompts.make(planned.ctx, n_out, generator(*place, at)) for at in range(len(delays))]
+        return self._time(requests, delays, planned, n_out, together)
+
+    def _time(
+        self,
+        requests: Sequence[Request],
+        delays: Sequence[float],
+        planned: PlannedPoint,
+        n_out: int,
+        together: int | None,
+    ) -> tuple[list[Trace], list[Failure | None]]:
+        timed = [TimedRequest(request, delay) for request, delay in zip(requests, delays, strict=True)]
+        how = {} if together is None else {"together": together}
+        traces = list(self._backend.timed(timed, **how))
         self._prompts.learn(requests, traces)
-        return traces, [why_not(t, n_out, planned.ctx, "server" in self._described) for t in traces]
+        failures = [why_not(t, n_out, planned.ctx, "server" in self._described) for t in traces]
+        self._answered = sum(failure is None or failure.kind not in ("server", "timeout") for failure in failures)
+        return traces, failures
 
 
 def open_timed(spec: ServedSpec) -> Timed:
     """The backend that spec.engine names, without shared prefixes. UsageError for one that cannot be timed."""
-    engine = dataclasses.replace(spec.engine, share_prefixes=False)
+    engine = dataclasses.replace(spec.engine, share_prefixes=bool(spec.reuse))
+    if spec.reuse and engine.backend in ("native", "hf"):
+        raise UsageError(
+            f"--reuse is for servers and vLLM: --backend {engine.backend} keeps nothing between timed requests"
+        )
     if engine.backend in ("openai", "vllm") and engine.tokenizer is None:
         engine = dataclasses.replace(engine, tokenizer="words")  # random ids need none
     if engine.batch is None and engine.backend not in ("openai", "vllm"):
-        engine = dataclasses.replace(engine, batch=max(spec.concurrencies))
+        engine = dataclasses.replace(engine, batch=max((*spec.concurrencies, *spec.steady, 1)))
     backend = open_backend(engine.model, **engine.settings())
     if not hasattr(backend, "timed"):
         backend.close()
@@ -163,20 +219,27 @@ def describe(backend: Timed, engine: BackendSpec) -> tuple[dict[str, Any], dict[
     return described, environment
 
 
+def loads(spec: ServedSpec) -> list[tuple[str, int]]:
+    """Protocols in the order of measuring, and how many requests each has together; 0 where nothing but a rate says."""
+    found = [(f"concurrency-{n}", n) for n in sorted(set(spec.concurrencies))]
+    found += [(f"steady-{n}", n) for n in sorted(set(spec.steady))]
+    found += [(f"rate-{rate:g}", 0) for rate in sorted(set(spec.rates))]
+    found += [("best-rate", 0)] if spec.best_rate else []
+    return [*found, *((f"reuse-{share:g}", 1) for share in sorted(set(spec.reuse)))]
+
+
 def make_plan(spec: ServedSpec, backend: Timed) -> Plan:
-    """By length, then concurrency, then repeat. UsageError when the model takes no length that was asked for."""
+    """By length, then load, then repeat. UsageError when the model takes no length that was asked for."""
     points, unmeasured = [], []
-    for ctx in unique_lengths(spec.ctxs):
-        for n in sorted(set(spec.concurrencies)):
-            protocol = f"concurrency-{n}"
-            need = ctx + spec.decode_tokens
-            if backend.max_ctx is not None and need > backend.max_ctx:
-                reason = f"{ctx} + {spec.decode_tokens} tokens, the model takes {backend.max_ctx}"
-                unmeasured.append({"model": backend.model, "ctx": ctx, "protocol": protocol, "reason": reason})
-                continue
-            for repeat in range(spec.repeats):
-                place = (protocol, backend.model, ctx, n, repeat)
-                points.append(PlannedPoint.of("served", *place, steps=spec.decode_tokens))
+    for ctx, (protocol, n) in itertools.product(unique_lengths(spec.ctxs), loads(spec)):
+        need = ctx + spec.decode_tokens
+        if backend.max_ctx is not None and need > backend.max_ctx:
+            reason = f"{ctx} + {spec.decode_tokens} tokens, the model takes {backend.max_ctx}"
+            unmeasured.append({"model": backend.model, "ctx": ctx, "protocol": protocol, "reason": reason})
+            continue
+        for repeat in range(spec.repeats):
+            place = (protocol, backend.model, ctx, n, repeat)
+            points.append(PlannedPoint.of("served", *place, steps=spec.decode_tokens))
     if not points:
         raise UsageError(
             f"{backend.model} takes {backend.max_ctx} tokens, prompt and answer together: the shortest asked for is "
@@ -188,11 +251,17 @@ def make_plan(spec: ServedSpec, backend: Timed) -> Plan:
 def asked_settings(spec: ServedSpec) -> dict[str, Any]:
     """What must be the same for a profile to go on, as far as it is known before the model is reached."""
     engine = spec.engine
+    load = (
+        {}
+        if not spec.is_more
+        else {"load": [name for name, _ in loads(spec)], "slo": spec.slo, "requests": spec.requests}
+    )
     known: dict[str, Any] = {
         "models": [engine.model],
         "backend": engine.backend,
         "ctx": list(unique_lengths(spec.ctxs)),
         "concurrency": sorted(set(spec.concurrencies)),
+        **load,
         "decode_tokens": spec.decode_tokens,
         "repeats": spec.repeats,
         "seed": spec.seed,
@@ -219,61 +288,3 @@ def client_environment() -> dict[str, Any]:
         "kleval": kleval.__version__,
         "commit": commit(),
     }
-
-
-def caveats(points: Iterable[Point]) -> list[str]:
-    """What a reader must know before believing the figures, one sentence each."""
-    good = [point for point in points if not point.failed]
-    if not good:
-        return []
-    where = (
-        "in this process, without a server"
-        if "server" not in good[0].settings
-        else "at the caller: network, scheduling, tokenizing and sampling are in them"
-    )
-    found = [f"Times are taken {where}; requests of a round are submitted together, each with a prompt of its own."]
-    found += dict.fromkeys(point.settings["caveat"] for point in good if "caveat" in point.settings)
-    limited = [point for point in good if point.values.get("client_limited")]
-    if limited:
-        found.append(
-            f"Limited by the client: in {len(limited)} of {len(good)} rounds this machine noted arrivals later than "
-            f"{LATE_SHARE:.0%} of TTFT or TPOT. Those are no figures of the server, and no gate takes them: measure on a quieter "
-            "machine, or fewer requests together."
-        )
-    cached = sum(point.values.get("cached_tokens") or 0 for point in good)
-    sent = sum((p.values["prompt_tokens"] or 0) * (p.values["requests"] or 0) for p in good)
-    if cached:
-        found.append(
-            f"Cached prompts: {cached:,.0f} of {sent:,.0f} prompt tokens came from the server's prefix cache, though no prompt was "
-            "sent twice; TTFT is too short by what they save."
-        )
-    if any("cached_tokens" not in point.values for point in good):
-        found.append("The server does not tell how many prompt tokens came from its cache; no prompt was sent twice.")
-    most = max(point.values["tokens_per_arrival"] or 0 for point in good)
-    if most > SEVERAL_TOKENS:
-        found.append(
-            f"Several tokens arrive together (up to {most:.2f} on average): TPOT counts tokens as the server's usage does, times "
-            "between tokens are times between arrivals."
-        )
-    if any(point.estimate for point in good):
-        found.append(
-            "TPOT is an estimate: how many tokens the pieces of an answer held is not told, one in the first is assumed."
-        )
-    if any(point.values.get("common_steps") == 0 for point in good):
-        found.append("Requests sent together did not decode together in some rounds: their TPOT is that of each alone.")
-    waits = [
-        (p.values["stalled_tpot_ms"] or 0) / (p.values["tpot_ms"] or 1) for p in good if "stalled_tpot_ms" in p.values
-    ]
-    if waits and max(waits) > STALLED:
-        found.append(
-            f"Prefill of a request stalls the decoding of its neighbours: a token takes up to {max(waits):.1f} times as long "
-            "meanwhile (stalled_tpot_ms). TPOT is of the steps in which all decode."
-        )
-    off = max(abs((point.values["prompt_tokens"] or 0) / point.ctx - 1) for point in good)
-    if off > LENGTH_NOTE:
-        found.append(
-            f"Prompts were sent as text and are up to {off:.1%} off the length asked for; the server's count is beside it."
-        )
-    if not good[0].settings.get("ignore_eos"):
-        found.append("The server does not take ignore_eos: a round in which an answer ended early is a failure.")
-    return found

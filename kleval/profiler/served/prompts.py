@@ -40,6 +40,18 @@ class Prompts:
         text = "" if self._decode is None else self._decode(ids)
         return Request("generate", text, max_new_tokens=n_out, token_ids=ids)
 
+    def beginning_as(self, other: Request, share: float, n_tokens: int, n_out: int, rng: random.Random) -> Request:
+        """Like `make`, with that share of another prompt of the same length as its beginning."""
+        new = self.make(n_tokens, n_out, rng)
+        if other.token_ids is None or new.token_ids is None:
+            theirs, words = str(other.prompt).split(), str(new.prompt).split()
+            kept = round(share * len(theirs))
+            return Request("generate", " ".join([*theirs[:kept], *words[kept:]]), max_new_tokens=n_out)
+        kept = round(share * n_tokens)
+        ids = (*other.token_ids[:kept], *new.token_ids[kept:])
+        text = "" if self._decode is None else self._decode(ids)
+        return Request("generate", text, max_new_tokens=n_out, token_ids=ids)
+
     def learn(self, requests: Sequence[Request], traces: Sequence[Trace]) -> None:
         """Longer prompts count words better than the first two did."""
         counts = [

@@ -8,19 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from kleval.backends.spec import BackendSpec
+from kleval.profiler.served.slo import parse_slo
 from kleval.types import UsageError
 from kleval.work import Spec
 
 DECODE_TOKENS = 32
 REPEATS = 3
+MOST_PER_SECOND = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedSpec(Spec):
     """engine: the model, and how its server or engine is reached (backend is one that can be timed).
 
-    ctxs: prompt lengths in tokens. concurrencies: how many requests are sent together. decode_tokens: asked of each request.
-    repeats: rounds per length and concurrency, after one that is not counted. seed: of the prompts.
+    ctxs: prompt lengths in tokens. concurrencies: how many requests are sent together. decode_tokens: asked of each request. reuse:
+    shares of a prompt that were sent before. rates: requests per second that come by themselves; steady: how many are held under
+    way; best_rate: find the highest rate that holds the slo (its text, see kleval.profiler.served.slo). requests: counted in a
+    round of these; None: as many as the load takes (kleval.profiler.served.load.counted_requests).
+    repeats: rounds per length and load, after one that is not counted. seed: of the prompts, and of when requests come.
     append: measure all again as a further session, where the first is complete. out: the run directory; None for a dry run.
     name, tags: what people call it and tell it by. command: for the record.
     """
@@ -28,6 +33,12 @@ class ServedSpec(Spec):
     engine: BackendSpec
     ctxs: tuple[int, ...]
     concurrencies: tuple[int, ...] = (1,)
+    reuse: tuple[float, ...] = ()
+    rates: tuple[float, ...] = ()
+    steady: tuple[int, ...] = ()
+    best_rate: bool = False
+    slo: str = ""
+    requests: int | None = None
     decode_tokens: int = DECODE_TOKENS
     repeats: int = REPEATS
     seed: int = 42
@@ -43,10 +54,11 @@ class ServedSpec(Spec):
         engine = self.engine
         if engine.backend == "openai" and engine.base_url is None:
             raise UsageError("--backend openai asks a server: add its address, --base-url http://localhost:8000/v1")
-        if not self.ctxs or not self.concurrencies:
+        if not self.ctxs or not (self.concurrencies or self.is_more):
             raise UsageError("no context length or no concurrency given: name at least one")
-        if min(self.ctxs) < 1 or min(self.concurrencies) < 1:
+        if min((*self.ctxs, *self.concurrencies, *self.steady)) < 1:
             raise UsageError("context lengths and concurrencies are at least 1")
+        self._check_load()
         if self.decode_tokens < 2:
             raise UsageError(
                 f"--decode-tokens is at least 2 (a time between tokens needs two), not {self.decode_tokens}"
@@ -54,6 +66,30 @@ class ServedSpec(Spec):
         if self.repeats < 1:
             raise UsageError(f"--repeats is at least 1, not {self.repeats}")
         Spec.check(self)
+
+    @property
+    def has_load(self) -> bool:
+        return bool(self.rates or self.steady or self.best_rate)
+
+    @property
+    def is_more(self) -> bool:
+        """Whether anything is measured besides requests that are sent together."""
+        return self.has_load or bool(self.reuse)
+
+    def _check_load(self) -> None:
+        if not all(0 <= share <= 1 for share in self.reuse):
+            raise UsageError("--reuse is the share of a prompt that was sent before, from 0 to 1: --reuse 0,0.5,1")
+        if not all(0 < rate <= MOST_PER_SECOND for rate in self.rates):
+            raise UsageError(f"--rate is requests per second, above 0 and at most {MOST_PER_SECOND:,}")
+        if self.best_rate and not self.slo:
+            raise UsageError("--best-rate needs what must hold: add --slo ttft=2s,tpot=50ms")
+        if not self.has_load and (self.slo or self.requests is not None):
+            said = "--slo" if self.slo else "--requests"
+            raise UsageError(f"{said} is for requests under load: add --rate, --steady or --best-rate")
+        if self.requests is not None and self.requests < 2:
+            raise UsageError(f"--requests is at least 2, not {self.requests}")
+        if self.slo:
+            parse_slo(self.slo)
 
     def record(self) -> dict[str, Any]:
         """JSON values; of a server's address only what is safe to write."""

@@ -1,0 +1,72 @@
+"""Caveats of a served profile: sentences that a reader must know before believing its figures, told from its points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kleval.profiler.served.figures import LATE_SHARE
+from kleval.profiler.served.reuse import verdicts
+from kleval.store import Point
+
+SEVERAL_TOKENS = 1.05  # tokens per arrival from which on inter-token times are those of groups
+LENGTH_NOTE = 0.01
+STALLED = 1.5  # times TPOT from which on the prefill of neighbours is said to stall
+
+
+def caveats(points: Iterable[Point]) -> list[str]:
+    """One sentence each."""
+    good = [point for point in points if not point.failed]
+    if not good:
+        return []
+    where = (
+        "in this process, without a server"
+        if "server" not in good[0].settings
+        else "at the caller: network, scheduling, tokenizing and sampling are in them"
+    )
+    found = [f"Times are taken {where}; each request has a prompt of its own."]
+    found += dict.fromkeys(point.settings["caveat"] for point in good if "caveat" in point.settings)
+    limited = [point for point in good if point.values.get("client_limited")]
+    if limited:
+        found.append(
+            f"Limited by the client: in {len(limited)} of {len(good)} rounds this machine noted arrivals later than "
+            f"{LATE_SHARE:.0%} of TTFT or TPOT. Those are no figures of the server, and no gate takes them: measure on a quieter "
+            "machine, or fewer requests together."
+        )
+    found += verdicts(good)
+    cached = sum(point.values.get("cached_tokens") or 0 for point in good)
+    sent = sum((p.values["prompt_tokens"] or 0) * (p.values["requests"] or 0) for p in good)
+    if cached:
+        found.append(
+            f"Cached prompts: {cached:,.0f} of {sent:,.0f} prompt tokens came from the server's prefix cache, though no prompt was "
+            "sent twice; TTFT is too short by what they save."
+        )
+    if any("cached_tokens" not in point.values for point in good):
+        found.append("The server does not tell how many prompt tokens came from its cache; no prompt was sent twice.")
+    most = max(point.values["tokens_per_arrival"] or 0 for point in good)
+    if most > SEVERAL_TOKENS:
+        found.append(
+            f"Several tokens arrive together (up to {most:.2f} on average): TPOT counts tokens as the server's usage does, times "
+            "between tokens are times between arrivals."
+        )
+    if any(point.estimate for point in good):
+        found.append(
+            "TPOT is an estimate: how many tokens the pieces of an answer held is not told, one in the first is assumed."
+        )
+    if any(point.values.get("common_steps") == 0 for point in good):
+        found.append("Requests sent together did not decode together in some rounds: their TPOT is that of each alone.")
+    waits = [
+        (p.values["stalled_tpot_ms"] or 0) / (p.values["tpot_ms"] or 1) for p in good if "stalled_tpot_ms" in p.values
+    ]
+    if waits and max(waits) > STALLED:
+        found.append(
+            f"Prefill of a request stalls the decoding of its neighbours: a token takes up to {max(waits):.1f} times as long "
+            "meanwhile (stalled_tpot_ms). TPOT is of the steps in which all decode."
+        )
+    off = max(abs((point.values["prompt_tokens"] or 0) / point.ctx - 1) for point in good)
+    if off > LENGTH_NOTE:
+        found.append(
+            f"Prompts were sent as text and are up to {off:.1%} off the length asked for; the server's count is beside it."
+        )
+    if not good[0].settings.get("ignore_eos"):
+        found.append("The server does not take ignore_eos: a round in which an answer ended early is a failure.")
+    return found

@@ -1,0 +1,98 @@
+"""Rounds under load: requests at a rate, a number held under way, and the search for the highest rate that holds an SLO."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import median
+
+from kleval.backends.timing import generator
+from kleval.profiler.points import Outcome, PlannedPoint, Values
+from kleval.profiler.served.figures import LATE_SHARE, e2e, round_failure
+from kleval.profiler.served.load import (
+    TOLERATED_FAILURES,
+    best_rate,
+    counted_requests,
+    load_values,
+    send_times,
+)
+from kleval.profiler.served.slo import Slo, parse_slo
+from kleval.profiler.served.spec import ServedSpec
+from kleval.types import Failure, Trace
+
+# label, seconds from the begin of the round at which requests are sent, how many may be under way -> traces, what is wrong with each
+Send = Callable[[str, Sequence[float], int | None], tuple[list[Trace], list[Failure | None]]]
+
+
+def load_round(planned: PlannedPoint, spec: ServedSpec, send: Send, warm: Sequence[Trace]) -> Outcome:
+    """One point. warm: the round before, of a request alone or of those under way."""
+    slo = parse_slo(spec.slo) if spec.slo else None
+    if planned.protocol == "best-rate":
+        assert slo is not None  # as the spec's check has it
+        return _best(planned, spec, send, warm, slo)
+    if planned.batch:
+        n = counted_requests(spec.requests, planned.batch)
+        found = send(str(planned.repeat), [0.0] * (n + planned.batch), planned.batch)
+        return _outcome(*found, slo, planned.batch)
+    return at_rate(
+        float(planned.protocol.removeprefix("rate-")), str(planned.repeat), spec, send, slo, alone_seconds(warm)
+    )
+
+
+def alone_seconds(warm: Sequence[Trace]) -> float | None:
+    """How long a request takes while no other is under way, roughly."""
+    alone = [e2e(trace) for trace in warm if trace.failure is None and trace.arrivals]
+    return median(alone) if alone else None
+
+
+def at_rate(rate: float, label: str, spec: ServedSpec, send: Send, slo: Slo | None, alone: float | None) -> Outcome:
+    """Requests that come by themselves. client_limited too where they could not be sent at the rate. alone: seconds of one request."""
+    n = counted_requests(spec.requests, rate * (alone or 0.0))
+    delays = send_times(rate, n, generator(spec.seed, "rate", rate, label))
+    traces, failures = send(label, delays, None)
+    outcome = _outcome(traces, failures, slo, 0)
+    if outcome.failure is None:
+        values: Values = {**outcome.values, "rate": rate}
+        took = max(t.submitted for t in traces) - min(t.submitted for t in traces)
+        if took > (1 + LATE_SHARE) * delays[-1]:
+            values["client_limited"] = 1
+        return Outcome(values, estimate=outcome.estimate)
+    return outcome
+
+
+def _outcome(traces: Sequence[Trace], failures: Sequence[Failure | None], slo: Slo | None, skip: int) -> Outcome:
+    good = [trace for trace, failure in zip(traces, failures, strict=True) if failure is None]
+    failed = len(traces) - len(good)
+    if failed > TOLERATED_FAILURES * len(traces) or len(good) < skip + 2:
+        return Outcome({}, failure=round_failure(failures))
+    values, estimate = load_values(good, failed, slo, skip)
+    return Outcome(values, estimate=estimate)
+
+
+def _best(planned: PlannedPoint, spec: ServedSpec, send: Send, warm: Sequence[Trace], slo: Slo) -> Outcome:
+    """The round at the highest rate that holds; best_rate_above: the lowest tried that does not."""
+    alone = alone_seconds(warm)
+    rounds: dict[float, Outcome] = {}
+
+    def probe(rate: float) -> tuple[bool, bool]:
+        rounds[rate] = outcome = at_rate(rate, f"{planned.repeat}-{rate:g}", spec, send, slo, alone)
+        held = outcome.failure is None and (outcome.values["slo_share"] or 0) >= slo.share
+        return held, not outcome.values.get("client_limited")
+
+    low, high = best_rate(probe, 1 / alone if alone else 1.0)
+    probes = [
+        {
+            "rate": rate,
+            "slo_share": one.values.get("slo_share"),
+            "client_limited": bool(one.values.get("client_limited")),
+            "failure": (one.failure or {}).get("message"),
+        }
+        for rate, one in rounds.items()
+    ]
+    if not low:
+        failed = rounds[min(rounds)].failure
+        why = f"not even {min(rounds):.3g} requests per second hold {spec.slo}"
+        return Outcome({}, settings={"probes": probes}, failure=failed or {"kind": "slo", "message": why})
+    above: Values = {"best_rate": low, "best_rate_above": high if math.isfinite(high) else None}
+    best = rounds[low]
+    return Outcome({**best.values, **above}, estimate=best.estimate, settings={"probes": probes})

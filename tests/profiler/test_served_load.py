@@ -1,0 +1,174 @@
+"""Load on a served model: when requests are sent, what their percentiles are, and what holds an SLO."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kleval.backends.spec import BackendSpec
+from kleval.profiler.served import ServedSpec
+from kleval.profiler.served.job import profile_served
+from kleval.profiler.served.load import LEAST, STEP, best_rate, interval, load_values, send_times, steps
+from kleval.profiler.served.slo import parse_slo
+from kleval.store import Point, RunStore
+from kleval.types import Arrival, Trace, UsageError
+
+
+def trace(submitted: float, first: float, step: float, n: int = 5) -> Trace:
+    arrivals = tuple(Arrival(submitted + first + i * step, 1) for i in range(n))
+    return Trace(submitted, arrivals, output_tokens=n, prompt_tokens=100)
+
+
+@pytest.fixture
+def spec(served_server: Any, manner: Any, tmp_path: Path) -> Iterator[ServedSpec]:
+    with served_server.serving(manner) as url:
+        engine = BackendSpec(model="tiny", backend="openai", base_url=url, request_timeout=10)
+        given = {"ctxs": (64,), "concurrencies": (), "decode_tokens": 4, "repeats": 1, "requests": 12}
+        yield ServedSpec(engine=engine, slo="ttft=10s", out=tmp_path / "run", **given)
+
+
+def points(spec: ServedSpec) -> list[Point]:
+    profile_served(spec)
+    assert spec.out is not None
+    return list(RunStore.open(spec.out).points())
+
+
+def test_a_poisson_process_has_the_rate_and_the_same_seed_the_same_times() -> None:
+    times = send_times(4.0, 4001, random.Random(1))
+    assert times == send_times(4.0, 4001, random.Random(1))
+    gaps = np.diff(times)
+    assert times[0] == 0
+    assert gaps.mean() == pytest.approx(0.25, rel=0.05)
+    assert gaps.std() == pytest.approx(0.25, rel=0.05)  # exponential: as large as the mean
+
+
+@pytest.mark.parametrize(("n", "share"), [(40, 0.5), (100, 0.9), (400, 0.99)])
+def test_the_interval_of_a_quantile_covers_it(n: int, share: float) -> None:
+    rng, hits = np.random.default_rng(3), 0
+    for _ in range(150):
+        low, high = interval(sorted(rng.exponential(size=n)), share)
+        hits += (low or 0) <= -math.log(1 - share) <= (math.inf if high is None else high)
+    assert hits / 150 >= 0.91
+
+
+def test_too_few_requests_have_no_upper_end_of_p99() -> None:
+    assert interval([float(i) for i in range(100)], 0.99)[1] is None
+
+
+def test_steady_decode_leaves_out_the_steps_beside_another_prefill() -> None:
+    alone = trace(0.0, 1.0, 0.1, n=11)  # decodes from 1.0 to 2.0
+    blocked = replace(
+        alone, arrivals=(*alone.arrivals[:6], *(a._replace(seconds=a.seconds + 0.4) for a in alone.arrivals[6:]))
+    )
+    other = trace(1.5, 0.5, 0.1)  # in its prefill from 1.5 to 2.0
+    free, beside = steps([blocked, other], [blocked])
+    assert free == [pytest.approx(0.1)]
+    assert beside == [pytest.approx(0.5)]
+
+
+def test_figures_are_those_of_the_requests_counted() -> None:
+    traces = [trace(0.5 * i, 1.0 if i < 2 else 0.1, 0.05) for i in range(12)]
+    values, estimate = load_values(traces, 0, parse_slo("ttft=200ms,tpot=60ms"), skip=2)
+    assert not estimate
+    assert (values["requests"], values["ttft_ms_p99"]) == (10, pytest.approx(100))
+    assert values["requests_per_second"] == pytest.approx(2.0)
+    assert (values["slo_share"], values["goodput"]) == (1.0, pytest.approx(2.0))
+    all_of_them, _ = load_values(traces, 2, parse_slo("ttft=200ms"))
+    assert all_of_them["slo_share"] == pytest.approx(10 / 14)  # failed ones do not keep to it
+
+
+@given(st.floats(1, 500), st.floats(0.01, 10))
+def test_the_best_rate_is_found_to_a_step(capacity: float, start: float) -> None:
+    low, high = best_rate(lambda rate: (rate <= capacity, True), start)
+    assert low <= capacity < high
+    assert high / low <= STEP
+
+
+def test_a_rate_that_the_client_cannot_keep_ends_the_search_there() -> None:
+    assert best_rate(lambda rate: (True, rate <= 8), 1.0) == (8.0, math.inf)
+    low, high = best_rate(lambda rate: (False, True), 1.0)
+    assert (low, high < 1 / LEAST) == (0.0, True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "ttft",
+        "ttft=2",
+        "ttft=2s,ttft=3s",
+        "tpot=5%",
+        "share=95%",
+        "ttft=0s",
+        "ttft=1s,share=101%",
+        "x=1s",
+        "ttft=nan",
+    ],
+)
+def test_an_slo_that_says_nothing_is_refused_with_the_grammar(text: str) -> None:
+    with pytest.raises(UsageError, match="--slo ttft=2s"):
+        parse_slo(text)
+
+
+def test_an_slo_reads_units() -> None:
+    slo = parse_slo(" ttft=2s, tpot=50ms,E2E=1.5s,share=95%")
+    assert (slo.ttft_ms, slo.tpot_ms, slo.e2e_ms, slo.share) == (2000, 50, 1500, pytest.approx(0.95))
+
+
+def test_a_number_of_requests_is_held_under_way(spec: ServedSpec, manner: Any) -> None:
+    (point,) = points(replace(spec, steady=(3,)))
+    assert manner.most_under_way == 3
+    assert (point.protocol, point.batch, point.values["requests"]) == ("steady-3", 3, 12)
+    assert len(manner.measured) == 3 + 12 + 3  # warming up, counted, ramping up
+
+
+def test_requests_at_a_rate_wait_for_no_answer(spec: ServedSpec, manner: Any) -> None:
+    manner.first_seconds = 0.2
+    (point,) = points(replace(spec, rates=(60.0,)))
+    assert point.protocol == "rate-60"
+    assert manner.most_under_way > 3
+    assert point.values["slo_share"] == 1.0
+
+
+def test_failures_beyond_one_percent_are_no_measurement(spec: ServedSpec, manner: Any) -> None:
+    manner.faulty = frozenset({3})
+    result = profile_served(replace(spec, rates=(60.0,)))
+    assert (result.status, result.exit_code) == ("incomplete", 3)
+
+
+def test_the_best_rate_is_measured_and_its_search_kept(spec: ServedSpec) -> None:
+    (point,) = points(replace(spec, best_rate=True, slo="ttft=10s", requests=4))
+    best = point.values["best_rate"]
+    assert best is not None
+    held = [probe for probe in point.settings["probes"] if probe["slo_share"] == 1.0 and not probe["client_limited"]]
+    assert best == max(probe["rate"] for probe in held)
+
+
+def test_an_slo_that_never_holds_says_so(spec: ServedSpec) -> None:
+    (point,) = points(replace(spec, best_rate=True, slo="ttft=1ms", requests=2))
+    assert point.failure is not None
+    assert point.failure["kind"] == "slo"
+    assert "requests per second hold ttft=1ms" in point.failure["message"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rates": (0.0,)}, "--rate is requests per second"),
+        ({"best_rate": True, "slo": ""}, "add --slo"),
+        ({"concurrencies": (1,)}, "add --rate, --steady or --best-rate"),
+        ({"rates": (1.0,), "requests": 1}, "--requests is at least 2"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line(spec: ServedSpec, change: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        replace(spec, **change).check()

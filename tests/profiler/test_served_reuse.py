@@ -1,0 +1,116 @@
+"""Prefix reuse of a served model: the rounds, and what they come to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kleval.backends.spec import BackendSpec
+from kleval.profiler.served import ServedSpec
+from kleval.profiler.served.job import profile_served
+from kleval.profiler.served.reuse import reuse_round, verdict
+from kleval.store import RunStore
+from kleval.types import Arrival, Failure, Request, Trace, UsageError
+
+COLD = 1.0
+
+
+def caching(keeps: int) -> Callable[[Request], tuple[Trace, Failure | None]]:
+    """A server that keeps so many prompts and computes each token that it does not know in the same time."""
+    known: list[tuple[int, ...]] = []
+
+    def ask(request: Request) -> tuple[Trace, Failure | None]:
+        ids = request.token_ids or ()
+        hit = max((shared(ids, other) for other in known), default=0)
+        known.append(ids)
+        del known[:-keeps]
+        first = COLD * (1 - hit / len(ids)) + 1e-3
+        arrivals = (Arrival(first, 1), Arrival(first + 0.1, 1))
+        return Trace(0.0, arrivals, output_tokens=2, prompt_tokens=len(ids), cached_tokens=hit), None
+
+    return ask
+
+
+def shared(a: tuple[int, ...], b: tuple[int, ...]) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def prompts(share: float) -> Callable[[Request | None], Request]:
+    made = [0]
+
+    def make(other: Request | None) -> Request:
+        made[0] += 1
+        new = tuple(1000 * made[0] + i for i in range(100))
+        kept = round(share * 100) if other is not None else 0
+        ids = (*((other.token_ids or ())[:kept] if other is not None else ()), *new[kept:])
+        return Request("generate", "", token_ids=ids)
+
+    return make
+
+
+@pytest.mark.parametrize(("keeps", "at_once", "after"), [(9, 1.0, 1.0), (1, 1.0, 0.0)])
+def test_what_is_saved_is_the_shared_parts_time(keeps: int, at_once: float, after: float) -> None:
+    values = reuse_round(0.5, caching(keeps), prompts(0.5)).values
+    assert values["reuse"] == pytest.approx(at_once, abs=0.01)
+    assert values["between_reuse"] == pytest.approx(after, abs=0.01)
+    assert (values["reused_tokens"], values["cached_tokens"]) == (50, 0)
+
+
+def test_new_prompts_share_nothing() -> None:
+    values = reuse_round(0.0, caching(9), prompts(0.0)).values
+    assert "reuse" not in values
+    assert values["ttft_ms"] == pytest.approx(values["cold_ttft_ms"])
+
+
+@pytest.mark.parametrize(
+    ("saved", "said"),
+    [
+        ([0.9, 0.8, 1.0], "works"),
+        ([0.9, 0.8, 0.1], "works up to 8k, not beyond"),
+        ([0.1, 0.8, 0.9], "works from 8k on, not below"),
+        ([0.9, 0.1, 0.9], "works at some lengths only"),
+        ([0.0, -0.1, 0.05], "does nothing"),
+    ],
+)
+def test_the_verdict_is_by_length(saved: list[float], said: str) -> None:
+    assert verdict([4096, 8192, 16384], saved) == said
+
+
+@pytest.fixture
+def spec(served_server: Any, manner: Any, tmp_path: Path) -> Iterator[ServedSpec]:
+    with served_server.serving(manner) as url:
+        engine = BackendSpec(model="tiny", backend="openai", base_url=url, request_timeout=10)
+        given: dict[str, Any] = {"ctxs": (64,), "concurrencies": (), "decode_tokens": 4, "repeats": 1}
+        yield ServedSpec(engine=engine, reuse=(0.5,), out=tmp_path / "run", **given)
+
+
+@pytest.mark.parametrize("ids", [True, False])
+def test_prompts_begin_as_those_before_and_a_server_without_a_cache_is_told(
+    spec: ServedSpec, manner: Any, ids: bool
+) -> None:
+    manner.takes_ids = ids
+    result = profile_served(spec)
+    assert result.status == "complete"
+    assert result.out is not None
+    _, a, b, c, d, e = (tuple(body["prompt"] if ids else body["prompt"].split()) for body in manner.measured[-6:])
+    half = len(a) // 2
+    assert (a[:half] == b[:half], c[:half] == e[:half], a[:half] == c[:half], c[:half] == d[:half]) == (
+        True,
+        True,
+        False,
+        False,
+    )
+    assert a[half:] != b[half:]
+    (point,) = RunStore.open(result.out).points()
+    assert point.protocol == "reuse-0.5"
+    said = " ".join(RunStore.open(result.out).manifest["caveats"])
+    assert "Prefix reuse, 50 % of the prompt sent before, at once: does nothing" in said
+
+
+def test_shares_outside_of_0_to_1_are_refused(spec: ServedSpec) -> None:
+    with pytest.raises(UsageError, match=r"--reuse 0,0\.5,1"):
+        replace(spec, reuse=(1.5,)).check()
