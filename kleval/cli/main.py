@@ -26,6 +26,8 @@ COMMANDS = {
     "demo": "kleval.cli.demo:demo",
     "data": "kleval.cli.data:data",
     "ls": "kleval.cli.ls:ls",
+    "show": "kleval.cli.show:show",
+    "status": "kleval.cli.show:status",
     "report": "kleval.cli.report:report",
     "view": "kleval.cli.view:view",
     "leaderboard": "kleval.cli.leaderboard:leaderboard",

@@ -239,7 +239,7 @@ def memory(model: str | None, ctx: str, batch: int, memory_budget: int | None, d
     title = f"State of {batches}, {dtype}, by formula"
     if memory_budget is not None:
         title += f"; budget {size(memory_budget)}: longest ctx and largest batch beside the weights, and without them"
-    print_table(header, cells, kind, title)
+    print_table(header, cells, kind, title, lead=2)
 
 
 def _fits(count: int | None) -> str:

@@ -25,12 +25,14 @@ def print_records(records: Sequence[Row], kind: str) -> None:
     click.echo(formats.COMPLETE[kind](records, list(records[0]) if records else []), nl=False)
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], kind: str, title: str = "") -> None:
-    """kind: table or md."""
+def print_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], kind: str, title: str = "", lead: int = 0
+) -> None:
+    """kind: table or md. lead: as `console.table` takes it."""
     if title:
         click.echo(f"{'### ' if kind == 'md' else ''}{title}\n")
     if kind == "table":
-        table(header, rows)
+        table(header, rows, lead=lead)
     else:
         click.echo(formats.to_markdown(header, rows), nl=False)
     click.echo()
@@ -63,7 +65,7 @@ def print_rows(rows: Sequence[Row], kind: str) -> None:
         if shown := [row for row in rows if is_shown(row)]:
             lines = [[cell(row) for cell in lead.values()] + _cells(row, columns) for row in shown]
             estimate = "; ~ an estimate" if any(row.get("tpot_estimate") for row in shown) else ""
-            print_table([*lead, *columns], lines, kind, title + estimate)
+            print_table([*lead, *columns], lines, kind, title + estimate, len(lead))
 
 
 def _cells(row: Row, columns: Columns) -> list[str]:
@@ -93,25 +95,25 @@ def ratio(row: Row) -> str:
 def prefill(against: str) -> Columns:
     return {
         "seconds": _of("value", number),
-        "spread": _of("spread", percent),
         "tokens/s": _of("tokens_per_second", number),
-        "MFU": _of("utilisation", percent),
         against: ratio,
         "flops allow": _of("ratio_ideal", times),
+        "MFU": _of("utilisation", percent),
+        "spread": _of("spread", percent),
         "check": lambda row: "" if row["sampled_over_full"] is None else f"{row['sampled_over_full']:.3f} of full",
     }
 
 
 def decode(against: str) -> Columns:
     return {
-        "ms/step": _of("step_ms_median", number),
-        "p90": _of("step_ms_p90", number),
         "ms/token": _of("value", number),
-        "tokens/s": _of("tokens_per_second", number),
-        "spread": _of("spread", percent),
-        "MBU": _of("utilisation", percent),
         against: ratio,
         "bytes allow": _of("ratio_ideal", times),
+        "tokens/s": _of("tokens_per_second", number),
+        "ms/step": _of("step_ms_median", number),
+        "p90": _of("step_ms_p90", number),
+        "MBU": _of("utilisation", percent),
+        "spread": _of("spread", percent),
     }
 
 
@@ -121,10 +123,10 @@ def memory(against: str) -> Columns:
 
     return {
         "state used": _of("value", size),
-        "closed form": closed_form,
+        f"saved {against}": lambda row: "" if not row["ratio"] else f"{1 - 1 / row['ratio']:.1%}",
+        "formula": closed_form,
         "allocated": _of("allocated_bytes", size),
         "weights": _of("weights_bytes", size),
-        f"saved {against}": lambda row: "" if not row["ratio"] else f"{1 - 1 / row['ratio']:.1%}",
     }
 
 

@@ -12,17 +12,32 @@ from kleval.cli.console import table
 from kleval.text import format_length
 
 if TYPE_CHECKING:
+    from kleval.store import RunStore
     from kleval.tables.cells import Cell
 
 MOST_TASKS = 4  # named in a line
 
 
-def print_scores(cells: Sequence[Cell], means: Sequence[Cell]) -> None:
-    """Print one table per model and edition, and what follows from it. means: the families' cells, set below their tasks."""
+def print_run(store: RunStore, all_metrics: bool = False) -> None:
+    """`print_scores` of a stored run, its tasks in the order in which they were planned."""
+    from kleval.tables.cells import families, summarise
+
+    manifest = store.manifest
+    rank = {task: place for place, task in enumerate(manifest.get("tasks", ()))}
+    cells = summarise(store.rows(), manifest.get("skips", ()))
+    in_order = sorted(cells, key=lambda cell: rank.get(cell.task, len(rank)))
+    print_scores(in_order, families(cells, manifest.get("spec", {}).get("groups") or {}), all_metrics)
+
+
+def print_scores(cells: Sequence[Cell], means: Sequence[Cell], all_metrics: bool = False) -> None:
+    """Print one table per model and edition, and what follows from it. means: the families' cells, set below their tasks.
+
+    all_metrics: further metrics too, below their task's main one.
+    """
     from kleval.tables.ruler import in_words
 
     groups: dict[tuple[str, str], list[Cell]] = {}
-    for cell in [cell for cell in cells if cell.headline]:
+    for cell in cells if all_metrics else [cell for cell in cells if cell.headline]:
         groups.setdefault((cell.model, cell.edition), []).append(cell)
     for (model, edition), group in groups.items():
         below = [cell for cell in means if (cell.model, cell.edition) == (model, edition)]
@@ -33,7 +48,7 @@ def print_scores(cells: Sequence[Cell], means: Sequence[Cell]) -> None:
         _print_group(group, below, with_protocol=not protocol)
         if summary := in_words(below):
             click.echo(f"RULER: {summary}")
-        _print_columns(model, edition, [*group, *below])
+        _print_columns(model, edition, [*(cell for cell in group if cell.headline), *below])
 
 
 def _print_columns(model: str, edition: str, cells: Sequence[Cell]) -> None:
@@ -51,13 +66,14 @@ def _print_columns(model: str, edition: str, cells: Sequence[Cell]) -> None:
         ]
         for ctx, (row, of) in rows.items()
     ]
-    table(["ctx", *COLUMNS, "average"], shown)
+    table(["ctx", *COLUMNS, "average"], shown, lead=1)
 
 
 def _print_group(group: Sequence[Cell], below: Sequence[Cell], with_protocol: bool) -> None:
     lengths = sorted({cell.ctx for cell in group})
     same = _n(group) != ""
-    rows = [_row(task, group, lengths, same) for task in dict.fromkeys(cell.task for cell in group)]
+    kinds = dict.fromkeys((cell.task, "" if cell.headline else cell.metric) for cell in group)
+    rows = [_row(task, group, lengths, same, metric) for task, metric in kinds]
     rows += [_row(task, below, lengths, True) for task in dict.fromkeys(cell.task for cell in below)]
     header = ["task", *(f"{format_length(length):>5}" for length in lengths), "failed", "skipped", "protocol"]
     # A column that says nothing is left out; one that says something must be seen.
@@ -67,12 +83,13 @@ def _print_group(group: Sequence[Cell], below: Sequence[Cell], with_protocol: bo
         for i, name in enumerate(header)
         if name not in nothing or any(nothing[name] not in (row[i], None) for row in rows)
     ]
-    table([header[i] for i in keep], [[row[i] for i in keep] for row in rows])
+    table([header[i] for i in keep], [[row[i] for i in keep] for row in rows], lead=1)
     if all(row[len(lengths) + 1] == "0" for row in rows):
         click.echo("no failures")
-    for line in [*degenerate_lines(group), *broken_lines(group, below)]:
+    main = [cell for cell in group if cell.headline]
+    for line in [*degenerate_lines(main), *broken_lines(main, below)]:
         click.echo(line)
-    if any(_bounds(cell) for cell in [*group, *below]):
+    if any(_bounds(cell) for cell in [*main, *below]):
         click.echo("{low, high}: the score with every failure wrong, and with every failure right")
 
 
@@ -114,15 +131,20 @@ def broken_lines(group: Sequence[Cell], below: Sequence[Cell]) -> list[str]:
     return lines
 
 
-def _row(task: str, cells: Sequence[Cell], lengths: Sequence[int], same: bool) -> list[str]:
+def _row(task: str, cells: Sequence[Cell], lengths: Sequence[int], same: bool, metric: str = "") -> list[str]:
+    """metric: a further one, "" for the main one."""
     from kleval.tables.cells import FAMILY_METRIC
 
-    here = {cell.ctx: cell for cell in cells if cell.task == task}
+    here = {c.ctx: c for c in cells if c.task == task and (c.metric == metric if metric else c.headline)}
     failed = sum(cell.n_failed for cell in here.values())
     skipped = sum(cell.n_skipped for cell in here.values())
     name = f"average of {task}" if any(cell.metric == FAMILY_METRIC for cell in here.values()) else task
+    name = f"  {metric}" if metric else name
+    few = {_coverage(cell) for cell in here.values() if cell.n_total}
+    everywhere = few.pop() if len(few) == 1 else ""
     protocol = ", ".join(dict.fromkeys(cell.protocol for cell in here.values()))
-    return [name, *(_score(here.get(length), same) for length in lengths), str(failed), str(skipped), protocol]
+    shown = [_score(here.get(length), same).removesuffix(everywhere or " ") for length in lengths]
+    return [name + everywhere, *shown, str(failed), str(skipped), protocol]
 
 
 def _score(cell: Cell | None, same: bool) -> str:
@@ -162,5 +184,5 @@ def _coverage(cell: Cell) -> str:
 
 def _n(group: Sequence[Cell]) -> str:
     """`n = 10 each`, or nothing when the cells differ."""
-    counts = {cell.n_samples for cell in group if cell.n_total}
+    counts = {cell.n_samples for cell in group if cell.n_total and cell.headline}
     return f"n = {counts.pop()} each" if len(counts) == 1 else ""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kleval.text import duration, format_length, format_lengths, load, number, size
+from kleval.text import duration, format_length, format_lengths, load, number, plural, seconds, size
 from kleval.work import events as ev
 
 if TYPE_CHECKING:
@@ -154,13 +155,9 @@ class RunShow(Show):
         return "nothing was asked"
 
     def print_results(self, store: RunStore) -> None:
-        from kleval.cli.scores import print_scores
-        from kleval.tables.cells import families, summarise
+        from kleval.cli.scores import print_run
 
-        cells = summarise(store.rows(), store.manifest["skips"])
-        rank = {task: place for place, task in enumerate(self.spec.tasks)}
-        in_order = sorted(cells, key=lambda cell: rank.get(cell.task, len(rank)))
-        print_scores(in_order, families(cells, self.spec.groups))
+        print_run(store)
 
     def write_table(self, store: RunStore) -> Path:
         from kleval.tables.leaderboard import write_csv
@@ -168,7 +165,33 @@ class RunShow(Show):
         return write_csv([store], store.path / "leaderboard.csv")
 
     def last_lines(self, store: RunStore, result: Result) -> list[str]:
-        return [""]  # its caveats are known before it begins; its tables do not end with a line
+        # Its caveats are known before it begins; its tables do not end with a line.
+        return ["", *speed_lines(store)]
+
+
+def speed_lines(store: RunStore) -> list[str]:
+    """How long a run took over all its sessions, what went through it per second, and what an answer took; none without answers."""
+    from kleval.tables.answer_lengths import Answered, quantiles
+
+    answered = Answered()
+    for row in store.rows():
+        answered.add(row)
+    took = sum(map(_session_seconds, store.manifest.get("sessions", ())))
+    if not answered.tokens:
+        return []
+    through = ""
+    if took:
+        prompts, answers = answered.prompt_tokens / took, sum(answered.tokens) / took
+        through = f", {number(prompts)} prompt and {number(answers)} answer tokens/s"
+    p50, p99 = quantiles(answered.seconds, (0.5, 0.99)) or (None, None)
+    each = "" if p50 is None else f"; per answer p50 {seconds(p50)}, p99 {seconds(p99)}"
+    return [f"time      {duration(took)} for {plural(len(answered.tokens), 'answer')}{through}{each}"]
+
+
+def _session_seconds(session: Mapping[str, Any]) -> float:
+    """0 for one that did not end."""
+    began, ended = session.get("started"), session.get("finished")
+    return (datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds() if began and ended else 0.0
 
 
 def skipped_lines(skips: Sequence[Mapping[str, Any]]) -> list[str]:

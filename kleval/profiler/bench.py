@@ -11,6 +11,7 @@ from kleval.models.cache import HybridCache
 from kleval.models.config import ModelConfig
 from kleval.models.decoder import Decoder
 from kleval.profiler.bound import Bound
+from kleval.profiler.energy import Meter
 from kleval.profiler.environment import free_bytes
 from kleval.profiler.points import Outcome
 from kleval.profiler.prefill import new_cache
@@ -22,7 +23,10 @@ TOGETHER_SHARE = 0.6  # of free memory that the caches of several models may tak
 
 @dataclass(slots=True)
 class Bench:
-    """configs, models, rates: by printed name; models and rates once they are built and tried out. bound: once it is measured."""
+    """configs, models, rates: by printed name; models and rates once they are built and tried out. bound: once it is measured.
+
+    meter: of the device's energy.
+    """
 
     device: torch.device
     dtype: str
@@ -32,6 +36,7 @@ class Bench:
     models: dict[str, Decoder] = field(default_factory=dict)
     rates: dict[str, Rates] = field(default_factory=dict)
     bound: Bound | None = None
+    meter: Meter = field(default_factory=lambda: Meter(()))
 
     def state_bytes(self, model: str, ctx: int, batch: int = 1) -> int:
         """Closed form, all sequences together."""

@@ -15,6 +15,7 @@ from kleval.models.cache import HybridCache
 from kleval.profiler.bench import Bench, attempt
 from kleval.profiler.bound import bound_of, machine_values
 from kleval.profiler.decode import decode_steps, step_values
+from kleval.profiler.energy import per_token
 from kleval.profiler.footprint import state_footprint
 from kleval.profiler.points import Measured, Outcome, PlannedPoint
 from kleval.profiler.prefill import random_ids
@@ -108,9 +109,12 @@ class Measuring:
         cache = caches[name]
         before = cache.snapshot()
         ids = random_ids(decoder, fed, batch, bench.seed + planned.repeat)
-        times, first = decode_steps(decoder, cache, ids, planned.steps, planned.dropped)
+        with bench.meter.running():
+            times, first = decode_steps(decoder, cache, ids, planned.steps, planned.dropped)
+            end = time.perf_counter()
         cache.restore(before)
         values = step_values(times, first, planned.dropped, planned.ctx, batch)
+        values |= per_token(bench.meter.joules(end - sum(times), end), len(times) * batch)
         nbytes, flops = config.decode_bytes(planned.ctx, batch, bench.dtype), config.decode_flops(planned.ctx, batch)
         assert bench.bound is not None
         seconds = float(values["step_ms_median"] or 0) / 1000

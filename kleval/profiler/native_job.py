@@ -60,6 +60,7 @@ class NativeJob(Job):
         """Find the models' shapes and the device, and see that they fit into its memory; nothing is allocated."""
         from kleval.models.registry import config_of, resolve
         from kleval.profiler.bench import Bench
+        from kleval.profiler.energy import Meter, counters
 
         spec, self._old = self.spec, old
         configs = {model.name: config_of(model) for model in map(resolve, spec.models)}
@@ -67,6 +68,8 @@ class NativeJob(Job):
         dtype = resolve_dtype(spec.dtype, device)
         chunk = min(spec.chunk_tokens or CHUNK_TOKENS[device.type], max(spec.ctxs))
         self.bench = Bench(device, dtype, chunk, spec.seed, configs)
+        if not spec.dry_run:
+            self.bench.meter = Meter(counters(str(device)))
         self.models = {name: {} for name in configs}
         self.environment = fingerprint(device) | operator_code(device)
         self.told = {
@@ -167,7 +170,7 @@ class NativeJob(Job):
             "weights": WEIGHTS,
         }
         for planned, outcome in self._measuring.group(group):
-            yield planned, planned.point(outcome, settings, self.environment)
+            yield planned, planned.point(outcome, settings | self.bench.meter.describe(), self.environment)
 
     def verdict(self, session: Session) -> Verdict:
         """With what the points say of noise, and of sampling against full runs."""

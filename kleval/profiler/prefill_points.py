@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 from kleval.backends.peak_memory import watch_peak
 from kleval.models.cache import HybridCache
 from kleval.profiler.bench import Bench, attempt
+from kleval.profiler.energy import per_prompt_tokens
 from kleval.profiler.integrate import integrate, positions_for, sample_positions
 from kleval.profiler.points import Measured, Outcome, PlannedPoint, Values
 from kleval.profiler.prefill import chunk_seconds, full_seconds, head_seconds, random_ids
@@ -61,15 +63,21 @@ class PrefillPoints:
                 self._warm.add((planned.model, tokens))
         ids = random_ids(decoder, 1, planned.ctx, bench.seed + planned.repeat)
         found: list[tuple[float, HybridCache]] = []
+        ended: list[float] = []
 
         def work() -> None:
             tick = lambda tokens: self._tick(planned, tokens / planned.ctx)  # noqa: E731
             found.append(full_seconds(decoder, ids, bench.chunk, tick))
+            ended.append(time.perf_counter())
 
-        peak = watch_peak(bench.device, work)
+        with bench.meter.running():
+            peak = watch_peak(bench.device, work)
         seconds, cache = found[0]
+        energy = per_prompt_tokens(bench.meter.joules(ended[0] - seconds, ended[0]), planned.ctx)
         workspace = None if peak.extra_bytes is None else max(peak.extra_bytes - cache.allocated_bytes(), 0)
-        return self._outcome(planned, seconds, {"state_bytes": cache.used_bytes(), "workspace_bytes": workspace})
+        return self._outcome(
+            planned, seconds, {"state_bytes": cache.used_bytes(), "workspace_bytes": workspace, **energy}
+        )
 
     def _estimate(self, planned: PlannedPoint, positions: Sequence[int], full: float | None) -> Outcome:
         bench, decoder = self._bench, self._bench.models[planned.model]

@@ -9,7 +9,7 @@ scripts, by their hashes, and nothing load. The same records give the same bytes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from kleval.report import (
     served_sections,
     stills,
 )
+from kleval.report.answer_sections import answer_section
 from kleval.report.header import header, looks
 from kleval.report.notices import runs_of
 from kleval.report.plotly_drawer import plotly
@@ -35,6 +36,7 @@ from kleval.report.sections import Card, Section, section, words
 from kleval.report.verdict import verdict
 from kleval.store import Row, RunStore
 from kleval.tables import cost_rows
+from kleval.tables.answer_lengths import AnswerLengths
 from kleval.tables.compare import Answers
 from kleval.tables.costs import Profile, read_profile
 from kleval.tables.depths import Depths
@@ -80,10 +82,10 @@ def page_of(
         except UsageError as error:
             missing.append(str(error))
     entrants: list[Entrant] = []
-    depths, answers = Depths(), Answers()
+    watched = Watched(samples)
     if runs:
         try:
-            entrants = collect(runs, lambda run: _watch(run, samples, depths, answers))
+            entrants = collect(runs, watched.watch)
         except UsageError as error:
             missing.append(str(error))
         else:
@@ -94,23 +96,30 @@ def page_of(
     for text in missing:
         assert left_out is not None
         left_out(text)
-    found = sections(entrants, profiles, samples, depths, answers)
+    found = sections(entrants, profiles, watched)
     return render(entrants, profiles, found, samples.served), found
 
 
-def _watch(run: Run, *watchers: Samples | Depths | Answers) -> Callable[[Row], None]:
-    watching = [watcher.watch(run) for watcher in watchers]
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What is collected from rows while they are read, once."""
 
-    def see(row: Row) -> None:
-        for each in watching:
-            each(row)
+    samples: Samples
+    depths: Depths = field(default_factory=Depths)
+    answers: Answers = field(default_factory=Answers)
+    lengths: AnswerLengths = field(default_factory=AnswerLengths)
 
-    return see
+    def watch(self, run: Run) -> Callable[[Row], None]:
+        watching = [each.watch(run) for each in (self.samples, self.depths, self.answers, self.lengths)]
+
+        def see(row: Row) -> None:
+            for each in watching:
+                each(row)
+
+        return see
 
 
-def sections(
-    entrants: Sequence[Entrant], profiles: Sequence[Profile], samples: Samples, depths: Depths, answers: Answers
-) -> list[Section]:
+def sections(entrants: Sequence[Entrant], profiles: Sequence[Profile], watched: Watched) -> list[Section]:
     """In the page's order. UsageError naming two profiles that hold the same model's cost."""
     shape = score_curves.Shape.of(entrants)
     of_scores, of_models = looks(entrants, profiles)
@@ -122,34 +131,31 @@ def sections(
         else None
     )
     if entrants:
+        first = _overview(score_curves.overall_card(entrants, shape, of_scores), costs)
         found += [
-            _overview(score_curves.overall_card(entrants, shape, of_scores), costs),
+            first,
             score_curves.average_section(entrants, shape, of_scores) if shape.families else None,
             score_curves.task_section(entrants, shape, of_scores),
             score_grids.heat_section(entrants, shape, of_scores),
-            score_grids.depth_section(entrants, depths, shape, of_scores),
+            score_grids.depth_section(entrants, watched.depths, shape, of_scores),
             score_grids.column_section(entrants, of_scores),
             contrasts.difference_section(entrants, shape) if len(entrants) > 1 else None,
-            contrasts.test_section(entrants, answers) if len(entrants) > 1 else None,
+            contrasts.test_section(entrants, watched.answers) if len(entrants) > 1 else None,
         ]
         mark = "" if editions == ["official"] else f"{' and '.join(editions)} edition"
         found = [replace(one, mark=mark) for one in found if one]
     if costs:
-        found.append(
-            replace(
-                costs,
-                cards=tuple(card for card in costs.cards if card not in found[0].cards) if found[0] else costs.cards,
-            )
-        )
+        found.append(replace(costs, cards=tuple(card for card in costs.cards if card not in first.cards)))
     for i, profile in enumerate(profiles):
         prefix = f"p{i}-" if entrants or len(profiles) > 1 else ""
         found += [one and _named(one, prefix) for one in _costs(profile, of_models)]
     found.append(contrasts.ratio_section(profiles) if len(profiles) > 1 else None)
     found.append(scorecard_section(entrants, profiles))
+    found.append(answer_section(entrants, shape.ctxs, watched.lengths, of_scores) if entrants else None)
     found.append(absences.absence_section(entrants, profiles))
     if entrants:
         found.append(score_grids.table_section(entrants, shape, of_scores))
-        found.append(samples_section(samples, entrants, shape, of_scores))
+        found.append(samples_section(watched.samples, entrants, shape, of_scores))
     kept = [one for one in found if one]
     return [*kept, _methods(kept, entrants)]
 

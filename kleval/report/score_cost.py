@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from kleval.report.figure import Cell, Figure, Grid, Row, Series, logarithmic, scores
+from kleval.report.figure import GREY, Cell, Figure, Grid, Look, Row, Series, logarithmic, scores
 from kleval.report.score_curves import Looks, Shape, notes
 from kleval.report.sections import Card, Section, section
 from kleval.tables import cells
@@ -35,7 +36,11 @@ def score_cost_section(entrants: Sequence[Entrant], profiles: Sequence[Profile],
     cards = []
     for name in names:
         title, figure = f"{what} against {_title(name)}", _figure(entrants, found, costs, name, looks)
-        cards += [] if figure.empty else [Card(f"score-{name.replace('_', '-')}", title, figures=(figure,))]
+        if not figure.empty:
+            at, best = _front(entrants, found, costs, name)
+            figure = replace(figure, series=(*figure.series, *_steps(at, best, name)))
+            said_of = (_on_front(at, best),) if best else ()
+            cards.append(Card(f"score-{name.replace('_', '-')}", title, figures=(figure,), notes=said_of))
     said = _sources(entrants, costs)
     if not cards:
         text = "Nothing could be joined: no score has a cost of the same model at the same length."
@@ -81,6 +86,43 @@ def _figure(entrants: Sequence[Entrant], found: Scores, costs: Costs, name: str,
         f"{_title(name)}; lower is better", values, size_tick if of_bytes else seconds_tick, 1.25, doublings=of_bytes
     )
     return Figure(axis, scores(), tuple(series))
+
+
+def _front(
+    entrants: Sequence[Entrant], found: Scores, costs: Costs, name: str
+) -> tuple[int, list[tuple[float, float, str]]]:
+    """The longest length at which two models or more have both, and those that no other beats in one and equals in the other there,
+    by cost: (cost, score, label). Empty where there is no such length."""
+    points: dict[int, list[tuple[float, float, str]]] = {}
+    for e in entrants:
+        for (key, ctx), cell in found.items():
+            cost = costs.get((key, ctx))
+            if key == e.key and cost is not None and cost.values.get(name, 0) > 0:
+                points.setdefault(ctx, []).append((cost.values[name], cell.value, e.label))
+    ctx = max((ctx for ctx, here in points.items() if len(here) > 1), default=0)
+    here = points.get(ctx, [])
+    best = [p for p in here if not any(q[0] <= p[0] and q[1] >= p[1] and q[:2] != p[:2] for q in here)]
+    return ctx, sorted(best)
+
+
+def _steps(ctx: int, best: Sequence[tuple[float, float, str]], name: str) -> list[Series]:
+    """The front as a staircase, where it has a step."""
+    if len({point[:2] for point in best}) < 2:
+        return []
+    corners = [best[0][:2]]
+    for cost, value, _ in best[1:]:
+        corners += [(cost, corners[-1][1]), (cost, value)]
+    label = f"Pareto front at {format_length(ctx)}"
+    x, y = [_plain(name) * cost for cost, _ in corners], [round(100 * value, 4) for _, value in corners]
+    look = Look(GREY, "circle", "dot")
+    return [Series("front", label, look, x, y, [[label, _on_front(ctx, best)]] * len(x), style="allowed")]
+
+
+def _on_front(ctx: int, best: Sequence[tuple[float, float, str]]) -> str:
+    """By the values alone: where intervals overlap, another draw of samples may give another front."""
+    names = ", ".join(label for *_, label in best)
+    alone = " (no other model is better in either)" if len(best) == 1 else ""
+    return f"On the Pareto front at {format_length(ctx)}, by the values alone: {names}{alone}."
 
 
 def _sources(entrants: Sequence[Entrant], costs: Costs) -> tuple[str, ...]:

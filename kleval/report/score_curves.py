@@ -9,7 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kleval.report.figure import Cell, Figure, Grid, Look, Row, Series, lengths, scores
+from kleval.report.figure import GREY, SYMBOLS, Cell, Figure, Grid, Look, Row, Series, lengths, scores
+from kleval.report.paper_curves import paper_figures
 from kleval.report.sections import Card, Section, card, section
 from kleval.tables import cells, ruler
 from kleval.tables.scores import EVERYTHING, Entrant, expected_tasks, members
@@ -142,10 +143,25 @@ def score_figure(entrants: Sequence[Entrant], name: str, shape: Shape, looks: Lo
             hollow=[c is not None and bool(partial(family, c)) for c in known],
         )
         series += [one] if any(known) or not family else []
+    series += _published(name, shape)
     banded = len(series) <= (MAX_BANDS if family else MAX_PANEL_BANDS)
     apart = APART if banded or family else WHISKERS_APART
     axis = lengths(shape.ctxs, "")
     return Figure(axis, scores(), tuple(series), banded=banded, apart=apart, small=not family)
+
+
+def _published(family: str, shape: Shape) -> list[Series]:
+    """What the paper says of a family at lengths between those of the page."""
+    figure = paper_figures().get(family) if family in shape.families else None
+    series = []
+    for i, (name, values) in enumerate(figure.curves.items() if figure else ()):
+        inside = [(ctx, value) for ctx, value in values.items() if shape.ctxs[0] <= ctx <= shape.ctxs[-1]]
+        if figure and inside:
+            label, look = f"{name}: paper ({figure.figure})", Look(GREY, SYMBOLS[i % len(SYMBOLS)], "dash")
+            notes = [(f"{label} at {format_length(ctx)}", f"{value:.1f}", figure.note) for ctx, value in inside]
+            xs, ys = [ctx for ctx, _ in inside], [value for _, value in inside]
+            series.append(Series(f"paper {name}", label, look, xs, ys, notes, style="paper"))
+    return series
 
 
 def cell_at(entrant: Entrant, name: str, ctx: int) -> cells.Cell | None:

@@ -60,18 +60,28 @@ def skip_reason(entrant: Entrant, task: str, ctx: int) -> str:
 
 
 def depth_section(entrants: Sequence[Entrant], depths: Depths, shape: Shape, looks: Looks) -> Section | None:
-    """A heat map per model with such answers: depth of the needle against length. None where no model has any."""
+    """A heat map per model with such answers: depth of the needle against length, of all such tasks and of each. None where no model
+    has any."""
+    tasks = [task for task in shape.tasks if task in depths.tasks]
+    cards = _depth_cards(entrants, depths, looks)
+    if not cards:
+        return None
+    each = [one for task in tasks for one in _depth_cards(entrants, depths, looks, task)] if len(tasks) > 1 else []
+    found = _heat("depth", cards, tasks=", ".join(tasks))
+    return replace(found, more=tuple(each), more_title=f"Each of the {len(tasks)} tasks by itself" if each else "")
+
+
+def _depth_cards(entrants: Sequence[Entrant], depths: Depths, looks: Looks, task: str | None = None) -> list[Card]:
     cards = []
     for e in entrants:
-        found = depths.cells(e)
+        found = depths.cells(e, task)
         ctxs = sorted({ctx for _, ctx in found})
         none = "no sample has its answer here"
         rows = [Row(name, tuple(shown(e, found.get((name, ctx)), "", none) for ctx in ctxs)) for name in depths.names]
         if found:
             grid = Grid(("", *(format_length(ctx) for ctx in ctxs)), tuple(rows), "heat")
-            cards.append(Card(title=e.label, look=looks[e.key], grid=grid))
-    tasks = [task for task in shape.tasks if task in depths.tasks]
-    return _heat("depth", cards, tasks=", ".join(tasks)) if cards else None
+            cards.append(Card(title=f"{task} · {e.label}" if task else e.label, look=looks[e.key], grid=grid))
+    return cards
 
 
 def column_section(entrants: Sequence[Entrant], looks: Looks) -> Section | None:

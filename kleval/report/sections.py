@@ -48,7 +48,7 @@ class Section:
 
     layout: column, pair (cards side by side), panels (small figures under one legend) or prose. keys: what colours in it stand for
     (ramp, skipped, failed, latent, …). methods: entries of `words.toml` that say how its numbers are made. samples: the data of the
-    sample browser (`samples.Browser`).
+    sample browser (`samples.Browser`). more: cards that are folded away under more_title.
     """
 
     id: str
@@ -61,6 +61,8 @@ class Section:
     keys: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     samples: Any = None
+    more: tuple[Card, ...] = ()
+    more_title: str = ""
 
     @property
     def legend(self) -> list[Series]:

@@ -30,6 +30,7 @@ LOAD = (
     *("slo_share", "slo_share_low", "slo_share_high", "goodput"),
 )
 REUSE = ("cold_ttft_ms", "between_ttft_ms", "reuse", "between_reuse", "reused_tokens", "between_reused_tokens")
+ENERGY = ("joules_per_output_token", "joules_per_1k_prompt_tokens")
 CALLER = ("connect_ms", "late_ms", "late_first_ms", "late_send_ms", "client_limited")
 STATE = ("latent_bytes", "recurrent_bytes", "conv_bytes")
 MEASURED = (
@@ -38,7 +39,7 @@ MEASURED = (
     *(*STATE, "kv_bytes", "other_bytes", "state_bytes", "allocated_bytes", "weights_bytes", "workspace_bytes"),
     *("peak_bytes", "reserved_bytes", "rss_bytes"),
     *("requests", "prompt_tokens", "output_tokens", "cached_tokens", "ttft_ms", "ttft_ms_max", "tpot_ms"),
-    *("stalled_tpot_ms", *INTERVALS, "e2e_ms", *RATES, *LOAD, *REUSE, *CALLER),
+    *("stalled_tpot_ms", *INTERVALS, "e2e_ms", *RATES, *LOAD, *REUSE, *ENERGY, *CALLER),
 )
 CLOSED_FORM = ("flops", "flops_per_step", "bytes", "bytes_per_step", *STATE, "state_bytes", "weights_bytes")
 SETTINGS = (
@@ -62,7 +63,7 @@ MODEL_COLUMNS = (
 )
 SERVED_MEDIANS = (
     *("prompt_tokens", "ttft_ms", "ttft_ms_max", "tpot_ms", "stalled_tpot_ms"),
-    *(*INTERVALS, "e2e_ms", *RATES, *LOAD, *REUSE),
+    *(*INTERVALS, "e2e_ms", *RATES, *LOAD, *REUSE, *ENERGY),
 )
 
 Rows = Sequence[Mapping[str, Any]]

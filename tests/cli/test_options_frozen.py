@@ -35,6 +35,8 @@ FROZEN = {
     "ls suites": "--json",
     "ls backends": "--json",
     "ls runs": "root --json",
+    "show": "directories --all-metrics",
+    "status": "directories --json",
     "report": "directories --out --figures",
     "view": "directories --port",
     "leaderboard": "directories --out --format",

@@ -220,3 +220,23 @@ def test_what_is_better_when_lower_is_marked(both: list[RunStore]) -> None:
     assert "TPOT, batch 1 ↓ lower is better" in found.words
     assert "Time per token at 8k ↓" in found.words
     assert "Average score by context length ↓" not in found.words
+
+
+def test_answers_have_lengths_and_shares_that_are_amiss_by_length(make_run: Make, failed: dict[str, str]) -> None:
+    run = make_run(models=("one",), answer=lambda m, t, c, i: failed if c == 2048 and i else 1.0)
+    found = page([run])
+    assert found.figures["fig-answer-tokens-0"]["data"][-1]["y"] == [12, 12]
+    assert [round(y, 1) for y in found.figures["fig-answers-failed-0"]["data"][-1]["y"]] == [0.0, 66.7]
+    assert "No answer was cut or is empty or repeats itself to its end." in found.words
+
+
+def test_the_front_holds_the_models_that_no_other_beats_at_the_longest_length(both: list[RunStore]) -> None:
+    found = page(both)
+    assert re.search(r"On the Pareto front at 8k, by the values alone: kimi-linear@nano", found.words)
+
+
+def test_the_papers_scores_stand_beside_ours_at_its_length(make_run: Make, ruler_tasks: tuple[str, ...]) -> None:
+    found = page([make_run(models=("one",), tasks=(*ruler_tasks, "frames/oracle"), ctxs=(65536, 131072), n=1)])
+    drawn = {trace.get("name"): trace for trace in found.figures["fig-average-0-0"]["data"]}
+    paper = drawn["kimi-linear: paper (Tables 5 and 9)"]
+    assert (len(paper["x"]), paper["y"]) == (1, [84.3])

@@ -66,3 +66,18 @@ def test_bins_are_fine_where_every_length_has_many_samples(make_run: MakeRun) ->
     many, _ = read(make_run("many", models=("one",), tasks=("ruler/vt",), n=100), lambda row: {"depth_percent": 50})
     assert (len(few.names), len(many.names)) == (5, 10)
     assert many.names[5] == "50–60 %"
+
+
+def test_several_needles_stand_each_at_its_own_depth_where_the_score_is_their_share(make_run: MakeRun) -> None:
+    run = make_run(models=("one",), tasks=("ruler/vt",), ctxs=(1024,), n=1, answer=lambda m, t, c, i: 0.5)
+    depths = Depths()
+
+    def watch(of: Any) -> Callable[[Row], None]:
+        see = depths.watch(of)
+        meta = {"depth_percent": [10.0, 90.0]}
+        return lambda row: see(replace(row, meta=meta, references=("12", "34"), extracted="it is 34"))
+
+    one = collect([run], watch)[0]
+    found = depths.cells(one, "ruler/vt")
+    assert {place: cell.value for place, cell in found.items()} == {("0–20 %", 1024): 0.0, ("80–100 %", 1024): 1.0}
+    assert depths.cells(one, "ruler/cwe") == {}

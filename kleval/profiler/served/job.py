@@ -12,8 +12,10 @@ from typing import Any, cast
 
 import kleval
 from kleval.backends.registry import open_backend
+from kleval.backends.server_address import parse_address
 from kleval.backends.spec import BackendSpec
 from kleval.backends.timing import generator
+from kleval.profiler.energy import Counter, Meter, counters, round_energy
 from kleval.profiler.plan import Plan
 from kleval.profiler.points import Outcome, PlannedPoint, point_verdict
 from kleval.profiler.served.caveats import caveats
@@ -73,6 +75,7 @@ class ServedJob(Job):
                 self._backend = self._given
             self._described, self.environment = describe(self._backend, self.spec.engine)
             self.told = {f"served.{name}": value for name, value in self._described.items() if name != "server"}
+            self._meter = Meter(self._counters())
             self._prompts = Prompts(self._backend, self._described["prompts"], secrets.token_hex(8))
             self._prompt_seed = f"{self.spec.seed}-{secrets.token_hex(6)}"
             self.models = {self._backend.model: {}}
@@ -82,6 +85,17 @@ class ServedJob(Job):
             if old is not None and self.spec.append:
                 self._plan = self._plan.another_session(old)
             yield
+
+    def _counters(self) -> list[Counter]:
+        """Of this process's device, or of this machine where a server runs on it; of another machine nothing is known."""
+        engine = self.spec.engine
+        if "server" not in self._described:
+            from kleval.profiler.environment import resolve_device
+
+            return counters(str(resolve_device(engine.device)))
+        if engine.base_url is None or not parse_address(engine.base_url, engine.api_key_env).is_local:
+            return []
+        return counters("cpu", everything=True)
 
     def units(self, say: Callable[[str], None]) -> tuple[PlannedPoint, ...]:
         return self._plan.points
@@ -98,6 +112,7 @@ class ServedJob(Job):
 
     def measure(self, group: Sequence[PlannedPoint], session: Session) -> Iterator[tuple[PlannedPoint, Point]]:
         shared = {**self._described, "decode_tokens": self.spec.decode_tokens, "prompt_seed": self._prompt_seed}
+        shared |= self._meter.describe()
         session.progress(group[0], more=" (warming up)")
         warm, failures = self._ask(group[0], "warm-up", min(group[0].steps, WARMUP_TOKENS))
         hopeless = [failure for failure in failures if failure is not None and failure.kind in HOPELESS]
@@ -124,6 +139,7 @@ class ServedJob(Job):
         if failure is not None:
             return self._counted(Outcome({}, failure=failure))
         values, estimate = round_values(traces)
+        values |= round_energy(traces, self._meter)
         first = [ttft(trace) for trace in warm if trace.arrivals]
         if first:
             values["warmup_ttft_ms"] = 1000 * max(first)
@@ -178,7 +194,8 @@ class ServedJob(Job):
     ) -> tuple[list[Trace], list[Failure | None]]:
         timed = [TimedRequest(request, delay) for request, delay in zip(requests, delays, strict=True)]
         how = {} if together is None else {"together": together}
-        traces = list(self._backend.timed(timed, **how))
+        with self._meter.running():
+            traces = list(self._backend.timed(timed, **how))
         self._prompts.learn(requests, traces)
         failures = [why_not(t, n_out, planned.ctx, "server" in self._described) for t in traces]
         self._answered = sum(failure is None or failure.kind not in ("server", "timeout") for failure in failures)
