@@ -124,7 +124,12 @@ def run_part(command: Sequence[str], minutes: float) -> str:
 
 
 def save_copy(home: Path) -> None:
-    """The file's weights in float32 and its tokenizer, as transformers writes them; without the mark of their quantisation."""
+    """The file's weights in float32 and its tokenizer, as transformers writes them; without the mark of their quantisation. Engines
+    that load it have a name of their own for it."""
+    for name in (engine.name for engine in ENGINES.values() if engine.by_folder and engine.name != "hf"):
+        link = home / f"SmolLM2-135M-{name}"
+        if not link.is_symlink():
+            link.symlink_to(COPY)
     if (home / COPY / "config.json").is_file():
         return
     sys.path.append(str(home / "gguf"))
@@ -156,7 +161,14 @@ def publish(out: Path, folder: Path, parts: Sequence[str]) -> None:
         kept = folder / samples.relative_to(out).parents[1] / "samples.jsonl"
         kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(samples, kept)
-    runs = [str(run) for engine in ENGINES for part in parts for run in directories(folder / engine, part)]
+    owners: dict[str, str] = {}
+    runs = []
+    for engine, run in ((e, run) for e in ENGINES for part in parts for run in directories(folder / e, part)):
+        models = json.loads((run / "run.json").read_text("utf-8"))["settings"]["models"]
+        if all(owners.setdefault(model, engine) == engine for model in models):
+            runs.append(str(run))
+        else:
+            print(f"left out of the page, as another engine's model has its name: {run}")
     subprocess.run([sys.executable, ROOT / "cli.py", "report", *runs, "--out", folder / "report.html"], check=True)
 
 

@@ -150,16 +150,17 @@ def likelihood(
     near = ids[-NEIGHBOURS:] if expected.decode is not None else ()
     before = expected.decode(near) if expected.decode is not None else ""
     spelled = None if expected.exact else (len(near), before, request.continuation)
-    first: int | None = begins + len(ids)
+    first = begins + len(ids)
     if expected.dialect.software == "llama-cpp-python":
         begin = None if begins == 1 or expected.decode is None else expected.decode(ids[:1])
-        first = _place_in_list(answer, begin, len(continuation))
-        if first is None:
+        place = _place_in_list(answer, begin, len(continuation))
+        if place is None:
             return Failure(
                 "bad_request",
                 f"{expected.server.url} gives each token of a prompt the log-probability of the next place, as "
                 "llama-cpp-python does where no begin token comes first: use --add-bos yes, or another server",
             )
+        first = place
     scored = _prompt_logprobs(answer.choice, continuation, first) or _echoed(
         answer.choice, spelled, first, len(continuation)
     )

@@ -134,9 +134,15 @@ def test_every_server_is_started_on_its_port_with_the_model(script: ModuleType) 
     for engine in script.ENGINES.values():
         if engine.server is not None:
             command = engine.served_by(given, str(given.port + engine.server))
+            files.add(engine.model(given))
             assert {engine.model(given), str(given.port + engine.server)} <= {*command}
             assert files & {*command}
             assert f"http://127.0.0.1:{given.port + engine.server}/v1" in engine.asked_by(given)
+
+
+def test_no_two_engines_answer_under_one_name_as_costs_join_scores_by_it(script: ModuleType) -> None:
+    given = script.argparse.Namespace(home=Path("home"), vllm=Path("vllm"), port=9000, threads=3)
+    assert len({engine.model(given) for engine in script.ENGINES.values()}) == len(script.ENGINES)
 
 
 def test_without_the_environment_it_is_said_in_one_line(tmp_path: Path) -> None:
