@@ -27,14 +27,21 @@ from kleval.cli.runs import readable_runs
     metavar="DIR",
     help="Also write every figure here as SVG and PNG, without a browser.",
 )
-def report(directories: tuple[Path, ...], out: Path | None, figures: Path | None) -> None:
+@options.option(
+    "--trend",
+    envvar="KLEVAL_REPORT_TREND",
+    default="auto",
+    metavar="auto|off|date|TAG",
+    help="What scores of many runs of a model are shown over; auto: the date, and tags that runs share, from 8 runs on.",
+)
+def report(directories: tuple[Path, ...], out: Path | None, figures: Path | None, trend: str) -> None:
     """Make one HTML page, readable without a network, of the runs and profiles in the DIRs:
     scores, what they cost, and both side by side. A DIR that cannot be read is named and the rest is shown."""
     from kleval.report.page import write_report
 
     stores, unread = readable_runs(directories)
     first = stores[0].path if len(stores) == 1 and stores[0].is_profile else directories[0]
-    page = write_report(stores, out or first / "report.html", unread.append, figures)
+    page = write_report(stores, out or first / "report.html", unread.append, figures, trend)
     for text in unread:
         note(f"left out: {text}")
     click.echo(page)

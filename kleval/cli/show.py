@@ -95,9 +95,11 @@ def _tables(store: RunStore, all_metrics: bool) -> None:
 
 
 def _state(store: RunStore) -> Iterator[str]:
+    yield from [store.manifest["title"]] if store.manifest["title"] else []
     yield str(store.manifest.get("kind", "run"))
     yield str(store.status)
     yield moment(store.manifest.get("started"))
+    yield from (f"{key}={value}" for key, value in store.manifest["tags"].items())
 
 
 @click.command(short_help="Say how far runs and profiles are.")

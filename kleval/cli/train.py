@@ -1,9 +1,10 @@
-"""`kleval train nano`: make the shipped nano weights again."""
+"""`kleval train`: the nano family, and the paper's synthetic tests, ablations and scaling study at a small scale."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,28 +14,45 @@ from kleval.cli.main import Suggesting
 from kleval.text import duration
 from kleval.types import UsageError
 
+if TYPE_CHECKING:
+    from kleval.train.loop import Progress
+    from kleval.train.studies import Rung
 
-@click.group(cls=Suggesting, short_help="Train the shipped nano models.")
+
+@click.group(cls=Suggesting, short_help="Train the nano models and the paper's small studies.")
 def train() -> None:
-    """Train the models that kleval ships."""
+    """Train the models that kleval ships, and the paper's synthetic tests, ablations and scaling study."""
 
 
-@train.command(short_help="Train nano models on this machine's CPU.")
+def _show(at: Progress) -> None:
+    scores = " ".join(f"{name} {value:.2f}" for name, value in at.accuracy.items())
+    note(
+        f"{at.name} step {at.step}, {at.tokens:,}/{at.budget:,} tokens, length {at.length}:"
+        f" loss {at.loss:.3f} {scores} {at.tokens_per_second:,.0f} tokens/s, {duration(at.seconds_left)} to go"
+    )
+
+
+threads_option = options.option(
+    "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: torch's]"
+)
+
+
+def _out(default: str, help: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    kind = click.Path(path_type=Path, file_okay=False)
+    return options.option(
+        "--out", envvar="KLEVAL_TRAIN_OUT", type=kind, default=Path(default), metavar="DIR", help=help
+    )
+
+
+@train.command(short_help="Train nano models on this machine.")
 @options.option(
     "--model",
     envvar="KLEVAL_TRAIN_MODEL",
-    default="kimi-linear,mla",
+    default="kimi-linear,kimi-linear-rope,gdn-h,mla",
     metavar="NAMES",
     help="Architectures, comma-separated, one after the other.",
 )
-@options.option(
-    "--out",
-    envvar="KLEVAL_TRAIN_OUT",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("runs/nano"),
-    metavar="DIR",
-    help="A folder per architecture, and the tokenizer, go here.",
-)
+@_out("runs/nano", "A folder per architecture goes here.")
 @options.option(
     "--tokens",
     envvar="KLEVAL_TRAIN_TOKENS",
@@ -42,6 +60,7 @@ def train() -> None:
     metavar="N",
     help="Token budget of each model.  [default: the recipe's]",
 )
+@options.option("--steps", type=click.IntRange(min=1), metavar="N", help="The same, in batches of the recipe's size.")
 @options.option(
     "--seed",
     envvar="KLEVAL_TRAIN_SEED",
@@ -49,32 +68,147 @@ def train() -> None:
     metavar="N",
     help="Of data and weights.  [default: the recipe's]",
 )
-@options.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: torch's]")
+@options.device
+@threads_option
 @options.dry_run
-def nano(model: str, out: Path, tokens: int | None, seed: int | None, threads: int | None, dry_run: bool) -> None:
+def nano(
+    model: str,
+    out: Path,
+    tokens: int | None,
+    steps: int | None,
+    seed: int | None,
+    device: str,
+    threads: int | None,
+    dry_run: bool,
+) -> None:
     """Train nano models. Interrupted and given again, the command continues from its last checkpoint."""
     from kleval.models.sizes import preset
-    from kleval.train.nano import Progress, Recipe, train_nano
+    from kleval.train import recipe
 
     architectures = options.names(model)
     if not architectures:
         raise UsageError("--model names no architecture: write for example --model kimi-linear,mla")
     for architecture in architectures:
         preset(architecture, "nano")
-    recipe = Recipe()
-    recipe = replace(recipe, tokens=tokens or recipe.tokens, seed=recipe.seed if seed is None else seed)
+    if steps is not None and tokens is not None:
+        raise UsageError("--steps and --tokens are both the budget: give one of them")
+    made = recipe.load(tokens=tokens, seed=seed)
+    if steps is not None:
+        made = recipe.load(tokens=steps * made.tokens_per_batch, seed=seed)
     for architecture in architectures:
-        note(f"train {architecture}: {recipe.tokens:,} tokens, seed {recipe.seed}, into {out / architecture}")
+        note(f"train {architecture}: {made.tokens:,} tokens, seed {made.seed}, into {out / architecture}")
     if dry_run:
         return
+    from kleval.backends.devices import find_device
+    from kleval.train.nano import train_nano
 
-    def show(at: Progress) -> None:
-        left = (at.budget_tokens - at.tokens) / at.tokens_per_second if at.tokens_per_second else 0.0
-        scores = " ".join(f"{name} {value:.2f}" for name, value in at.accuracy.items())
-        note(
-            f"{at.model} step {at.step}, {at.tokens:,}/{at.budget_tokens:,} tokens, length {at.length}:"
-            f" loss {at.loss:.3f} {scores} {at.tokens_per_second:,.0f} tokens/s, {duration(left)} to go"
-        )
+    where = str(find_device(device))
 
     for architecture in architectures:
-        click.echo(train_nano(architecture, out, recipe, threads=threads or 0, on_progress=show))
+        click.echo(train_nano(architecture, out, made, where, threads=threads or 0, on_progress=_show))
+
+
+@train.command(short_help="Palindrome, MQAR and Stack, as the paper's Figure 4.")
+@options.option("--task", default="palindrome,mqar,stack", metavar="NAMES", help="Tests, comma-separated.")
+@options.option(
+    "--model",
+    envvar="KLEVAL_TRAIN_SYNTHETIC_MODEL",
+    default="kda,gdn,mla",
+    metavar="NAMES",
+    help="Mixers: kda, gdn, mla, mamba2-decay.",
+)
+@options.option("--preset", type=click.Choice(["paper", "quick"]), default="quick", help="The paper's, or of minutes.")
+@options.option("--length", default="", metavar="LIST", help="Training lengths, like 256,512.  [default: the preset's]")
+@options.option("--lr", default="", metavar="LIST", help="Learning rates, the best counts.  [default: the preset's]")
+@options.option("--steps", type=click.IntRange(min=1), metavar="N", help="At most.  [default: the preset's]")
+@_out("runs/synthetic", "results.jsonl, and a folder per training, go here.")
+@options.device
+@threads_option
+@options.dry_run
+def synthetic(
+    task: str,
+    model: str,
+    preset: str,
+    length: str,
+    lr: str,
+    steps: int | None,
+    out: Path,
+    device: str,
+    threads: int | None,
+    dry_run: bool,
+) -> None:
+    """Train two layers of a mixer on a synthetic test, per length and learning rate; what is done already is not done again."""
+    from kleval.train import synthetic as tests
+
+    lengths, rates = _numbers("--length", length, int), _numbers("--lr", lr, float)
+    changed = {} if steps is None else {"steps": steps}
+    asked = tests.settings(preset, options.names(task), options.names(model), lengths, rates, **changed)
+    for setting in asked:
+        note(f"train {setting.name}: at most {setting.steps:,} steps of {setting.rows} x {setting.length}")
+    if dry_run:
+        return
+    from kleval.backends.devices import find_device
+
+    where = str(find_device(device))
+    rows = [tests.train_synthetic(setting, out, where, threads or 0, _show) for setting in asked]
+    click.echo(tests.table(rows))
+
+
+def _numbers(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
+    try:
+        found = [kind(part) for part in options.names(text)]
+    except ValueError:
+        found = [0]
+    if any(number <= 0 for number in found):
+        raise UsageError(f"{option} {text!r}: give positive numbers, comma-separated")
+    return found
+
+
+@train.command(short_help="Ratios, gates, convolution and RoPE, as the paper's Table 1.")
+@options.option("--variant", default="", metavar="NAMES", help="Some of them, like 3:1,swish gate.  [default: all]")
+@options.option(
+    "--steps", type=click.IntRange(min=1), metavar="N", help="Of each.  [default: half the recipe's budget]"
+)
+@_out("runs/ablation", "results.jsonl, and a folder per training, go here.")
+@options.device
+@threads_option
+@options.dry_run
+def ablation(variant: str, steps: int | None, out: Path, device: str, threads: int | None, dry_run: bool) -> None:
+    """Train kimi-linear with one thing changed at a time, under one budget."""
+    from kleval.train import recipe, studies
+
+    made = recipe.load()
+    if steps is not None:
+        made = recipe.load(tokens=2 * steps * made.tokens_per_batch)
+    _study(studies.ablation(made, options.names(variant)), studies.ablation_table, out, device, threads, dry_run)
+
+
+@train.command(short_help="Four sizes of two architectures, as the paper's Figure 5.")
+@options.option("--tokens", type=click.IntRange(min=1), metavar="N", help="At width 128.  [default: the recipe's]")
+@_out("runs/ladder", "results.jsonl, and a folder per training, go here.")
+@options.device
+@threads_option
+@options.dry_run
+def ladder(tokens: int | None, out: Path, device: str, threads: int | None, dry_run: bool) -> None:
+    """Train four sizes of kimi-linear and mla and fit loss against compute."""
+    from kleval.train import recipe, studies
+
+    _study(studies.ladder(recipe.load(tokens=tokens)), studies.ladder_table, out, device, threads, dry_run)
+
+
+def _study(
+    rungs: list[Rung], table: Callable[..., str], out: Path, device: str, threads: int | None, dry_run: bool
+) -> None:
+    for rung in rungs:
+        note(f"train {rung.name}: {rung.made.tokens:,} tokens, into {out}")
+    if dry_run:
+        return
+    import torch
+
+    from kleval.backends.devices import find_device
+    from kleval.train.studies import train_rung
+
+    where = str(find_device(device))
+    if threads:
+        torch.set_num_threads(threads)
+    click.echo(table([train_rung(rung, out, where, _show) for rung in rungs]))

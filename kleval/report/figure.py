@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from kleval.text import DASH, format_length
@@ -20,6 +21,7 @@ STYLES = ("measured", "estimate", "allowed", "paper")  # in the order of a legen
 GREY = "#8a929b"
 LEAST_SPAN = 2.5  # of a logarithmic axis: one of a few percent has one tick, or none
 MOST_DOUBLINGS = 6
+MOST_DATES = 8
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -135,6 +137,19 @@ def lengths(ctxs: Iterable[int], title: str) -> Axis:
 
 def scores(title: str = "score") -> Axis:
     return Axis(title, -4.0, 105.0, tuple((value, str(value)) for value in (0, 25, 50, 75, 100)), log=False)
+
+
+def dates(days: Iterable[float], title: str) -> Axis:
+    """Times in days since 1970 (UTC), a tick at whole days, at hours where all lie within three of them."""
+    found = sorted(days)
+    first, last = found[0], found[-1]
+    span = max(last - first, 1 / 24)
+    steps = [n / 24 for n in (1, 2, 3, 6, 12)] if span < 3 else [1, 2, 7, 14, 30, 91, 182, 365, 1000]
+    step = next((step for step in steps if span / step <= MOST_DATES), span)
+    form = "%m-%d %H:%M" if span < 3 else "%Y-%m-%d" if span > 300 else "%m-%d"
+    places = [step * n for n in range(math.ceil(first / step - 1e-9), math.floor(last / step + 1e-9) + 1)] or [first]
+    ticks = tuple((at, datetime.fromtimestamp(round(at * 86400), UTC).strftime(form)) for at in places)
+    return Axis(title, first - 0.03 * span, last + 0.03 * span, ticks, log=False)
 
 
 def logarithmic(

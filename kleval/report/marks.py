@@ -71,6 +71,8 @@ def lengthwise(figure: Figure) -> Axis:
 
 def _shift(figure: Figure) -> float:
     """By which factor each curve is moved from the one before; all together by less than half a step between ticks."""
+    if not (figure.apart and figure.x.log):
+        return 1.0
     places = [place for place, _ in figure.x.ticks]
     steps = [math.log(after / before) for before, after in pairwise(places)]
     widest = MOST_APART * min(steps, default=1.0) / max(len(figure.series) - 1, 1)

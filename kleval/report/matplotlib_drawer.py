@@ -76,15 +76,20 @@ def files(figure: Figure, title: str, legend: Sequence[Series]) -> tuple[str, by
     with settings():
         wide, high = _FILE
         canvas = blank(_FILE)
-        top = _title(canvas, _FILE, title)
+        top = titled(canvas, _FILE, title)
         top = _legend(canvas, _FILE, top, legend)
         foot = 24 if figure.x.title else 4
         axes(canvas, figure, (0.0, foot / high, 1.0, (high - top - foot) / high), (wide, high - top - foot))
         if figure.x.title:
             canvas.text(0.5, 8 / high, printable(figure.x.title), size=12, color=MUTED, ha="center")
-        png = io.BytesIO()
-        canvas.savefig(png, format="png", dpi=144, metadata={"Software": None})
-        return _svg(canvas, transparent=False), png.getvalue()
+        return encoded(canvas)
+
+
+def encoded(canvas: Any) -> tuple[str, bytes]:
+    """SVG and PNG of a canvas."""
+    png = io.BytesIO()
+    canvas.savefig(png, format="png", dpi=144, metadata={"Software": None})
+    return _svg(canvas, transparent=False), png.getvalue()
 
 
 def axes(canvas: Any, figure: Figure, place: tuple[float, float, float, float], pixels: tuple[float, float]) -> Any:
@@ -205,7 +210,7 @@ def _thinned(axis: Axis, wide: float, font: float) -> list[tuple[float, str]]:
     return kept[::-1]
 
 
-def _title(canvas: Any, pixels: tuple[int, int], title: str) -> float:
+def titled(canvas: Any, pixels: tuple[int, int], title: str) -> float:
     """Where it ends, in pixels from the top."""
     if not title:
         return 8

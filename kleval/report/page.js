@@ -56,9 +56,7 @@
   window.addEventListener("beforeprint", function () {
     root.classList.add("printing");
     for (const details of document.querySelectorAll("details.print-open")) details.open = true;
-    for (const div of document.querySelectorAll(".figure")) {
-      Plotly.relayout(div, { width: div.clientWidth, height: div.clientHeight });
-    }
+    draw();
   });
   window.addEventListener("afterprint", function () {
     root.classList.remove("printing");

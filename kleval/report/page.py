@@ -8,7 +8,7 @@ scripts, by their hashes, and nothing load. The same records give the same bytes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,16 +24,17 @@ from kleval.report import (
     score_grids,
     served_sections,
     stills,
+    trends,
 )
 from kleval.report.answer_sections import answer_section
-from kleval.report.header import header, looks
+from kleval.report.header import Header, header, looks
 from kleval.report.notices import runs_of
 from kleval.report.plotly_drawer import plotly
 from kleval.report.samples import Samples, samples_section
 from kleval.report.score_cost import score_cost_section
 from kleval.report.scorecard import scorecard_section
 from kleval.report.sections import Card, Section, section, words
-from kleval.report.verdict import verdict
+from kleval.report.verdict import Verdict, verdict
 from kleval.store import Row, RunStore
 from kleval.tables import cost_rows
 from kleval.tables.answer_lengths import AnswerLengths
@@ -49,15 +50,17 @@ def write_report(
     path: Path,
     left_out: Callable[[str], object] | None = None,
     figures: Path | None = None,
+    trend: str = trends.AUTO,
 ) -> Path:
     """Write the page of runs and profiles to path, all of it or nothing; about 5 MB, most of it the figures' script.
 
     left_out: told of each directory that holds nothing to show; without it, and where nothing is left, that is a UsageError. So are
     two profiles that hold the same model's cost, and a path that cannot be written. figures: a folder for the page's figures as files.
+    trend: `auto` (many runs of a model are shown as its latest and how it went), `off`, `date` or a tag that it is shown over.
     """
     if figures is not None:
         stills.check(figures)
-    text, found = page_of(stores, Samples(), left_out)
+    text, found = page_of(stores, Samples(), left_out, trend)
     write_text(path, text)
     if figures is not None:
         stills.write(found, figures)
@@ -65,9 +68,12 @@ def write_report(
 
 
 def page_of(
-    stores: Sequence[RunStore], samples: Samples, left_out: Callable[[str], object] | None = None
+    stores: Sequence[RunStore],
+    samples: Samples,
+    left_out: Callable[[str], object] | None = None,
+    trend: str = trends.AUTO,
 ) -> tuple[str, list[Section]]:
-    """The page's text and its sections; samples is filled with what its browser shows. UsageErrors as of `write_report`."""
+    """The page's text and its sections; samples is filled with what its browser shows. trend, UsageErrors: as of `write_report`."""
     if not stores:
         raise UsageError("no run given: name at least one run directory, see kleval ls runs")
     missing: list[str] = []
@@ -83,9 +89,10 @@ def page_of(
             missing.append(str(error))
     entrants: list[Entrant] = []
     watched = Watched(samples)
+    last = trends.latest(runs, trend)
     if runs:
         try:
-            entrants = collect(runs, watched.watch)
+            entrants = collect(runs, lambda run: watched.watch(run) if run.store in last else lambda row: None)
         except UsageError as error:
             missing.append(str(error))
         else:
@@ -96,8 +103,11 @@ def page_of(
     for text in missing:
         assert left_out is not None
         left_out(text)
-    found = sections(entrants, profiles, watched)
-    return render(entrants, profiles, found, samples.served), found
+    shown = [e for e in entrants if e.run.store in last]
+    found = sections(shown, profiles, watched)
+    if len(shown) < len(entrants):
+        found = [*trends.trend_sections(entrants, trend), *found]
+    return render(shown, profiles, found, samples.served), found
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,27 +219,49 @@ def render(
     entrants: Sequence[Entrant], profiles: Sequence[Profile], found: Sequence[Section], served: bool = False
 ) -> str:
     """The page's text. found: its sections. served: it may ask whoever serves it for whole prompts."""
+    return document(
+        found,
+        header(entrants, profiles, score_curves.Shape.of(entrants)),
+        verdict(entrants, profiles, *looks(entrants, profiles)),
+        looks(entrants, profiles)[0],
+        {p.name: embed.data_uri(cost_rows.whole(p), "text/csv") for p in profiles},
+        [*(run.title for run in runs_of(entrants)), *(profile.name for profile in profiles)],
+        served,
+    )
+
+
+def document(
+    found: Sequence[Section],
+    head: Header,
+    first: Verdict,
+    of_scores: score_curves.Looks,
+    downloads: Mapping[str, str],
+    sources: Sequence[str],
+    served: bool = False,
+) -> str:
+    """HTML of sections under a header. downloads: name -> address of a file; sources: what it was made from."""
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    mine = ["page.js", *(["samples.js"] if any(one.samples for one in found) else [])]
-    scripts = [embed.script(text) for text in (get_plotlyjs(), *map(embed.asset, mine))]
     drawn = {
         f"fig-{card.id}-{i}": plotly(figure)
         for one in found
         for card in one.cards
         for i, figure in enumerate(card.figures)
     }
+    mine = ["page.js", *(["samples.js"] if any(one.samples for one in found) else [])]
+    texts = [*([get_plotlyjs()] if drawn else []), *map(embed.asset, mine)]
+    scripts = [embed.script(text) for text in texts]
     text: str = (
         _environment()
         .get_template("page.html.j2")
         .render(
-            verdict=verdict(entrants, profiles, *looks(entrants, profiles)),
-            header=header(entrants, profiles, score_curves.Shape.of(entrants)),
+            verdict=first,
+            header=head,
             sections=found,
-            looks=looks(entrants, profiles)[0],
-            downloads={p.name: embed.data_uri(cost_rows.whole(p), "text/csv") for p in profiles},
-            sources=[*(run.title for run in runs_of(entrants)), *(profile.name for profile in profiles)],
+            looks=of_scores,
+            downloads=downloads,
+            sources=sources,
             style=Markup(embed.asset("page.css", "samples.css")),
             stills={name: Markup(svg) for name, svg in stills.inside(found).items()},
             figure_data=Markup(embed.to_json(drawn)),

@@ -11,7 +11,7 @@ from kleval.report.sections import Card, Section, section
 from kleval.tables import cells
 from kleval.tables.costs import Profile
 from kleval.tables.joined import Cost, columns, joined
-from kleval.tables.scores import Entrant
+from kleval.tables.scores import Entrant, conflicts
 from kleval.text import DASH, format_length, limits, score, seconds, seconds_tick, size, size_tick
 
 _BATCH = "largest_batch"  # the column of a batch that was found, which is no cost
@@ -32,12 +32,13 @@ def score_cost_section(entrants: Sequence[Entrant], profiles: Sequence[Profile],
     costs = joined(entrants, profiles)
     what = "Score"
     found = {(e.key, ctx): cell for e in entrants for ctx, cell in e.overall.items()}
+    comparable = not any(conflicts(entrants[0], e) for e in entrants[1:])
     names = [name for name in columns(costs) if name != _BATCH]
     cards = []
     for name in names:
         title, figure = f"{what} against {_title(name)}", _figure(entrants, found, costs, name, looks)
         if not figure.empty:
-            at, best = _front(entrants, found, costs, name)
+            at, best = _front(entrants, found, costs, name) if comparable else (0, [])
             figure = replace(figure, series=(*figure.series, *_steps(at, best, name)))
             said_of = (_on_front(at, best),) if best else ()
             cards.append(Card(f"score-{name.replace('_', '-')}", title, figures=(figure,), notes=said_of))
@@ -136,7 +137,13 @@ def _sources(entrants: Sequence[Entrant], costs: Costs) -> tuple[str, ...]:
 def _title(name: str) -> str:
     """`tpot_ms_batch1` in words, protocol and batch behind a comma."""
     start = next((start for start in _TITLES if name.startswith(start)), name)
-    protocol = name.removeprefix(start).strip("_").replace("_", " ").replace("batch1", "batch 1")
+    protocol = (
+        name.removeprefix(start)
+        .strip("_")
+        .replace("_", " ")
+        .replace("batch1", "batch 1")
+        .replace("concurrency", "concurrency ")
+    )
     title = _TITLES.get(start, start)
     return f"{title}, {protocol.replace('sampled', 'sampled (estimate)')}" if protocol else title
 

@@ -62,7 +62,9 @@ def overall_card(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Car
     partly = any(any(one.hollow) for one in figure.series)
     drawn = [figure] if len(shape.ctxs) > 1 and not figure.empty else []
     limits = "Bands" if figure.banded else "Whiskers"
-    return card("overall", drawn, also=["partial"] if partly else [], over=tasks_in_words(shape.tasks), limits=limits)
+    same = len({frozenset(task for task, _ in e.cells) for e in entrants}) == 1
+    over = tasks_in_words(shape.tasks) if same else "average of the tasks that each model was asked"
+    return card("overall", drawn, also=["partial"] if partly else [], over=over, limits=limits)
 
 
 def tasks_in_words(tasks: Sequence[str]) -> str:

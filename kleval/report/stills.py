@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kleval.files import write_bytes, write_text
 from kleval.report import matplotlib_drawer as drawer
+from kleval.report import matplotlib_grids as grids
 from kleval.report.figure import Figure
 from kleval.report.sections import Card, Section
 from kleval.types import UsageError
@@ -34,19 +35,31 @@ def check(folder: Path) -> None:
 
 
 def write(sections: Sequence[Section], folder: Path) -> list[Path]:
-    """`NAME.svg` and `NAME.png` of every figure, named after its section and title. UsageError where that cannot be."""
+    """`NAME.svg` and `NAME.png` of every figure, heat map and stack of bars, named after its section and title.
+
+    UsageError where that cannot be.
+    """
     check(folder)
     written: list[Path] = []
     taken: set[str] = set()
+
+    def put(words: Sequence[str], svg: str, png: bytes) -> None:
+        name = file_name(words, taken)
+        written.append(write_text(folder / f"{name}.svg", svg))
+        written.append(write_bytes(folder / f"{name}.png", png))
+
     for section, card, i, figure in _figures(sections):
         title = card.title or section.title
         words = [title, *card.names[i : i + 1]]
-        name = file_name([section.id, *([card.title] if card.title else []), *words[1:]], taken)
         legend = section.legend if section.layout == "panels" else card.legend
         shown = {one.key for one in figure.series}
-        svg, png = drawer.files(figure, ", ".join(words), [one for one in legend if one.key in shown])
-        written.append(write_text(folder / f"{name}.svg", svg))
-        written.append(write_bytes(folder / f"{name}.png", png))
+        named = [section.id, *([card.title] if card.title else []), *words[1:]]
+        put(named, *drawer.files(figure, ", ".join(words), [one for one in legend if one.key in shown]))
+    for section in sections:
+        for card in section.cards:
+            if card.grid is not None and card.grid.rows and card.grid.kind in grids.KINDS:
+                title = ", ".join(dict.fromkeys([section.title, *([card.title] if card.title else [])]))
+                put([section.id, card.title], *grids.files(card.grid, title))
     return written
 
 

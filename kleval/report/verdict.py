@@ -80,8 +80,12 @@ def sentence(found: Sequence[Headline]) -> str:
     parts += [_failures(scored, say), _costs(scored, say)]
     if differ := recipes_differ([one.entrant for one in found]):
         parts.append(say["recipes"].format(parts=", ".join(say["recipe"][name] for name in differ)))
-    unfinished = any(not one.entrant.run.complete for one in found)
-    return f"{say['so_far'] if unfinished else ''}{'; '.join(part for part in parts if part)}."
+    whole = "; ".join(part for part in parts if part)
+    return (
+        f"{whole}."
+        if all(one.entrant.run.complete for one in found)
+        else f"{say['so_far']}{whole[:1].lower()}{whole[1:]}."
+    )
 
 
 def _scores(scored: Sequence[Headline], say: Mapping[str, str]) -> str:
@@ -105,8 +109,12 @@ def _over(scored: Sequence[Headline]) -> str:
     cells = [one.cells[one.ctx] for one in scored]
     editions = dict.fromkeys(cell.edition for cell in cells)
     data = f" ({' and '.join(editions)} data)" if list(editions) != ["official"] else ""
-    tasks = dict.fromkeys(task for one in scored for task, _ in one.entrant.cells)
-    least = min(cell.n_tasks for cell in cells)
+    asked = {frozenset(task for task, _ in one.entrant.cells) for one in scored}
+    if len(asked) > 1:
+        counts = [cell.n_tasks for cell in cells]
+        span = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else f"{counts[0]}"
+        return f"averaged over the tasks that each was asked ({span}){data}"
+    (tasks,), least = asked, min(cell.n_tasks for cell in cells)
     if len(tasks) == 1:
         return f"on {next(iter(tasks))}{data}"
     few = f"all {len(tasks)}" if least == len(tasks) else f"{least} of the {len(tasks)}"
@@ -153,13 +161,19 @@ def _costs(scored: Sequence[Headline], say: Mapping[str, str]) -> str:
     told = []
     if timed:
         told.append(
-            say["token"].format(times=_listed([_times(one.entrant.label, one.tpot_ms, len(scored)) for one in timed]))
+            say["token"].format(times=_listed([_times(_label(one, scored), one.tpot_ms, len(scored)) for one in timed]))
         )
     for one in scored:
         if one.saved:
             less = "less" if one.saved > 0 else "more"
             told.append(say["state"].format(label=one.entrant.label, share=percent(abs(one.saved)), less=less))
     return ", ".join(told)
+
+
+def _label(one: Headline, scored: Sequence[Headline]) -> str:
+    """With its length where these differ."""
+    same = len({other.ctx for other in scored}) == 1
+    return one.entrant.label if same else f"{one.entrant.label} at {format_length(one.ctx)}"
 
 
 def _times(label: str, ms: float | None, n: int) -> str:

@@ -3,6 +3,7 @@
 Schema version 1; JSON values only:
 
     schema_version, kind, name                   kind: "run" or "profile"; name: the directory's
+    uid                                          16 hexadecimal digits that tell it from all others; "" where made before there was one
     title, tags {KEY: VALUE}                     what people call it (--name; only where it was given) and tell it by (--tag)
     status                                       running | complete | incomplete | interrupted
     started, finished                            UTC, ISO 8601; finished is null until it is
@@ -59,6 +60,7 @@ class Manifest(BaseModel):
     status: Status
     started: str
     finished: str | None = None
+    uid: str = ""
     title: str = ""
     tags: dict[str, str] = {}
     settings: dict[str, Any]

@@ -5,8 +5,10 @@ kleval.store.manifest says what is in run.json.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -105,6 +107,12 @@ class RunStore:
     @property
     def name(self) -> str:
         return self.path.resolve().name
+
+    @property
+    def uid(self) -> str:
+        """What tells it from every other run, wherever its directory lies."""
+        facts = [self.manifest.get(name) for name in ("name", "started", "settings")]
+        return self.manifest["uid"] or hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def title(self) -> str:
@@ -265,7 +273,8 @@ class RunStore:
         self.close()
 
     def _begin(self, manifest: dict[str, Any], amend: bool) -> None:
-        manifest = {"schema_version": SCHEMA_VERSION, "kind": "run", "name": self.name, **manifest}
+        own = {"schema_version": SCHEMA_VERSION, "kind": "run", "name": self.name, "uid": secrets.token_hex(8)}
+        manifest = {**own, **manifest}
         manifest = json.loads(json.dumps(manifest, default=str))  # so that it compares with one that was read back
         if RunStore.exists(self.path):
             manifest = self._continued(read_manifest(self.path), manifest, amend)
@@ -289,6 +298,7 @@ class RunStore:
         return {
             **old,
             **new,
+            "uid": old["uid"],
             "started": old["started"],
             "tags": {**old["tags"], **new.get("tags", {})},
             "caveats": list(dict.fromkeys([*old["caveats"], *new.get("caveats", [])])),

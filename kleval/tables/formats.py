@@ -8,13 +8,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kleval.types import UsageError
 
-FORMATS = ("csv", "md", "json", "parquet")
-ENDINGS = {".md": "md", ".json": "json", ".parquet": "parquet"}
+FORMATS = ("csv", "md", "json", "parquet", "html")
+ENDINGS = {".html": "html", ".md": "md", ".json": "json", ".parquet": "parquet"}
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 Rows = Sequence[Mapping[str, Any]]
@@ -22,10 +22,15 @@ Rows = Sequence[Mapping[str, Any]]
 
 def to_csv(rows: Rows, columns: Sequence[str]) -> str:
     """A header and a line per row, `\\n` line ends."""
+    return csv_text(columns, ([cell_text(row.get(name)) for name in columns] for row in rows))
+
+
+def csv_text(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """As `to_csv`, of cells that are text already."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([cell_text(row.get(name)) for name in columns] for row in rows)
+    writer.writerows(lines)
     return buffer.getvalue()
 
 

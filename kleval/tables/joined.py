@@ -157,6 +157,17 @@ def run_setting(entrant: Entrant) -> dict[str, Any]:
     }
 
 
+def engine_version(entrant: Entrant) -> str | None:
+    """What answered, with its version: a server's own words, else the library that ran the model."""
+    setting = run_setting(entrant)
+    if setting["server_software"]:
+        return str(setting["server_software"])
+    named = [f"{name} {setting[name]}" for name in reversed(ENGINES) if setting[name]]
+    torch = entrant.run.get("hardware", "torch")
+    here = f"torch {torch}" if torch and not entrant.described("server") else None
+    return named[0] if named else here
+
+
 def profile_setting(profile: Profile, model: str) -> dict[str, Any]:
     """As `run_setting`, of a model or operator that the profile measured."""
     point = next(m.first for m in profile.measures if m.model == model and m.good)

@@ -2,7 +2,8 @@
 
 Scores, limits and bounds are shown x 100. A family's average has the family as task and `average` as metric; n_tasks
 of n_tasks_expected tell how many tasks it covers, and an average over fewer than all is not the family's score. Text
-that a spreadsheet would take for a formula is kept from being one.
+that a spreadsheet would take for a formula is kept from being one. `run` is what people call the run, `run_uid` tells it from all
+others, `date` is when it began (UTC, ISO 8601).
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from kleval.store import RunStore
 from kleval.tables import formats
 from kleval.tables.cells import Cell
 from kleval.tables.costs import Profile, read_profile
-from kleval.tables.joined import columns, joined
+from kleval.tables.joined import columns, engine_version, joined, run_setting
 from kleval.tables.scores import Entrant, collect, expected_tasks
+from kleval.text import moment
 
 LIMITS = ("value", "ci_low", "ci_high", "bound_low", "bound_high", "value_completed")  # of a cell, x 100
 BROKEN = ("cut", "empty", "looped")
@@ -29,6 +31,7 @@ COLUMNS = (
     *("backend", "dtype", "device", "kleval_version", "commit", "run_id", "run_status", "date"),
     *("n_texts", *(f"n_{name}" for name in BROKEN), *(f"share_{name}" for name in BROKEN)),
     *("value_completed", "n_completed", "n_reasoning_cut"),
+    *("run", "tags", "engine_version", "hardware", "run_uid"),
 )
 MARKDOWN_COLUMNS = ("model", "task", "ctx", "metric", "value", "95 % interval", "n", "failed", "edition", "protocol")
 
@@ -75,7 +78,11 @@ def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of to_rows as a markdown table of the columns that a reader compares by."""
+    """Rows of to_rows as a markdown table of the columns that a reader compares by; of several runs, which and when, and what else
+    tells them apart."""
+    several = len({row["run_uid"] for row in rows}) > 1
+    apart = [name for name in ("engine_version", "hardware", "tags") if len({row[name] for row in rows}) > 1]
+    which = ["run", "date", *apart] if several else []
     broken = any(row[f"share_{name}"] for row in rows for name in BROKEN)
     costs = columns_of(rows)[len(COLUMNS) :]
     lines = []
@@ -85,14 +92,31 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         value = "" if row["value"] is None else f"{row['value']:.1f}"
         limits = "" if row["ci_low"] is None else f"{row['ci_low']:.1f} – {row['ci_high']:.1f}"
         failed = str(row["n_failed"]) if row["n"] else "skipped"
-        line = [row["model"], task, row["ctx"], row["metric"], value, limits, f"{row['n_scored']}/{row['n']}", failed]
+        said = [moment(row[name]) if name == "date" else row[name] for name in which]
+        line = [
+            row["model"],
+            *said,
+            task,
+            row["ctx"],
+            row["metric"],
+            value,
+            limits,
+            f"{row['n_scored']}/{row['n']}",
+            failed,
+        ]
         line += [row["edition"], row["protocol"]]
         if broken:
             whole = "" if row["value_completed"] is None else f"{row['value_completed']:.1f} (n {row['n_completed']})"
             line += [*("" if row["share_cut"] is None else f"{row[f'share_{name}']:.0f} %" for name in BROKEN), whole]
         line += [f"{row[name]:.4g}" if isinstance(row[name], float) else row[name] for name in costs]
         lines.append(line)
-    names = [*MARKDOWN_COLUMNS, *((*BROKEN, "value of completed") if broken else ()), *costs]
+    names = [
+        MARKDOWN_COLUMNS[0],
+        *which,
+        *MARKDOWN_COLUMNS[1:],
+        *((*BROKEN, "value of completed") if broken else ()),
+        *costs,
+    ]
     return formats.to_markdown(names, lines, right=("ctx", "value", "n", *BROKEN, *costs[1:]))
 
 
@@ -121,7 +145,12 @@ def _row(entrant: Entrant, cell: Cell, average: bool) -> dict[str, Any]:
         "commit": run.get("kleval", "commit"),
         "run_id": run.id,
         "run_status": run.status,
-        "date": str(run.get("started", default=""))[:10],
+        "date": str(run.get("started", default="")),
+        "run": run.title,
+        "tags": " ".join(f"{key}={value}" for key, value in run.get("tags", default={}).items()),
+        "engine_version": engine_version(entrant),
+        "hardware": run_setting(entrant)["hardware"],
+        "run_uid": run.store.uid,
     }
     return {name: row[name] for name in COLUMNS}
 

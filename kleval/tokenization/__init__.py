@@ -1,4 +1,4 @@
-"""Tokenizers by name: `words`, `tiktoken:NAME`, `hf:PATH`.
+"""Tokenizers by name: `words`, `tiktoken:NAME`, `hf:PATH`, `nano-1`, `nano-2`.
 
 words: one token per run of word characters and per other visible character. Made for measuring lengths with no
 vocabulary at hand; ids are positions in a vocabulary that grows as texts come in, so decoding is lossy (tokens joined
@@ -6,6 +6,7 @@ by blanks) and ids mean nothing outside the process.
 tiktoken: OpenAI's encodings; files are read from TIKTOKEN_CACHE_DIR when that is set.
 hf: the tokenizer of a model folder: a `tokenizer.json` (Hugging Face tokenizers), or Kimi's `tiktoken.model`, read without
 running code that came with it; with the chat template of the `tokenizer_config.json` or `chat_template.jinja` beside it.
+nano-1, nano-2: those of kleval's own nano models, the first and the present family; files of the package, lossless.
 `encode` adds no special tokens: what a text holds is what is sent. `render` puts the begin token of the tokenizer's own rule before a
 plain prompt, once (`ModelTokenizer.begin`).
 """
@@ -29,6 +30,7 @@ from kleval.types import Tokenizer, UsageError
 __all__ = [
     "ADD_BOS",
     "KINDS",
+    "NANO",
     "PROBE",
     "HFTokenizer",
     "KimiTokenizer",
@@ -43,11 +45,14 @@ __all__ = [
     "has_tokenizer",
     "join_prompt",
     "load_tokenizer",
+    "nano_file",
     "read_tokenizer",
     "split_begin",
 ]
 
-KINDS = ("words", "tiktoken:NAME", "hf:PATH")
+NANO = ("nano-1", "nano-2")
+KINDS = ("words", "tiktoken:NAME", "hf:PATH", *NANO)
+_NANO_FOLDER = Path(__file__).parent / "nano"
 
 
 def load_tokenizer(spec: str) -> Tokenizer:
@@ -59,9 +64,16 @@ def load_tokenizer(spec: str) -> Tokenizer:
         return TiktokenTokenizer(rest)
     if kind == "hf" and rest:
         return read_tokenizer(Path(rest).expanduser(), name=spec)
-    near = difflib.get_close_matches(kind, ["words", "tiktoken", "hf"], n=1, cutoff=0.5)
+    if spec in NANO:
+        return read_tokenizer(nano_file(spec), name=spec)
+    near = difflib.get_close_matches(kind, ["words", "tiktoken", "hf", *NANO], n=1, cutoff=0.5)
     hint = f"; did you mean {next(k for k in KINDS if k.startswith(near[0]))}?" if near else ""
     raise UsageError(f"unknown tokenizer {spec!r}: give one of {', '.join(KINDS)}{hint}")
+
+
+def nano_file(name: str) -> Path:
+    """The tokenizer.json of one of NANO."""
+    return _NANO_FOLDER / f"{name}.json"
 
 
 def asked_with(tokenizer: Tokenizer, add_bos: str, template_args: Mapping[str, Any]) -> Tokenizer:

@@ -1,9 +1,16 @@
-"""RULER's instructions cut at the place where the text goes, for training samples that fill in texts of their own."""
+"""Templates of the tasks: RULER's cut at the place where the text goes, for training samples, and the phrases of all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kleval.tasks.frames import prompts as frames_prompts
+from kleval.tasks.helmet_icl import drawing
+from kleval.tasks.lca import editions as library
+from kleval.tasks.lca import prompts as lca_prompts
+from kleval.tasks.longbench2 import prompts as exam_prompts
+from kleval.tasks.mrcr import conversations
+from kleval.tasks.repoqa import questions as functions
 from kleval.tasks.ruler import cwe, fwe, niah, qa, vt
 
 
@@ -50,13 +57,31 @@ def article(query: str) -> tuple[str, str, str]:
     return *_cut(qa.TEMPLATE, query=query), qa.PREFIX
 
 
-def instructions() -> list[str]:
-    """Every instruction once, with neutral names in its places: text that the tokenizer may learn from."""
+_HOLE = "\0"
+_SHORT_MARKS = (
+    " is:", "\nVAR", " = VAR", "\nlabel:", "\nUser:", "\nAssistant:", " (1 indexed)", "\n\nDocument", "The correct answer is (",
+)  # fmt: skip
+
+
+def phrases() -> list[str]:
+    """What the tasks' templates say between their blanks, each once, longest first: tokens of the tokenizer."""
+
+    def asked(kind: str) -> list[tuple[str, str, str]]:
+        return [question(kind, [_HOLE], n) for n in (1, 4)]
+
     frames = [
-        *(question(kind, ["key"], n) for kind in ("numbers", "uuids") for n in (1, 4)),
-        track("value", 5),
-        common(),
-        count(),
-        article("question"),
+        *(f"{head}{_HOLE}{tail}{_HOLE}{prefix}" for head, tail, prefix in (*asked("numbers"), *asked("uuids"))),
+        *(needle(kind, _HOLE, _HOLE) for kind in ("numbers", "uuids")),
+        vt.TEMPLATE.format(context=_HOLE, value=_HOLE) + _HOLE + vt.PREFIX.format(count=_HOLE, value=_HOLE),
+        *(_HOLE.join((head, tail, prefix)) for head, tail, prefix in (common(), count(), article(_HOLE))),
+        conversations.example_frame(_HOLE) + conversations.final_question(_HOLE, 0, _HOLE, _HOLE),
+        drawing.INSTRUCTION,
+        exam_prompts.filled(exam_prompts.ZERO_SHOT, _HOLE, _HOLE, (_HOLE,) * 4),
+        frames_prompts.question_prompt(_HOLE, _HOLE) + _HOLE + frames_prompts.answer_sentence(_HOLE),
+        functions.prompt_text(_HOLE, _HOLE),
+        library.in_context(_HOLE, _HOLE, _HOLE),
+        lca_prompts.commit_text(_HOLE),
     ]
-    return [f"{head} {needle('numbers', 'key', 'value')} VAR A = VAR B {tail}{prefix}" for head, tail, prefix in frames]
+    found = {part.strip(" ") for frame in frames for part in frame.split(_HOLE)}
+    words = {part for part in found if len(part.split()) > 2 and "1st" not in part} | set(_SHORT_MARKS)
+    return sorted(words, key=lambda part: (-len(part), part))

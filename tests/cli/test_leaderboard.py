@@ -63,3 +63,29 @@ def test_the_ending_of_out_decides_the_format(make_run: Make, tmp_path: Path) ->
 def test_parquet_goes_to_a_file(make_run: Make) -> None:
     with pytest.raises(UsageError, match="--out FILE"):
         output(make_run().path, "--format", "parquet")
+
+
+def test_appending_needs_a_file_that_can_grow(make_run: Make, tmp_path: Path) -> None:
+    run = make_run()
+    with pytest.raises(UsageError, match="--out FILE"):
+        output(run.path, "--append")
+    with pytest.raises(UsageError, match="a CSV or JSON file, not with md"):
+        output(run.path, "--append", "--out", tmp_path / "a.md")
+    output(run.path, "--append", "--out", tmp_path / "a.csv")
+    first = (tmp_path / "a.csv").read_text("utf-8")
+    output(run.path, "--append", "--out", tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_text("utf-8") == first
+
+
+def test_a_leaderboard_as_a_page_has_every_row_once_and_loads_nothing(make_run: Make, tmp_path: Path) -> None:
+    hostile = "<script>alert(1)</script>"
+    one, two = make_run("one", models=(hostile,)), make_run("two", title="=nightly", tags={"engine": "0.33"})
+    output(one.path, two.path, "--out", tmp_path / "board.html")
+    text = (tmp_path / "board.html").read_text("utf-8")
+    rows = json.loads(output(one.path, two.path, "--format", "json"))
+    body = text.partition("<tbody>")[2].partition("</tbody>")[0]
+    assert body.count("<tr") == len(rows)
+    assert hostile not in text
+    assert 'id="scores"' in text
+    assert 'id="filter"' in text
+    assert len(text) < 200_000  # no figure, so no script that draws any

@@ -37,16 +37,19 @@ FROZEN = {
     "ls runs": "root --json",
     "show": "directories --all-metrics",
     "status": "directories --json",
-    "report": "directories --out --figures",
+    "report": "directories --out --figures --trend",
     "view": "directories --port",
-    "leaderboard": "directories --out --format",
+    "leaderboard": "directories --out --format --append",
     "compare": "a b --model --effect --flips --explain --format",
     "gate": "directories --against --fail-on --model --format",
     "scorecard": "directories --claims --format",
     "export": "directories --format --out --dataset",
     "path lm-eval": "",
     "doctor": "--data-dir --json",
-    "train nano": "--model --out --tokens --seed --threads --dry-run",
+    "train nano": "--model --out --tokens --steps --seed --device --threads --dry-run",
+    "train synthetic": "--task --model --preset --length --lr --steps --out --device --threads --dry-run",
+    "train ablation": "--variant --steps --out --device --threads --dry-run",
+    "train ladder": "--tokens --out --device --threads --dry-run",
     "completion": "shell",
 }
 
@@ -73,7 +76,9 @@ OWN_VARIABLES = {
     ("generate", "--workers"): "KLEVAL_GENERATE_WORKERS",
     ("report", "--out"): "KLEVAL_REPORT_OUT",
     ("report", "--figures"): "KLEVAL_REPORT_FIGURES",
+    ("report", "--trend"): "KLEVAL_REPORT_TREND",
     ("leaderboard", "--out"): "KLEVAL_LEADERBOARD_OUT",
+    ("leaderboard", "--append"): "KLEVAL_LEADERBOARD_APPEND",
     ("compare", "--model"): "KLEVAL_COMPARE_MODEL",
     ("gate", "--model"): "KLEVAL_GATE_MODEL",
     ("demo", "--out"): "KLEVAL_DEMO_OUT",
@@ -83,6 +88,8 @@ OWN_VARIABLES = {
     ("train nano", "--out"): "KLEVAL_TRAIN_OUT",
     ("train nano", "--tokens"): "KLEVAL_TRAIN_TOKENS",
     ("train nano", "--seed"): "KLEVAL_TRAIN_SEED",
+    ("train synthetic", "--model"): "KLEVAL_TRAIN_SYNTHETIC_MODEL",
+    **{(f"train {name}", "--out"): "KLEVAL_TRAIN_OUT" for name in ("synthetic", "ablation", "ladder")},
 }
 
 

@@ -54,6 +54,8 @@ def test_every_format_has_a_row_per_model_and_length(format: str, capsys: pytest
         found = json.loads(out)
     else:
         found = [line for line in out.splitlines() if "@nano" in line]
+    if format == "table":  # too wide for one, it goes on below, behind the same length and model
+        found = list({tuple(line.split()[:2]) for line in found})
     assert len(found) == 2 * 3
 
 
@@ -162,7 +164,8 @@ def test_tables_call_an_estimate_an_estimate(capsys: pytest.CaptureFixture[str])
         lines = capsys.readouterr().out.splitlines()
         sampled = [line for line in lines if "sampled" in line]
         assert sampled
-        assert all("(estimate)" in line and "of full" in line for line in sampled)
+        assert all("(estimate)" in line for line in sampled)
+        assert sum("of full" in line for line in sampled) == 4
         assert sum("equal" in line for line in lines) == 4
 
 

@@ -50,7 +50,9 @@ def test_no_model_is_ahead_of_one_that_was_asked_something_else(make_run: Make) 
         make_run("a", models=("one",), n=20),
         make_run("b", models=("two",), n=20, tasks=("ruler/vt",), answer=lambda m, t, c, i: 0.0),
     ]
-    assert "they were not asked the same, so none is called ahead" in said(collect(runs))
+    text = said(collect(runs))
+    assert "averaged over the tasks that each was asked (1 to 2)" in text
+    assert "they were not asked the same, so none is called ahead" in text
 
 
 def test_a_run_whose_answers_all_failed_has_no_score_and_says_why(make_run: Make, failed: dict[str, str]) -> None:

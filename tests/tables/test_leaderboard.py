@@ -86,7 +86,7 @@ def test_provenance_is_in_every_row(make_run: MakeRun) -> None:
         assert (row["data_digest"], row["task_version"], row["data_revision"]) == ("d" * 64, "1", "builtin-1")
         assert (row["backend"], row["dtype"], row["device"]) == ("native", "float32", "cpu")
         assert (row["kleval_version"], row["commit"], row["run_id"]) == ("0.1.0", "c" * 40, "run")
-        assert (row["date"], row["run_status"], row["repeats"]) == ("2026-03-01", "complete", 1)
+        assert (row["date"], row["run_status"], row["repeats"]) == ("2026-03-01T10:00:00+00:00", "complete", 1)
 
 
 def test_repeats_are_not_further_samples(make_run: MakeRun) -> None:
@@ -107,9 +107,10 @@ def test_the_csv_reads_back_as_the_rows(make_run: MakeRun, tmp_path: Path) -> No
 
 
 def test_the_same_rows_give_the_same_bytes(make_run: MakeRun) -> None:
-    assert to_csv(to_rows([make_run("a")])).replace(",a,", ",x,") == to_csv(to_rows([make_run("b")])).replace(
-        ",b,", ",x,"
-    )
+    def text(name: str) -> str:
+        return to_csv([{**row, "run_uid": ""} for row in to_rows([make_run(name)])]).replace(f",{name},", ",x,")
+
+    assert text("a") == text("b")
 
 
 def test_a_formula_in_a_name_stays_text(make_run: MakeRun) -> None:
@@ -159,3 +160,25 @@ def test_no_runs_and_a_run_without_answers_are_usage_errors(make_run: MakeRun) -
         to_rows([])
     with pytest.raises(UsageError, match="has no answers yet"):
         to_rows([make_run(answer=lambda m, t, c, i: None)])
+
+
+def test_a_row_says_which_run_when_on_what_engine_and_hardware(make_run: MakeRun) -> None:
+    run = make_run("dir", title="nightly", tags={"engine": "0.33", "b": "x"}, started="2026-03-02T01:30:00+00:00")
+    row = to_rows([run])[0]
+    assert (row["run"], row["run_id"], row["date"]) == ("nightly", "dir", "2026-03-02T01:30:00+00:00")
+    assert (row["engine_version"], row["hardware"], row["tags"]) == ("torch 2.9.0", "Some CPU", "engine=0.33 b=x")
+    served = {"server": "http://x", "software": "vLLM", "version": "0.33", "hardware": "8x H200", "device": None}
+    row = to_rows([make_run("served", describe=lambda model: served)])[0]
+    assert (row["engine_version"], row["hardware"]) == ("vLLM 0.33", "8x H200")
+
+
+def test_markdown_of_several_runs_tells_them_apart(make_run: MakeRun) -> None:
+    alone = make_run("one", models=("m",))
+    assert to_markdown(to_rows([alone])).startswith("| model | task |")
+    other = make_run(
+        "two", models=("m",), title="nightly", tags={"engine": "0.33"}, started="2026-03-02T01:30:00+00:00"
+    )
+    lines = to_markdown(to_rows([alone, other])).splitlines()
+    assert lines[0].startswith("| model | run | date | tags | task |")
+    assert any(line.startswith("| m | one | 2026-03-01 10:00 UTC |  | ruler") for line in lines)
+    assert any(line.startswith("| m | nightly | 2026-03-02 01:30 UTC | engine=0.33 | ruler") for line in lines)

@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kleval.models.registry import resolve
-from kleval.tasks import prose
+from kleval import suites
+from kleval.tasks.mrcr.conversations import EVALUATED
+from kleval.tasks.prose import split_sentences
 from kleval.tasks.registry import expand, load_task
-from kleval.tokenization import HFTokenizer
-from kleval.train import material
-from kleval.train.nano import nano_folder
-from kleval.train.stream import Stream
+from kleval.tasks.repoqa import stdlib
+from kleval.tokenization import load_tokenizer
+from kleval.train import material, reading, templates
+from kleval.train.stream import MIXTURE, Stream
 from kleval.types import ContextTooSmall
 
 seeds = st.integers(0, 2**32)
@@ -42,7 +43,7 @@ def test_names_and_coded_words_have_other_lengths(seed):
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return HFTokenizer.from_file(nano_folder() / "tokenizer.json", name="nano")
+    return load_tokenizer("nano-2")
 
 
 @pytest.fixture(scope="module")
@@ -50,51 +51,84 @@ def stream(tokenizer):
     return Stream(tokenizer, seed=0, bank_size=2000)
 
 
-def test_list_words_are_never_made(stream):
-    rng = random.Random(0)
-    assert not material.listed_words() & {stream.words.word(rng) for _ in range(5000)}
-
-
 @pytest.fixture(scope="module")
 def evaluation_texts(tokenizer):
-    texts = []
-    for task_id in expand(["ruler"]):
-        try:
-            texts += [s.prompt + s.answer_prefix for s in load_task(task_id).samples(tokenizer, 4096, 3, 42)]
-        except ContextTooSmall:
-            continue
-    assert len(texts) >= 30
+    """Prompts and references of every task of the builtin long suite; RepoQA's functions have a test of their own."""
+    texts = {}
+    for task_id in expand(list(suites.suite("long").tasks)):
+        for ctx in (1024, 2048) if task_id != "repoqa/snf" else ():
+            try:
+                samples = list(load_task(task_id).samples(tokenizer, ctx, 2, 42))
+            except ContextTooSmall:
+                continue
+            texts[task_id, ctx] = "\n".join(
+                [tokenizer.render(s.prompt, s.answer_prefix) + "\n" + "\n".join(s.references) for s in samples]
+            )
+    assert len(texts) >= 40
     return texts
 
 
-def test_no_training_sentence_stands_in_an_evaluation_sample(stream, evaluation_texts):
-    everything = "\n".join(evaluation_texts)
-    assert not [s for s in stream.bank if s in everything]
-    assert all(prose.belongs_to(s) == "train" for s in stream.bank)
+def _records(text):
+    """Sentences and lines of three words and more, without what the templates say."""
+    for phrase in templates.phrases():
+        text = text.replace(phrase, "\n")
+    return {s for line in text.splitlines() for s in split_sentences(line) if len(s.split()) > 2}
+
+
+# Frames of the tasks' generators, which training shares with evaluation as it shares the templates.
+SHARED = re.compile(
+    r"What am I\?|Raise your glasses!|Words of a language in which .*|Notices, one per town\.|At last it prints item\."
+    r'|if __name__ == "__main__":|made = dict\(item\)|(?:It begins with )?item = \{"name": "\w+"\}.*|if \w+ > \d+:|@@ .* @@'
+)
+
+
+@pytest.mark.parametrize("kind", MIXTURE)
+def test_no_sentence_or_line_of_training_stands_in_an_evaluation_sample(kind, stream, tokenizer, evaluation_texts):
+    evaluated = {record for text in evaluation_texts.values() for record in _records(text)}
+    made = (stream.made(MIXTURE[kind][0], random.Random(i), 1024) for i in range(6))
+    trained = [_records(tokenizer.decode(sample[0][:-1].tolist())) for sample in made if sample is not None]
+    assert len(trained) > 3
+    assert [r for r in set().union(*trained) & evaluated if not SHARED.fullmatch(r)] == []
+
+
+def test_list_words_are_never_made(stream):
+    rng = random.Random(0)
+    assert not material.listed_words() & {stream.desk.words.word(rng) for _ in range(5000)}
 
 
 def test_no_evaluation_value_could_have_been_a_training_value(evaluation_texts):
-    for text in evaluation_texts:
+    for text in evaluation_texts.values():
         found = re.findall(r"(?:is: |VAR [A-Z]+ = )([0-9a-f][0-9a-f-]+)", text)
         assert not [v for v in found if material.is_training_number(v) or material.is_training_uuid(v)]
 
 
 def test_no_evaluation_name_could_have_been_a_training_name(evaluation_texts):
-    variables = {v for text in evaluation_texts for v in re.findall(r"VAR ([A-Z]+) =", text)}
-    coded = {w for text in evaluation_texts if "coded text" in text for w in re.findall(r"\.\.\. ([a-z]+) ", text)}
-    assert len(variables) > 10
-    assert len(coded) > 10
+    variables = set(re.findall(r"VAR ([A-Z]+) =", evaluation_texts["ruler/vt", 2048]))
+    coded = set(re.findall(r"\.\.\. ([a-z]+) ", evaluation_texts["ruler/fwe", 2048]))
+    invented = set(re.findall(r"def (\w+)\(|([A-Z]\w+) (?:gave|taught) ", evaluation_texts["lca/lib", 2048]))
+    titles = set(re.findall(r"(\w+) (?:gave|taught) ", evaluation_texts["longbench2/mcq", 2048]))
+    assert all(len(found) > 5 for found in (variables, coded, invented, titles))
     assert not [v for v in variables if material.is_training_variable(v)]
     assert not [w for w in coded if material.is_training_coded_word(w)]
+    assert not [n for n in (*(a for a, _ in invented), *titles) if material.is_training_name(n)]
 
 
 def test_no_training_key_is_an_evaluation_key(stream, evaluation_texts):
-    evaluated = {k for text in evaluation_texts for k in re.findall(r"for (\S+) is: ", text)}
+    evaluated = {k for text in evaluation_texts.values() for k in re.findall(r"for (\S+) is: ", text)}
     rng = random.Random(1)
-    trained = {stream.words.key(rng) for _ in range(5000)}
     assert len(evaluated) > 50
-    assert not evaluated & trained
+    assert not evaluated & {stream.desk.words.key(rng) for _ in range(5000)}
 
 
-def test_shipped_models_are_the_ones_these_tests_speak_of():
-    assert resolve("kimi-linear").path == nano_folder() / "kimi-linear"
+def test_no_function_to_be_found_is_one_of_the_standard_library():
+    rng = random.Random(0)
+    names = {re.match(r"def (\w+)", reading.described_function(rng)[1])[1] for _ in range(2000)}
+    root = stdlib._root()
+    defined = {n for path in stdlib._paths(root) for n in re.findall(rb"def (\w+)", (root / path).read_bytes())}
+    assert len(defined) > 5000
+    assert not names & {n.decode() for n in defined}
+
+
+def test_subjects_and_prefixes_of_conversations_are_of_another_form():
+    assert not set(material.TOPICS) & set(EVALUATED.topics)
+    assert EVALUATED.prefix_chars not in material.PREFIX_CHARS

@@ -1,19 +1,21 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kleval.tokenization import HFTokenizer
-from kleval.train.nano import nano_folder
+from kleval.models.registry import load_model_tokenizer
+from kleval.tokenization import NANO, load_tokenizer
+from kleval.train import templates
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    return HFTokenizer.from_file(nano_folder() / "tokenizer.json", name="nano")
+@pytest.fixture(scope="module", params=NANO)
+def tokenizer(request):
+    return load_tokenizer(request.param)
 
 
 @given(text=st.text(max_size=200))
+@example(text=" One of the special magic numbers for \u0664 is: 007 \r\n\x00")
 def test_any_text_survives(tokenizer, text):
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
@@ -24,6 +26,16 @@ def test_no_text_encodes_to_the_end_token(tokenizer):
     assert tokenizer.decode(ids) == "<|eos|> a <|eos|>"
 
 
-def test_every_digit_is_a_token_of_its_own(tokenizer):
+def test_no_token_knows_a_number_of_more_than_two_digits(tokenizer):
     pieces = [tokenizer.decode([i]) for i in range(tokenizer.vocab_size)]
-    assert not [p for p in pieces if re.search(r"\d.|.\d", p)]
+    mixed = [p for p in pieces if re.search(r"\d.|.\d", p) and not re.fullmatch(r"\d\d", p)]
+    assert [p for p in mixed if p not in {b + q for q in templates.phrases() for b in ("", " ")}] == []
+
+
+def test_a_phrase_of_a_template_is_one_token():
+    tokenizer = load_tokenizer("nano-2")
+    assert [p for p in templates.phrases() if len(tokenizer.encode(f" {p}")) != 1] == []
+
+
+def test_the_first_models_still_have_their_tokenizer():
+    assert load_tokenizer("nano-1").digest == load_model_tokenizer("kimi-linear").digest

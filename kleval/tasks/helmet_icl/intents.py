@@ -9,12 +9,12 @@ is drawn anew for every sample, so that labels can only be learnt from the examp
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kleval.tasks import lexicon as lx
 from kleval.tasks import packaged
-from kleval.tasks.prose import sentences
+from kleval.tasks.prose import Split, sentences
 
 INTENTS_VERSION = "intents-1"
 _TRIES = 20
@@ -42,21 +42,23 @@ class Intent:
 
 
 class Speaker:
-    """Says things, from one random state."""
+    """Says things, from one random state. actions: how each is said; split: of the prose that is no intent."""
 
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
+    def __init__(
+        self, rng: random.Random, actions: Mapping[str, Sequence[str]] = ACTIONS, split: Split = "eval"
+    ) -> None:
+        self._rng, self._actions, self._split = rng, actions, split
         self._other: Iterator[str] | None = None
 
     def utterance(self, intent: Intent) -> str:
         rng = self._rng
         if not intent.action:
             if self._other is None:
-                self._other = sentences(rng.getrandbits(48))
+                self._other = sentences(rng.getrandbits(48), self._split)
             return next(self._other).lower().rstrip(".!?")
         thing = intent.thing or rng.choice(lx.THINGS)
         adjective = f"{rng.choice(lx.ADJECTIVES)} " if rng.random() < 0.7 else ""
-        return rng.choice(ACTIONS[intent.action]).format(
+        return rng.choice(self._actions[intent.action]).format(
             o=f"the {adjective}{thing}",
             t=rng.choice(lx.TIMES),
             p=rng.choice(lx.PLACES),

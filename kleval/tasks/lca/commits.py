@@ -52,11 +52,16 @@ def _mod(kind: str, old: str | None, new: str | None, diff: str) -> dict[str, An
     return {"change_type": kind, "old_path": old, "new_path": new, "diff": diff}
 
 
-def commit(rng: random.Random, with_callers: bool = True) -> Commit:
-    """A commit drawn from `rng`. with_callers: let callers follow the change."""
+def commit(
+    rng: random.Random,
+    with_callers: bool = True,
+    places: Sequence[str] = lx.PLACES,
+    nouns: Sequence[str] = lx.THINGS,
+) -> Commit:
+    """A commit drawn from `rng`. with_callers: let callers follow the change. places: modules; nouns: what functions are about."""
     kind = rng.choice(_KINDS)
-    modules = rng.sample(lx.PLACES, 3)
-    things = rng.sample(lx.THINGS, 4)
+    modules = rng.sample(places, 3)
+    things = rng.sample(nouns, 4)
     verbs = rng.sample(lx.VERBS, 2)
     number = rng.randint(2, 40)
     names = {

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from kleval.tasks import lexicon as lx
 
 LIBRARY_VERSION = "library-1"
-_SYLLABLES = lx.syllables("libraries")
+Syllables = tuple[tuple[str, ...], ...]  # the choices for each part of a syllable
+_SYLLABLES: Syllables = lx.syllables("libraries")
 _PER_MODULE = 10
 _OPERATIONS = ("+", "-", "*")
 
@@ -74,11 +75,11 @@ class Assignment:
         return "\n\n".join(f"# {self.package}/{module}.py\n\n" + "\n\n".join(inside) for module, inside in ordered)
 
 
-def assignment(rng: random.Random, n_steps: int) -> Assignment:
-    """A sample of that many steps; all of it drawn from `rng`."""
-    makers = _functions(rng)
+def assignment(rng: random.Random, n_steps: int, syllables: Syllables = _SYLLABLES) -> Assignment:
+    """A sample of that many steps; all of it drawn from `rng`. syllables: of the names without meaning."""
+    makers = functions(rng, syllables)
     needed_functions = [next(makers) for _ in range(n_steps)]
-    package = _coined(rng) + rng.choice(lx.PLACES)
+    package = _coined(rng, syllables) + rng.choice(lx.PLACES)
     modules = _module_names(rng, n_steps, set())
     needed = dict(zip(modules, needed_functions, strict=True))
     start = rng.choice(lx.NAMES).lower()
@@ -105,10 +106,10 @@ def assignment(rng: random.Random, n_steps: int) -> Assignment:
     return Assignment(package, instruction, reference + "\n", needed, (f.source for f in makers), seed)
 
 
-def _coined(rng: random.Random) -> str:
+def _coined(rng: random.Random, syllables: Syllables) -> str:
     """A syllable that is no keyword of Python."""
     while True:
-        word = "".join(map(rng.choice, _SYLLABLES))
+        word = "".join(map(rng.choice, syllables))
         if not keyword.iskeyword(word):
             return word
 
@@ -125,7 +126,7 @@ def _module_names(rng: random.Random, n: int, taken: set[str]) -> list[str]:
     return list(names)
 
 
-def _functions(rng: random.Random) -> Iterator[Function]:
+def functions(rng: random.Random, syllables: Syllables) -> Iterator[Function]:
     """Functions without end, no two with one name; no two with one purpose until all purposes are used up."""
     n_purposes = len(lx.VERBS) * len(lx.ADJECTIVES) * len(lx.THINGS)
     # A walk over all purposes: a step that shares no factor with their number meets each once.
@@ -138,11 +139,11 @@ def _functions(rng: random.Random) -> Iterator[Function]:
         at = (at + step) % n_purposes
         rest, thing = divmod(at, len(lx.THINGS))
         verb, adjective = divmod(rest, len(lx.ADJECTIVES))
-        name = f"{_coined(rng)}{_coined(rng)}_{_coined(rng)}"
+        name = f"{_coined(rng, syllables)}{_coined(rng, syllables)}_{_coined(rng, syllables)}"
         while name in names:
-            name += _coined(rng)
+            name += _coined(rng, syllables)
         names.add(name)
-        yield _function(rng, name, (lx.VERBS[verb], lx.ADJECTIVES[adjective], lx.THINGS[thing]))
+        yield _function(rng, syllables, name, (lx.VERBS[verb], lx.ADJECTIVES[adjective], lx.THINGS[thing]))
 
 
 def _common(a: int, b: int) -> int:
@@ -151,10 +152,10 @@ def _common(a: int, b: int) -> int:
     return a
 
 
-def _function(rng: random.Random, name: str, purpose: tuple[str, str, str]) -> Function:
+def _function(rng: random.Random, syllables: Syllables, name: str, purpose: tuple[str, str, str]) -> Function:
     verb, adjective, thing = purpose
     parameter, default = rng.choice(lx.PARAMETERS), rng.randint(1, 9)
-    key = _coined(rng)
+    key = _coined(rng, syllables)
     change = f'item.get("{key}", {rng.randint(1, 99)}) {rng.choice(_OPERATIONS)} {parameter}'
     bodies = (
         f'    return {{**item, "{key}": {change}}}\n',

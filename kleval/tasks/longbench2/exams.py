@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 
 from kleval.tasks import lexicon as lx
 from kleval.tasks.longbench2.scoring import LETTERS
-from kleval.tasks.prose import sentences
+from kleval.tasks.prose import Split, sentences
 
 EXAMS_VERSION = "exams-1"
-_SYLLABLES = lx.syllables("exams")
+Syllables = tuple[tuple[str, ...], ...]  # the choices for each part of a syllable
+_SYLLABLES: Syllables = lx.syllables("exams")
 _MOST_NUMBER = 9000
 
 
@@ -55,17 +56,18 @@ class Exam:
 
 
 class _Names:
-    """Invented words, each once."""
+    """Invented words, each once, and the prose around them. syllables: the parts of each; split: of the sentences."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, syllables: Syllables = _SYLLABLES, split: Split = "eval") -> None:
         self._rng, self._used = rng, set[str]()
+        self._syllables, self._split = syllables, split
 
     def new(self) -> str:
         rng = self._rng
         while True:
-            made = "".join(map(rng.choice, _SYLLABLES * rng.randint(2, 3)))
+            made = "".join(map(rng.choice, self._syllables * rng.randint(2, 3)))
             if len(self._used) > 50_000:
-                made += "".join(map(rng.choice, _SYLLABLES))
+                made += "".join(map(rng.choice, self._syllables))
             if made not in self._used and not keyword.iskeyword(made):
                 self._used.add(made)
                 return made
@@ -73,10 +75,13 @@ class _Names:
     def title(self) -> str:
         return self.new().capitalize()
 
+    def prose(self, rng: random.Random) -> Iterator[str]:
+        return sentences(rng.getrandbits(64), self._split)
 
-def exam(rng: random.Random, domain: str, hard: bool) -> Exam:
+
+def exam(rng: random.Random, domain: str, hard: bool, syllables: Syllables = _SYLLABLES, split: Split = "eval") -> Exam:
     """A question of that domain. The fillers draw from a state of their own: how many are taken changes nothing else."""
-    material = DOMAINS[domain](rng, random.Random(rng.getrandbits(64)), _Names(rng), hard)
+    material = DOMAINS[domain](rng, random.Random(rng.getrandbits(64)), _Names(rng, syllables, split), hard)
     right = material.choices[0]
     choices = list(material.choices)
     rng.shuffle(choices)
@@ -110,7 +115,7 @@ def _chronicle(rng: random.Random, others: random.Random, names: _Names, hard: b
         records += [f"{teacher} taught {giver}." for teacher, giver in zip(teachers, givers, strict=False)]
         question = f"According to the chronicle, what did the person give whom {teachers[0]} had taught?"
     rng.shuffle(records)
-    prose = sentences(others.getrandbits(64))
+    prose = names.prose(others)
 
     def fillers() -> Iterator[str]:
         while True:
@@ -196,7 +201,7 @@ def _dialogue(rng: random.Random, others: random.Random, names: _Names, hard: bo
         records = [moved(*each) for each in zip(speakers, parcels, places, strict=True)]
         rng.shuffle(records)
         question = f"Where did {speakers[0]} put parcel {parcel}?"
-    prose = sentences(others.getrandbits(64))
+    prose = names.prose(others)
 
     def fillers() -> Iterator[str]:
         while True:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from kleval.tasks import lexicon as lx
-from kleval.tasks.prose import indefinite, sentences
+from kleval.tasks.prose import Split, indefinite, sentences
 from kleval.types import Message
 
 CONVERSATIONS_VERSION = "conversations-2"
@@ -39,7 +39,7 @@ KINDS: dict[str, tuple[str, str, str]] = {
     "toast": ("Raise your glasses! ", " ", " To {name}!"),
 }
 _TOPICS = (*(f"the {noun}" for noun in (*lx.THINGS, *lx.PLACES, *lx.PEOPLE)), *lx.ABSTRACTS)
-_ORDINALS = ("1st", "2nd", "3rd", "4th", "5th", "6th", "7th", "8th")
+ORDINALS = ("1st", "2nd", "3rd", "4th", "5th", "6th", "7th", "8th")
 
 Request = tuple[str, str]  # kind, topic
 
@@ -81,19 +81,31 @@ class Conversation:
         return (*made, {"role": "user", "content": self.question})
 
 
-def conversation(rng: random.Random, n_needles: int, text_chars: int) -> Conversation:
+@dataclass(frozen=True, slots=True)
+class Matter:
+    """Of what conversations are made. topics: what texts are about; prefix_chars: of the random string before the answer."""
+
+    topics: Sequence[str] = _TOPICS
+    prefix_chars: int = PREFIX_CHARS
+    split: Split = "eval"
+
+
+EVALUATED = Matter()
+
+
+def conversation(rng: random.Random, n_needles: int, text_chars: int, matter: Matter = EVALUATED) -> Conversation:
     """text_chars: about how long the assistant's texts are; 0 for a single short sentence."""
-    lines = sentences(rng.getrandbits(64))
-    kind, topic = rng.choice(tuple(KINDS)), rng.choice(_TOPICS)
+    lines = sentences(rng.getrandbits(64), matter.split)
+    kind, topic = rng.choice(tuple(KINDS)), rng.choice(matter.topics)
     needles: dict[str, None] = {}
     while len(needles) < n_needles:
         needles[_text(rng, lines, kind, text_chars)] = None
     wanted = rng.randrange(n_needles)
-    prefix = _prefix(rng)
-    example = _example(rng, lines, (kind, topic))
+    prefix = _prefix(rng, matter)
+    example = _example(rng, lines, (kind, topic), matter)
     places = tuple(sorted(rng.random() for _ in range(n_needles)))
     # The other turns draw from a state of their own: how many there are must not change anything else.
-    fillers = _fillers(random.Random(rng.getrandbits(64)), (kind, topic), text_chars)
+    fillers = _fillers(random.Random(rng.getrandbits(64)), (kind, topic), text_chars, matter)
     return Conversation(
         example,
         _request(kind, topic),
@@ -101,7 +113,7 @@ def conversation(rng: random.Random, n_needles: int, text_chars: int) -> Convers
         places,
         wanted,
         prefix,
-        _question(prefix, wanted, kind, topic),
+        final_question(prefix, wanted, kind, topic),
         fillers,
     )
 
@@ -110,15 +122,16 @@ def _request(kind: str, topic: str) -> str:
     return f"write {indefinite(kind)} about {topic}"
 
 
-def _question(prefix: str, wanted: int, kind: str, topic: str) -> str:
+def final_question(prefix: str, wanted: int, kind: str, topic: str) -> str:
+    """The last message. wanted: which of the equal requests, from 0."""
     return (
-        f"Prepend {prefix} to the {_ORDINALS[wanted]} (1 indexed) {kind} about {topic}."
+        f"Prepend {prefix} to the {ORDINALS[wanted]} (1 indexed) {kind} about {topic}."
         " Do not include any other text in your response."
     )
 
 
-def _prefix(rng: random.Random) -> str:
-    return "".join(rng.choices(string.ascii_letters + string.digits, k=PREFIX_CHARS))
+def _prefix(rng: random.Random, matter: Matter) -> str:
+    return "".join(rng.choices(string.ascii_letters + string.digits, k=matter.prefix_chars))
 
 
 def _text(rng: random.Random, lines: Iterator[str], kind: str, text_chars: int) -> str:
@@ -133,10 +146,10 @@ def _text(rng: random.Random, lines: Iterator[str], kind: str, text_chars: int) 
     return before.format(**frame) + between.join(taken) + behind.format(**frame)
 
 
-def _other(rng: random.Random, key: Request) -> Request:
+def _other(rng: random.Random, key: Request, matter: Matter) -> Request:
     """Another request than `key`."""
     while True:
-        kind, topic = rng.choice(tuple(KINDS)), rng.choice(_TOPICS)
+        kind, topic = rng.choice(tuple(KINDS)), rng.choice(matter.topics)
         near = rng.randrange(100)
         if near < _NEAR_PERCENT:
             kind = key[0]
@@ -146,17 +159,22 @@ def _other(rng: random.Random, key: Request) -> Request:
             return kind, topic
 
 
-def _example(rng: random.Random, lines: Iterator[str], key: Request) -> str:
-    kind, topic = _other(rng, key)
+def _example(rng: random.Random, lines: Iterator[str], key: Request, matter: Matter) -> str:
+    kind, topic = _other(rng, key, matter)
     texts = [_text(rng, lines, kind, 0) for _ in range(2)]
-    wanted, prefix = rng.randrange(2), _prefix(rng)
+    wanted, prefix = rng.randrange(2), _prefix(rng, matter)
     turns = "".join(f"User: {_request(kind, topic)}\nAssistant: {text}\n" for text in texts)
-    asked = f"User: {_question(prefix, wanted, kind, topic)}\nAssistant: {prefix}{texts[wanted]}\n"
-    return f"{_INTRODUCTION}\n\n======EXAMPLE======\n{turns}{asked}======END EXAMPLE======\n\n"
+    asked = f"User: {final_question(prefix, wanted, kind, topic)}\nAssistant: {prefix}{texts[wanted]}\n"
+    return example_frame(turns + asked)
 
 
-def _fillers(rng: random.Random, key: Request, text_chars: int) -> Iterator[str]:
-    lines = sentences(rng.getrandbits(64))
+def example_frame(turns: str) -> str:
+    """How worked turns are shown before the first message."""
+    return f"{_INTRODUCTION}\n\n======EXAMPLE======\n{turns}======END EXAMPLE======\n\n"
+
+
+def _fillers(rng: random.Random, key: Request, text_chars: int, matter: Matter) -> Iterator[str]:
+    lines = sentences(rng.getrandbits(64), matter.split)
     while True:
-        kind, topic = _other(rng, key)
+        kind, topic = _other(rng, key, matter)
         yield f"{_request(kind, topic)}\n{_text(rng, lines, kind, text_chars)}"

@@ -1,0 +1,214 @@
+"""Trend of many runs: the scores of a model against when its runs began, or against the values of a tag.
+
+A page of many runs of one model shows each model's latest run, and here how it went; runs are never pooled. Points that rest on other
+questions than the latest run's, or on fewer tasks, are hollow.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from kleval.report.figure import Axis, Cell, Figure, Grid, Row, Series, dates, looks_of, scores
+from kleval.report.score_curves import MAX_BANDS, Shape, cell_at, notes, partial, shown
+from kleval.report.sections import Card, Section, card, section
+from kleval.store import RunStore
+from kleval.tables import cells
+from kleval.tables.joined import engine_version, run_setting
+from kleval.tables.leaderboard import entrant_rows, to_csv
+from kleval.tables.scores import EVERYTHING, Entrant, conflicts
+from kleval.text import DASH, format_length, moment, plural
+from kleval.types import UsageError
+
+MANY = 8  # runs of one model, from which on a page shows how they went
+MOST_CURVES = 6
+MOST_TAGS = 3
+AUTO, OFF, DATE = "auto", "off", "date"
+_SPREAD = 0.35  # of a step between values of a tag, to either side: runs of one value stand beside each other
+
+Curve = tuple[str, int]  # model, length
+Places = Callable[[Entrant], float | None]
+
+
+def latest(runs: Sequence[RunStore], over: str) -> list[RunStore]:
+    """The latest run of each model that has answers, where the page shows a trend; else all runs. over: AUTO, OFF, DATE or a tag.
+
+    UsageError for a tag that no run has.
+    """
+    of: dict[str, list[RunStore]] = {}
+    for store in runs if over != OFF else ():
+        for model in {key[0] for key in store.index}:
+            of.setdefault(model, []).append(store)
+    if over not in (AUTO, OFF, DATE) and not any(over in store.manifest["tags"] for store in runs):
+        known = ", ".join(dict.fromkeys(tag for store in runs for tag in store.manifest["tags"]))
+        raise UsageError(f"no run has the tag '{over}': choose date{f' or one of {known}' if known else ''}")
+    if max(map(len, of.values()), default=0) < (MANY if over == AUTO else 2):
+        return list(runs)
+    kept = {id(max(stores, key=lambda store: _began(store.manifest.get("started")))) for stores in of.values()}
+    return [store for store in runs if id(store) in kept]
+
+
+def trend_sections(entrants: Sequence[Entrant], over: str) -> list[Section]:
+    """How it went, of everything asked and then task by task. entrants: of all runs."""
+    counts = Counter(e.model for e in entrants)
+    many = sorted((e for e in entrants if counts[e.model] > 1), key=when)
+    shape = Shape.of(many)
+    models = list(dict.fromkeys(e.model for e in many))
+    ctxs = shape.ctxs if len(models) * len(shape.ctxs) <= MOST_CURVES else shape.ctxs[-1:]
+    curves = [(model, ctx) for model in models for ctx in ctxs]
+    others = _others(many)
+    first = DATE if over in (AUTO, OFF) else over
+    tags = [tag for tag in _telling(many) if tag != first] if over == AUTO else []
+    cards = []
+    for i, name in enumerate((first, *tags[:MOST_TAGS])):
+        axis, place = _axis(many, name)
+        figure = _figure(many, EVERYTHING, curves, axis, place, others)
+        missing = sum(place(e) is None for e in many)
+        said = [f"{plural(missing, 'run')} without the tag {name} {'is' if missing == 1 else 'are'} left out."]
+        one = card(
+            "trend", [figure], card_id=f"trend-{i}", over="when the run began" if name == DATE else f"tag {name}"
+        )
+        cards.append(Card(one.id, one.title, one.text, figures=one.figures, notes=tuple(said if missing else ())))
+    runs = Card("trend-runs", grid=_grid(many, models, ctxs), notes=_said(others), csv=to_csv(entrant_rows(many)))
+    n = len({id(e.run) for e in many})
+    found = [section("trend", [*cards, runs], ["hollow"] if others else [], n=str(n), models=", ".join(models))]
+    if len(shape.tasks) > 1:
+        axis, place = _axis(many, first)
+        panels = [
+            Card(f"trend-task-{i}", shape.name(task), figures=(_figure(many, task, curves, axis, place, others, True),))
+            for i, task in enumerate(shape.tasks)
+        ]
+        found.append(section("trend-tasks", panels, layout="panels"))
+    return found
+
+
+def when(entrant: Entrant) -> float:
+    """When its run began, in days since 1970."""
+    return _began(entrant.run.get("started"))
+
+
+def _began(started: object) -> float:
+    try:
+        found = datetime.fromisoformat(str(started))
+    except ValueError:
+        return 0.0
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() / 86400
+
+
+def _telling(entrants: Sequence[Entrant]) -> list[str]:
+    """Tags that several runs share a value of and that have several values: what could be a cause."""
+    found = []
+    for tag in dict.fromkeys(tag for e in entrants for tag in _tags(e)):
+        values = Counter(_tags(e)[tag] for e in entrants if tag in _tags(e))
+        if 2 <= len(values) <= sum(values.values()) / 2:
+            found.append(tag)
+    return found
+
+
+def _tags(entrant: Entrant) -> dict[str, str]:
+    found: dict[str, str] = entrant.run.get("tags", default={})
+    return found
+
+
+def _axis(entrants: Sequence[Entrant], over: str) -> tuple[Axis, Places]:
+    """The x axis and where on it a run stands; None for one without the tag."""
+    if over == DATE:
+        return dates((when(e) for e in entrants), "when the run began (UTC)"), when
+    values = sorted({_tags(e)[over] for e in entrants if over in _tags(e)}, key=_natural)
+    places: dict[int, float] = {}
+    for at, value in enumerate(values):
+        runs = list(dict.fromkeys(id(e.run) for e in entrants if _tags(e).get(over) == value))
+        for i, run in enumerate(runs):
+            places[run] = at + _SPREAD * (2 * i / (len(runs) - 1) - 1 if len(runs) > 1 else 0)
+    ticks = tuple((float(at), value) for at, value in enumerate(values))
+    return Axis(over, -0.6, len(values) - 0.4, ticks, log=False), lambda e: places.get(id(e.run))
+
+
+def _natural(text: str) -> list[tuple[int, float, str]]:
+    """0.9 before 0.33: numbers by parts, as versions are."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.findall(r"\d+|\D+", text)]
+
+
+def _figure(
+    entrants: Sequence[Entrant],
+    name: str,
+    curves: Sequence[Curve],
+    axis: Axis,
+    place: Places,
+    others: dict[str, tuple[str, ...]],
+    small: bool = False,
+) -> Figure:
+    looks = looks_of(curves)
+    several, lengths = len({model for model, _ in curves}) > 1, len({ctx for _, ctx in curves}) > 1
+    series = []
+    for model, ctx in curves:
+        label = f"{model} at {format_length(ctx)}" if several and lengths else model if several else format_length(ctx)
+        mine = [(x, e, cell_at(e, name, ctx)) for e in entrants if e.model == model and (x := place(e)) is not None]
+        points = sorted(((x, e, cell) for x, e, cell in mine if _scored(cell)), key=lambda point: point[0])
+        found = [cell for _, _, cell in points if cell is not None]
+        one = Series(
+            f"{model} {ctx}",
+            label,
+            looks[model, ctx],
+            [x for x, _, _ in points],
+            [round(100 * cell.value, 4) for cell in found],
+            [_words(e, cell, name) for (_, e, _), cell in zip(points, found, strict=True)],
+            [100 * cell.ci_low for cell in found],
+            [100 * cell.ci_high for cell in found],
+            hollow=[
+                e.key in others or (name == EVERYTHING and bool(partial(name, cell)))
+                for (_, e, _), cell in zip(points, found, strict=True)
+            ],
+        )
+        series += [one] if points else []
+    if small:
+        axis = replace(axis, title="")
+    return Figure(axis, scores(), tuple(series), banded=len(series) <= MAX_BANDS, small=small)
+
+
+def _scored(cell: cells.Cell | None) -> bool:
+    return cell is not None and not math.isnan(cell.value)
+
+
+def _words(entrant: Entrant, cell: cells.Cell, name: str) -> list[str]:
+    tags = " ".join(f"{key}={value}" for key, value in _tags(entrant).items())
+    said = notes(entrant, cell, name if name == EVERYTHING else "")
+    began = f"{entrant.run.title}, {moment(entrant.run.get('started'))}"
+    return [began, f"{entrant.model} at {format_length(cell.ctx)}", *said[1:], *([tags] if tags else [])]
+
+
+def _others(entrants: Iterable[Entrant]) -> dict[str, tuple[str, ...]]:
+    """Keys of those that cannot be compared with their model's latest -> why."""
+    last = {e.model: e for e in entrants}
+    return {e.key: reasons for e in entrants if (reasons := tuple(conflicts(e, last[e.model])))}
+
+
+def _said(others: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+    if not others:
+        return ()
+    reasons = Counter(reason for of in others.values() for reason in of)
+    first = "; ".join(f"{reason} ({plural(n, 'run')})" for reason, n in reasons.most_common(5))
+    return (
+        f"{plural(len(others), 'run')} asked or sampled otherwise than the latest and cannot be compared: {first}.",
+    )
+
+
+def _grid(entrants: Sequence[Entrant], models: Sequence[str], ctxs: Sequence[int]) -> Grid:
+    """A row per run and model, the latest first; columns that say nothing are left out."""
+    rows = []
+    for e in reversed(entrants):
+        values = [shown(e, cell_at(e, EVERYTHING, ctx), EVERYTHING) for ctx in ctxs]
+        tags = " ".join(f"{key}={value}" for key, value in _tags(e).items())
+        words = [moment(e.run.get("started")), e.model if len(models) > 1 else "", tags]
+        more = ["" if e.run.complete else e.run.status, engine_version(e) or "", str(run_setting(e)["hardware"] or "")]
+        scored = [Cell(f"{one.text}  ({one.subs[0]})" if one.subs else one.text, title=one.title) for one in values]
+        rows.append((e.run.store.title, [*map(Cell, words), *scored, *map(Cell, more)]))
+    heads = ["Started", "Model", "Tags", *map(format_length, ctxs), "Status", "Engine", "Hardware"]
+    kept = [i for i in range(len(heads)) if any(line[i].text not in ("", DASH) for _, line in rows)]
+    numbers = frozenset(place for place, i in enumerate(kept, 1) if 3 <= i < 3 + len(ctxs))
+    lines = tuple(Row(title, tuple(line[i] for i in kept)) for title, line in rows)
+    return Grid(("Run", *(heads[i] for i in kept)), lines, "plain", numbers=numbers)

@@ -1,0 +1,186 @@
+"""Training samples in the shapes of MRCR, HELMET-ICL, LongBench v2, FRAMES, RepoQA and Long Code Arena.
+
+Made by the generators of kleval's own editions of these tasks, out of `material` that no evaluation is made of. Prompts are the
+tasks' own; where a text has more answers than one question asks for, more are asked.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from itertools import islice
+
+from kleval.tasks import lexicon as lx
+from kleval.tasks.frames import prompts as frames
+from kleval.tasks.helmet_icl import drawing, intents
+from kleval.tasks.lca import commits, invented
+from kleval.tasks.lca import prompts as lca
+from kleval.tasks.lca.editions import in_context
+from kleval.tasks.longbench2 import exams
+from kleval.tasks.longbench2 import prompts as longbench
+from kleval.tasks.mrcr import conversations
+from kleval.tasks.repoqa import questions as repoqa
+from kleval.tokenization import join_prompt
+from kleval.train import material
+from kleval.train.desk import Desk, NoRoom, Piece, scattered
+
+_MATTERS = tuple(conversations.Matter(material.TOPICS, chars, "train") for chars in material.PREFIX_CHARS)
+_ORDINAL = re.compile(r"Prepend \S+ to the (\w+) ")
+
+
+def conversation(desk: Desk, rng: random.Random, room: int) -> list[Piece]:
+    """A conversation with its worked example, then the last question, for up to three of the equal texts."""
+    matter = rng.choice(_MATTERS)
+    n_needles = 2 if room < 700 else rng.choice((2, 4, 8) if room > 1200 else (2, 4))
+    text_chars = rng.choice((0, room * 4 // (3 * n_needles + 8)))
+    made = conversations.conversation(rng, n_needles, min(text_chars, 800), matter)
+    asked: list[Piece] = []
+    for i in [made.wanted, *rng.sample(range(n_needles), min(2, n_needles - 1))][: 1 + (room > 500)]:
+        prefix = made.prefix if not asked else "".join(rng.sample(made.prefix, len(made.prefix)))
+        ordinal = conversations.ORDINALS[i]
+        question = _ORDINAL.sub(f"Prepend {prefix} to the {ordinal} ", made.question)
+        asked += [("\n" + question, False), (prefix + made.needles[i], True)]
+    bare = join_prompt(made.messages(())[:-1], "")
+    fillers = desk.taken(made.fillers, desk.left(room, bare, *(text for text, _ in asked)))
+    text = join_prompt(made.messages(fillers)[:-1], "")
+    shown, mark, rest = text.partition("\n======END EXAMPLE======")
+    before, assistant, answer = shown.rpartition("Assistant:")
+    return [(before + assistant, False), (answer, True), (mark + rest, False), *asked]
+
+
+def labels(desk: Desk, rng: random.Random, room: int) -> list[Piece]:
+    """Labelled utterances. Every label that came before is to be produced, not the last one alone."""
+    n_labels = rng.choice((6, 20, 50, 77, 151))
+    n_things = rng.choice((0, 0, 3, 5))
+    actions = rng.sample(
+        list(material.ACTIONS), rng.randint(2, max(2, min(len(material.ACTIONS), n_labels, room // 60)))
+    )
+    things = rng.sample(lx.THINGS, n_things) if n_things else [""]
+    found = [intents.Intent(action, thing) for action in actions for thing in things]
+    if n_labels == 151:
+        found.append(intents.Intent("", ""))
+    rng.shuffle(found)
+    found = found[: max(2, min(n_labels, room // 50))]
+    numbers = drawing.label_numbers(n_labels, rng.getrandbits(31))
+    speaker = intents.Speaker(rng, material.ACTIONS, "train")
+    shown = intents.rounds(rng, speaker, found, set())
+    pieces: list[Piece] = [(drawing.INSTRUCTION + "\n", False)]
+    seen: set[int] = set()
+    room = desk.left(room, pieces[0][0])
+    for which, said in shown:
+        text, label = f"\n{said}\nlabel:", f" {numbers[which]}"
+        room -= desk.count(text) + desk.count(label) + 1
+        if room < 0:
+            break
+        pieces += [(text, False), (label, which in seen), ("\n", False)]
+        seen.add(which)
+    if not any(flag for _, flag in pieces):
+        raise NoRoom
+    while not pieces[-1][1]:
+        pieces.pop()
+    return pieces
+
+
+def exam(desk: Desk, rng: random.Random, room: int) -> list[Piece]:
+    """A document of records and a question with four choices."""
+    made = exams.exam(rng, rng.choice(list(exams.DOMAINS)), rng.random() < 0.4, material.OPEN_SYLLABLES, "train")
+
+    def prompt(fillers: list[str]) -> str:
+        question = made.material.question
+        return longbench.filled(longbench.ZERO_SHOT, made.document(fillers), question, made.choices)
+
+    answer = f"The correct answer is ({made.answer})."
+    fillers = desk.taken(made.material.fillers, desk.left(room, prompt([]), answer))
+    return [(prompt(fillers), False), (answer, True)]
+
+
+def lookup(desk: Desk, rng: random.Random, room: int) -> list[Piece]:
+    """FRAMES' question over articles, of one step or two."""
+    asked = rng.choice(desk.questions[room > 250 and rng.random() < 0.6])
+    texts = [frames.context([(a.title, a.text)]) for a in (desk.articles[i] for i in asked.gold)]
+    answer = frames.answer_sentence(asked.answers[0])
+    space = desk.left(room, frames.question_prompt("\n".join(texts), asked.question), answer)
+    others = (i for i in rng.sample(range(len(desk.articles)), len(desk.articles)) if i not in asked.gold)
+    more = desk.taken((frames.context([(a.title, a.text)]) for a in (desk.articles[i] for i in others)), space)
+    texts += more
+    rng.shuffle(texts)
+    return [(frames.question_prompt("\n".join(texts), asked.question), False), (answer, True)]
+
+
+def function(desk: Desk, rng: random.Random, room: int) -> list[Piece]:
+    """A function by its description, out of a file of functions."""
+    described, source = described_function(rng)
+    answer = f"\n```python\n{source}\n```"
+    space = desk.left(room, repoqa.prompt_text(source, described), answer)
+    fillers = desk.taken((described_function(rng)[1] + "\n\n\n" for _ in range(1000)), space)
+    code = "\n\n\n".join(scattered(rng, [source], [text.strip("\n") for text in fillers]))
+    return [(repoqa.prompt_text(f"\n\n{code}\n\n", described), False), (answer, True)]
+
+
+_BODIES = (
+    "{a} = {b}.get({key!r}, {n})",
+    "if {a} is None:\n        return {b}",
+    "for {c} in {a}:\n        {b}.append({c})",
+    "if not isinstance({a}, {kind}):\n        raise TypeError(f'{{{a}!r}} is not a {kind}')",
+    "{a} = {b}.{method}({n})",
+    "{c} = [{b}.{method}(x) for x in {a}]",
+    "with {b}.{method}() as {c}:\n        {c}.write({a})",
+    "self._{a} = {b} + {n}",
+    "while {a} > {n}:\n        {a} -= {b}.{method}()",
+    "try:\n        {c} = {a}[{key!r}]\n    except KeyError:\n        {c} = {n}",
+)
+_DESCRIPTIONS = (
+    "{Verb} the {adjective} {noun} of the given {a} and return its {b}.",
+    "{Verb} all the {noun} that {a} holds, with a {b} of {n}.",
+    "Return the {noun} after it was asked to {verb} the {adjective} {a}.",
+    "{Verb} {noun} for the {adjective} {a}; {b} says how much.",
+)
+
+
+def described_function(rng: random.Random) -> tuple[str, str]:
+    """(description, source)."""
+    verb, noun, adjective = rng.choice(lx.VERBS), rng.choice(lx.ABSTRACTS), rng.choice(lx.ADJECTIVES)
+    a, b = rng.sample(lx.PARAMETERS, 2)
+    c = rng.choice(("made", "found", "each", "result"))
+
+    def filled(form: str) -> str:
+        method, kind = rng.choice(lx.VERBS), rng.choice(("dict", "list", "str", "int"))
+        values = {
+            "verb": verb,
+            "Verb": verb.capitalize(),
+            "noun": noun,
+            "adjective": adjective,
+            "key": rng.choice(lx.THINGS),
+        }
+        return form.format(a=a, b=b, c=c, n=rng.randint(1, 99), method=method, kind=kind, **values)
+
+    name = f"{verb}_{noun}" if rng.random() < 0.6 else f"{verb}_{adjective}_{noun}"
+    lines = [filled(form) for form in rng.sample(_BODIES, rng.randint(2, 5))]
+    source = f"def {name}({a}, {b}={rng.randint(0, 9)}):\n    " + "\n    ".join(
+        [*lines, f"return {rng.choice((a, b, c))}"]
+    )
+    return filled(rng.choice(_DESCRIPTIONS)), source
+
+
+def library(desk: Desk, rng: random.Random, room: int) -> list[Piece]:
+    """A script by its description, with the functions of an invented library."""
+    made = invented.assignment(rng, rng.randint(1, max(1, min(4, room // 400))), material.CLOSED_SYLLABLES)
+
+    def prompt(fillers: list[str]) -> str:
+        return in_context(made.package, made.text(fillers), made.instruction)
+
+    space = desk.left(room, prompt([]), made.reference)
+    fillers = desk.taken(islice(made.filler, 400), space)
+    return [(prompt(fillers), False), (made.reference, True)]
+
+
+def commit(desk: Desk, rng: random.Random, room: int) -> list[Piece]:
+    """The message of a commit, by its diff."""
+    made = commits.commit(rng, room > 700, lx.PEOPLE, lx.ABSTRACTS)
+
+    def prompt(records: list[str]) -> str:
+        return lca.commit_text(lca.commit_diff(made.all_mods(records)))
+
+    space = desk.left(room, prompt([]), made.message)
+    records = desk.taken(made.records, max(0, space - space // 8))
+    return [(prompt(records), False), (made.message, True)]
