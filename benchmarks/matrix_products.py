@@ -6,6 +6,7 @@ attention counts as its two products. Each distinct product is timed warm, as th
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -39,9 +40,16 @@ class _Recorder(TorchDispatchMode):
 
 @contextmanager
 def recorded() -> Iterator[Counter[Shape]]:
-    """Within: count every matrix product by its operands' shapes."""
-    with _Recorder() as recorder:
-        yield recorder.products
+    """Within: count every matrix product by its operands' shapes. Operators take their torch forms: C++ is not seen from here."""
+    before = os.environ.get("KLEVAL_NATIVE")
+    os.environ["KLEVAL_NATIVE"] = "off"
+    try:
+        with _Recorder() as recorder:
+            yield recorder.products
+    finally:
+        os.environ.pop("KLEVAL_NATIVE")
+        if before is not None:
+            os.environ["KLEVAL_NATIVE"] = before
 
 
 @torch.inference_mode()

@@ -131,6 +131,11 @@ class HybridCache:
         return [row.length for row in self._latents.rows]
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of latent rows and convolution tails."""
+        return self._latents.like.dtype
+
+    @property
     def epoch(self) -> int:
         """Changes whenever tensors that a captured step refers to have been replaced."""
         return self._latents.epoch

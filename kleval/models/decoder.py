@@ -1,7 +1,7 @@
 """Decoder shared by the four architectures: embeddings, blocks, final norm, head.
 
-`hidden` runs tokens through the blocks, with or without a cache; `logits` is apart, so that training computes it on answer
-positions only and prefill on the last one.
+`hidden` runs tokens through the blocks, with or without a cache; with one, on a CPU, in C++ where that is there (`native_decoder`).
+`logits` is apart, so that training computes it on answer positions only and prefill on the last one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from kleval.models.cache import HybridCache
 from kleval.models.config import ModelConfig
 from kleval.models.layers import Block
 from kleval.models.modules import RMSNorm
+from kleval.models.native_decoder import NativeWeights, fits, native_hidden, pack
+from kleval.models.packed_weights import Packed
+from kleval.ops.native.library import native
 
 
 class _Embedding(nn.Embedding):
@@ -45,6 +48,7 @@ class Decoder(nn.Module):
         self.model = _Body(config)
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self._native: Packed[NativeWeights | None] | None = None
 
     def hidden(self, ids: Tensor, cache: HybridCache | None = None, lengths: Tensor | None = None) -> Tensor:
         """ids [B, T] -> [B, T, hidden] after the final norm.
@@ -54,6 +58,13 @@ class Decoder(nn.Module):
         at position 0 and autograd works; with one, no gradient is kept.
         """
         batch, tokens = ids.shape
+        if cache is not None and tokens and ids.device.type == "cpu" and cache.dtype == torch.float32:
+            weights = self._native_weights()
+            if weights is not None:
+                counts = cache.begin(tokens if lengths is None else lengths)
+                x = native_hidden(weights, ids, cache, counts)
+                cache.advance(tokens if lengths is None else counts)
+                return x
         if cache is not None and tokens == 1 and lengths is None and ids.device.type == "cpu":
             blocks = [block.steps() for block in self.model.layers if isinstance(block, Block)]
             if None not in blocks:
@@ -69,6 +80,17 @@ class Decoder(nn.Module):
             x = self._blocks(ids, cache, cache.lengths[:, None] + steps, valid, lengths)
             cache.advance(tokens if lengths is None else counts)
         return x
+
+    def _native_weights(self) -> NativeWeights | None:
+        """The weights as the C++ library reads them, up to date; None where the torch form is to be taken."""
+        if native() is None:
+            return None
+        if self._native is None:
+            names = [f"model.{name}" for name, _ in self.model.named_parameters()]
+            self._native = Packed(
+                self, names, lambda: pack(self.model, self.config) if fits(self.model, self.config) else None
+            )
+        return self._native.get()
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., hidden] -> [..., V], float32 (float64 for float64)."""

@@ -23,6 +23,12 @@ from kleval.ops.moe import route
 VOCAB, TOKENS = 2048, 1024
 
 
+@pytest.fixture(autouse=True)
+def torch_forms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What passes through a module is seen there; in C++ nothing passes through modules."""
+    monkeypatch.setenv("KLEVAL_NATIVE", "off")
+
+
 def published_pattern(architecture: str, **changes: object) -> ModelConfig:
     """The published model, 27 layers deep, a few channels wide."""
     config = preset(architecture, "48b-a3b", vocab_size=VOCAB)

@@ -11,13 +11,11 @@ Flags choose the vector width and nothing else about the processor. `-ffast-math
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import platform
 import shutil
 import stat
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -57,15 +55,13 @@ def find_width() -> str:
 
 
 def find_compiler() -> list[str]:
-    """$CXX, a C++ compiler on the path, or the one in the package ziglang. BuildError where there is none."""
+    """$CXX, or a C++ compiler on the path. BuildError where there is none."""
     if given := os.environ.get("CXX", "").split():
         return given
     found = next(filter(None, map(shutil.which, COMPILERS)), None)
-    if found is not None:
-        return [found]
-    if importlib.util.find_spec("ziglang") is not None:
-        return [sys.executable, "-m", "ziglang", "c++"]
-    raise BuildError("no C++ compiler: install g++ or clang, or pip install ziglang")
+    if found is None:
+        raise BuildError("no C++ compiler: install g++ or clang++, or set CXX")
+    return [found]
 
 
 def sources() -> list[Path]:
