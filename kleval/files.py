@@ -76,7 +76,7 @@ def replacing(path: Path, drafts: Path | None = None, errors: str = "strict") ->
             yield file
             file.flush()
             os.fsync(file.fileno())
-        draft.chmod(0o666 & ~_umask())
+        readable(draft)
         draft.replace(target)
     except BaseException:
         draft.unlink(missing_ok=True)
@@ -238,7 +238,8 @@ def end_of_lines(path: Path) -> int:
         return 0
 
 
-def _umask() -> int:
+def readable(path: Path) -> None:
+    """Give a temporary file, which is its owner's alone, the permissions of an ordinary new one."""
     current = os.umask(0o077)
     os.umask(current)
-    return current
+    path.chmod(0o666 & ~current)

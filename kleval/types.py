@@ -27,6 +27,7 @@ FailureKind = Literal[
     "empty",
     "reasoning_cut",
     "judge",
+    "not_asked",
     "out_of_memory",
     "internal",
     # Of requests that are timed: an answer that ended early, that came all at once, a prompt of another length than asked.
@@ -272,8 +273,8 @@ class Backend(Protocol):
     """Something that answers requests.
 
     model: the name that is printed (`kimi-linear@nano`). max_ctx: the longest prompt + output it takes, None if unbounded.
-    Two more may be there: the method `renders(request) -> bool`, whether the prompt's last words are known here (a chat endpoint has
-    a template of its own), and `continues_answers`, whether it goes on from an answer prefix.
+    More may be there: the method `renders(request) -> bool`, whether the prompt's last words are known here (a chat endpoint has
+    a template of its own), and `continues_answers`, whether it goes on from an answer prefix. `paid`: asking may cost money.
     """
 
     name: str

@@ -160,6 +160,11 @@ class OpenAIBackend:
         return self._timing().timed(requests, together)
 
     @property
+    def paid(self) -> bool:
+        """Whether asking may cost money: a key was given."""
+        return self._server.has_key
+
+    @property
     def continues_answers(self) -> bool:
         """Whether a prompt of text can have an answer prefix."""
         return self._dialect.prompts != "messages" or self._dialect.software in CONTINUES_ANSWERS

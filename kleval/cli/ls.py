@@ -124,7 +124,7 @@ def _card_lines(card: dict[str, Any]) -> list[str]:
     lines = []
     for name, value in card.items():
         values = (value or ["none"]) if isinstance(value, list) else [value]
-        lines += [f"{name if i == 0 else '':<16}{part}" for i, part in enumerate(values)]
+        lines += [f"{name if i == 0 else '':<15} {part}" for i, part in enumerate(values)]
     return lines
 
 

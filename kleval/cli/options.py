@@ -50,6 +50,19 @@ def whole_numbers(text: str, what: str, name: str, example: str) -> tuple[int, .
     return tuple(dict.fromkeys(map(int, parts)))
 
 
+def prices(text: str | None, option: str) -> tuple[float, ...] | None:
+    """`0.5,1.5` or `0.5,1.5,0.1`. UsageError for anything else."""
+    if text is None:
+        return None
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if len(found) not in (2, 3) or not all(0 <= price < float("inf") for price in found):
+        raise UsageError(f"--{option} {text}: write IN,OUT or IN,OUT,CACHED, what a million tokens cost, like 0.5,1.5")
+    return found
+
+
 def parse_bytes(text: str) -> int:
     """`8GiB`, `500MB`, `1.5g`, `1073741824` in bytes. `k, m, g, t` and `KiB…` are powers of 1024, `kB…` of 1000."""
     match = _BYTES.fullmatch(text.strip())

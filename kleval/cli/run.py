@@ -34,6 +34,10 @@ AS_GIVEN = (
         "memory_budget",
         "data_dir",
         "max_errors",
+        "max_cost",
+        "max_requests",
+        "price_per_mtok",
+        "judge_price_per_mtok",
         "amend",
         "dry_run",
         "name",
@@ -142,6 +146,30 @@ ENGINE_SETTINGS = (
     help="Failures that are tolerated, a count or below 1 a share; more end the run.  [default: any failure is exit"
     " code 3, none ends the run]",
 )
+@options.option(
+    "--price-per-mtok",
+    callback=lambda context, parameter, value: options.prices(value, "price-per-mtok"),
+    metavar="IN,OUT[,CACHED]",
+    help="What a million tokens cost, read, written and read from the server's cache: what a run may cost and did cost is said.",
+)
+@options.option(
+    "--judge-price-per-mtok",
+    callback=lambda context, parameter, value: options.prices(value, "judge-price-per-mtok"),
+    metavar="IN,OUT[,CACHED]",
+    help="The judge's.  [default: --price-per-mtok]",
+)
+@options.option(
+    "--max-cost",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="X",
+    help="Stop, with everything saved, before the run has cost more; judges count. Needs --price-per-mtok.",
+)
+@options.option(
+    "--max-requests",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Stop, with everything saved, after N requests of the run; judges count.",
+)
 @options.named
 @options.out("runs/<time>")
 @options.option("--amend", is_flag=True, help="Extend the run in --out by more models, tasks, lengths or samples.")
@@ -213,6 +241,7 @@ def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
         named=() if suite else themselves(wanted),
         groups=groups(wanted, given["edition"]),
         ctxs=parse_lengths(ctx),
+        ctxs_given=command.get_parameter_source("ctx") is not ParameterSource.DEFAULT,
         out=given["out"] or (None if given["dry_run"] else run_directory(line)),
         limit=given["limit"] or limit or DEFAULT_LIMIT,
         temperature=temperature,

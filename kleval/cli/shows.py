@@ -109,6 +109,7 @@ class Show:
 class RunShow(Show):
     """`kleval run`."""
 
+    _forecast: Mapping[str, Any] | None = None
     unit, rate, table = "answers", "tokens", "leaderboard"
 
     def launch(self, event: ev.Started) -> dict[str, Any]:
@@ -141,18 +142,34 @@ class RunShow(Show):
 
     def plan_lines(self, event: ev.Planned) -> list[str]:
         before = f" ({event.n_done:,} of {event.n_total:,} are there already)" if event.n_done else ""
-        tokens = sum((unit.n - unit.n_done) * unit.weight for unit in event.units)
+        session = event.facts["sessions"][-1]
+        self._forecast = session["forecast"]
         return [
             *(f"caveat    {text}" for text in event.caveats),
-            f"work      {event.n_total - event.n_done:,} answers{before}, at most {tokens:,.0f} tokens",
+            f"work      {plural(event.n_total - event.n_done, 'answer')}{before}, {_tokens(self._forecast)}",
+            *self._expected(self._forecast, session["paid"]),
             *(f"skipped   {line}" for line in skipped_lines(event.skips)),
         ]
+
+    def _expected(self, forecast: Mapping[str, Any], paid: bool) -> list[str]:
+        """Time and money, as far as they are known."""
+        spec, lines = self.spec, list[str]()
+        if spec.dry_run:
+            lines.append(f"time      {_span(forecast)}")
+        if forecast["cost"] is not None:
+            price = ",".join(f"{one:g}" for one in spec.price_per_mtok)
+            lines.append(f"cost      at most about {forecast['cost']:.3g}, at {price} per million tokens")
+        if paid and spec.max_cost is None and spec.max_requests is None:
+            more = "" if forecast["cost"] is not None else "; --price-per-mtok IN,OUT says what it costs"
+            lines.append(f"note      a key was given and no limit: --max-requests or --max-cost sets one{more}")
+        return lines
 
     def planned(self, unit: Any, facts: Mapping[str, Any]) -> None:
         return None
 
     def dry_run(self, event: ev.Planned) -> str:
-        return "nothing was asked"
+        timed = event.facts["sessions"][-1]["forecast"]["seconds"] is not None
+        return "a few answers were timed, none was scored or stored" if timed else "nothing was asked"
 
     def print_results(self, store: RunStore) -> None:
         from kleval.cli.scores import print_run
@@ -165,8 +182,45 @@ class RunShow(Show):
         return write_csv([store], store.path / "leaderboard.csv")
 
     def last_lines(self, store: RunStore, result: Result) -> list[str]:
+        spent = _spent(store.manifest["sessions"], self.spec)
         # Its caveats are known before it begins; its tables do not end with a line.
-        return ["", *speed_lines(store)]
+        return ["", *speed_lines(store), *([f"spent     {spent}"] if spent else [])]
+
+    def done(self, result: Result) -> dict[str, Any]:
+        return {"forecast": self._forecast} if self.spec.dry_run else {}
+
+
+def _tokens(forecast: Mapping[str, Any]) -> str:
+    judged = f" ({forecast['judge_requests']:,} to the judge)" if forecast["judge_requests"] else ""
+    read, written = (forecast[name] + forecast[f"judge_{name}"] for name in ("read", "written"))
+    requests = plural(forecast["requests"], "request")
+    return f"about {requests}{judged}, {_about(read)} tokens read and at most {_about(written)} written"
+
+
+def _about(n: int) -> str:
+    """To three digits."""
+    return f"{float(f'{n:.3g}'):,.0f}"
+
+
+def _span(forecast: Mapping[str, Any]) -> str:
+    if forecast["seconds"] is None:
+        return forecast["untried"] or "nothing is left to do"
+    least, most = forecast["seconds"]
+    if least == most:
+        return f"at most about {duration(most)}, at the pace of answers tried just now"
+    return f"about {duration(least)} to {duration(most)}: all places of --concurrency in use, or one, at the pace tried just now"
+
+
+def _spent(sessions: Sequence[Mapping[str, Any]], spec: Any) -> str:
+    """What all sessions of a run came to, where that was asked about."""
+    if spec.price_per_mtok is None and spec.max_requests is None and not sessions[-1].get("paid"):
+        return ""
+    names = ("requests", "prompt_tokens", "output_tokens", "cached_tokens", "cost")
+    total = {name: sum(session.get("spent", {}).get(name, 0) for session in sessions) for name in names}
+    cached = f" ({total['cached_tokens']:,} of them from the cache)" if total["cached_tokens"] else ""
+    cost = f", {total['cost']:.4g} at the price given" if spec.price_per_mtok else ""
+    tokens = f"{total['prompt_tokens']:,} tokens read{cached} and {total['output_tokens']:,} written"
+    return f"{plural(total['requests'], 'request')}, {tokens}{cost}"
 
 
 def speed_lines(store: RunStore) -> list[str]:

@@ -192,7 +192,8 @@ def watched(work: Callable[[OnEvent], Result], spec: Spec, show: Show, as_json: 
 def _write_files(show: Show, store: RunStore) -> dict[str, Path]:
     from kleval.report.page import write_report
 
-    return {"report": write_report([store], store.path / "report.html"), "table": show.write_table(store)}
+    table = show.write_table(store)  # first: it is small, and what fills the disk is the page
+    return {"report": write_report([store], store.path / "report.html"), "table": table}
 
 
 def _text(path: Path | None) -> str | None:

@@ -11,6 +11,13 @@ from kleval.store.manifest import now
 from kleval.types import Failure, Score
 
 
+def not_asked(row: Row) -> bool:
+    """Whether a limit kept all of its requests from being asked: there is nothing to keep. One that was answered in part is kept,
+    so that the run asks the rest when it goes on."""
+    failed = row.failure is not None and row.failure["kind"] == "not_asked"
+    return failed and all("failure" in record for record in row.outcomes)
+
+
 def make_row(model: str, asked: Asked, end: End) -> Row:
     """What is kept of a sample that has ended."""
     task, sample = asked.task, asked.sample

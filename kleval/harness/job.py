@@ -11,12 +11,14 @@ from typing import Any
 from kleval.backends.reasoning import tags
 from kleval.harness.asking import finish
 from kleval.harness.earlier import reusable
-from kleval.harness.filing import make_row
+from kleval.harness.filing import make_row, not_asked
+from kleval.harness.forecast import Forecast, Pace, forecast, try_pace
 from kleval.harness.manifest import add_judge, all_settings, hardware, model_record, run_facts, spec_settings
 from kleval.harness.opening import check_permissions, length_tokenizer, load_tasks, open_models
-from kleval.harness.plan import LoadTask, ModelFacts, OpenBackend, PlannedCell, make_plan, model_facts, skip
+from kleval.harness.plan import LoadTask, ModelFacts, OpenBackend, Plan, PlannedCell, make_plan, model_facts, skip
 from kleval.harness.preparing import Asked, Policy, encode
 from kleval.harness.spec import RunSpec
+from kleval.harness.spending import COUNTED, Price, Spending, metered
 from kleval.store import Row, RunStore
 from kleval.tasks.makers import Makers
 from kleval.tasks.sample_cache import SampleCache
@@ -72,6 +74,10 @@ class RunJob(Job):
         self.errors: list[dict[str, Any]] = []
         self.failures: Counter[str] = Counter()
         self.stats: dict[str, dict[str, int]] = {}
+        self._price, self._judge_price = Price.of(spec.price_per_mtok), Price.of(spec.judge_price_per_mtok)
+        self._spending = Spending(spec.max_cost, spec.max_requests)
+        self._forecast: Forecast | None = None
+        self._paid = False
 
     @property
     def tasks(self) -> dict[str, Task]:
@@ -96,10 +102,15 @@ class RunJob(Job):
             self._facts, self._first, self._first_open = open_models(spec, self._open_backend, self._counter)
             stack.enter_context(self._first_open)
             self._old, self._answered = old, old.answered_by_cell() if old is not None else {}
+            if old is not None:
+                sessions = [session.get("spent", {}) for session in old.manifest["sessions"]]
+                self._spending.before = {name: sum(one.get(name, 0) for one in sessions) for name in COUNTED}
             if spec.judge_model is not None and not spec.dry_run:
                 judge = stack.enter_context(contextlib.closing(self._open_judge(spec.judge_model)))
-                self._judge, self._judge_facts = judge, {"settings": {}}
-                add_judge(self._judge_facts, model_facts(spec.judge_model, judge, None))
+                facts = model_facts(spec.judge_model, judge, None)
+                self._judge = metered(judge, self._spending, self._judge_price or self._price, judging=True)
+                self._judge_facts, self._paid = {"settings": {}}, facts.paid
+                add_judge(self._judge_facts, facts)
             self._makers = Makers(
                 SampleCache(spec.sample_cache),
                 spec.limit,
@@ -116,27 +127,48 @@ class RunJob(Job):
 
     def units(self, say: Callable[[str], None]) -> Sequence[PlannedCell]:
         old = self._old
-        cells, self.skips = make_plan(self.spec, self._facts, self.tasks, self._answered, say)
+        plan = make_plan(self.spec, self._facts, self.tasks, self._answered, say)
+        cells, self.skips = plan.cells, plan.skips
+        paces = self._paces(plan, say) if self.spec.dry_run else {}
+        self._forecast = forecast(plan, self._facts, self.tasks, self._price, self._judge_price, paces)
         # Cells that an earlier session finished make no samples again, so what it passed over in them is taken from it.
         complete = {(cell.model, cell.task, cell.ctx) for cell in cells if cell.n_done == cell.n}
         before = old.manifest["skips"] if old is not None else []
         self._passed_over = [dict(s) for s in before if (s["model"], s["task"], s["ctx"]) in complete]
         return cells
 
+    def _paces(self, plan: Plan, say: Callable[[str], None]) -> dict[str, Pace | str]:
+        """Of every model that has something to answer; each is open alone."""
+        found: dict[str, Pace | str] = {}
+        for model in self._facts:
+            if any(name == model.name for name, _ in plan.samples):
+                say(f"trying    the pace of {model.name}")
+                with self._opened(model) as backend:
+                    found[model.name] = try_pace(backend, model, plan)
+        return found
+
     def facts(self) -> dict[str, Any]:
         judge = {name: value for name, value in self._judge_facts.items() if name != "settings"}
-        return {**run_facts(self.spec, self.tasks, self._facts), "skips": list(self.skips), **judge}
+        assert self._forecast is not None
+        session = {"forecast": self._forecast.record(), "paid": self._paid or any(model.paid for model in self._facts)}
+        return {**run_facts(self.spec, self.tasks, self._facts), "skips": list(self.skips), "session": session, **judge}
+
+    @contextlib.contextmanager
+    def _opened(self, model: ModelFacts) -> Iterator[Backend]:
+        """Two models need not fit into memory together: the first, open from the start, is closed before another is opened."""
+        if model is self._facts[0]:
+            with self._first_open:
+                yield self._first
+        else:
+            self._first_open.close()
+            with contextlib.closing(self._open_backend(model.given)) as backend:
+                yield backend
 
     def measure(self, group: Sequence[PlannedCell], session: Session) -> Iterator[tuple[Asked, Row]]:
-        """One model's cells. Two models need not fit into memory together: the first is closed before another is opened."""
+        """One model's cells."""
         model = next(model for model in self._facts if model.name == group[0].model)
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(self._first_open)
-            backend = self._first
-            if model is not self._facts[0]:
-                self._first_open.close()
-                backend = stack.enter_context(contextlib.closing(self._open_backend(model.given)))
-            yield from self._ask(model, backend, group, session)
+        with self._opened(model) as backend:
+            yield from self._ask(model, metered(backend, self._spending, self._price), group, session)
 
     def _ask(
         self, model: ModelFacts, backend: Backend, cells: Sequence[PlannedCell], session: Session
@@ -157,6 +189,8 @@ class RunJob(Job):
             on_retry=retrying,
         )
         for window in self._windows(model, backend, cells, session):
+            if self._spending.reached:
+                break
             try:
                 for asked in window:
                     sample = asked.sample
@@ -172,6 +206,8 @@ class RunJob(Job):
                 session.store.sync()
                 for asked, end in finish(window, backend, self._judge, policy):
                     row = make_row(model.name, asked, end)
+                    if not_asked(row):
+                        continue
                     if row.failure is not None:
                         self.failures[row.failure["kind"]] += 1
                     yield asked, row
@@ -179,6 +215,8 @@ class RunJob(Job):
                 # What the backend counted while it answered (tokens saved by sharing), of this session.
                 if stats := getattr(backend, "stats", None):
                     self.stats[model.name] = dict(stats)
+        if self._spending.reached:
+            session.stop(self._spending.message())
 
     def _windows(
         self, model: ModelFacts, backend: Backend, cells: Sequence[PlannedCell], session: Session
@@ -265,8 +303,10 @@ class RunJob(Job):
             whys.append(f"{first['task']} could not make its samples at {first['ctx']} ({first['message']})")
         elif missing and not session.stopped:
             whys.append(f"{missing} of {counts['planned']} answers are missing")
-        problem = f"{'; '.join(whys)}: run the same command again to ask for them again" if whys else ""
-        fields = {"skips": skips, "errors": self.errors, "session": {"backend_stats": self.stats}}
+        again = "" if self._spending.reached else ": run the same command again to ask for them again"
+        problem = f"{'; '.join(whys)}{again}" if whys else ""
+        session_fields = {"backend_stats": self.stats, "spent": self._spending.record()}
+        fields = {"skips": skips, "errors": self.errors, "session": session_fields}
         return Verdict(counts, problem, fields)
 
 

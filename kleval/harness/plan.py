@@ -27,7 +27,7 @@ class ModelFacts:
     """What the plan and the manifest need of a backend, so that it need not stay open.
 
     name: backend.model. given: as the user named it. counter: the tokenizer that makes the samples; its own unless the
-    run names another. continues_answers: whether the model can be made to go on from an answer prefix.
+    run names another. continues_answers: whether the model can be made to go on from an answer prefix. paid: asking may cost money.
     """
 
     name: str
@@ -38,6 +38,7 @@ class ModelFacts:
     counter: Tokenizer
     describe: Mapping[str, Any]
     continues_answers: bool = True
+    paid: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,16 @@ class PlannedCell:
         return float(self.ctx)
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """cells: in the order in which they run. skips: what does not fit. samples: by model and task with something to ask, the first
+    sample that fits."""
+
+    cells: tuple[PlannedCell, ...]
+    skips: tuple[dict[str, Any], ...]
+    samples: Mapping[tuple[str, str], Sample]
+
+
 def model_facts(given: str, backend: Backend, counter: Tokenizer | None) -> ModelFacts:
     return ModelFacts(
         backend.model,
@@ -80,6 +91,7 @@ def model_facts(given: str, backend: Backend, counter: Tokenizer | None) -> Mode
         counter or backend.tokenizer,
         backend.describe(),
         getattr(backend, "continues_answers", True),
+        getattr(backend, "paid", False),
     )
 
 
@@ -89,8 +101,8 @@ def make_plan(
     tasks: Mapping[str, Task],
     answered: Mapping[tuple[str, str, int], set[tuple[int, int]]],
     say: Callable[[str], None] = lambda text: None,
-) -> tuple[tuple[PlannedCell, ...], tuple[dict[str, Any], ...]]:
-    """Cells in the order in which they run (by model, then ctx, then task), and what does not fit.
+) -> Plan:
+    """What runs (by model, then ctx, then task), and what does not fit.
 
     answered: RunStore.answered_by_cell(), empty for a new run. say: told now and then what is being tried. UsageError when nothing
     fits, or a task that was named itself fits at no length.
@@ -104,6 +116,8 @@ def make_plan(
     for model in models:
         for ctx in ctxs:
             for place, (task_id, task) in enumerate(tasks.items()):
+                if not spec.ctxs_given and ctx != ctxs[-1] and not getattr(task, "grows", True):
+                    continue
                 if time.monotonic() - told > SAY_EVERY_SECONDS:
                     told = time.monotonic()
                     what = f"{task_id} at {format_length(ctx)} ({place + 1} of {len(tasks)})"
@@ -121,7 +135,12 @@ def make_plan(
     named = set(tasks if spec.named is None else spec.named)
     if unfit := [unfit for unfit in fits.nowhere.values() if unfit.task in named or not cells]:
         raise _fits_nowhere(unfit, max(ctxs))
-    return tuple(cells), tuple(skips)
+    samples: dict[tuple[str, str], Sample] = {}
+    counters = {model.name: model.counter for model in models}
+    for cell in cells:
+        if cell.n_done < cell.n and (first := fits.first(tasks[cell.task], counters[cell.model])) is not None:
+            samples[cell.model, cell.task] = first
+    return Plan(tuple(cells), tuple(skips), samples)
 
 
 def _no_prefix(refused: Mapping[str, Task]) -> UsageError:
@@ -175,35 +194,40 @@ class _Fitting:
     def __init__(self, spec: RunSpec) -> None:
         self._spec = spec
         self._known: dict[tuple[str, str, str], dict[int, ContextTooSmall]] = {}
-        self._prefixed: set[str] = set()
+        self._first: dict[tuple[str, str, str], Sample] = {}
         self.nowhere: dict[tuple[str, str, str], _Nowhere] = {}
 
     def reason(self, task: Task, counter: Tokenizer, ctx: int, answered: object) -> ContextTooSmall | None:
         """Why task does not fit into ctx; None when it does, which an answer that is there already shows."""
         if answered:
             return None
-        key = (task.id, counter.digest, counter.chat_template_digest)
+        key = _key(task, counter)
         if key not in self._known:
-            self._known[key] = small = self._search(task, counter)
+            self._known[key] = small = self._search(task, counter, key)
             if len(small) == len(set(self._spec.ctxs)):
                 minimum = max(error.minimum_tokens for error in small.values())
                 self.nowhere[key] = _Nowhere(task.id, minimum, counter.name)
         return self._known[key].get(ctx)
 
-    def prefixed(self, task: Task, counter: Tokenizer) -> bool:
-        """Whether the task's first sample that fits somewhere has an answer prefix."""
+    def first(self, task: Task, counter: Tokenizer) -> Sample | None:
+        """The task's first sample that fits somewhere; None where none could be made."""
         self.reason(task, counter, max(self._spec.ctxs), None)
-        return task.id in self._prefixed
+        return self._first.get(_key(task, counter))
 
-    def _search(self, task: Task, counter: Tokenizer) -> dict[int, ContextTooSmall]:
+    def prefixed(self, task: Task, counter: Tokenizer) -> bool:
+        """Whether that has an answer prefix."""
+        first = self.first(task, counter)
+        return first is not None and bool(first.answer_prefix)
+
+    def _search(self, task: Task, counter: Tokenizer, key: tuple[str, str, str]) -> dict[int, ContextTooSmall]:
         small: dict[int, ContextTooSmall] = {}
         for ctx in sorted(set(self._spec.ctxs)):
             try:
                 first = _first_fitting(task, counter, ctx, self._spec)
                 if isinstance(first, ContextTooSmall):
                     raise first
-                if first is not None and first.answer_prefix:
-                    self._prefixed.add(task.id)
+                if first is not None:
+                    self._first[key] = first
             except ContextTooSmall as error:
                 small[ctx] = error
             except UsageError:
@@ -213,6 +237,10 @@ class _Fitting:
             else:
                 return small
         return small
+
+
+def _key(task: Task, counter: Tokenizer) -> tuple[str, str, str]:
+    return task.id, counter.digest, counter.chat_template_digest
 
 
 def _first_fitting(task: Task, counter: Tokenizer, ctx: int, spec: RunSpec) -> Sample | ContextTooSmall | None:

@@ -26,11 +26,14 @@ class RunSpec(Spec):
     tokenizer*: counts the samples' lengths in another tokenizer than the model's; the model still gets its own token ids.
     max_errors: None, any failure makes the run incomplete and none ends it early; a count (>= 1) or a share of all
     answers (< 1), up to that many are tolerated and more end the run.
+    max_cost, max_requests: all sessions of the run together spend no more (`kleval.harness.spending`). price_per_mtok: of a million
+    tokens (read, written) or (read, written, cached); judge_price_per_mtok: the judge's, where it has another.
     retries: how often a request is asked again after a failure that may pass. retry_seconds: the first wait, then doubled.
     sample_cache, workers: where samples are kept (None: nowhere), and how many processes make them ahead.
     window_tokens: about how many tokens of samples are held in memory, and so offered to the backend, at once.
     allow_code_execution: let tasks run what a model writes, in a sandbox.
     amend: let models, tasks, ctxs, limit and repeats grow in an existing run directory.
+    ctxs_given: False where the lengths are the command's own: a task whose prompts do not grow is then asked at the longest alone.
     named: those of the tasks that were named themselves; one that fits at no length is refused, where one of a family or suite is
     skipped; None: all of them.
     groups: names that stand for several of the tasks and get a mean over them.
@@ -63,6 +66,10 @@ class RunSpec(Spec):
     memory_budget: int | str | None = None
     data_dir: Path | None = None
     max_errors: float | None = None
+    max_cost: float | None = None
+    max_requests: int | None = None
+    price_per_mtok: tuple[float, ...] | None = None
+    judge_price_per_mtok: tuple[float, ...] | None = None
     retries: int = 3
     retry_seconds: float = 1.0
     sample_cache: Path | None = None
@@ -72,6 +79,7 @@ class RunSpec(Spec):
     amend: bool = False
     dry_run: bool = False
     suite: str | None = None
+    ctxs_given: bool = True
     named: tuple[str, ...] | None = None
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     name: str = ""
@@ -98,6 +106,18 @@ class RunSpec(Spec):
         tags(self.reasoning)
         if not (self.max_errors is None or _between(0, self.max_errors)):
             raise UsageError(f"--max-errors is a count or a share below 1, not {self.max_errors!r}")
+        if not (self.max_requests is None or _whole(self.max_requests)):
+            raise UsageError(f"--max-requests is at least 1, not {self.max_requests!r}")
+        if not (self.max_cost is None or (_between(0, self.max_cost) and self.max_cost)):
+            raise UsageError(f"--max-cost is a number above 0, not {self.max_cost!r}")
+        for name in ("price_per_mtok", "judge_price_per_mtok"):
+            price = getattr(self, name)
+            if not (price is None or (len(price) in (2, 3) and all(_between(0, one) for one in price))):
+                option = name.replace("_", "-")
+                raise UsageError(f"--{option} is IN,OUT or IN,OUT,CACHED, what a million tokens cost, not {price!r}")
+        if self.price_per_mtok is None and (self.max_cost is not None or self.judge_price_per_mtok is not None):
+            given = "--judge-price-per-mtok" if self.max_cost is None else "--max-cost"
+            raise UsageError(f"{given} needs --price-per-mtok IN,OUT: what a million tokens cost")
         Spec.check(self)
 
 

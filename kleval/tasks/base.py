@@ -9,9 +9,11 @@ from kleval.types import Completion, Prompt, Request, Sample, Score, Tokenizer, 
 
 
 class InOrder(ABC):
-    """`samples` gives the first of `_samples` that fit."""
+    """`samples` gives the first of `_samples` that fit. grows: whether prompts get longer with ctx; where they do not, one length asks
+    all there is to ask."""
 
     id: str
+    grows = True
 
     def samples(self, tokenizer: Tokenizer, ctx: int, n: int, seed: int) -> Iterator[Sample | Unfit]:
         if ctx < 1 or n < 0:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +18,8 @@ from kleval.tasks import datafile, download, registry
 from kleval.tasks.assets import APART, ASSETS, Asset
 from kleval.tasks.download import Progress
 from kleval.types import UsageError
+
+MOST_TOLD = 2  # of the files that could not be had
 
 State = Literal["ok", "missing", "unrecognised", "pointer"]  # pointer: what Git LFS left in the file's place
 
@@ -188,8 +190,19 @@ def fetch(family: str, data_dir: Path | None = None, progress: Progress | None =
         except UsageError as error:
             problems.append(str(error))
     if problems:
-        raise UsageError(" | ".join(problems))
+        raise _together(family, problems)
     return verify(family, data_dir)
+
+
+def _together(family: str, problems: Sequence[str]) -> UsageError:
+    """One line for all files that could not be had: the first few, and how many more."""
+    more = len(problems) - MOST_TOLD
+    rest = (
+        f" | and {more} more of the {family} files: `kleval data verify {family}` lists what is missing"
+        if more > 0
+        else ""
+    )
+    return UsageError(" | ".join(problems[:MOST_TOLD]) + rest)
 
 
 def fetch_asset(asset: Asset, folder: Path, progress: Progress | None = None) -> bool:

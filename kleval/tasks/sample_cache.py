@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import kleval
+from kleval.files import readable
 from kleval.types import Sample, Task, Tokenizer, Unfit
 
 FORMAT = "1"
@@ -156,6 +157,7 @@ class _Writer:
         if self._file is not None and self._path is not None:
             with contextlib.suppress(OSError):
                 self._file.close()
+                readable(self._path)
                 os.replace(self._path, self._target)
 
     def discard(self) -> None:

@@ -180,3 +180,8 @@ def test_a_damaged_run_does_not_hide_the_others(capsys: Capture, tmp_path: Path)
 def test_no_runs_is_said(capsys: Capture) -> None:
     assert call(["ls", "runs"]) == 0
     assert capsys.readouterr().err == "no runs in runs\n"
+
+
+def test_a_card_keeps_its_longest_name_apart_from_its_value(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["ls", "tasks", "code/humaneval_plus", "--card"]) == 0
+    assert "needs_code_execution True" in capsys.readouterr().out

@@ -151,6 +151,16 @@ def test_json_has_a_launch_and_a_done_record_and_nothing_else(capsys: Capture) -
     assert Path(done["leaderboard"]).is_file()
 
 
+def test_a_page_that_fills_the_disk_leaves_the_table(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    def full(stores: object, path: Path) -> Path:
+        raise UsageError(f"cannot write {path}: No space left on device")
+
+    monkeypatch.setattr("kleval.report.page.write_report", full)
+    assert call([*SHORT, "--out", "a"]) == 2
+    assert "No space left" in capsys.readouterr().err
+    assert Path("a/leaderboard.csv").is_file()
+
+
 def test_a_dry_run_writes_nothing(capsys: Capture, tmp_path: Path) -> None:
     assert call([*SHORT, "--dry-run"]) == 0
     assert call([*SHORT, "--dry-run", "--out", str(tmp_path / "new")]) == 0

@@ -86,6 +86,13 @@ class EchoBackend:
 
 
 @dataclass
+class Paid(EchoBackend):
+    """One that costs money to ask."""
+
+    paid: bool = True
+
+
+@dataclass
 class OneCall:
     """The usual form: one request, right when the answer's hash is even."""
 

@@ -9,6 +9,7 @@ from harness_fakes import (
     Choice,
     EchoBackend,
     OneCall,
+    Paid,
     TwoStep,
     WordTokenizer,
     comparable,
@@ -24,7 +25,7 @@ from hypothesis import strategies as st
 from kleval.harness import run
 from kleval.store import RunStore
 from kleval.types import UsageError
-from kleval.work.events import Finished, Planned, Progress, Skipped, Started, UnitDone
+from kleval.work.events import Finished, Phase, Planned, Progress, Skipped, Started, UnitDone
 
 
 def test_a_run_answers_every_sample_of_every_task_and_length(tmp_path):
@@ -244,11 +245,11 @@ def test_lengths_can_be_counted_in_another_tokenizer(tmp_path):
 
 
 def test_a_dry_run_plans_and_writes_nothing(tmp_path):
-    events, backend = [], EchoBackend()
+    events, backend = [], Paid()
     result = go(tmp_path / "run", backend, tasks=(OneCall(minimum_tokens=20), TwoStep()), events=events, dry_run=True)
     assert (result.exit_code, result.out, result.counts) == (0, None, {"planned": 15, "answered": 0, "skipped": 5})
-    assert [type(event) for event in events] == [Started, Planned, Skipped, Finished]
-    units = events[1].units
+    assert [type(event) for event in events] == [Started, Phase, Planned, Skipped, Finished]
+    units = events[2].units
     assert sum(unit.n * unit.weight for unit in units) == 5 * 16 + 2 * 5 * 32
     assert [(cell.ctx, cell.task) for cell in units] == [(16, "fake/two"), (32, "fake/one"), (32, "fake/two")]
     assert backend.batches == []

@@ -277,6 +277,14 @@ def test_where_nothing_fits_every_task_is_named_with_its_minimum(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_task_whose_prompts_do_not_grow_is_asked_once_at_default_lengths(tmp_path):
+    fixed = OneCall()
+    fixed.grows = False
+    assert go(tmp_path / "own", tasks=(fixed, TwoStep()), ctxs_given=False).counts["planned"] == 15
+    assert {row.ctx for row in rows(tmp_path / "own") if row.task == "fake/one"} == {32}
+    assert go(tmp_path / "given", tasks=(fixed,)).counts["planned"] == 10
+
+
 class Holes(OneCall):
     """Fits at 16 and not at 32, against what the plan assumes."""
 

@@ -236,3 +236,10 @@ def test_verify_knows_other_forms_and_pointers(tmp_path: Path) -> None:
     found = {status.needed_for.partition(" ")[0]: status for status in data.verify("code", tmp_path)}
     assert (found["mbpp_plus"].name, found["mbpp_plus"].good) == ("mbpp_plus/test.jsonl.gz", True)
     assert (found["humaneval_plus"].state, found["humaneval_plus"].good) == ("pointer", False)
+
+
+def test_what_cannot_be_had_is_a_short_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KLEVAL_OFFLINE", "1")
+    with pytest.raises(UsageError, match=r"and \d+ more of the short files: `kleval data verify short`") as error:
+        data.fetch("short", tmp_path)
+    assert len(str(error.value)) < 1500

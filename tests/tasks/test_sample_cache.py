@@ -54,6 +54,15 @@ def test_samples_from_the_disk_equal_those_made(cache: SampleCache, words: Token
     assert [type(made).__name__ for made in second] == ["Sample", "Unfit", "Sample", "Sample"]
 
 
+def test_a_kept_file_has_the_permissions_of_an_ordinary_one(
+    cache: SampleCache, words: Tokenizer, tmp_path: Path
+) -> None:
+    list(cache.samples(Counting(), words, 1024, 1, 1))
+    (tmp_path / "ordinary").touch()
+    assert cache.folder is not None
+    assert {file.stat().st_mode for file in cache.folder.iterdir()} == {(tmp_path / "ordinary").stat().st_mode}
+
+
 def test_fewer_samples_come_from_a_file_of_more_and_more_are_made_anew(cache: SampleCache, words: Tokenizer) -> None:
     task = Counting()
     more = list(cache.samples(task, words, 1024, 3, 1))

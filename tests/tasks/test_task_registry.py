@@ -54,6 +54,12 @@ def test_an_unknown_task_names_the_nearest(name: str, said: str) -> None:
             ask()
 
 
+def test_tasks_whose_prompts_do_not_grow_say_so() -> None:
+    grows = {name: getattr(load_task(name), "grows", True) for name in TASKS}
+    assert {name.partition("/")[0] for name, does in grows.items() if not does} == {"short", "code"}
+    assert not getattr(load_task("lm_eval/gsm8k"), "grows", True)
+
+
 def test_a_family_is_not_a_task() -> None:
     with pytest.raises(UsageError, match="family"):
         load_task("ruler")

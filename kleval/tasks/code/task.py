@@ -57,6 +57,7 @@ class CodeTask(InOrder):
     """One benchmark in one edition. Its answers are programs: `needs_code_execution` makes the harness ask for permission."""
 
     needs_code_execution = True
+    grows = False
     metric = "pass@1"
 
     def __init__(

@@ -34,6 +34,8 @@ class _Built:
 
 
 class LmEvalTask(InOrder):
+    grows = False
+
     def __init__(self, task_id: str, protocol: str | None, data_dir: Path | None) -> None:
         name, shots = task_index.parse(task_id)
         installed = task_index.version()

@@ -26,6 +26,8 @@ VERSION = "1"
 class ShortTask(InOrder):
     """benchmark: what is asked. shots: None for as many as the benchmark's shape says. revision, digest: of the data."""
 
+    grows = False
+
     def __init__(
         self,
         task_id: str,

@@ -1,0 +1,172 @@
+"""Forecast of a run: requests, tokens, money and time, before anything is asked.
+
+Each task's first sample that fits is rehearsed: what the task would ask for it is counted, with a made-up answer where a second
+request depends on the first. A prompt that fills its ctx is taken to fill every ctx, another to stay as long as it is; answers are
+taken to use their whole generation budget. So tokens are an estimate, and what is written is at most that.
+
+Time is tried out, where trying costs nothing: short prompts are timed on the backend, and what is asked is taken to go one answer after
+the other at their pace. A server answers up to --concurrency at once, so that its forecast has two ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from kleval.harness.asking import run_safely
+from kleval.harness.plan import ModelFacts, Plan
+from kleval.harness.preparing import encode, same_prompt
+from kleval.harness.spending import Price
+from kleval.tasks.base import OneCall
+from kleval.types import Backend, Completion, Request, Sample, Task, Tokenizer
+
+MOST_STEPS = 8
+FILLS = 0.6  # of its ctx: a prompt that takes more is made to fill it
+TRIED_TOKENS = 16
+TRIED_SECONDS = 1.0  # what a second, longer prompt may take by the pace of the first
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """A request of a task's sample at `ctx`: tokens read, and at most written."""
+
+    judging: bool
+    read: int
+    written: int
+    ctx: int
+
+    def at(self, ctx: int) -> int:
+        """Tokens read at another ctx."""
+        filled = self.read + self.written
+        return max(1, ctx * filled // self.ctx - self.written) if filled >= FILLS * self.ctx else self.read
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """requests: judges' included. read, written: tokens, of the model and (judge_…) of the judge. cost: None without a price. seconds:
+    (least, most), None where it was not tried, which `untried` says why."""
+
+    requests: int
+    judge_requests: int
+    read: int
+    written: int
+    judge_read: int
+    judge_written: int
+    cost: float | None = None
+    seconds: tuple[float, float] | None = None
+    untried: str = ""
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def rehearse(task: Task, sample: Sample, counter: Tokenizer) -> list[Rehearsed]:
+    """What is asked for a sample. A task of one call is not made to score; nor is one that runs code. One that fails at a made-up
+    answer is counted up to there."""
+    found: list[Rehearsed] = []
+    outcomes: list[Completion] = []
+    once = isinstance(task, OneCall) or getattr(task, "needs_code_execution", False)
+    with contextlib.suppress(Exception):
+        for _ in range(1 if once else MOST_STEPS):
+            step = task.step(sample, tuple(outcomes))
+            if not isinstance(step, Sequence):
+                break
+            for request in step:
+                own = same_prompt(request, sample)
+                read = sample.prompt_tokens if own else _count(counter, request)
+                likelihood = request.kind == "loglikelihood"
+                written = 1 if likelihood else max(request.max_new_tokens, sample.max_new_tokens if own else 0)
+                read += counter.count(request.continuation) if likelihood else 0
+                found.append(Rehearsed(request.kind == "judge", read, written, sample.ctx))
+                text = sample.references[0] if sample.references else "A"
+                outcomes.append(Completion(text, read, written, logprob_sum=-1.0 if likelihood else None, greedy=False))
+    return found or [Rehearsed(False, sample.prompt_tokens, sample.max_new_tokens, sample.ctx)]
+
+
+def _count(counter: Tokenizer, request: Request) -> int:
+    return counter.count(counter.render(request.prompt, request.answer_prefix))
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds of one answer: of a prompt of n tokens per_token * n + per_square * n², and of each token written."""
+
+    per_token: float
+    per_square: float
+    per_written: float
+
+    def seconds(self, read: int, written: int) -> float:
+        return read * self.per_token + read * read * self.per_square + written * self.per_written
+
+
+def forecast(
+    plan: Plan,
+    models: Sequence[ModelFacts],
+    tasks: Mapping[str, Task],
+    price: Price | None,
+    judge_price: Price | None,
+    paces: Mapping[str, Pace | str],
+) -> Forecast:
+    """Of the answers that are not there yet. paces: by model; a text says why there is none."""
+    n, read, written = {True: 0, False: 0}, {True: 0, False: 0}, {True: 0, False: 0}
+    counters = {model.name: model.counter for model in models}
+    asked = {key: rehearse(tasks[key[1]], first, counters[key[0]]) for key, first in plan.samples.items()}
+    seconds = dict.fromkeys(counters, 0.0)
+    for cell in plan.cells:
+        open_ = cell.n - cell.n_done
+        for request in asked.get((cell.model, cell.task), ()):
+            n[request.judging] += open_
+            read[request.judging] += open_ * request.at(cell.ctx)
+            written[request.judging] += open_ * request.written
+            pace = paces.get(cell.model)
+            if isinstance(pace, Pace) and not request.judging:
+                seconds[cell.model] += open_ * pace.seconds(request.at(cell.ctx), request.written)
+    cost = None
+    if price is not None:
+        cost = price.cost(read[False], written[False]) + (judge_price or price).cost(read[True], written[True])
+    untried = "; ".join(pace for pace in dict.fromkeys(paces.values()) if isinstance(pace, str))
+    spans = None
+    if paces and not untried:
+        together = {model.name: float(model.describe.get("concurrency") or 1) for model in models}
+        spans = (sum(total / together[name] for name, total in seconds.items()), sum(seconds.values()))
+    return Forecast(
+        n[True] + n[False], n[True], read[False], written[False], read[True], written[True], cost, spans, untried
+    )
+
+
+def try_pace(backend: Backend, model: ModelFacts, plan: Plan) -> Pace | str:
+    """Of a model, by asking its shortest sample with one and with some new tokens, and in this process a longer one too; or why not."""
+    if model.paid:
+        return "not tried, since a key was given and asking may cost"
+    mine = [sample for (name, _), sample in plan.samples.items() if name == model.name]
+    if not mine:
+        return "not tried, since no sample could be made"
+    sample = min(mine, key=lambda one: one.prompt_tokens)
+    ids = encode(backend.tokenizer, sample.prompt, sample.answer_prefix)
+    first = Request("generate", sample.prompt, sample.answer_prefix, max_new_tokens=1, token_ids=ids)
+    _asked(backend, replace(first, max_new_tokens=2))  # what is done once, the first time, is not the pace
+    short, more = _asked(backend, first), _asked(backend, replace(first, max_new_tokens=TRIED_TOKENS))
+    if short is None or more is None:
+        return f"not tried, since {model.name} gave no answer"
+    (seconds, _), (longer, n) = short, more
+    per_written = max(0.0, longer - seconds) / (n - 1) if n > 1 else 0.0
+    per_token, per_square, tokens = seconds / len(ids), 0.0, len(ids)
+    far = min(max(cell.ctx for cell in plan.cells) - 1, int(TRIED_SECONDS / per_token))
+    if "concurrency" not in model.describe and far >= 2 * tokens:
+        repeated = (ids * (far // tokens + 1))[:far]
+        if (measured := _asked(backend, replace(first, token_ids=repeated))) is not None:
+            # Through both points; where a long prompt is read faster per token, that is the pace of all.
+            per_square = max(0.0, (measured[0] / far - per_token) / (far - tokens))
+            per_token = (measured[0] - per_square * far * far) / far
+    return Pace(per_token, per_square, per_written)
+
+
+def _asked(backend: Backend, request: Request) -> tuple[float, int] | None:
+    """Seconds, and tokens written."""
+    began = time.perf_counter()
+    outcomes = [outcome for _, outcome in run_safely(backend, [request])]
+    seconds = time.perf_counter() - began
+    return (seconds, outcomes[0].output_tokens) if isinstance(outcomes[0], Completion) else None

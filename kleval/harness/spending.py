@@ -1,0 +1,146 @@
+"""Spending guard: what a run's requests came to, and a backend that stops asking before a limit is passed.
+
+Counted are the requests that were handed to a backend, judges' included, and the tokens of their answers: as the server counts them
+where it does, answers that came to nothing included. Requests that a server refused for coming too fast are its backend's own affair
+and cost nothing. A request goes out only if the limits hold with the most that it can cost: its whole prompt at the full price and
+its whole generation budget. What is in flight together is bounded together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from kleval.harness.asking import run_safely
+from kleval.types import Backend, Completion, Failure, Outcome, Request
+
+COUNTED = ("requests", "judge_requests", "prompt_tokens", "output_tokens", "cached_tokens", "cost")
+CHARS_PER_TOKEN = 2  # at least so many where the model's tokenizer is not here
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Of a million tokens that are read, written, and read from a server's cache, in any currency."""
+
+    read: float
+    written: float
+    cached: float
+
+    @classmethod
+    def of(cls, given: Sequence[float] | None) -> Price | None:
+        """(read, written) or (read, written, cached): without the last, what is cached costs as much as what is not."""
+        if given is None:
+            return None
+        read, written, *cached = given
+        return cls(read, written, cached[0] if cached else read)
+
+    def cost(self, read: float, written: float, cached: float = 0) -> float:
+        return ((read - cached) * self.read + cached * self.cached + written * self.written) / 1e6
+
+
+@dataclass(slots=True)
+class Spending:
+    """What a run may spend and has spent, in all of its sessions. before: by earlier ones, as `record` gave it.
+
+    reached: the limit that kept a request from being asked, in words; empty while none did.
+    """
+
+    max_cost: float | None = None
+    max_requests: int | None = None
+    before: Mapping[str, float] = field(default_factory=dict)
+    spent: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
+    reached: str = ""
+
+    def total(self, name: str) -> float:
+        return self.before.get(name, 0) + self.spent[name]
+
+    def record(self) -> dict[str, float]:
+        """Of this session."""
+        return dict(self.spent)
+
+    def admits(self, requests: Sequence[Request], price: Price | None, exact: bool = True) -> int:
+        """How many of the requests, from the first, may be asked together; `reached` is set when it is none. exact: as of `most`."""
+        n = len(requests)
+        if self.max_requests is not None:
+            n = min(n, max(0, self.max_requests - int(self.total("requests"))))
+            if not n:
+                self.reached = f"--max-requests {self.max_requests}"
+        if self.max_cost is not None and price is not None:
+            left = self.max_cost - self.total("cost")
+            for place, request in enumerate(requests[:n]):
+                left -= most(request, price, exact)
+                if left < 0:
+                    n = place
+                    break
+            if not n and not self.reached:
+                self.reached = f"--max-cost {self.max_cost:g}"
+        return n
+
+    def message(self) -> str:
+        requests, cost = f"{self.total('requests'):,.0f} requests", self.total("cost")
+        what = f"{requests} and {cost:.4g}" if self.max_cost is not None else requests
+        return (
+            f"stopped at {self.reached}: {what} spent, and the next request could pass it; what was answered is kept, a higher limit "
+            "goes on from there"
+        )
+
+
+def most(request: Request, price: Price, exact: bool) -> float:
+    """The most that a request can cost. exact: its token ids are those that the model reads."""
+    read = len(request.token_ids or ()) + len(request.continuation_ids or ())
+    if not exact:
+        text = request.prompt if isinstance(request.prompt, str) else "".join(m["content"] for m in request.prompt)
+        read = max(read, math.ceil(len(text) / CHARS_PER_TOKEN))
+    return price.cost(read, max(1, request.max_new_tokens))
+
+
+def metered(backend: Backend, spending: Spending, price: Price | None, judging: bool = False) -> Backend:
+    """The backend, its requests counted and asked only as far as the spending admits; the others are Failure(not_asked)."""
+    return cast(Backend, _Metered(backend, spending, price, judging))
+
+
+class _Metered:
+    def __init__(self, backend: Backend, spending: Spending, price: Price | None, judging: bool) -> None:
+        self._backend, self._spending, self._price, self._judging = backend, spending, price, judging
+        self._exact = not (judging or backend.describe().get("tokenizer_counts_only", False))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
+        at = 0
+        while at < len(requests):
+            n = self._spending.admits(requests[at:], self._price, self._exact)
+            if not n:
+                break
+            for position, outcome in self._asked(requests[at : at + n]):
+                yield at + position, outcome
+            at += n
+        for position in range(at, len(requests)):
+            yield position, Failure("not_asked", f"not asked: {self._spending.reached}")
+
+    def _asked(self, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
+        spent = self._spending.spent
+        spent["requests"] += len(requests)
+        spent["judge_requests"] += len(requests) if self._judging else 0
+        before, read, written = self._counts(), 0, 0
+        try:
+            for position, outcome in run_safely(self._backend, requests):
+                if isinstance(outcome, Completion):
+                    read, written = read + outcome.prompt_tokens, written + outcome.output_tokens
+                yield position, outcome
+        finally:
+            own = self._counts()
+            told = {name: own[name] - before.get(name, 0) for name in own}
+            if "output_tokens" in told:  # those of answers that came to nothing too
+                read, written = max(read, told["prompt_tokens"]), max(written, told["output_tokens"])
+            cached = told.get("cached_tokens", 0)
+            for name, n in (("prompt_tokens", read), ("output_tokens", written), ("cached_tokens", cached)):
+                spent[name] += n
+            if self._price is not None:
+                spent["cost"] += self._price.cost(read, written, cached)
+
+    def _counts(self) -> dict[str, int]:
+        return dict(getattr(self._backend, "stats", None) or {})
