@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from kleval import files
 from kleval.store import settings
-from kleval.store.excerpts import Excerpt, as_text, excerpt
+from kleval.store.excerpts import as_text, excerpt
 from kleval.store.manifest import SCHEMA_VERSION, Manifest, Status, now, read_manifest
 from kleval.store.prompts import Prompts
 from kleval.store.records import Key, Place, Point, R, Records, Row
@@ -245,10 +245,10 @@ class RunStore:
         """The prompt of a row, checked against its hash. UsageError when it is missing or damaged."""
         return self._prompts.read(row.task, row.ctx, row.prompt_hash, row.answer_prefix)
 
-    def read_excerpt(self, row: Row) -> Excerpt:
-        """What a page shows of the prompt of a row. UsageError when it is missing or damaged."""
+    def read_excerpt(self, row: Row) -> str:
+        """What a page shows of the prompt of a row, in JSON (`Excerpt.json`). UsageError when it is missing or damaged."""
         stored = self._prompts.excerpt(row.task, row.ctx, row.prompt_hash)
-        return stored or excerpt(as_text(self.read_prompt(row)), row.references, row.meta)
+        return stored or excerpt(as_text(self.read_prompt(row)), row.references, row.meta).json
 
     @property
     def index(self) -> dict[Key, Place]:
