@@ -231,8 +231,9 @@ class RunStore:
         return cells
 
     def answered_tasks(self) -> set[str]:
-        """Ids of the tasks that have answers."""
-        return {place.task for place in self.index.values() if not place.failed}
+        """Ids of the tasks that have answers, without those that could not make all samples: their code is there to be mended."""
+        broken = {error["task"] for error in self.manifest.get("errors") or ()}
+        return {place.task for place in self.index.values() if not place.failed} - broken
 
     def counts(self) -> dict[str, int]:
         """finished = answered + failed, answered = scored + unscored."""
