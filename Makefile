@@ -21,7 +21,7 @@ LOCKED := PIP_CONSTRAINT=locks/kleval.txt PIP_BUILD_CONSTRAINT=locks/kleval.txt
 # By file: what a file's tests share is made once.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: help demo test test-slow test-latest test-vllm real lint format lock clean
+.PHONY: help demo test test-slow test-pages test-latest test-vllm real lint format lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -41,6 +41,11 @@ $(VENV)/installed: pyproject.toml locks/kleval.txt | $(BIN)/python
 $(VENV)/installed-dev: $(VENV)/installed
 	@echo "installing the development tools into $(VENV) ..."
 	@$(LOCKED) $(BIN)/python $(PIP_INSTALL) -e '.[dev]'
+	@touch $@
+
+$(VENV)/installed-pages: $(VENV)/installed-dev
+	@echo "installing playwright and axe-core into $(VENV) ..."
+	@$(LOCKED) $(BIN)/python $(PIP_INSTALL) -e '.[pages]'
 	@touch $@
 
 # locks/vllm.without says what vLLM asks for and does not get. A vLLM that is there already is kept.
@@ -94,10 +99,17 @@ demo: $(VENV)/installed ## install, score and profile the nano models, write one
 	$(BIN)/kleval demo --limit $(LIMIT) --out demo
 
 test: $(VENV)/installed-dev ## install and run the tests
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow and not pages'
 
 test-slow: $(VENV)/installed-dev ## the tests that are slow by nature
 	$(PYTEST) -m slow
+
+test-pages: ## the page in headless Chromium (on PATH, or KLEVAL_CHROMIUM); skipped, with the reason, where there is none
+	@if $(MAKE) --no-print-directory $(VENV)/installed-pages; then \
+	  $(BIN)/python -m pytest -m pages tests/pages; \
+	else \
+	  echo "skipped: playwright cannot be installed here, as said above; no page was opened"; \
+	fi
 
 test-latest: ## the backend tests with the newest versions that pyproject.toml allows, torch as pinned, in an environment apart
 	@test -x $(LATEST_VENV)/bin/python || $(PYTHON) -m venv $(LATEST_VENV)
@@ -134,7 +146,7 @@ UV_LOCK = $(LOCK_VENV)/bin/uv pip compile -q --universal --python-version 3.11 -
 UV_COMPILE = $(UV_LOCK) pyproject.toml locks/build.in
 
 lock: $(LOCK_VENV)/bin/uv ## write the locks anew, keeping pins that still fit (LOCK_OPTIONS=--upgrade: the newest of all)
-	$(UV_COMPILE) --extra dev -c locks/torch.txt -o locks/kleval.txt
+	$(UV_COMPILE) --extra dev --extra pages -c locks/torch.txt -o locks/kleval.txt
 	$(UV_COMPILE) locks/vllm.in --override locks/vllm.without -o locks/vllm.txt
 	$(UV_LOCK) locks/real.in --override locks/real.without -o locks/real.txt
 

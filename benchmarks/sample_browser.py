@@ -3,7 +3,8 @@
     python benchmarks/sample_browser.py [--samples 10000] [--ctx 4k,128k] [--models 1] [--keep DIR]
 
 The run directories are made here with the store that `kleval run` writes with: ten tasks, one to five needles in a prompt of four
-characters per token, every prompt another one; each model answers each. Building is the whole of `kleval report DIR`, opening is from
+characters per token, every prompt another one; each model answers each. What a page shows of a prompt is text with the statistics of a
+language; between lies RULER's noise, which packs fast. Building is the whole of `kleval report DIR`, opening is from
 the navigation to a `file://` page until the first samples are listed, in a headless Chromium (`pip install playwright`, and chromium
 on PATH); without one only that is left out.
 """
@@ -18,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from itertools import pairwise
 from pathlib import Path
 
 from common import length, print_environment, print_table, short
@@ -28,6 +28,7 @@ TASKS = [
 ]
 TASKS += [f"ruler/{kind}" for kind in ("niah_multivalue", "niah_multiquery", "vt", "qa_1")]
 NEEDLES = {"ruler/niah_multivalue": 4, "ruler/niah_multiquery": 4, "ruler/vt": 5}
+NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again. "
 GOALS = {"build, s": 10, "page, MB": 40, "open, s": 2}
 
 
@@ -47,21 +48,21 @@ def write(folder: Path, samples: int, ctx: int, models: int) -> None:
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
     from stored_runs import write_run
 
-    rng = random.Random(0)
     chars = 4 * ctx
-    hay = haystack(rng, 2 * chars)
+    hay = haystack(random.Random(0), 400_000)
+    noise = NOISE * (chars // len(NOISE) + 1)
+
+    def words(own: random.Random, n: int) -> str:
+        begin = own.randrange(len(hay) - n)
+        return hay[begin : begin + n]
 
     def prompt(model: str, task: str, ctx: int, index: int) -> str:
         own = random.Random(f"{task}{index}")
-        begin = own.randrange(chars)
         n = NEEDLES.get(task, 1)
-        places = sorted(own.randrange(chars) for _ in range(n))
-        cuts = [begin, *(begin + place for place in places), begin + chars]
-        parts = [hay[a:b] for a, b in pairwise(cuts)]
-        asked = parts[0]
-        for part in parts[1:]:
-            asked += f" One of the special magic numbers for key-{index} is: 42. {part}"
-        return f"Some special magic numbers are hidden in the following text.\n{asked}\nWhat are the numbers for key-{index}?"
+        needle = f" One of the special magic numbers for key-{index} is: 42. "
+        filler = noise[: max(0, chars - 6000 - 2000 * n) // (n + 1)]
+        around = [f"{filler}{words(own, 1000)}{needle}{words(own, 1000)}" for _ in range(n)]
+        return f"{words(own, 3000)}{''.join(around)}{filler}{words(own, 3000)}\nWhat are the numbers for key-{index}?"
 
     write_run(
         folder,

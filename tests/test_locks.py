@@ -63,9 +63,9 @@ def lacking(requirements: frozenset[Requirement], found: dict[str, Version]) -> 
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-def test_what_demo_test_and_lint_install_is_pinned_within_the_ranges(python: str) -> None:
+def test_what_demo_tests_and_lint_install_is_pinned_within_the_ranges(python: str) -> None:
     build = frozenset(map(Requirement, PROJECT["build-system"]["requires"]))
-    assert lacking(wanted() | wanted("dev") | build, pins("kleval.txt", python)) == []
+    assert lacking(wanted() | wanted("dev") | wanted("pages") | build, pins("kleval.txt", python)) == []
 
 
 @pytest.mark.parametrize("python", PYTHONS)

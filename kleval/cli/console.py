@@ -46,6 +46,11 @@ def note(text: str = "") -> None:
     click.echo(text, err=True)
 
 
+def debugging() -> bool:
+    """Whether tracebacks are asked for."""
+    return os.environ.get("KLEVAL_DEBUG", "") not in ("", "0")
+
+
 def emit(record: str, **fields: Any) -> None:
     """One JSON line on stdout, named by its record."""
     _lines.last = record

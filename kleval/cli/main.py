@@ -18,12 +18,13 @@ import click
 from kleval import __version__
 from kleval.cli import terminal
 from kleval.cli.config import unknown_variables
-from kleval.cli.console import begin, emit_error, note
+from kleval.cli.console import begin, debugging, emit_error, note
 from kleval.types import INTERNAL, INTERRUPTED, OK, USAGE, UsageError
 
 COMMANDS = {
     "run": "kleval.cli.run:run",
     "profile": "kleval.cli.profile:profile",
+    "score": "kleval.cli.score:score",
     "generate": "kleval.cli.generate:generate",
     "demo": "kleval.cli.demo:demo",
     "data": "kleval.cli.data:data",
@@ -43,6 +44,7 @@ COMMANDS = {
     "completion": "kleval.cli.completion:completion",
 }
 
+HELP = {"-h", "--help", "--version"}  # answers at once
 # What the file system refuses for a reason that its owner can do something about.
 _USER_ERRNO = {
     errno.ENOSPC,
@@ -120,7 +122,7 @@ def call(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     begin(words)
     try:
-        for line in unknown_variables(os.environ, cli):
+        for line in [] if HELP.intersection(words) else unknown_variables(os.environ, cli):
             note(line)
         result = cli.main(args=words, prog_name="kleval", standalone_mode=False, obj=words)
         return result if isinstance(result, int) else OK
@@ -160,7 +162,7 @@ def _internal(error: Exception) -> int:
 
 
 def _traceback_if_asked(error: BaseException | None) -> bool:
-    if error is None or os.environ.get("KLEVAL_DEBUG", "") in ("", "0"):
+    if error is None or not debugging():
         return False
     import traceback
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
+<<<<<<< HEAD
 from collections.abc import Mapping
+=======
+>>>>>>> main
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +39,8 @@ AS_GIVEN = (
         "batch",
         "memory_budget",
         "data_dir",
+        "haystack",
+        "metric",
         "max_errors",
         "max_cost",
         "max_requests",
@@ -75,13 +80,27 @@ ENGINE_SETTINGS = (
 @options.option(
     "--tasks",
     metavar="NAMES",
+<<<<<<< HEAD
     shell_complete=complete.tasks,
     help="Tasks, families and patterns, comma-separated, instead of a suite: ruler,-ruler/cwe or ruler/niah_*.",
+=======
+    help="Tasks, families and patterns, comma-separated, instead of a suite: ruler,-ruler/cwe or ruler/niah_*; of your own"
+    " ./my.py:Task, ./my.yaml, and ppl:FILE for the likelihood of a text.",
+>>>>>>> main
 )
 @options.option("--ctx", default=DEFAULT_CTX, metavar="LENGTHS", help="Lengths: 4k,128k,1m or 4k-1m*2.")
 @options.limit
 @options.edition
 @options.protocol
+@options.option(
+    "--haystack",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A text or a folder of texts of your own, which RULER's and MRCR's needles are put into.",
+)
+@options.option(
+    "--metric", metavar="FILE.py:F", help="Score answers by a function of your own, f(answer, references), instead."
+)
 @options.seed
 @options.option(
     "--temperature", type=click.FloatRange(min=0), metavar="T", help="0 is greedy.  [default: the task's, greedy]"
@@ -206,6 +225,7 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
     from kleval.cli.shows import RunShow
     from kleval.cli.watch import watched
     from kleval.harness import run as harness_run
+    from kleval.tasks.own.metric import with_metric
     from kleval.tasks.registry import loader
 
     spec = make_spec(command, given)
@@ -222,7 +242,7 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
             shared |= {"base_url": url, "api": "chat", "tokenizer": "words"}
         return open_backend(name, backend=given["judge_backend"] or "auto", **shared)
 
-    load = loader(spec.tasks, spec.edition, spec.protocol, spec.data_dir)
+    load = with_metric(loader(spec.tasks, spec.edition, spec.protocol, spec.haystack or spec.data_dir), spec.metric)
     return watched(
         lambda watch: harness_run(spec, backend, load, watch, open_judge=judge), spec, RunShow(spec), as_json, quiet
     )
@@ -231,7 +251,7 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
 def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
     """The run that a command line asks for, every default filled in. UsageError for what cannot be."""
     from kleval.harness.spec import RunSpec
-    from kleval.tasks.registry import expand, groups, themselves
+    from kleval.tasks.registry import OWN, TAKE_DOCUMENTS, expand, groups, themselves
 
     line = shlex.join(["kleval", *map(options.without_secrets, command.obj or [])])
     sources = {name: command.get_parameter_source(name) for name in given}
@@ -255,6 +275,15 @@ def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
             given["edition"] = found.edition
         if command.get_parameter_source("ctx") is ParameterSource.DEFAULT:
             ctx = found.lengths(given["edition"]) or ctx
+    if given["edition"] == OWN:
+        raise UsageError("edition own is of documents of your own: name them with --haystack FILE")
+    if given["haystack"] is not None:
+        if not given["haystack"].expanduser().exists():
+            raise UsageError(f"--haystack: there is no file or folder {given['haystack']}")
+        if given["edition"] == "official" or _typed(command, "edition"):
+            raise UsageError("--haystack has an edition of its own: leave out --edition")
+        given["edition"] = OWN
+        wanted = tuple(task for task in expand(wanted) if task in TAKE_DOCUMENTS) if suite else wanted
     return RunSpec(
         models=options.names(given["model"]),
         tasks=tuple(expand(wanted, given["edition"])),

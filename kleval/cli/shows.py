@@ -268,10 +268,14 @@ def skipped_lines(skips: Sequence[Mapping[str, Any]]) -> list[str]:
     for skip in skips:
         groups.setdefault((skip["model"], skip["task"]), []).append(skip)
     return [
-        f"{model}, {task} at {format_lengths(tuple(skip['ctx'] for skip in group))}:"
-        f" needs {max(skip['minimum_tokens'] for skip in group):,} tokens"
+        f"{model}, {task} at {format_lengths(tuple(skip['ctx'] for skip in group))}: {_why(group)}"
         for (model, task), group in groups.items()
     ]
+
+
+def _why(skips: Sequence[Mapping[str, Any]]) -> str:
+    most = max(skip["minimum_tokens"] for skip in skips)
+    return f"its longest text has {most:,} tokens" if skips[0].get("too_short") else f"needs {most:,} tokens"
 
 
 class ServedShow(Show):

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from kleval import __version__
-from kleval.cli.console import emit, note
+from kleval.cli.console import debugging, emit, note
 from kleval.cli.profile_table import print_records, print_table
 from kleval.cli.progress import ProgressView
 from kleval.cli.shows import Show
@@ -72,6 +72,8 @@ class Watch:
                 self._plan(event)
             case ev.Failed():
                 self._view.warn(f"{event.label}: {event.message}")
+                if event.traceback and debugging():
+                    self._view.warn(event.traceback.rstrip())
             case ev.UnitDone(record=Point() as point):
                 self._point(point)
             case ev.Progress():
@@ -90,7 +92,7 @@ class Watch:
             if not self._json:
                 self._show.print_results(store)
             if result.status != "interrupted" and (result.counts.get("finished") or result.counts.get("measured")):
-                files = _write_files(self._show, store)
+                files = write_files(self._show, store)
             lines = self._show.last_lines(store, result)
         if self._json:
             self._done = True
@@ -182,7 +184,8 @@ class Watch:
             told = not result.message or result.message.startswith(result.status)
             note((result.message or result.status) if told else f"{result.status}: {result.message}")
             given = any(part == "--out" or part.startswith("--out=") for part in self._spec.command.split())
-            note(f"continue  {self._spec.command}{'' if given else f' --out {self._spec.out}'}")
+            if result.again:
+                note(f"continue  {self._spec.command}{'' if given else f' --out {self._spec.out}'}")
         for name, path in {"rows": result.out, **files}.items():
             if path is not None and path.exists():
                 note(f"{name:<9} {path}")
@@ -196,7 +199,8 @@ def watched(work: Callable[[OnEvent], Result], spec: Spec, show: Show, as_json: 
     return result.exit_code
 
 
-def _write_files(show: Show, store: RunStore) -> dict[str, Path]:
+def write_files(show: Show, store: RunStore) -> dict[str, Path]:
+    """The page and the table of a directory, in it."""
     from kleval.report.page import write_report
 
     table = show.write_table(store)  # first: it is small, and what fills the disk is the page

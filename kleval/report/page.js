@@ -83,7 +83,7 @@
     const body = table.tBodies[0];
     const heads = Array.from(table.tHead.querySelectorAll("th"));
     heads.forEach(function (head) {
-      if (!head.textContent) return;
+      if (head.querySelector(".unseen")) return;
       const column = head.cellIndex;
       const button = document.createElement("button");
       button.type = "button";

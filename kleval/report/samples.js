@@ -239,17 +239,19 @@
     pre.tabIndex = 0;
     pre.setAttribute("role", "group");
     pre.setAttribute("aria-label", label);
+    const [chars, parts] = excerpt;
     let at = 0;
-    for (const [begin, runs] of excerpt.parts) {
+    for (const [begin, runs] of parts) {
       if (begin > at) pre.append(left(begin - at));
       pre.append(marked(runs, references));
       at = begin + runs.reduce((sum, run) => sum + Array.from(run).length, 0);
     }
-    if (at < excerpt.chars) pre.append(left(excerpt.chars - at));
-    if (!excerpt.chars) pre.append("(empty)");
+    if (at < chars) pre.append(left(chars - at));
+    if (!chars) pre.append("(empty)");
     return pre;
   }
-  const plain = (excerpt) => excerpt.parts.map(([, runs]) => runs.join("")).join(" … ");
+  const whole = (text) => [Array.from(text).length, [[0, [text]]]];
+  const plain = ([, parts]) => parts.map(([, runs]) => runs.join("")).join(" … ");
 
   async function opened(sample, answers) {
     const made = [];
@@ -261,7 +263,7 @@
       const of = asked.length > 1 ? ` of ${answers.filter((a) => a.prompt === number).map((a) => models[a.model].label).join(", ")}` : "";
       made.push(asking(question, number, references, of));
     }
-    made.push(element("h3", "", "Expected"), shown({ chars: 1, parts: [[0, [references.join("\n") || "(nothing is given)"]]] }, [], "Expected", "expected"));
+    made.push(element("h3", "", "Expected"), shown(whole(references.join("\n") || "(nothing is given)"), [], "Expected", "expected"));
     const sides = element("div", "sides");
     for (const answer of answers) sides.append(side(sample, answer, await read(answer.place), references));
     made.push(sides);
@@ -271,8 +273,9 @@
   function asking(question, number, references, of) {
     const { prompt, prefix, missing } = question;
     if (!prompt) return element("p", "muted small", `The prompt${of} is ${missing}.`);
-    const needles = prompt.parts.reduce((sum, [, runs]) => sum + (runs.length - 1) / 2, 0);
-    const title = `Prompt${of}: ${count(prompt.chars, "character")}${needles ? `, ${count(needles, "place")} marked` : ""}`;
+    const [chars, parts] = prompt;
+    const needles = parts.reduce((sum, [, runs]) => sum + (runs.length - 1) / 2, 0);
+    const title = `Prompt${of}: ${count(chars, "character")}${needles ? `, ${count(needles, "place")} marked` : ""}`;
     const pre = shown(prompt, references, `Prompt${of}`, "prompt");
     if (prefix) pre.append(element("span", "prefix", visible(prefix)));
     const details = element("details", "", element("summary", "", title), pre);
@@ -289,8 +292,8 @@
     end.addEventListener("click", () => { pre.scrollTop = pre.scrollHeight; });
     const jumps = () => tools.replaceChildren(...Array.from(pre.querySelectorAll("mark")).slice(0, 12).map(jump), end);
     jumps();
-    const held = prompt.parts.reduce((sum, [, runs]) => sum + runs.reduce((n, run) => n + Array.from(run).length, 0), 0);
-    if (browser.dataset.served !== undefined && held < prompt.chars) {
+    const held = parts.reduce((sum, [, runs]) => sum + runs.reduce((n, run) => n + Array.from(run).length, 0), 0);
+    if (browser.dataset.served !== undefined && held < chars) {
       const all = element("button", "", "Show the whole prompt");
       all.type = "button";
       all.addEventListener("click", async function () {
@@ -300,7 +303,7 @@
           return;
         }
         const text = await answer.text();
-        const texts = prompt.parts.flatMap(([, runs]) => runs.filter((_, i) => i % 2));
+        const texts = parts.flatMap(([, runs]) => runs.filter((_, i) => i % 2));
         pre.replaceChildren(marked(cutAt(text, texts), references));
         if (prefix) pre.append(element("span", "prefix", visible(prefix)));
         all.remove();
@@ -339,10 +342,10 @@
     }
     if (last) made.append(...told(last, references, last.kind === "judge" ? "The judge's reply" : "Response"));
     if (details.failure) {
-      made.append(element("h3", "", "Failure"), shown({ chars: 1, parts: [[0, [`${details.failure.kind}: ${details.failure.message}`]]] }, [], "Failure", "failure"));
+      made.append(element("h3", "", "Failure"), shown(whole(`${details.failure.kind}: ${details.failure.message}`), [], "Failure", "failure"));
     }
     if (details.extracted !== null && details.extracted !== undefined) {
-      made.append(element("h3", "", "Read out of it"), shown({ chars: details.extracted.length, parts: [[0, [details.extracted]]] }, references, "Read out of it", "extracted"));
+      made.append(element("h3", "", "Read out of it"), shown(whole(details.extracted), references, "Read out of it", "extracted"));
     }
     made.append(element("h3", "", "Why it scored so"), element("ul", "why", ...details.why.map((text) => element("li", "", visible(text)))));
     made.append(element("p", "muted small", details.facts.join(" · ")));

@@ -7,6 +7,7 @@ name another host than this machine are refused, so that no web page can read pr
 from __future__ import annotations
 
 import errno
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -43,6 +44,11 @@ class Viewer(ThreadingHTTPServer):
     @property
     def address(self) -> str:
         return f"http://{HOST}:{self.server_port}/"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Of one request: a browser that went away is none."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def prompt(self, number: str) -> bytes | None:
         """A whole prompt as text; None where there is none of that number."""

@@ -16,7 +16,7 @@ from typing import Any
 from kleval.types import Prompt
 
 WHOLE = 8192  # characters up to which a text is its own excerpt
-END = 2048  # of the beginning and of the end
+END = 1024  # of the beginning and of the end
 AROUND = 1024  # of a needle, itself included unless it is longer
 MOST = 8  # needles of a prompt; a reference that stands at more places marks none
 SHORTEST = 2  # characters of a reference that is looked for
@@ -38,19 +38,10 @@ class Excerpt:
     def whole(self) -> bool:
         return sum(len(run) for _, runs in self.parts for run in runs) == self.chars
 
-    def line(self, name: str) -> bytes:
-        """As one line of JSON, under a name; `of_line` reads it back."""
-        text = json.dumps([name, self.chars, self.parts], ensure_ascii=False, separators=(",", ":"))
-        return text.encode("utf-8", "replace") + b"\n"
-
-    @staticmethod
-    def of_line(line: bytes) -> tuple[str, Excerpt] | None:
-        """Name and excerpt; None for a line that was cut short."""
-        try:
-            name, chars, parts = json.loads(line)
-            return name, Excerpt(chars, tuple((at, tuple(runs)) for at, runs in parts))
-        except (ValueError, TypeError):
-            return None
+    @property
+    def json(self) -> str:
+        """`[chars, parts]`, on one line."""
+        return json.dumps([self.chars, self.parts], ensure_ascii=False, separators=(",", ":"))
 
 
 def as_text(prompt: Prompt) -> str:
@@ -60,6 +51,8 @@ def as_text(prompt: Prompt) -> str:
 
 def excerpt(text: str, references: Sequence[str] = (), meta: Mapping[str, Any] | None = None) -> Excerpt:
     """Of a text: all of it up to WHOLE characters. meta: of the row, which may hold `depth_percent`, a number or several."""
+    if len(text) <= WHOLE and not references:
+        return Excerpt(len(text), ((0, (text,)),))
     found = needles(text, references, _depths(meta or {}))
     return Excerpt(len(text), tuple((begin, _runs(text, begin, end, found)) for begin, end in _windows(text, found)))
 

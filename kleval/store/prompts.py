@@ -8,8 +8,8 @@ member's length, so that a file is indexed without being decompressed. Text is s
 that a kill cut short is the file's last one: readers stop before it, `repair` cuts it off. Runs of kleval before this
 layout hold one file per prompt, prompts/<hash[:2]>/<hash>.txt.gz; it is read, and nothing in it is stored again.
 
-Of a long prompt its excerpt (kleval.store.excerpts) is kept beside it as a line of JSON, so that a page of many prompts is made without
-unpacking them: gigabytes at 128k. Where there is none it is made from the prompt.
+Of a long prompt its excerpt (kleval.store.excerpts) is kept beside it, a line with its hash and JSON, so that a page of many prompts
+is made without unpacking them: gigabytes at 128k. Where there is none it is made from the prompt.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from kleval import files
-from kleval.store.excerpts import WHOLE, Excerpt, as_text, excerpt
+from kleval.store.excerpts import WHOLE, as_text, excerpt
 from kleval.store.names import folder_name
 from kleval.types import Prompt, UsageError, prompt_hash
 
@@ -48,7 +48,7 @@ class Prompts:
         ] = {}  # by task and length, by hash: file, offset, bytes
         self._ends: dict[Path, int] = {}
         self._unsynced: set[str] = set()
-        self._excerpts: tuple[str, dict[str, Excerpt]] = "", {}  # of the group that was read last
+        self._excerpts: tuple[str, dict[str, str]] = "", {}  # of the group that was read last
 
     def put(
         self,
@@ -70,8 +70,8 @@ class Prompts:
         file = self.folder / f"{name}.gz"
         shown = as_text(prompt)
         if len(shown) > WHOLE:
-            line = excerpt(shown, references, meta).line(digest)
-            self._appender.append(self.folder / f"{name}.excerpts", line)
+            line = f"{digest} {excerpt(shown, references, meta).json}\n"
+            self._appender.append(self.folder / f"{name}.excerpts", line.encode("utf-8", "replace"))
         self._found[group][digest] = file, self._appender.append(file, member), len(member)
         self._unsynced.add(digest)
 
@@ -101,14 +101,15 @@ class Prompts:
                 return messages
         raise UsageError(f"the prompt {digest} in {file} is damaged: it does not have the hash of its name")
 
-    def excerpt(self, task: str, ctx: int, digest: str) -> Excerpt | None:
-        """As it was stored with the prompt; None where it was not."""
+    def excerpt(self, task: str, ctx: int, digest: str) -> str | None:
+        """As it was stored with the prompt, in JSON (`Excerpt.json`); None where it was not."""
         group = _group(task, ctx)
         if self._excerpts[0] != group or digest not in self._excerpts[1]:
-            found: dict[str, Excerpt] = {}
+            found: dict[str, str] = {}
             for file in sorted(self.folder.glob(f"{escape(group)}.*.excerpts")):
                 with contextlib.suppress(OSError):
-                    found |= dict(filter(None, map(Excerpt.of_line, file.read_bytes().splitlines())))
+                    lines = file.read_text("utf-8", "replace").split("\n")[:-1]  # the last one, cut short, is none
+                    found |= {line[:64]: line[65:] for line in lines}
             self._excerpts = group, found
         return self._excerpts[1].get(digest)
 

@@ -51,8 +51,8 @@ class Read:
         return self.line(self.index["prompts"][nth])
 
 
-def text_of(shown: dict[str, Any]) -> str:
-    return "".join("".join(runs) for _, runs in shown["parts"])
+def text_of(shown: list[Any]) -> str:
+    return "".join("".join(runs) for _, runs in shown[1])
 
 
 def test_every_answer_is_there_and_each_prompt_once(make_run: MakeRun) -> None:
@@ -105,19 +105,17 @@ def test_a_long_prompt_is_an_excerpt_and_says_how_long_it_is(make_run: MakeRun) 
         make_run(tasks=("ruler/vt",), prompt=lambda m, t, c, i: f"{hay}the number of {t} {c} {i} is 42\n{hay}which?")
     )
     shown = found.prompt()["prompt"]
-    assert shown["chars"] > 2 * len(hay)
+    assert shown[0] > 2 * len(hay)
     assert len(text_of(shown)) < WHOLE
-    assert [run for _, runs in shown["parts"] for run in runs[1::2]] == ["the number of ruler/vt 1024 0 is 42"]
+    assert [run for _, runs in shown[1] for run in runs[1::2]] == ["the number of ruler/vt 1024 0 is 42"]
 
 
 def test_a_prompt_that_is_not_there_is_said_to_be_missing(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run()
     for path in (tmp_path / "run" / "prompts").rglob("*.gz"):
         path.unlink()
-    assert Read(run).prompt() == {
-        "references": [{"chars": 2, "parts": [[0, ["42"]]]}],
-        "missing": "not stored with the run",
-    }
+    found = Read(run).prompt()
+    assert (found["prompt"], found["missing"]) == (None, "not stored with the run")
 
 
 def test_prompts_beyond_the_page_s_size_are_left_out_and_counted(

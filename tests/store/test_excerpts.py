@@ -70,7 +70,7 @@ def test_there_are_no_more_needles_than_are_shown() -> None:
 def test_an_excerpt_is_kept_beside_its_prompt_and_read_without_it(make_run: MakeRun) -> None:
     run = make_run(prompt=lambda m, t, c, i: f"{HAY}{t} {c} {i} has 42.\n{HAY}", tasks=("ruler/vt",), ctxs=(1024,))
     row = next(run.rows())
-    made = excerpt(run.read_prompt(row), row.references)
+    made = excerpt(str(run.read_prompt(row)), row.references).json
     for file in (run.path / "prompts").glob("*.gz"):
         file.unlink()
     assert RunStore.open(run.path).read_excerpt(row) == made
