@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-<<<<<<< HEAD
 from collections.abc import Mapping
-=======
->>>>>>> main
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,13 +77,9 @@ ENGINE_SETTINGS = (
 @options.option(
     "--tasks",
     metavar="NAMES",
-<<<<<<< HEAD
     shell_complete=complete.tasks,
-    help="Tasks, families and patterns, comma-separated, instead of a suite: ruler,-ruler/cwe or ruler/niah_*.",
-=======
     help="Tasks, families and patterns, comma-separated, instead of a suite: ruler,-ruler/cwe or ruler/niah_*; of your own"
     " ./my.py:Task, ./my.yaml, and ppl:FILE for the likelihood of a text.",
->>>>>>> main
 )
 @options.option("--ctx", default=DEFAULT_CTX, metavar="LENGTHS", help="Lengths: 4k,128k,1m or 4k-1m*2.")
 @options.limit

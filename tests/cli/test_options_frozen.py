@@ -10,15 +10,9 @@ import pytest
 from kleval.cli.main import cli
 
 FROZEN = {
-<<<<<<< HEAD
-    "run": "--config --model --suite --tasks --ctx --limit --edition --protocol --seed --temperature --repeats --max-new-tokens"
-    " --reasoning --judge-model --judge-backend --judge-base-url --backend --base-url --api --api-key-env --served-name"
-    " --request-field --without-field --hardware --concurrency --request-timeout --timeout"
-=======
-    "run": "--model --suite --tasks --ctx --limit --edition --protocol --haystack --metric --seed --temperature --repeats"
-    " --max-new-tokens --reasoning --judge-model --judge-backend --judge-base-url --backend --base-url --api --api-key-env"
+    "run": "--config --model --suite --tasks --ctx --limit --edition --protocol --haystack --metric --seed --temperature"
+    " --repeats --max-new-tokens --reasoning --judge-model --judge-backend --judge-base-url --backend --base-url --api --api-key-env"
     " --served-name --request-field --without-field --hardware --concurrency --request-timeout --timeout"
->>>>>>> main
     " --engine-arg --tp --max-model-len --trust-remote-code --tokenizer --add-bos --template-arg --device --dtype --kernels --batch"
     " --memory-budget --share-prefixes --allow-code-execution --data-dir --offline --sample-cache --workers --max-errors"
     " --price-per-mtok --judge-price-per-mtok --max-cost --max-requests --name --tag --out --amend"
