@@ -12,7 +12,6 @@ from typing import Any
 import click
 
 from kleval.cli import complete, options
-from kleval.cli.progress import ProgressView
 from kleval.lengths import parse_lengths
 from kleval.text import format_length
 from kleval.types import ContextTooSmall, Sample, Unfit
@@ -66,6 +65,7 @@ def generate(
     """Write the rows of TASK, or of every task of a family, as JSON lines: input, answer_prefix, outputs, length and where
     they come from."""
     from kleval.cli.console import note
+    from kleval.cli.progress import ProgressView
     from kleval.tasks.generate import rows
     from kleval.tasks.makers import Makers
     from kleval.tasks.registry import expand, load_task
