@@ -43,9 +43,14 @@ class Engine:
     together: int = 1
 
     def model(self, given: argparse.Namespace) -> str:
-        """The name it is asked by; transformers' server knows a model by its folder alone."""
-        by_folder = self.server is None or self.name == "transformers-serve"
-        return str(given.home / COPY) if by_folder else f"SmolLM2-135M-{self.name}"
+        """The name it is asked by: of a folder where it loads one or knows no other name, and no two engines have one in common,
+        since costs join scores by it."""
+        name = COPY if self.name == "hf" else f"SmolLM2-135M-{self.name}"
+        return str(given.home / name) if self.by_folder else name
+
+    @property
+    def by_folder(self) -> bool:
+        return self.server is None or self.name == "transformers-serve"
 
     def asked_by(self, given: argparse.Namespace) -> list[str]:
         asked = ["--model", self.model(given)]
@@ -82,7 +87,7 @@ class Engine:
             served = ["--model", copy, "--served-model-name", name, "--host", "127.0.0.1", "--port", port]
             vllm = [str(given.vllm / "bin/python"), "-m", "vllm.entrypoints.openai.api_server"]
             return [*vllm, *served, "--dtype", "float32", *size]
-        served = [copy, "--host", "127.0.0.1", "--port", port, "--dtype", "float32", "--device", "cpu"]
+        served = [name, "--host", "127.0.0.1", "--port", port, "--dtype", "float32", "--device", "cpu"]
         return [str(home / "bin/transformers"), "serve", *served]
 
 

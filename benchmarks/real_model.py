@@ -1,6 +1,6 @@
 """SmolLM2-135M-Instruct through llama.cpp, llama-cpp-python, transformers and vLLM: scores, costs, and how far they agree.
 
-    python benchmarks/real_model.py [--only llama.cpp,hf,vllm,...] [--parts long,chat,short,lm-eval,profile]
+    python benchmarks/real_model.py [--only llama.cpp,hf,vllm,...] [--parts long,chat,short,choice,lm-eval,profile]
         [--ctx 1k,2k,4k,8k] [--limit 2] [--minutes 30] [--port 8111] [--home .venv-real] [--vllm .venv-vllm] [--out runs/real]
         [--tables | --publish reports/smollm2-135m]
 
@@ -9,13 +9,15 @@ greedily, part by part and length by length, each in a run directory of its own 
 was stopped goes on when the same command is given again. What cannot run is told with its reason. transformers and vLLM get a copy
 of the file's weights in float32, saved once. --tables only prints (real_tables.py) what is there.
 
-Parts: long is RULER, MRCR, LongBench v2 and HELMET-ICL (at the model's limit RULER alone); chat is RULER at the chat endpoint; short is
-the short suite; lm-eval is lm-eval's own RULER and then kleval's under lm-eval's protocol, both at the server; profile is cost.
+Parts: long is RULER, MRCR, LongBench v2 and HELMET-ICL (at the model's limit RULER alone); chat is RULER at the chat endpoint; short
+is the short suite; choice some of its questions by log-probabilities; lm-eval is kleval's RULER under lm-eval's protocol and then
+lm-eval's own, both at the server; profile is cost.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -33,7 +35,9 @@ LONG, RULER = "ruler,mrcr,longbench2,helmet_icl", "ruler"
 # Of lm-eval's RULER, the tasks that need no download; its ruler_fwe fills the length and leaves none for an answer at 1k.
 OFFLINE = ("niah_single_1", "niah_multikey_2", "niah_multikey_3", "ruler_vt", "ruler_cwe", "ruler_fwe")
 SHORTEST_FWE = 2048
-PARTS = ("profile", "long", "chat", "short", "lm-eval")
+# Multiple choice by log-probabilities, without worked examples.
+CHOICE = "lm_eval/arc_challenge,lm_eval/hellaswag,short/mmlu_redux"
+PARTS = ("profile", "long", "chat", "short", "choice", "lm-eval")
 
 
 def commands(engine: Engine, part: str, given: argparse.Namespace) -> Iterator[tuple[str, list[str] | str]]:
@@ -43,8 +47,9 @@ def commands(engine: Engine, part: str, given: argparse.Namespace) -> Iterator[t
         command = ["profile", *engine.asked_by(given), "--ctx", ",".join(measured)]
         yield part, kleval(engine, part, command, given) if engine.counts else "its streams count no tokens"
         return
-    if part == "short":
-        command = ["run", *asked(engine, given), "--suite", "short", "--limit", limits(given)[0]]
+    if part in ("short", "choice"):
+        tasks = ["--suite", "short"] if part == "short" else ["--tasks", CHOICE, "--ctx", "4k"]
+        command = ["run", *asked(engine, given), *tasks, "--limit", limits(given)[0]]
         yield part, kleval(engine, part, command, given)
         return
     for ctx, limit in zip(given.ctx.split(","), limits(given), strict=True):
@@ -82,11 +87,18 @@ def asked(engine: Engine, given: argparse.Namespace) -> list[str]:
 def kleval(engine: Engine, name: str, command: Sequence[str], given: argparse.Namespace) -> list[str]:
     """A larger --limit goes on where a smaller one ended."""
     amend = ["--amend"] if command[0] == "run" else []
-    return [engine.python(given), str(ROOT / "cli.py"), *command, *amend, "--out", str(given.out / engine.name / name)]
+    where = ["--name", title(engine.name, name), "--out", str(given.out / engine.name / name)]
+    return [engine.python(given), str(ROOT / "cli.py"), *command, *amend, *where]
+
+
+def title(engine: str, run: str) -> str:
+    """What pages call a run: engines of the same weights answer under the same model's name."""
+    return f"{engine} {run.replace('-', ' ')}"
 
 
 def lm_eval(engine: Engine, task: str, ctx: str, limit: str, given: argparse.Namespace) -> list[str] | str:
-    """lm-eval's own command at the server, with token ids; each task alone, as its samples depend on what was drawn before them."""
+    """lm-eval's own command at the server, with token ids and the chat template, as kleval asks a model that has one; each task
+    alone, as its samples depend on what was drawn before them."""
     where = given.out / engine.name / "lm-eval-own" / ctx / limit / task
     if any(where.glob("*/samples_*.jsonl")):
         return "it is there"
@@ -94,7 +106,7 @@ def lm_eval(engine: Engine, task: str, ctx: str, limit: str, given: argparse.Nam
     served = f"model={engine.model(given)},base_url={url},tokenizer={copy},num_concurrent=1,max_length={CONTEXT}"
     what = ["--tasks", task, "--metadata", f'{{"max_seq_lengths":[{length(ctx)}]}}', "--limit", limit]
     command = [sys.executable, "-m", "lm_eval", "run", "--model", "local-completions", "--model_args", served, *what]
-    return [*command, "--log_samples", "--output_path", str(where)]
+    return [*command, "--apply_chat_template", "--log_samples", "--output_path", str(where)]
 
 
 def run_part(command: Sequence[str], minutes: float) -> str:
@@ -112,7 +124,12 @@ def run_part(command: Sequence[str], minutes: float) -> str:
 
 
 def save_copy(home: Path) -> None:
-    """The file's weights in float32 and its tokenizer, as transformers writes them; without the mark of their quantisation."""
+    """The file's weights in float32 and its tokenizer, as transformers writes them; without the mark of their quantisation. Engines
+    that load it have a name of their own for it."""
+    for name in (engine.name for engine in ENGINES.values() if engine.by_folder and engine.name != "hf"):
+        link = home / f"SmolLM2-135M-{name}"
+        if not link.is_symlink():
+            link.symlink_to(COPY)
     if (home / COPY / "config.json").is_file():
         return
     sys.path.append(str(home / "gguf"))
@@ -132,18 +149,26 @@ def save_copy(home: Path) -> None:
 
 
 def publish(out: Path, folder: Path, parts: Sequence[str]) -> None:
-    """Rows, settings and CSV of every run, lm-eval's samples and one page of all; the rest is made again from those."""
+    """Rows, settings and CSV of every run, lm-eval's samples and one page of the parts; the rest is made again from those."""
     for record in sorted(out.glob("*/*/run.json")):
         kept = folder / record.parent.relative_to(out)
         shutil.rmtree(kept, ignore_errors=True)
         shutil.copytree(record.parent, kept, ignore=shutil.ignore_patterns("prompts", "tmp", "report.html", ".lock"))
-        settings = (kept / "run.json").read_text("utf-8")
-        (kept / "run.json").write_text(settings.replace(str(Path.home()), "~"), encoding="utf-8")
+        settings = json.loads((kept / "run.json").read_text("utf-8").replace(str(Path.home()), "~"))
+        settings["title"] = settings.get("title") or title(kept.parent.name, kept.name)
+        (kept / "run.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False), encoding="utf-8")
     for samples in out.glob("*/lm-eval-own/**/samples_*.jsonl"):
         kept = folder / samples.relative_to(out).parents[1] / "samples.jsonl"
         kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(samples, kept)
-    runs = [str(run) for engine in ENGINES for part in parts for run in directories(out / engine, part)]
+    owners: dict[str, str] = {}
+    runs = []
+    for engine, run in ((e, run) for e in ENGINES for part in parts for run in directories(folder / e, part)):
+        models = json.loads((run / "run.json").read_text("utf-8"))["settings"]["models"]
+        if all(owners.setdefault(model, engine) == engine for model in models):
+            runs.append(str(run))
+        else:
+            print(f"left out of the page, as another engine's model has its name: {run}")
     subprocess.run([sys.executable, ROOT / "cli.py", "report", *runs, "--out", folder / "report.html"], check=True)
 
 
@@ -189,7 +214,7 @@ def main() -> None:
             print(line, flush=True)
     runs = run_names(given.out, parts)
     apart = [line for run in runs for line in partings(given.home / COPY, given.out, run)] if given.partings else []
-    print_tables(given.out, parts, apart)
+    print_tables(given.out, parts, apart, given.home / COPY)
 
 
 def run_all(engines: Sequence[Engine], parts: Sequence[str], given: argparse.Namespace) -> Iterator[str]:

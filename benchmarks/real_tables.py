@@ -11,22 +11,32 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from common import length, print_table
-from real_engines import ENGINES
+from real_engines import CACHE_BYTES, ENGINES
 
 LOCAL = "hf"
 SERVERS = tuple(name for name, engine in ENGINES.items() if engine.server is not None)
 PROMPT = re.compile(r"prompt eval time =\s*([\d.]+) ms /\s*(\d+) tokens")
 DECODE = re.compile(r"(?<!prompt) eval time =\s*([\d.]+) ms /\s*(\d+) (?:tokens|runs)")
 CACHE = re.compile(r"llama_kv_cache: size =\s*([\d.]+) MiB \(\s*(\d+) cells")
+BLOCKS = re.compile(r"KV cache size: ([\d,]+) tokens")  # of vLLM, in the bytes that it was given
+
+
+@functools.cache
+def load(copy: Path) -> Any:
+    """The copy's tokenizer."""
+    from kleval.tokenization import load_tokenizer
+
+    return load_tokenizer(f"hf:{copy}")
 
 
 def directories(engine: Path, part: str) -> list[Path]:
@@ -81,8 +91,11 @@ def likelihoods(row: dict[str, Any]) -> list[float]:
     return [outcome["logprob_sum"] for outcome in row["outcomes"] if outcome["kind"] == "loglikelihood"]
 
 
-def against_lm_eval(out: Path) -> list[list[str]]:
-    """A line for every task that lm-eval asked at a server and kleval asked there under lm-eval's protocol."""
+def against_lm_eval(out: Path, render: Callable[[Any, str], str]) -> list[list[str]]:
+    """A line for every task that lm-eval asked at a server and kleval asked there under lm-eval's protocol.
+
+    render: a prompt and its answer prefix as the text that the model was sent.
+    """
     from kleval.store import RunStore
 
     lines = []
@@ -99,7 +112,7 @@ def against_lm_eval(out: Path) -> list[list[str]]:
                     pairs.append((theirs, row))
             if pairs:
                 asked = [(a["arguments"]["gen_args_0"]["arg_0"], prompts.get((b.id, b.prompt_hash))) for a, b in pairs]
-                same_prompt = sum(mine is not None and theirs == "".join(map(str, mine)) for theirs, mine in asked)
+                same_prompt = sum(mine is not None and theirs == render(*mine) for theirs, mine in asked)
                 texts = sum(a["resps"][0][0].strip() == str(b.outcomes[-1].get("text")).strip() for a, b in pairs)
                 scores = [(float(a[str(length(ctx))]), float(b.score or 0)) for a, b in pairs]
                 means = [f"{100 * statistics.fmean(values):.1f}" for values in zip(*scores, strict=True)]
@@ -124,8 +137,6 @@ def partings(copy: Path, out: Path, run: str) -> list[list[str]]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from kleval.tokenization import load_tokenizer
-
     mine = generated(out / LOCAL / run)
     others = {name: generated(out / name / run) for name in ENGINES if name != LOCAL}
     differ = [
@@ -133,7 +144,7 @@ def partings(copy: Path, out: Path, run: str) -> list[list[str]]:
     ]
     if not differ:
         return []
-    tokenizer, prompts = load_tokenizer(f"hf:{copy}"), prompts_of([out / name / run for name in ENGINES])
+    tokenizer, prompts = load(copy), prompts_of([out / name / run for name in ENGINES])
     model = AutoModelForCausalLM.from_pretrained(copy, dtype=torch.float32)
     lines = []
     for name, key in differ:
@@ -219,11 +230,13 @@ def times(out: Path) -> list[list[str]]:
 
 
 def state(out: Path) -> list[list[str]]:
-    """Bytes per token: of llama.cpp what its log says it allocated, of transformers what the cache of each round held."""
+    """Bytes per token: of llama.cpp and vLLM what the log says was allocated, of transformers what each round's cache held."""
     lines = []
     for name in (*SERVERS, LOCAL):
-        log = out / name / "server.log"
-        for size, cells in dict.fromkeys(CACHE.findall(log.read_text("utf-8", "replace")) if log.is_file() else ()):
+        file = out / name / "server.log"
+        log = file.read_text("utf-8", "replace") if file.is_file() else ""
+        given = [(f"{CACHE_BYTES / 2**20:.2f}", cells.replace(",", "")) for cells in BLOCKS.findall(log)]
+        for size, cells in dict.fromkeys([*CACHE.findall(log), *given]):
             lines.append([name, "allocated", f"{cells} cells, {size} MiB", f"{float(size) * 2**10 / int(cells):.1f}"])
         for values in (point["values"] for point in points(out / name / "profile")):
             if "kv_bytes" in values:
@@ -232,7 +245,12 @@ def state(out: Path) -> list[list[str]]:
     return [list(line) for line in dict.fromkeys(map(tuple, lines))]
 
 
-def print_tables(out: Path, parts: Sequence[str], apart: Sequence[list[str]]) -> None:
+def print_tables(out: Path, parts: Sequence[str], apart: Sequence[list[str]], copy: Path) -> None:
+    """copy: the folder whose tokenizer and chat template the engines have."""
+
+    def render(prompt: Any, prefix: str) -> str:
+        return str(load(copy).render(prompt, prefix))
+
     for title, header, rows in (
         (
             "agreement, score x 100; log-probabilities in nats",
@@ -245,7 +263,7 @@ def print_tables(out: Path, parts: Sequence[str], apart: Sequence[list[str]]) ->
         (
             "lm-eval's own RULER against kleval's, score x 100",
             ["server", "ctx", "task", "n", "same prompt", "same text", "same score", "lm-eval's mean", "kleval's"],
-            against_lm_eval(out),
+            against_lm_eval(out, render),
         ),
         (
             "times, ms",

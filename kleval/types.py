@@ -56,6 +56,10 @@ class ContextTooSmall(UsageError):
         self.minimum_tokens = minimum_tokens
 
 
+class TextTooShort(ContextTooSmall):
+    """No text of a task is as long as the context that was asked for: a shorter one helps. minimum_tokens: of the longest."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One question, made deterministically.
@@ -156,11 +160,12 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why there is no answer. Never the empty string, never a wrong answer."""
+    """Why there is no answer. Never the empty string, never a wrong answer. traceback: of a fault in a task's own code."""
 
     kind: FailureKind
     message: str
     retryable: bool = False
+    traceback: str = ""
 
 
 Outcome = Completion | Failure

@@ -41,8 +41,9 @@ NARROWER = {
 ALLOWED: dict[str, set[str]] = {
     part: NARROWER.get(part, set[str]().union(*FLOORS[:floor])) for floor, parts in enumerate(FLOORS) for part in parts
 }
-# Families of tasks that are made of another one's: lm-eval's names have the builtin items of `short`.
-FAMILIES_OF_FAMILIES = {("lm_eval", "short")}
+# Families of tasks that are made of another one's: lm-eval's names have the builtin items of `short`. The sample cache asks `own`
+# whether a task's code is the user's.
+FAMILIES_OF_FAMILIES = {("lm_eval", "short"), ("", "own")}
 
 
 def imports(source: str, module: str) -> set[str]:

@@ -6,19 +6,20 @@ In a notebook each shows itself (`_repr_html_`). Everything is text of the run: 
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from kleval.harness.rescoring import rescore
 from kleval.report.page import write_report
 from kleval.store import Point, Row, RunStore
-from kleval.tables import contrasts, cost_rows
+from kleval.tables import contrasts, cost_rows, positions
 from kleval.tables.costs import read_profile
 from kleval.tables.frame import Loaded, load
 from kleval.tables.leaderboard import to_rows, write_csv
 from kleval.tables.scores import collect
-from kleval.types import UsageError
+from kleval.types import Task, UsageError
 from kleval.work import Result
 
 if TYPE_CHECKING:
@@ -105,10 +106,15 @@ class Evaluation(Stored):
         """One dict per model, task, length and metric, as in leaderboard.csv: `value` with interval, n, failures."""
         return to_rows([RunStore.open(self.out)])
 
-    def to_pandas(self, table: Literal["scores", "samples"] = "scores") -> pandas.DataFrame:
-        """`scores`, a line per model, task, length and metric; or `samples`, a line per answer."""
-        if table not in ("scores", "samples"):
-            raise UsageError(f"there is no table {table!r}: scores or samples")
+    def to_pandas(self, table: Literal["scores", "samples", "positions"] = "scores") -> pandas.DataFrame:
+        """`scores`, a line per model, task, length and metric; `samples`, a line per answer; `positions`, the negative
+        log-likelihood of texts (`ppl:FILE`) by position."""
+        if table not in ("scores", "samples", "positions"):
+            raise UsageError(f"there is no table {table!r}: scores, samples or positions")
+        if table == "positions":
+            import pandas
+
+            return pandas.DataFrame.from_records(positions.positions(self.rows), columns=list(positions.COLUMNS))
         found: pandas.DataFrame = getattr(self.tables, table)
         return found
 
@@ -128,6 +134,16 @@ class Evaluation(Stored):
         if name not in known:
             raise UsageError(f"there are no scores of {name!r}: choose one of {', '.join(known)}")
         return _drawn(score_figure(entrants, name, shape, looks(entrants, [])[0]), name)
+
+    def score(self, *, tasks: Task | Sequence[Task] = (), metric: str | Callable[..., Any] | None = None) -> Evaluation:
+        """Score the stored answers again without asking, as `kleval score`, after a metric was changed; this result shows them then.
+
+        tasks: objects in the place of those that were asked. metric: `./m.py:f`, a function f(answer, references), or "none" for the
+        tasks' own. UsageError where other prompts would be asked now.
+        """
+        given: list[Any] = [tasks] if hasattr(tasks, "step") else list(tasks)
+        rescore(self.out, {task.id: task for task in given}, metric)
+        return self
 
     def _repr_html_(self) -> str:
         return self._html(self.to_pandas()[list(SHOWN)]) if self.result.counts.get("finished") else self._html_empty()

@@ -16,7 +16,8 @@ from kleval.harness import run as run_spec
 from kleval.lengths import parse_lengths
 from kleval.store import RunStore
 from kleval.suites import suite as find_suite
-from kleval.tasks.registry import expand, groups, loader, themselves
+from kleval.tasks.own.metric import with_metric
+from kleval.tasks.registry import OWN, TAKE_DOCUMENTS, expand, groups, loader, themselves
 from kleval.types import Backend, Task, UsageError
 from kleval.work.events import Event
 
@@ -34,6 +35,8 @@ def evaluate(
     repeats: int = 1,
     edition: str | None = None,
     protocol: str | None = None,
+    haystack: Path | str | None = None,
+    metric: str | Callable[..., Any] | None = None,
     seed: int = 42,
     temperature: float | None = None,
     top_p: float | None = None,
@@ -85,6 +88,8 @@ def evaluate(
         tasks: ids, families, files (`./my.py:Task`, `./my.yaml`, `ppl:FILE`) or `kleval.types.Task`s; else those of `suite` (`long`).
         ctx: tokens, or texts as `--ctx` takes them ("4k,128k"); else the suite's, or 4096. limit: samples per task and length (10).
         repeats: answers per sample. edition: `builtin` or `official` data. protocol: prompt and scoring, where a task has several.
+        haystack: a text or folder of texts that RULER's and MRCR's needles are put into. metric: `./m.py:f` or a function
+            f(answer, references) that scores the answers in the place of the tasks' own.
         seed: of samples and of sampling. temperature, top_p: None keeps each task's own (greedy). max_new_tokens: raise budgets to it.
         reasoning: what is told apart from an answer. judge: a name or backend that judges; engine settings are not for it.
         allow_code_execution: let tasks run what the model writes, in a sandbox.
@@ -114,6 +119,11 @@ def evaluate(
         tasks, suite = found.tasks, found.name
         if ctx is None and (told := found.lengths(edition or "builtin")):
             ctx = parse_lengths(told)
+    if haystack is not None:
+        if edition is not None:
+            raise UsageError("haystack has an edition of its own: leave out edition")
+        edition = OWN
+        tasks = tuple(one for one in expand(tasks) if one in TAKE_DOCUMENTS) if suite else tasks  # type: ignore[arg-type]
     edition = edition or "builtin"
     given_tasks = listed(tasks)
     names = [task for task in given_tasks if isinstance(task, str)]
@@ -171,6 +181,8 @@ def evaluate(
         top_p=top_p,
         max_new_tokens=max_new_tokens,
         reasoning=reasoning,
+        metric=metric if isinstance(metric, str | None) else getattr(metric, "__name__", "metric"),
+        haystack=None if haystack is None else Path(haystack),
         add_bos=add_bos,
         template_args=engine["template_args"],
         tokenizer=None if objects else tokenizer,  # type: ignore[arg-type]
@@ -193,7 +205,7 @@ def evaluate(
         named=() if suite else (*themselves(names), *own),
         groups=groups(names, edition),
     )
-    load = loader([one for one in ids if one not in own], edition, protocol, spec.data_dir)
+    load = loader([one for one in ids if one not in own], edition, protocol, spec.haystack or spec.data_dir)
 
     def opened(called: str) -> Backend:
         given = models.get(called, called)
@@ -207,10 +219,11 @@ def evaluate(
     def task(task_id: str) -> Task:
         return own[task_id] if task_id in own else load(task_id)
 
+    asked = with_metric(task, metric)
     tell = watched(on_event, progress, "answers", "tokens")
     folder = directory(out)
     try:
-        result = run_spec(replace(spec, out=folder), opened, task, tell, open_judge=opened_judge)
+        result = run_spec(replace(spec, out=folder), opened, asked, tell, open_judge=opened_judge)
     except UsageError:
         if out is None and not RunStore.exists(folder):
             shutil.rmtree(folder)

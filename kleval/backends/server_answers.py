@@ -151,6 +151,16 @@ def likelihood(
     before = expected.decode(near) if expected.decode is not None else ""
     spelled = None if expected.exact else (len(near), before, request.continuation)
     first = begins + len(ids)
+    if expected.dialect.software == "llama-cpp-python":
+        begin = None if begins == 1 or expected.decode is None else expected.decode(ids[:1])
+        place = _place_in_list(answer, begin, len(continuation))
+        if place is None:
+            return Failure(
+                "bad_request",
+                f"{expected.server.url} gives each token of a prompt the log-probability of the next place, as "
+                "llama-cpp-python does where no begin token comes first: use --add-bos yes, or another server",
+            )
+        first = place
     scored = _prompt_logprobs(answer.choice, continuation, first) or _echoed(
         answer.choice, spelled, first, len(continuation)
     )
@@ -277,6 +287,22 @@ def _echoed(choice: Any, spelled: tuple[int, str, str] | None, first: int, n: in
     except (KeyError, TypeError, AttributeError, ValueError):
         return None
     return float(sum(values)), len(best) == n and all(v >= b for v, b in zip(values, best, strict=False))
+
+
+def _place_in_list(answer: Answer, begin: str | None, n: int) -> int | None:
+    """Where the n tokens of a continuation stand in llama-cpp-python's list, which leaves out begin tokens wherever they are.
+
+    It pairs the tokens after a leading begin token with the rows of log-probabilities from the first on, and so gives each its own; of
+    a prompt without one it does the same, and each is given that of the next place: None. begin: how the first of the tokens that
+    were sent is spelled, which is then missing from the list; None where the server itself put one before them.
+    """
+    logprobs = answer.choice.get("logprobs") if answer.choice else None
+    tokens = logprobs.get("tokens") if isinstance(logprobs, dict) else None
+    if not isinstance(tokens, list) or not tokens:
+        return 0  # no log-probabilities at all
+    if begin is not None and (not str(tokens[0]).strip() or spells([str(tokens[0])], begin)):
+        return None
+    return max(0, len(tokens) - n - (answer.count("completion_tokens") or 0))
 
 
 def tolerated_share(tokenizer: Tokenizer) -> float:

@@ -32,6 +32,7 @@ from kleval.types import Message, Prompt, Tokenizer, UsageError
 
 _CHAT_PROBE = ({"role": "system", "content": "a"}, {"role": "user", "content": "b"})
 _USER_PROBE = ({"role": "user", "content": "b"},)
+_STAND_IN = "<|im_start|>"
 _CACHE_CHARACTERS = 64_000_000
 
 
@@ -65,7 +66,8 @@ class RemoteTokenizer:
     """kleval.types.Tokenizer through a server's /tokenize; what it was asked before it answers itself.
 
     digest: of the model's name and what the server makes of a probe. Messages are rendered by the server's chat template
-    where the model has one. eos_id is unknown. Encoding a text is a request: long texts are slow to measure this way.
+    where the model has one: for one that has none llama.cpp writes ChatML, whose marks are then no tokens of the model's, and its
+    messages are joined as text. eos_id is unknown. Encoding a text is a request: long texts are slow to measure this way.
     """
 
     eos_id: int | None = None
@@ -124,6 +126,8 @@ class RemoteTokenizer:
         """Give the server's chat template further variables."""
         self._template_args = dict(args)
         rendered = self._template(_CHAT_PROBE) or self._template(_USER_PROBE)
+        if rendered and _STAND_IN in rendered and len(self._encode(_STAND_IN)) > 1:
+            rendered = None
         self.chat_template_digest = hashlib.sha256(rendered.encode()).hexdigest() if rendered else ""
 
     def _begin(self) -> tuple[list[int], str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 import click
@@ -12,6 +14,31 @@ import click
 from kleval.cli.terminal import says_everything
 
 WIDTH = 80  # of a terminal, as far as tables know
+TRUE = ("1", "true", "t", "yes", "y", "on")  # as click reads a variable of a flag
+ENDS = ("done", "error")  # records that a command's JSON lines end with
+
+
+@dataclass(slots=True)
+class _Lines:
+    """The JSON lines of the command that runs. wanted: whether it was asked for them. last: the name of the last record."""
+
+    wanted: bool = False
+    last: str = ""
+
+
+_lines = _Lines()
+
+
+def begin(words: Sequence[str]) -> None:
+    """A command line is about to run."""
+    _lines.wanted = "--json" in words or os.environ.get("KLEVAL_JSON", "").lower() in TRUE
+    _lines.last = ""
+
+
+def emit_error(message: str, exit_code: int) -> None:
+    """What ended a command, as its last record, where JSON lines were asked for and do not say how they ended."""
+    if _lines.wanted and _lines.last not in ENDS:
+        emit("error", exit_code=exit_code, message=message)
 
 
 def note(text: str = "") -> None:
@@ -19,8 +46,14 @@ def note(text: str = "") -> None:
     click.echo(text, err=True)
 
 
+def debugging() -> bool:
+    """Whether tracebacks are asked for."""
+    return os.environ.get("KLEVAL_DEBUG", "") not in ("", "0")
+
+
 def emit(record: str, **fields: Any) -> None:
     """One JSON line on stdout, named by its record."""
+    _lines.last = record
     escaped = not says_everything(sys.stdout)
     click.echo(json.dumps({"record": record, **fields}, ensure_ascii=escaped, default=str))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kleval.cli import options
+from kleval.cli import complete, options
 from kleval.cli.console import emit, note, table
 from kleval.cli.main import Suggesting
 from kleval.text import size
@@ -24,7 +24,7 @@ def data() -> None:
 
 
 @data.command(short_help="Download what is missing.")
-@click.argument("family")
+@click.argument("family", shell_complete=complete.data)
 @options.data_dir
 @options.offline
 @options.json_output
@@ -49,7 +49,7 @@ def fetch(family: str, data_dir: Path | None, as_json: bool, dry_run: bool, quie
 
 
 @data.command(short_help="Check the files that are there.")
-@click.argument("family")
+@click.argument("family", shell_complete=complete.data)
 @options.data_dir
 @options.json_output
 def verify(family: str, data_dir: Path | None, as_json: bool) -> int:
@@ -60,7 +60,7 @@ def verify(family: str, data_dir: Path | None, as_json: bool) -> int:
 
 
 @data.command("ls", short_help="List the files, their state, licence and source.")
-@click.argument("family", required=False)
+@click.argument("family", required=False, shell_complete=complete.data)
 @options.data_dir
 @options.json_output
 def ls_command(family: str | None, data_dir: Path | None, as_json: bool) -> None:

@@ -23,9 +23,9 @@ from kleval.cli.console import emit
 from kleval.text import size
 
 REQUIRED = (
-    "antlr4", "filelock", "httpx2", "huggingface_hub", "jinja2", "math_verify", "nltk", "numpy", "pandas", "plotly", "psutil",
-    "pydantic", "rich", "sacrebleu", "safetensors", "scipy", "tiktoken", "tokenizers", "tree_sitter", "tree_sitter_cpp",
-    "tree_sitter_java", "tree_sitter_python", "tree_sitter_rust", "tree_sitter_typescript", "wonderwords",
+    "antlr4", "filelock", "h11", "httpx2", "huggingface_hub", "jinja2", "math_verify", "matplotlib", "nltk", "numpy", "pandas",
+    "plotly", "psutil", "pydantic", "rich", "sacrebleu", "safetensors", "scipy", "tiktoken", "tokenizers", "tree_sitter",
+    "tree_sitter_cpp", "tree_sitter_java", "tree_sitter_python", "tree_sitter_rust", "tree_sitter_typescript", "wonderwords", "yaml",
 )  # fmt: skip
 EXTRAS = {
     "gpu": ("triton", "fla"),

@@ -11,8 +11,7 @@ from typing import Any
 
 import click
 
-from kleval.cli import options
-from kleval.cli.progress import ProgressView
+from kleval.cli import complete, options
 from kleval.lengths import parse_lengths
 from kleval.text import format_length
 from kleval.types import ContextTooSmall, Sample, Unfit
@@ -21,7 +20,7 @@ DEFAULT_LIMIT = 10
 
 
 @click.command(short_help="Write a task's rows without running a model.")
-@click.argument("task")
+@click.argument("task", shell_complete=complete.one_task)
 @options.edition
 @options.protocol
 @options.option("--ctx", default="4k", metavar="LENGTHS", help="Lengths: 4k or 1k,2k,4k.")
@@ -66,6 +65,7 @@ def generate(
     """Write the rows of TASK, or of every task of a family, as JSON lines: input, answer_prefix, outputs, length and where
     they come from."""
     from kleval.cli.console import note
+    from kleval.cli.progress import ProgressView
     from kleval.tasks.generate import rows
     from kleval.tasks.makers import Makers
     from kleval.tasks.registry import expand, load_task

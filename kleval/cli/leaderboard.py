@@ -26,7 +26,7 @@ from kleval.types import UsageError
     "--format",
     "kind",
     type=click.Choice(formats.FORMATS),
-    help="csv, md, json, parquet or html (sorts and filters).  [default: by --out's ending, else csv]",
+    help="csv, md, json, jsonl, parquet or html (sorts and filters).  [default: by --out's ending, else csv]",
 )
 @options.option(
     "--append",

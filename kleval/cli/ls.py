@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kleval.cli import options
+from kleval.cli import complete, options
 from kleval.cli.console import emit, note, table
 from kleval.cli.main import Suggesting
 from kleval.types import UsageError
@@ -26,7 +26,7 @@ def ls() -> None:
 
 
 @ls.command(short_help="Models, or one model's card.")
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=complete.one_model)
 @options.json_output
 def models(model: str | None, as_json: bool) -> None:
     """List the models that have a name, with their sizes and state; or show one MODEL: a name, a directory or a hub id.
@@ -47,7 +47,7 @@ def models(model: str | None, as_json: bool) -> None:
 
 
 @ls.command(short_help="Tasks, or one task's card.")
-@click.argument("task", required=False)
+@click.argument("task", required=False, shell_complete=complete.one_task)
 @options.option("--card", is_flag=True, help="What a task asks, how it scores, and where its data come from.")
 @options.option("--paper", is_flag=True, help="The Kimi Linear paper's benchmarks: their tasks, shots and scores.")
 @options.edition

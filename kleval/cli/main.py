@@ -17,11 +17,14 @@ import click
 
 from kleval import __version__
 from kleval.cli import terminal
+from kleval.cli.config import unknown_variables
+from kleval.cli.console import begin, debugging, emit_error, note
 from kleval.types import INTERNAL, INTERRUPTED, OK, USAGE, UsageError
 
 COMMANDS = {
     "run": "kleval.cli.run:run",
     "profile": "kleval.cli.profile:profile",
+    "score": "kleval.cli.score:score",
     "generate": "kleval.cli.generate:generate",
     "demo": "kleval.cli.demo:demo",
     "data": "kleval.cli.data:data",
@@ -41,6 +44,7 @@ COMMANDS = {
     "completion": "kleval.cli.completion:completion",
 }
 
+HELP = {"-h", "--help", "--version"}  # answers at once
 # What the file system refuses for a reason that its owner can do something about.
 _USER_ERRNO = {
     errno.ENOSPC,
@@ -115,8 +119,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 def call(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; whatever went wrong has been said in one line on stderr."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    begin(words)
     try:
-        words = list(sys.argv[1:] if argv is None else argv)
+        for line in [] if HELP.intersection(words) else unknown_variables(os.environ, cli):
+            note(line)
         result = cli.main(args=words, prog_name="kleval", standalone_mode=False, obj=words)
         return result if isinstance(result, int) else OK
     except click.exceptions.NoArgsIsHelpError as error:
@@ -138,7 +145,9 @@ def call(argv: Sequence[str] | None = None) -> int:
 
 def _fail(message: str, code: int, error: BaseException | None = None) -> int:
     _traceback_if_asked(error)
-    click.echo(f"kleval: {' '.join(message.split())}", err=True)
+    said = " ".join(message.split())
+    note(f"kleval: {said}")
+    emit_error(said, code)
     return code
 
 
@@ -146,16 +155,14 @@ def _internal(error: Exception) -> int:
     if _traceback_if_asked(error):
         return INTERNAL
     what = " ".join(str(error).split())
-    click.echo(
-        f"kleval: internal error: {type(error).__name__}{': ' + what if what else ''}"
-        " (run with KLEVAL_DEBUG=1 for the traceback)",
-        err=True,
-    )
+    said = f"internal error: {type(error).__name__}{': ' + what if what else ''}"
+    note(f"kleval: {said} (run with KLEVAL_DEBUG=1 for the traceback)")
+    emit_error(said, INTERNAL)
     return INTERNAL
 
 
 def _traceback_if_asked(error: BaseException | None) -> bool:
-    if error is None or os.environ.get("KLEVAL_DEBUG", "") in ("", "0"):
+    if error is None or not debugging():
         return False
     import traceback
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from kleval.cli import complete
 from kleval.types import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -105,9 +106,15 @@ model = option(
     "--model",
     default="kimi-linear",
     metavar="NAMES",
+    shell_complete=complete.models,
     help="Models, comma-separated: NAME[@SIZE] or a directory of weights.",
 )
-edition = option("--edition", default="builtin", help="Where a task's data come from: builtin or official.")
+edition = option(
+    "--edition",
+    default="builtin",
+    shell_complete=complete.editions,
+    help="Where a task's data come from: builtin or official.",
+)
 protocol = option(
     "--protocol", metavar="NAME", help="Prompt and scoring, where a task has several; several names by commas."
 )
@@ -147,7 +154,7 @@ workers = option(
     metavar="N",
     help="Processes that make samples ahead.  [default: a quarter of the processors]",
 )
-backend = option("--backend", default="auto", help="What runs the model.")
+backend = option("--backend", default="auto", shell_complete=complete.backends, help="What runs the model.")
 device = option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 dtype = option("--dtype", default="auto", help="auto, float32, bfloat16 or float16.")
 kernels = option(
@@ -227,7 +234,7 @@ offline = option(
 )
 json_output = option("--json", "as_json", is_flag=True, help="Write JSON lines to stdout.")
 dry_run = option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
-quiet = option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+quiet = option("-q", "--quiet", is_flag=True, help="Nothing on stderr but what went wrong or must be known.")
 
 
 def go_offline() -> None:

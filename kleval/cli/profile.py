@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from kleval.cli import options
+from kleval.cli.console import emit
 from kleval.cli.main import LazyGroup
 from kleval.cli.profile_served import make_served_spec, served_backend, served_options
 from kleval.cli.profile_table import FORMATS, print_records, print_table
@@ -202,7 +203,10 @@ def profile_lengths(text: str) -> tuple[int, ...]:
     help="Of weights, latent rows and convolution tails; recurrent states are float32.",
 )
 @table_format
-def memory(model: str | None, ctx: str, batch: int, memory_budget: int | None, dtype: str, kind: str) -> None:
+@options.json_output
+def memory(
+    model: str | None, ctx: str, batch: int, memory_budget: int | None, dtype: str, kind: str, as_json: bool
+) -> None:
     """Bytes of state by component, the saving against MLA in every layer, and what fits into a budget.
 
     Computed from the configuration: nothing is built or measured, so any size can be asked on any machine.
@@ -216,6 +220,10 @@ def memory(model: str | None, ctx: str, batch: int, memory_budget: int | None, d
     if not names:
         raise UsageError("no model given: name at least one")
     rows = memory_rows(names, parse_lengths(ctx), batch, dtype, memory_budget)
+    if as_json:
+        for row in rows:
+            emit("memory", **row)
+        return
     if kind not in ("table", "md"):
         print_records(rows, kind)
         return

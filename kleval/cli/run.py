@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from kleval.cli import options
+from kleval.backends.spec import without_secrets
+from kleval.cli import complete, config, options
 from kleval.cli.directory import run_directory
 from kleval.lengths import parse_lengths
 from kleval.types import Backend, UsageError
@@ -33,6 +36,8 @@ AS_GIVEN = (
         "batch",
         "memory_budget",
         "data_dir",
+        "haystack",
+        "metric",
         "max_errors",
         "max_cost",
         "max_requests",
@@ -53,17 +58,42 @@ ENGINE_SETTINGS = (
 
 
 @click.command(short_help="Run models on tasks and score them.")
+@options.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=config.use,
+    metavar="FILE",
+    help="Options by name in a YAML or JSON file, or the run.json of a run that is to run again; the command line is stronger.",
+)
 @options.model
-@options.option("--suite", metavar="NAME", help="A named list of tasks; see kleval ls suites.  [default: long]")
+@options.option(
+    "--suite",
+    metavar="NAME",
+    shell_complete=complete.suites,
+    help="A named list of tasks; see kleval ls suites.  [default: long]",
+)
 @options.option(
     "--tasks",
     metavar="NAMES",
-    help="Tasks, families and patterns, comma-separated, instead of a suite: ruler,-ruler/cwe or ruler/niah_*.",
+    shell_complete=complete.tasks,
+    help="Tasks, families and patterns, comma-separated, instead of a suite: ruler,-ruler/cwe or ruler/niah_*; of your own"
+    " ./my.py:Task, ./my.yaml, and ppl:FILE for the likelihood of a text.",
 )
 @options.option("--ctx", default=DEFAULT_CTX, metavar="LENGTHS", help="Lengths: 4k,128k,1m or 4k-1m*2.")
 @options.limit
 @options.edition
 @options.protocol
+@options.option(
+    "--haystack",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A text or a folder of texts of your own, which RULER's and MRCR's needles are put into.",
+)
+@options.option(
+    "--metric", metavar="FILE.py:F", help="Score answers by a function of your own, f(answer, references), instead."
+)
 @options.seed
 @options.option(
     "--temperature", type=click.FloatRange(min=0), metavar="T", help="0 is greedy.  [default: the task's, greedy]"
@@ -188,6 +218,7 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
     from kleval.cli.shows import RunShow
     from kleval.cli.watch import watched
     from kleval.harness import run as harness_run
+    from kleval.tasks.own.metric import with_metric
     from kleval.tasks.registry import loader
 
     spec = make_spec(command, given)
@@ -204,7 +235,7 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
             shared |= {"base_url": url, "api": "chat", "tokenizer": "words"}
         return open_backend(name, backend=given["judge_backend"] or "auto", **shared)
 
-    load = loader(spec.tasks, spec.edition, spec.protocol, spec.data_dir)
+    load = with_metric(loader(spec.tasks, spec.edition, spec.protocol, spec.haystack or spec.data_dir), spec.metric)
     return watched(
         lambda watch: harness_run(spec, backend, load, watch, open_judge=judge), spec, RunShow(spec), as_json, quiet
     )
@@ -213,9 +244,11 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
 def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
     """The run that a command line asks for, every default filled in. UsageError for what cannot be."""
     from kleval.harness.spec import RunSpec
-    from kleval.tasks.registry import expand, groups, themselves
+    from kleval.tasks.registry import OWN, TAKE_DOCUMENTS, expand, groups, themselves
 
     line = shlex.join(["kleval", *map(options.without_secrets, command.obj or [])])
+    sources = {name: command.get_parameter_source(name) for name in given}
+    kept = {name: _kept(given[name]) for name, source in sources.items() if source is not ParameterSource.DEFAULT}
     suite, limit, ctx, temperature = None, None, given["ctx"], given["temperature"]
     if given["suite"] is not None and given["tasks"] is not None:
         if _typed(command, "suite") == _typed(command, "tasks"):
@@ -235,6 +268,15 @@ def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
             given["edition"] = found.edition
         if command.get_parameter_source("ctx") is ParameterSource.DEFAULT:
             ctx = found.lengths(given["edition"]) or ctx
+    if given["edition"] == OWN:
+        raise UsageError("edition own is of documents of your own: name them with --haystack FILE")
+    if given["haystack"] is not None:
+        if not given["haystack"].expanduser().exists():
+            raise UsageError(f"--haystack: there is no file or folder {given['haystack']}")
+        if given["edition"] == "official" or _typed(command, "edition"):
+            raise UsageError("--haystack has an edition of its own: leave out --edition")
+        given["edition"] = OWN
+        wanted = tuple(task for task in expand(wanted) if task in TAKE_DOCUMENTS) if suite else wanted
     return RunSpec(
         models=options.names(given["model"]),
         tasks=tuple(expand(wanted, given["edition"])),
@@ -249,8 +291,19 @@ def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
         workers=(os.cpu_count() or 1) // 4 if given["workers"] is None else given["workers"],
         suite=suite,
         command=line,
+        options=kept,
         **options.as_given(given, *AS_GIVEN),
     )
+
+
+def _kept(value: Any) -> Any:
+    """An option's value as JSON, without secrets."""
+    if isinstance(value, Mapping):
+        hidden = without_secrets(value)
+        return {name: hidden[name] if hidden[name] == "***" else part for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_kept(part) for part in value]
+    return options.without_secrets(str(value)) if isinstance(value, str | Path) else value
 
 
 def _typed(command: click.Context, name: str) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,12 +21,14 @@ MOST_TASKS = 4  # named in a line
 def print_run(store: RunStore, all_metrics: bool = False) -> None:
     """`print_scores` of a stored run, its tasks in the order in which they were planned."""
     from kleval.tables.cells import families, summarise
+    from kleval.tables.positions import positions
 
     manifest = store.manifest
     rank = {task: place for place, task in enumerate(manifest.get("tasks", ()))}
     cells = summarise(store.rows(), manifest.get("skips", ()))
     in_order = sorted(cells, key=lambda cell: rank.get(cell.task, len(rank)))
     print_scores(in_order, families(cells, manifest.get("spec", {}).get("groups") or {}), all_metrics)
+    print_positions(positions(store.rows()))
 
 
 def print_scores(cells: Sequence[Cell], means: Sequence[Cell], all_metrics: bool = False) -> None:
@@ -49,6 +51,15 @@ def print_scores(cells: Sequence[Cell], means: Sequence[Cell], all_metrics: bool
         if summary := in_words(below):
             click.echo(f"RULER: {summary}")
         _print_columns(model, edition, [*(cell for cell in group if cell.headline), *below])
+
+
+def print_positions(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the likelihood of texts by position, a table per model."""
+    from kleval.tables.positions import HEADS, spelled
+
+    for model in dict.fromkeys(row["model"] for row in rows):
+        click.echo(f"\n{model}: negative log-likelihood by position, nats per token, intervals over documents")
+        table(HEADS, [spelled(row) for row in rows if row["model"] == model])
 
 
 def _print_columns(model: str, edition: str, cells: Sequence[Cell]) -> None:

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from kleval.work import Result
 
 MOST_NAMES = 4
+# Of a row of the leaderboard, what the `done` record has.
+OF_SCORES = (
+    *("model", "task", "ctx", "metric", "value", "ci_low", "ci_high", "n", "n_scored", "n_failed", "n_skipped"),
+    *("edition", "protocol"),
+)
 OF_RUNS = ("suite", "tasks", "ctxs", "limit", "repeats", "edition", "protocol", "seed", "temperature")
 
 
@@ -187,7 +192,16 @@ class RunShow(Show):
         return ["", *speed_lines(store), *([f"spent     {spent}"] if spent else [])]
 
     def done(self, result: Result) -> dict[str, Any]:
-        return {"forecast": self._forecast} if self.spec.dry_run else {}
+        """Of a dry run the forecast, else the scores, as `kleval leaderboard --format jsonl` has them."""
+        if self.spec.dry_run:
+            return {"forecast": self._forecast}
+        if result.out is None or not result.counts.get("finished"):
+            return {"scores": []}
+        from kleval.store import RunStore
+        from kleval.tables.leaderboard import to_rows
+
+        rows = to_rows([RunStore.open(result.out)])
+        return {"scores": [{name: row[name] for name in OF_SCORES} for row in rows]}
 
 
 def _tokens(forecast: Mapping[str, Any]) -> str:
@@ -254,10 +268,14 @@ def skipped_lines(skips: Sequence[Mapping[str, Any]]) -> list[str]:
     for skip in skips:
         groups.setdefault((skip["model"], skip["task"]), []).append(skip)
     return [
-        f"{model}, {task} at {format_lengths(tuple(skip['ctx'] for skip in group))}:"
-        f" needs {max(skip['minimum_tokens'] for skip in group):,} tokens"
+        f"{model}, {task} at {format_lengths(tuple(skip['ctx'] for skip in group))}: {_why(group)}"
         for (model, task), group in groups.items()
     ]
+
+
+def _why(skips: Sequence[Mapping[str, Any]]) -> str:
+    most = max(skip["minimum_tokens"] for skip in skips)
+    return f"its longest text has {most:,} tokens" if skips[0].get("too_short") else f"needs {most:,} tokens"
 
 
 class ServedShow(Show):

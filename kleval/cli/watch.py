@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from kleval import __version__
-from kleval.cli.console import emit, note
+from kleval.cli.console import debugging, emit, note
 from kleval.cli.profile_table import print_records, print_table
 from kleval.cli.progress import ProgressView
 from kleval.cli.shows import Show
@@ -23,6 +23,7 @@ from kleval.work import events as ev
 from kleval.work.loop import OnEvent
 
 HEAD_AFTER_SECONDS = 0.5
+KNOWN_WHEN_QUIET = ("caveat", "note", "not measured")  # lines of the plan that a reader of the results must know
 
 
 class Watch:
@@ -31,11 +32,12 @@ class Watch:
     The first lines are said once there is a plan or HEAD_AFTER_SECONDS are over, so that a command that takes long to open is not
     silent, and a refusal that comes at once is one line.
 
-    quiet: without progress; what decides the results, and what went wrong, is said all the same.
+    quiet: nothing but what went wrong and what a reader of the results must know; a dry run says all.
     """
 
     def __init__(self, spec: Spec, show: Show, as_json: bool, quiet: bool) -> None:
         self._spec, self._show, self._json = spec, show, as_json
+        self._quiet = quiet and not spec.dry_run  # what a dry run says is all that it does
         self._view = ProgressView(show.unit, show.rate, quiet)
         self._launched = self._done = False
         self._planned: ev.Planned | None = None
@@ -47,7 +49,7 @@ class Watch:
         self._timer.daemon = True
 
     def __enter__(self) -> Watch:
-        if self._show.head_lines():
+        if self._show.head_lines() and not self._quiet:
             self._timer.start()
         return self
 
@@ -70,6 +72,8 @@ class Watch:
                 self._plan(event)
             case ev.Failed():
                 self._view.warn(f"{event.label}: {event.message}")
+                if event.traceback and debugging():
+                    self._view.warn(event.traceback.rstrip())
             case ev.UnitDone(record=Point() as point):
                 self._point(point)
             case ev.Progress():
@@ -88,7 +92,7 @@ class Watch:
             if not self._json:
                 self._show.print_results(store)
             if result.status != "interrupted" and (result.counts.get("finished") or result.counts.get("measured")):
-                files = _write_files(self._show, store)
+                files = write_files(self._show, store)
             lines = self._show.last_lines(store, result)
         if self._json:
             self._done = True
@@ -107,6 +111,8 @@ class Watch:
             if self._planned is not None:
                 note(f"dry run: {self._show.dry_run(self._planned)}")
             return
+        if self._quiet and result.status == "complete":
+            return
         for line in lines:
             note(line)
         self._say_where(result, files)
@@ -123,6 +129,8 @@ class Watch:
 
     def _tell_first_lines(self) -> None:
         """What of them is known and was not said yet."""
+        if self._quiet:
+            return
         with self._head:
             event, spec = self._started, self._spec
             if not self._head_told:
@@ -144,7 +152,8 @@ class Watch:
         for path in event.repaired:
             note(f"  repaired  {path}: a line cut short by a kill was removed")
         for line in self._show.plan_lines(event):
-            note(f"  {line}")
+            if not self._quiet or line.startswith(KNOWN_WHEN_QUIET):
+                note(f"  {line}")
         if self._spec.dry_run:
             self._print_plan(event.units, event.facts)
         else:
@@ -175,7 +184,8 @@ class Watch:
             told = not result.message or result.message.startswith(result.status)
             note((result.message or result.status) if told else f"{result.status}: {result.message}")
             given = any(part == "--out" or part.startswith("--out=") for part in self._spec.command.split())
-            note(f"continue  {self._spec.command}{'' if given else f' --out {self._spec.out}'}")
+            if result.again:
+                note(f"continue  {self._spec.command}{'' if given else f' --out {self._spec.out}'}")
         for name, path in {"rows": result.out, **files}.items():
             if path is not None and path.exists():
                 note(f"{name:<9} {path}")
@@ -189,7 +199,8 @@ def watched(work: Callable[[OnEvent], Result], spec: Spec, show: Show, as_json: 
     return result.exit_code
 
 
-def _write_files(show: Show, store: RunStore) -> dict[str, Path]:
+def write_files(show: Show, store: RunStore) -> dict[str, Path]:
+    """The page and the table of a directory, in it."""
     from kleval.report.page import write_report
 
     table = show.write_table(store)  # first: it is small, and what fills the disk is the page

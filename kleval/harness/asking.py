@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 import random
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from kleval.harness.earlier import completion_of, outcome_record
 from kleval.harness.preparing import Asked, Call, Policy, prepare, same_prompt
+from kleval.tasks.own.files import said
 from kleval.types import (
     Backend,
     Completion,
@@ -163,12 +165,12 @@ def _advance(asked: Asked, backend: Backend, judge: Backend | None, policy: Poli
         if isinstance(step, Failure):
             return step
         if isinstance(step, Score):
-            return _checked(step, asked.task)
+            return checked(step, asked.task)
         requests = list(step)
     except UsageError:
         raise
     except Exception as error:
-        return Failure("internal", f"{asked.task.id}: {describe(error)}")
+        return fault(asked.task, error)
     if not requests or asked.n_steps >= MAX_STEPS:
         what = "gave neither a request nor a score" if not requests else f"has no score after {MAX_STEPS} steps"
         return Failure("internal", f"{asked.task.id} {what}")
@@ -204,6 +206,11 @@ def _advance(asked: Asked, backend: Backend, judge: Backend | None, policy: Poli
     return _close_step(asked)
 
 
+def fault(task: Task, error: Exception) -> Failure:
+    """A task's own code raised: where, and the traceback."""
+    return Failure("internal", f"{task.id}: {said(error)}", traceback="".join(traceback.format_exception(error)))
+
+
 def _close_step(asked: Asked) -> Failure | None:
     """File the step's outcomes in the requests' order; the first failure among them ends the sample."""
     failure = None
@@ -224,10 +231,13 @@ def _deviations(asked: Asked, request: Request) -> dict[str, Any]:
     return {}
 
 
-def _checked(score: Score, task: Task) -> End:
+def checked(score: Score, task: Task) -> End:
+    """The score; a failure where its metrics are not as they must be."""
     if task.metric not in score.metrics:
-        return Failure("internal", f"{task.id} scored without its metric {task.metric}")
+        why = f"{task.id} scored without its metric {task.metric}: it has {', '.join(score.metrics) or 'none'}"
+        return Failure("internal", why, traceback=why)
     wrong = {name: v for name, v in score.metrics.items() if not (v != v or 0 <= v <= 1)}
     if wrong:
-        return Failure("internal", f"{task.id} scored outside [0, 1]: {wrong}")
+        why = f"{task.id} scored outside [0, 1]: {wrong}"
+        return Failure("internal", why, traceback=why)
     return score

@@ -45,11 +45,13 @@ def outcome_record(request: Request, attempts: int, outcome: Outcome) -> dict[st
     return record
 
 
-def reusable(records: Sequence[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
-    """By number, the records of a failed row whose answers stand.
+def reusable(records: Sequence[Mapping[str, Any]], of_code: bool = False) -> dict[int, Mapping[str, Any]]:
+    """By number, the records of a failed row whose answers stand. of_code: it was the task's own code that failed: all of them do.
 
     A judge is always asked again. Without a failed request or a judge's it was the answer that the task could not use: none stands.
     """
+    if of_code:
+        return dict(enumerate(records))
     if not any("failure" in record or record["kind"] == "judge" for record in records):
         return {}
     return {n: r for n, r in enumerate(records) if "failure" not in r and r["kind"] != "judge"}
@@ -61,6 +63,11 @@ def completion_of(record: Mapping[str, Any] | None, request: Request) -> Complet
         return None
     if any(record[name] != getattr(request, name) for name in _ASKED):
         return None
+    return stored_completion(record)
+
+
+def stored_completion(record: Mapping[str, Any]) -> Completion:
+    """The answer that a record holds, without its token ids."""
     return Completion(
         record["text"],
         record["prompt_tokens"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from kleval.harness.asking import End
 from kleval.harness.preparing import Asked
@@ -23,8 +24,6 @@ def make_row(model: str, asked: Asked, end: End) -> Row:
     task, sample = asked.task, asked.sample
     failure = end if isinstance(end, Failure) else None
     score = end if isinstance(end, Score) else Score({})
-    metrics = {name: float(value) for name, value in score.metrics.items()}
-    headline = metrics.get(task.metric, math.nan)
     return Row(
         model=model,
         id=sample.id,
@@ -42,13 +41,28 @@ def make_row(model: str, asked: Asked, end: End) -> Row:
         max_new_tokens=sample.max_new_tokens,
         references=sample.references,
         metric=task.metric,
-        score=None if math.isnan(headline) else headline,
-        metrics={name: None if math.isnan(value) else value for name, value in metrics.items()},
-        extracted=score.extracted,
-        failure=None if failure is None else {"kind": failure.kind, "message": failure.message},
+        **scored(score, task.metric),
+        failure=None if failure is None else failure_record(failure),
         outcomes=tuple(asked.records),
         answer_prefix=sample.answer_prefix,
         meta=dict(sample.meta),
         seconds=math.fsum(record.get("seconds", 0.0) for record in asked.records),
         finished=now(),
     )
+
+
+def scored(score: Score, metric: str) -> dict[str, Any]:
+    """The fields of a row that a score is in. metric: the headline."""
+    metrics = {name: float(value) for name, value in score.metrics.items()}
+    headline = metrics.get(metric, math.nan)
+    return {
+        "score": None if math.isnan(headline) else headline,
+        "metrics": {name: None if math.isnan(value) else value for name, value in metrics.items()},
+        "extracted": score.extracted,
+    }
+
+
+def failure_record(failure: Failure) -> dict[str, str]:
+    """As a row has it: a traceback where a task's own code failed."""
+    told = {"kind": failure.kind, "message": failure.message}
+    return told | ({"traceback": failure.traceback} if failure.traceback else {})

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from traceback import format_exception
 from typing import Any
 
 from kleval.backends.reasoning import tags
 from kleval.harness.asking import finish
 from kleval.harness.earlier import reusable
+from kleval.harness.faults import Faults
 from kleval.harness.filing import make_row, not_asked
 from kleval.harness.forecast import Forecast, Pace, forecast, try_pace
 from kleval.harness.manifest import add_judge, all_settings, hardware, model_record, run_facts, spec_settings
@@ -21,11 +23,11 @@ from kleval.harness.spec import RunSpec
 from kleval.harness.spending import COUNTED, Price, Spending, metered
 from kleval.store import Row, RunStore
 from kleval.tasks.makers import Makers
+from kleval.tasks.own.files import said
 from kleval.tasks.sample_cache import SampleCache
 from kleval.types import Backend, ContextTooSmall, Sample, Task, Tokenizer, Unfit, UsageError
 from kleval.work import Job, Result, Session, Verdict, work
-from kleval.work import events as ev
-from kleval.work.loop import OnEvent, describe, tolerated
+from kleval.work.loop import OnEvent, tolerated
 
 FIRST_WINDOW = 8
 
@@ -68,11 +70,11 @@ class RunJob(Job):
         self._open_backend, self._open_judge = open_backend, open_judge
         self._load_task, self._load_tokenizer = load_task, load_tokenizer
         self._tasks: dict[str, Task] = {}
+        self._sources: dict[str, str] = {}
         self._facts: list[ModelFacts] = []
         self._judge: Backend | None = None
         self._judge_facts: dict[str, Any] = {}
-        self.errors: list[dict[str, Any]] = []
-        self.failures: Counter[str] = Counter()
+        self._faults = Faults()
         self.stats: dict[str, dict[str, int]] = {}
         self._price, self._judge_price = Price.of(spec.price_per_mtok), Price.of(spec.judge_price_per_mtok)
         self._spending = Spending(spec.max_cost, spec.max_requests)
@@ -82,7 +84,13 @@ class RunJob(Job):
     @property
     def tasks(self) -> dict[str, Task]:
         if not self._tasks:
-            self._tasks = load_tasks(self.spec, self._load_task)
+            named = load_tasks(self.spec, self._load_task)
+            self._tasks = {task.id: task for task in named.values()}
+            # Tasks out of files are known by their ids from here on.
+            spec, ids = self.spec, {given: task.id for given, task in named.items()}
+            wanted = spec.named and tuple(ids.get(name, name) for name in spec.named)
+            self.spec = replace(spec, tasks=tuple(self._tasks), named=wanted)
+            self._sources = {task_id: given for given, task_id in ids.items() if given != task_id}
             check_permissions(self.spec, self._tasks)
         return self._tasks
 
@@ -116,7 +124,7 @@ class RunJob(Job):
                 spec.limit,
                 spec.seed,
                 spec.workers,
-                spec.data_dir,
+                spec.haystack or spec.data_dir,
                 spec.max_new_tokens or 0,
             )
             if not spec.dry_run:
@@ -151,7 +159,8 @@ class RunJob(Job):
         judge = {name: value for name, value in self._judge_facts.items() if name != "settings"}
         assert self._forecast is not None
         session = {"forecast": self._forecast.record(), "paid": self._paid or any(model.paid for model in self._facts)}
-        return {**run_facts(self.spec, self.tasks, self._facts), "skips": list(self.skips), "session": session, **judge}
+        own = {"skips": list(self.skips), "session": session, **judge}
+        return {**run_facts(self.spec, self.tasks, self._facts, self._sources), **own}
 
     @contextlib.contextmanager
     def _opened(self, model: ModelFacts) -> Iterator[Backend]:
@@ -208,8 +217,7 @@ class RunJob(Job):
                     row = make_row(model.name, asked, end)
                     if not_asked(row):
                         continue
-                    if row.failure is not None:
-                        self.failures[row.failure["kind"]] += 1
+                    self._faults.see(asked, end, session)
                     yield asked, row
             finally:
                 # What the backend counted while it answered (tokens saved by sharing), of this session.
@@ -276,9 +284,8 @@ class RunJob(Job):
         except UsageError:
             raise
         except Exception as error:
-            failed = ev.Failed(cell.label, describe(error))
-            self.errors.append({"model": model.name, "task": cell.task, "ctx": cell.ctx, "message": failed.message})
-            session.emit(failed)
+            place = {"model": model.name, "task": cell.task, "ctx": cell.ctx}
+            self._faults.unmade(place, cell.label, said(error), "".join(format_exception(error)), session)
             return
         if unfit:
             nearest = min(unfit, key=lambda one: one.minimum_tokens)
@@ -294,20 +301,21 @@ class RunJob(Job):
             "skipped": sum(record["n"] for record in skips),
         }
         missing = counts["planned"] - counts["finished"]
+        faults = self._faults
         whys = [session.stopped] if session.stopped else []
         if not session.stopped and counts["failed"] > tolerated(self.max_errors, counts["planned"]):
-            kinds = ", ".join(f"{kind} {n}" for kind, n in sorted(self.failures.items()))
+            kinds = ", ".join(f"{kind} {n}" for kind, n in sorted(faults.kinds.items()))
             whys.append(f"{counts['failed']} of {counts['planned']} answers failed ({kinds})")
-        if self.errors:
-            first = self.errors[0]
-            whys.append(f"{first['task']} could not make its samples at {first['ctx']} ({first['message']})")
+        if faults.errors:
+            whys += faults.whys()
         elif missing and not session.stopped:
             whys.append(f"{missing} of {counts['planned']} answers are missing")
-        again = "" if self._spending.reached else ": run the same command again to ask for them again"
-        problem = f"{'; '.join(whys)}{again}" if whys else ""
+        advice, again = faults.advice(bool(missing), self.spec.out)
+        if self._spending.reached:
+            advice, again = "", False
         session_fields = {"backend_stats": self.stats, "spent": self._spending.record()}
-        fields = {"skips": skips, "errors": self.errors, "session": session_fields}
-        return Verdict(counts, problem, fields)
+        fields = {"skips": skips, "errors": faults.errors, "session": session_fields}
+        return Verdict(counts, f"{'; '.join(whys)}{advice}" if whys else "", fields, again)
 
 
 def _open(store: RunStore, model: ModelFacts, sample: Sample, repeat: int) -> bool:
@@ -328,7 +336,7 @@ def _earlier(store: RunStore, model: ModelFacts, sample: Sample, repeat: int) ->
     row = store.row((model.name, sample.id, repeat))
     if row is None or (row.prompt_hash, row.max_new_tokens) != (sample.prompt_hash, sample.max_new_tokens):
         return {}
-    return reusable(row.outcomes)
+    return reusable(row.outcomes, "traceback" in (row.failure or {}))
 
 
 def _encode_once(tokenizer: Tokenizer, sample: Sample) -> tuple[int, ...] | None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from kleval.harness.plan import ModelFacts
 from kleval.harness.spec import RunSpec
 from kleval.store.machine import machine
+from kleval.store.settings import CODE
+from kleval.tasks.own.code import digests
 from kleval.types import Task
 
 # What of a command changes its results, beside its models, tasks and lengths.
@@ -42,6 +45,8 @@ def spec_settings(spec: RunSpec, tasks: Mapping[str, Task]) -> dict[str, Any]:
     }
     if spec.max_new_tokens is not None:
         settings["max_new_tokens"] = spec.max_new_tokens
+    if spec.metric is not None:
+        settings["metric"] = spec.metric
     if spec.reasoning != "auto":
         settings["reasoning"] = spec.reasoning
     if spec.add_bos != "auto":
@@ -79,8 +84,10 @@ def _engine_settings(prefix: str, model: ModelFacts) -> dict[str, Any]:
 
 
 def task_record(task: Task) -> dict[str, Any]:
+    """asked_by, scored_by: digests of code of the user's own (`kleval.tasks.own.code`), where there is any."""
     names = ("version", "metric", "edition", "protocol", "data_revision", "data_digest")
-    return {name: getattr(task, name) for name in names}
+    own = zip(CODE, digests(task), strict=True)
+    return {name: getattr(task, name) for name in names} | {name: digest for name, digest in own if digest}
 
 
 def model_record(model: ModelFacts) -> dict[str, Any]:
@@ -102,17 +109,27 @@ def model_record(model: ModelFacts) -> dict[str, Any]:
     }
 
 
-def run_facts(spec: RunSpec, tasks: Mapping[str, Task], models: Sequence[ModelFacts]) -> dict[str, Any]:
-    """The fields of run.json (kleval.store.manifest) that are a run's own."""
+def run_facts(
+    spec: RunSpec, tasks: Mapping[str, Task], models: Sequence[ModelFacts], sources: Mapping[str, str]
+) -> dict[str, Any]:
+    """The fields of run.json (kleval.store.manifest) that are a run's own. sources: by id, the files that tasks were named by."""
+    source = {task_id: {"source": _absolute(given)} for task_id, given in sources.items()}
     return {
         "dtype": {model.name: model.describe.get("dtype") for model in models},
         "models": {model.name: model_record(model) for model in models},
-        "tasks": {task_id: task_record(task) for task_id, task in tasks.items()},
+        "tasks": {task_id: task_record(task) | source.get(task_id, {}) for task_id, task in tasks.items()},
         "generation": {"temperature": spec.temperature, "top_p": spec.top_p, "repeats": spec.repeats},
         "seeds": {"seed": spec.seed, "request": "first 31 bits of sha256('seed|sample id|repeat|request number')"},
         "caveats": caveats(spec, models),
         "comparison": comparison(models),
     }
+
+
+def _absolute(given: str) -> str:
+    """The name of a task's file wherever the command is run from."""
+    prefix = "ppl:" if given.startswith("ppl:") else ""
+    file, colon, name = given.removeprefix(prefix).partition(".py:")
+    return prefix + str(Path(f"{file}.py" if colon else file).expanduser().resolve()) + (f":{name}" if colon else "")
 
 
 def comparison(models: Sequence[ModelFacts]) -> dict[str, Any]:

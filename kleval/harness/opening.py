@@ -18,11 +18,16 @@ from kleval.types import Backend, Task, Tokenizer, UsageError
 
 
 def load_tasks(spec: RunSpec, load_task: LoadTask) -> dict[str, Task]:
-    """Every task. All data that are missing are told at once, with what fetches them."""
+    """Every task, by the name it was asked for by. All data that are missing are told at once, with what fetches them."""
     tasks, missing = {}, []
+    known: dict[str, str] = {}
     for task_id in dict.fromkeys(spec.tasks):
         try:
             tasks[task_id] = load_task(task_id)
+            if (other := known.setdefault(tasks[task_id].id, task_id)) != task_id:
+                raise UsageError(
+                    f"{other} and {task_id} are both called {tasks[task_id].id}: give each an id of its own"
+                )
         except MissingData as error:
             missing.append(error)
     families = list(dict.fromkeys(error.family for error in missing))

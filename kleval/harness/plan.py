@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from kleval.harness.spec import RunSpec
 from kleval.tasks.makers import with_budget
 from kleval.text import format_length
-from kleval.types import Backend, ContextTooSmall, Sample, Task, Tokenizer, Unfit, UsageError
+from kleval.types import Backend, ContextTooSmall, Sample, Task, TextTooShort, Tokenizer, Unfit, UsageError
 
 SAY_EVERY_SECONDS = 1.0
 
@@ -154,6 +154,8 @@ def _no_prefix(refused: Mapping[str, Task]) -> UsageError:
 
 
 def _fits_nowhere(unfit: Sequence[_Nowhere], longest: int) -> UsageError:
+    if short := [one.too_short for one in unfit if one.too_short]:
+        return UsageError(f"{short[0]}: choose a shorter --ctx")
     nowhere = f"none of the lengths asked for (longest {longest})"
     if len(unfit) == 1:
         needs = f"it needs at least --ctx {unfit[0].minimum} with {unfit[0].counter}"
@@ -176,16 +178,18 @@ def skip(model: ModelFacts, task: Task, ctx: int, n: int, why: ContextTooSmall) 
         "n": n,
         "reason": str(why),
         "minimum_tokens": why.minimum_tokens,
+        **({"too_short": True} if isinstance(why, TextTooShort) else {}),
     }
 
 
 @dataclass(frozen=True, slots=True)
 class _Nowhere:
-    """A task that fits at none of the lengths; minimum: tokens that it needs, in those of counter."""
+    """A task that fits at none of the lengths; minimum: tokens that it needs, in those of counter; too_short: that its texts are."""
 
     task: str
     minimum: int
     counter: str
+    too_short: str = ""
 
 
 class _Fitting:
@@ -206,7 +210,8 @@ class _Fitting:
             self._known[key] = small = self._search(task, counter, key)
             if len(small) == len(set(self._spec.ctxs)):
                 minimum = max(error.minimum_tokens for error in small.values())
-                self.nowhere[key] = _Nowhere(task.id, minimum, counter.name)
+                too_short = next((str(error) for error in small.values() if isinstance(error, TextTooShort)), "")
+                self.nowhere[key] = _Nowhere(task.id, minimum, counter.name, too_short)
         return self._known[key].get(ctx)
 
     def first(self, task: Task, counter: Tokenizer) -> Sample | None:

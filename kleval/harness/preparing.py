@@ -122,7 +122,7 @@ def prepare(
         elif own and policy.counter is None:
             asked.begin_tokens = _for_begin_token(asked, counted, new)
             new -= asked.begin_tokens
-        excused = asked.task.edition == "builtin" and not policy.max_new_tokens
+        excused = asked.task.edition != "official" and not policy.max_new_tokens
         reading = Reading.of(replace(request, token_ids=ids), backend, policy.reasoning, excused)
     except Exception as error:
         return Failure("internal", f"cannot tokenize the request: {describe(error)}")

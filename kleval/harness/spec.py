@@ -17,12 +17,13 @@ from kleval.work import Spec
 class RunSpec(Spec):
     """A command. Those marked * change results: a run directory belongs to one value of each.
 
-    models*: as `open_backend` takes them. tasks*: task ids, families already expanded. ctxs*: tokens. limit*: samples per
+    models*: as `open_backend` takes them. tasks*: task ids, families already expanded, and files. ctxs*: tokens. limit*: samples per
     task and ctx. repeats*: answers per sample. edition*, protocol*: None is each task's default. seed*: of samples and of
     sampling. temperature*, top_p*: None keeps each task's own. judge_model*: answers `judge` requests.
     max_new_tokens*: generation budgets are raised to it, and prompts are made that much shorter than ctx; None keeps each task's own.
     reasoning*: which reasoning is told apart from an answer (`kleval.backends.reasoning.tags`).
     add_bos*, template_args*: of the models' begin token and chat template (`kleval.tokenization.asked_with`).
+    metric*: takes the place of the tasks' own (`kleval.tasks.own.metric`). haystack*: the user's documents, which needles are put into.
     tokenizer*: counts the samples' lengths in another tokenizer than the model's; the model still gets its own token ids.
     max_errors: None, any failure makes the run incomplete and none ends it early; a count (>= 1) or a share of all
     answers (< 1), up to that many are tolerated and more end the run.
@@ -37,7 +38,7 @@ class RunSpec(Spec):
     named: those of the tasks that were named themselves; one that fits at no length is refused, where one of a family or suite is
     skipped; None: all of them.
     groups: names that stand for several of the tasks and get a mean over them.
-    name, tags: what people call the run and tell it by. suite, command: for the record.
+    name, tags: what people call the run and tell it by. suite, command, options (by parameter, as given): for the record.
     backend, device, dtype, batch, memory_budget, data_dir: for whoever opens backends and tasks; recorded, not used here (but a window
     holds at least `batch` samples).
     """
@@ -57,6 +58,8 @@ class RunSpec(Spec):
     reasoning: str = "auto"
     add_bos: str = "auto"
     template_args: Mapping[str, Any] = field(default_factory=dict)
+    metric: str | None = None
+    haystack: Path | None = None
     tokenizer: str | None = None
     judge_model: str | None = None
     backend: str = "auto"
@@ -85,12 +88,15 @@ class RunSpec(Spec):
     name: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
         """UsageError for what cannot be run as asked."""
         for name, what in (("models", "model"), ("tasks", "task"), ("ctxs", "context length")):
             if not getattr(self, name):
                 raise UsageError(f"no {what} given: name at least one")
+        if self.edition == "own" and self.haystack is None:
+            raise UsageError("edition own is of documents of your own: name them with --haystack FILE")
         for ctx in self.ctxs:
             if not _whole(ctx):
                 raise UsageError(f"a context length is a whole number of at least 1 token, not {ctx!r}")

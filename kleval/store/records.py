@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
@@ -223,6 +223,21 @@ class Records(Generic[R]):
                         self.places[record.key] = _place(file, offset, record)
                     offset += len(line)
                     self._read[file] = offset, number
+
+    def rewrite(self, change: Callable[[R], R], say: Callable[[str], None]) -> None:
+        """Put a changed record in the place of each one that stands; every file is whole or as it was. say: told of each file."""
+        standing = {(place.file, place.offset) for place in self.places.values()}
+        for file in sorted({file for file, _ in standing}, key=row_file_order):
+            say(str(file.relative_to(self.folder)))
+            with files.usage_errors(file), file.open("rb") as old, files.replacing(file, self.folder / "tmp") as new:
+                offset = 0
+                for line in old:
+                    stands = (file, offset) in standing
+                    offset += len(line)
+                    new.buffer.write(to_line(change(from_line(self.kind, line))) if stands else line)
+        self.places.clear()
+        self._read.clear()
+        self.refresh()
 
     def all(self) -> Iterator[R]:
         """One record per key, read one at a time, in an order that does not depend on the one in which they came."""

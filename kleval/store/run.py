@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -59,6 +59,19 @@ class RunStore:
         store = cls(path, _locked(path))
         try:
             store._begin(dict(manifest), amend)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @classmethod
+    def reopen(cls, path: Path) -> RunStore:
+        """A run that is there, for writing, whatever its command. UsageError when another process writes it."""
+        store = cls.open(path)
+        store._lock = _locked(store.path)
+        try:
+            store._manifest = None  # as it is now that nobody else writes it
+            store.repaired = [*store._rows.repair(), *store._prompts.repair()]
         except BaseException:
             store.close()
             raise
@@ -175,6 +188,13 @@ class RunStore:
         self._points.append(point)
         self._appender.sync()
 
+    def rewrite(self, change: Callable[[Row], Row], say: Callable[[str], None] = lambda text: None) -> None:
+        """Put a changed row in the place of each one that stands, file by file (`kleval.harness.rescoring`)."""
+        self._writable()
+        self.sync()
+        self.index  # noqa: B018 - which rows stand
+        self._rows.rewrite(change, say)
+
     def put_prompt(
         self,
         model: str,
@@ -209,6 +229,11 @@ class RunStore:
             if not place.failed:
                 cells.setdefault((model, place.task, place.ctx), set()).add(place.order)
         return cells
+
+    def answered_tasks(self) -> set[str]:
+        """Ids of the tasks that have answers, without those that could not make all samples: their code is there to be mended."""
+        broken = {error["task"] for error in self.manifest.get("errors") or ()}
+        return {place.task for place in self.index.values() if not place.failed} - broken
 
     def counts(self) -> dict[str, int]:
         """finished = answered + failed, answered = scored + unscored."""
@@ -291,7 +316,7 @@ class RunStore:
 
     def _continued(self, old: dict[str, Any], new: dict[str, Any], amend: bool) -> dict[str, Any]:
         _check_kind(self.path, old, new["kind"])
-        changes = settings.check(old["settings"], new["settings"], self.path, amend)
+        changes = settings.check(old["settings"], new["settings"], self.path, amend, answered=self.answered_tasks())
         amendments = list(old["amendments"])
         if changes:
             amendments.append({"at": now(), "changes": [str(change) for change in changes]})

@@ -8,14 +8,20 @@ come and go with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kleval.text import digest
 from kleval.types import UsageError
 
 LISTS = ("models", "tasks", "ctx")
 NUMBERS = ("limit", "repeats")
+CODE = (
+    "asked_by",
+    "scored_by",
+)  # of a task of the user's: digests of the code that makes and asks samples, and scores them
+SCORING = ("scored_by", "metric")
 UNSET = "(not set)"
 
 
@@ -53,19 +59,35 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any], partial: bool = Fals
 
 
 def check(
-    old: Mapping[str, Any], new: Mapping[str, Any], where: object, amend: bool = False, partial: bool = False
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    where: object,
+    amend: bool = False,
+    partial: bool = False,
+    answered: Container[str] = (),
 ) -> list[Change]:
-    """The changes that amend allows, to be recorded; UsageError with all that stand in the way otherwise."""
-    changes = compare(old, new, partial)
+    """The changes that amend allows, to be recorded; UsageError with all that stand in the way otherwise. answered: tasks that have
+    answers: the code of the others may change."""
+    changes = [change for change in compare(old, new, partial) if not _is_free(change.setting, old, answered)]
     refused = [change for change in changes if not (amend and change.grows)]
     if not refused:
         return changes
     diff = "; ".join(str(change) for change in refused)
     if all(change.grows for change in refused):
         advice = "add --amend to extend this run, or give another --out"
+    elif all(change.setting.rpartition(".")[2] in SCORING for change in refused):
+        metric = f" --metric {new['metric']}" if "metric" in new else " --metric none" if "metric" in old else ""
+        score = f"`kleval score {where}{metric}` scores the stored answers again without asking"
+        raise UsageError(f"{where} holds answers that were scored otherwise ({diff}): {score}; or give another --out")
     else:
         advice = "give another --out, or run the command as it was"
     raise UsageError(f"{where} holds a run of another command ({diff}): {advice}")
+
+
+def _is_free(setting: str, old: Mapping[str, Any], answered: Container[str]) -> bool:
+    """Whether it is the code of a task that has no answers, or that was not recorded."""
+    place, _, name = setting.rpartition(".")
+    return name in CODE and (setting not in old or place.removeprefix("tasks.") not in answered)
 
 
 def _list_change(name: str, before: Any, after: Any) -> list[Change]:
@@ -88,4 +110,4 @@ def _belongs_to_one_side(name: str, old: Mapping[str, Any], new: Mapping[str, An
 def _show(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ",".join(str(v) for v in value) or "(none)"
-    return "(none)" if value is None else str(value)
+    return "(none)" if value is None else digest(value) if value else str(value)

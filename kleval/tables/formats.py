@@ -13,8 +13,8 @@ from typing import Any
 
 from kleval.types import UsageError
 
-FORMATS = ("csv", "md", "json", "parquet", "html")
-ENDINGS = {".html": "html", ".md": "md", ".json": "json", ".parquet": "parquet"}
+FORMATS = ("csv", "md", "json", "jsonl", "parquet", "html")
+ENDINGS = {".html": "html", ".md": "md", ".json": "json", ".jsonl": "jsonl", ".parquet": "parquet"}
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 Rows = Sequence[Mapping[str, Any]]

@@ -1,11 +1,16 @@
-"""Forms that most tasks share: samples in the data's order, and one call (ask once, score the answer)."""
+"""Forms that most tasks share: samples in the data's order, one call (ask once, score the answer), and questions one by one."""
 
 from __future__ import annotations
 
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from itertools import count
 
-from kleval.types import Completion, Prompt, Request, Sample, Score, Tokenizer, Unfit, UsageError
+from kleval.tasks.draws import own_draws
+from kleval.tasks.fitting import budget_for, fill
+from kleval.tasks.prose import sentences
+from kleval.types import Completion, ContextTooSmall, Prompt, Request, Sample, Score, Tokenizer, Unfit, UsageError
 
 
 class InOrder(ABC):
@@ -50,6 +55,60 @@ class OneCall(ABC):
 
     @abstractmethod
     def score(self, sample: Sample, answer: Completion) -> Score: ...
+
+
+class Questions(InOrder, OneCall):
+    """Task of the plainest form: `question` makes one, and kleval makes it fit, asks it and compares the answer with the reference.
+
+    A `{context}` in the question is filled with prose up to ctx. What a subclass may say besides: id, metric and `score`, version,
+    max_new_tokens (else half as much again as the longest of some references takes, and 16), stop.
+    """
+
+    version, metric, edition, protocol = "1", "exact", "own", "own-1"
+    data_revision, data_digest = "generated", ""
+    max_new_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+
+    @abstractmethod
+    def question(self, draw: random.Random) -> tuple[str, str | Sequence[str]]:
+        """A question and its reference, or references. draw: random numbers of this question's own."""
+
+    def score(self, sample: Sample, answer: Completion) -> Score:
+        return Score({self.metric: float(answer.text.strip() in sample.references)}, extracted=answer.text.strip())
+
+    def _made(self, ctx: int, seed: int, index: object) -> tuple[str, tuple[str, ...]]:
+        text, references = self.question(own_draws(self.id, self.version, ctx, seed, index).rng)
+        return text, (references,) if isinstance(references, str) else tuple(references)
+
+    def _samples(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Sample | Unfit]:
+        probes = [one for i in range(_PROBES) for one in self._made(ctx, seed, f"probe-{i}")[1]]
+        budget = self.max_new_tokens or budget_for(max(map(tokenizer.count, probes), default=0))
+        for index in count():
+            text, references = self._made(ctx, seed, index)
+            own = self.max_new_tokens or max(budget, budget_for(max(map(tokenizer.count, references), default=0)))
+            pieces = sentences(f"{self.id}/{seed}/{index}") if _CONTEXT in text else iter(())
+
+            def build(taken: Sequence[str], text: str = text) -> Prompt:
+                return as_prompt(tokenizer, text.replace(_CONTEXT, " ".join(taken)))
+
+            filled = fill(build, pieces, tokenizer, ctx - own)
+            if isinstance(filled, int):
+                raise ContextTooSmall(f"{self.id} needs {filled + own} tokens, ctx is {ctx}", filled + own)
+            yield Sample(
+                id=f"{self.id}@{self.edition}-{self.version}/{ctx}/s{seed}/i{index}",
+                task=self.id,
+                ctx=ctx,
+                index=index,
+                prompt=filled.prompt,
+                references=references,
+                max_new_tokens=own,
+                prompt_tokens=filled.tokens,
+                stop=self.stop,
+            )
+
+
+_PROBES = 16
+_CONTEXT = "{context}"
 
 
 def as_prompt(tokenizer: Tokenizer, text: str) -> Prompt:

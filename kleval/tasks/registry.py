@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib import import_module, metadata
@@ -43,8 +44,13 @@ class Provider(Protocol):
         ...
 
 
-EDITIONS = ("builtin", "official")
-PROVIDERS = {"lm_eval/": "kleval.tasks.lm_eval.provider"}  # how ids begin -> module with the members of Provider
+EDITIONS, OWN = ("builtin", "official"), "own"  # own: of the user's documents (--haystack)
+PROVIDERS = {  # how ids begin -> module with the members of Provider
+    "lm_eval/": "kleval.tasks.lm_eval.provider",
+    "ppl:": "kleval.tasks.ppl.provider",
+}
+OWN_FILES = "kleval.tasks.own.provider"  # of ids that are files
+_FILE = re.compile(r".+\.py:\w*|.+\.ya?ml")
 
 TASKS: dict[str, str] = {
     "ruler/niah_single_1": "kleval.tasks.ruler.task:niah_single_1",
@@ -86,6 +92,14 @@ TASKS: dict[str, str] = {
 }
 
 
+# Tasks that the user's documents may be the haystack of (`--haystack`, edition `own`).
+TAKE_DOCUMENTS = (
+    *(f"ruler/niah_single_{i}" for i in (1, 2, 3)),
+    *("ruler/niah_multikey_1", "ruler/niah_multivalue", "ruler/niah_multiquery"),
+    *("mrcr/2needle", "mrcr/4needle", "mrcr/8needle"),
+)
+
+
 @cache
 def all_tasks() -> dict[str, str]:
     """TASKS and the entry points of other packages; a name of ours cannot be taken over."""
@@ -94,8 +108,10 @@ def all_tasks() -> dict[str, str]:
 
 
 def provider(name: str) -> Provider | None:
-    """The provider of a task id or group, by how it begins; None for what is listed in TASKS."""
+    """The provider of a task id or group, by how it begins, or of a file; None for what is listed in TASKS."""
     module = next((module for prefix, module in PROVIDERS.items() if name.startswith(prefix)), None)
+    if module is None and _FILE.fullmatch(name):
+        module = OWN_FILES
     return None if module is None else cast(Provider, import_module(module))
 
 
@@ -127,7 +143,11 @@ def expand(names: Sequence[str], edition: str = "builtin") -> list[str]:
 
 def themselves(names: Sequence[str]) -> tuple[str, ...]:
     """Those of the names that are a task and no family, pattern or exclusion: what was asked for by its own name."""
-    return tuple(name for name in names if "/" in name and not name.startswith("-") and not _is_pattern(name))
+    return tuple(
+        name
+        for name in names
+        if not name.startswith("-") and (provider(name) is not None or ("/" in name and not _is_pattern(name)))
+    )
 
 
 def _is_pattern(name: str) -> bool:
@@ -135,7 +155,17 @@ def _is_pattern(name: str) -> bool:
 
 
 def _ids(name: str, edition: str) -> Sequence[str]:
-    """Of the tasks that one name stands for."""
+    """Of the tasks that one name stands for; of a family those that take the user's documents, in that edition."""
+    found = _every(name, edition)
+    if edition != OWN or (name not in all_tasks() and any(task in TAKE_DOCUMENTS for task in found)):
+        return [task for task in found if edition != OWN or task in TAKE_DOCUMENTS]
+    if _FILE.fullmatch(name) or name in TAKE_DOCUMENTS or name.startswith("ppl:"):
+        return found
+    raise UsageError(f"{name} has no haystack of prose: --haystack is for {', '.join(TAKE_DOCUMENTS)}")
+
+
+def _every(name: str, edition: str) -> Sequence[str]:
+    """Ids of the tasks that a name stands for in any edition."""
     if (provided := provider(name)) is not None:
         return provided.expand(name, edition)
     if _is_pattern(name):
@@ -151,7 +181,7 @@ def _ids(name: str, edition: str) -> Sequence[str]:
 def groups(names: Sequence[str], edition: str = "builtin") -> dict[str, tuple[str, ...]]:
     """Those of the names that are groups of a provider's, and so have a mean, with their tasks."""
     left = set(expand(names, edition))
-    found = {name: tuple(_ids(name, edition)) for name in names if provider(name) is not None}
+    found = {name: tuple(_every(name, edition)) for name in names if provider(name) is not None}
     return {name: tasks for name, tasks in found.items() if tasks != (name,) and left.issuperset(tasks)}
 
 
@@ -172,7 +202,7 @@ def make_task(
     task_id: str, edition: str = "builtin", protocol: str | None = None, data_dir: Path | None = None
 ) -> Task:
     """As `load_task`, but what the official edition reads need not be here where a task's card can be shown without."""
-    if edition not in EDITIONS:
+    if edition not in EDITIONS and edition != OWN:
         raise UsageError(f"unknown edition {edition!r}: {_did_you_mean(edition, EDITIONS)}")
     if (provided := provider(task_id)) is not None:
         return provided.load(task_id, edition, protocol, data_dir)

@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from kleval.tasks.base import InOrder
 from kleval.tasks.cards import Card, head
 from kleval.tasks.draws import Draws, own_draws
-from kleval.tasks.registry import check_protocol
+from kleval.tasks.registry import EDITIONS, OWN, check_protocol
 from kleval.types import ContextTooSmall, Prompt, Sample, Tokenizer, Unfit
 
 
@@ -112,8 +112,9 @@ class SizedTask(InOrder, OfData[Edition]):
         self.id, self.edition = task_id, edition
         self.protocol = check_protocol(task_id, protocol, known)
         family, _, name = task_id.partition("/")
-        self._card = Card(family, (name,), edition, self.protocol, values)
-        self.description, self.deviations = self._card.text("description"), self._card.texts("deviations")
+        self._card = Card(family, (name,), edition if edition in EDITIONS else "builtin", self.protocol, values)
+        own = ("the other turns read from the user's documents",) if edition == OWN else ()
+        self.description, self.deviations = self._card.text("description"), (*self._card.texts("deviations"), *own)
 
     def _samples(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Sample | Unfit]:
         for question in self._made.questions(tokenizer, ctx, seed):

@@ -62,10 +62,12 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A part whose units could not be made; the command goes on and ends incomplete."""
+    """The first of its kind: units that could not be made, a record that failed; the command goes on and ends incomplete.
+    traceback: of a fault in a task's own code."""
 
     label: str
     message: str
+    traceback: str = ""
 
 
 @dataclass(frozen=True, slots=True)

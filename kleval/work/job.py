@@ -44,11 +44,12 @@ from kleval.work.unit import Done, Record, Spec, Unit
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """counts: `planned` and what became of them. problem: why the records are not complete, one line; "" when they are.
-    fields: of run.json."""
+    fields: of run.json. again: whether running the same command again may mend it."""
 
     counts: Mapping[str, int]
     problem: str = ""
     fields: Mapping[str, Any] = field(default_factory=dict)
+    again: bool = True
 
 
 class Job(ABC):

@@ -41,11 +41,11 @@ def work(job: Job, on_event: OnEvent = lambda event: None) -> Result:
         RunStore.check_place(spec.out, job.kind)
         if RunStore.exists(spec.out):
             old = RunStore.open(spec.out)
-            check(old.manifest["settings"], job.settings(), spec.out, job.amend, partial=True)
+            check(old.manifest["settings"], job.settings(), spec.out, job.amend, True, old.answered_tasks())
     with job.open(old):
         settings = dict(job.settings())
         if old is not None:
-            check(old.manifest["settings"], settings, spec.out, job.amend, partial=spec.dry_run)
+            check(old.manifest["settings"], settings, spec.out, job.amend, spec.dry_run, old.answered_tasks())
         on_event(ev.Started(spec, job.models, job.environment, settings, continued=old is not None))
         with contextlib.ExitStack() as stack:
             try:
@@ -167,7 +167,14 @@ class Running(Session):
         status: Status = "incomplete" if problem else "complete"
         self._save(status, verdict)
         return Result(
-            status, EXIT_CODES[status], self.store.path, verdict.counts, problem, self.units, tuple(self.skips)
+            status,
+            EXIT_CODES[status],
+            self.store.path,
+            verdict.counts,
+            problem,
+            self.units,
+            tuple(self.skips),
+            verdict.again,
         )
 
     def _cut(self, error: BaseException) -> Result:

@@ -20,7 +20,7 @@ class Result:
 
     out: None for a dry run. counts: `planned` and what became of them; empty when it ended before it was planned. message: one
     line for people, why it is not complete; empty when it is. units: what was planned, those of earlier sessions included.
-    skips: what was asked for and is not done, each with its reason.
+    skips: what was asked for and is not done, each with its reason. again: whether running the same command again may help.
     """
 
     status: Status
@@ -30,3 +30,4 @@ class Result:
     message: str = ""
     units: tuple[Unit, ...] = ()
     skips: tuple[Mapping[str, Any], ...] = ()
+    again: bool = True

@@ -89,6 +89,23 @@ def test_messages_are_written_by_the_servers_template_where_it_can_be_asked() ->
         assert RemoteTokenizer.opened(server, "tiny").chat_template_digest == ""
 
 
+@pytest.mark.parametrize(("known", "template"), [(True, True), (False, False)])
+def test_chatml_that_stands_in_for_a_missing_template_is_none_of_the_models(known: bool, template: bool) -> None:
+    """A base model's: llama.cpp writes messages all the same, with marks that the model cuts into letters."""
+
+    def answer(path: str, body: dict[str, Any]) -> Any:
+        if path == "/apply-template":
+            return {"prompt": "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in body["messages"])}
+        if known and path == "/tokenize" and body.get("content") == "<|im_start|>":
+            return {"tokens": [1]}
+        return own_server(path, body)
+
+    with serving(answer) as server:
+        tokenizer = RemoteTokenizer.opened(server, "base")
+        written = tokenizer.render([{"role": "user", "content": "hi"}], "so")
+    assert (bool(tokenizer.chat_template_digest), "im_start" in written) == (template, template)
+
+
 @pytest.mark.parametrize(
     "said",
     [{"tokens": []}, {"tokens": [1, 2, 3]}, {"tokens": "no"}, {"tokens": [{"id": 1, "piece": "a"}]}, ["x"], None],

@@ -42,6 +42,46 @@ def test_a_text_cut_anywhere_is_itself(tokens: list[str]) -> None:
     assert spells(tokens, "".join(tokens))
 
 
+def of_llama_cpp_python(listed: list[str], values: list[float | None], generated: int, begins: int = 0) -> Any:
+    """A likelihood of " blue", the last token of four, from its server's list."""
+    choice = {"text": "", "finish_reason": "length"} | {
+        "logprobs": {"tokens": listed, "token_logprobs": values, "top_logprobs": [{"x": -0.5}] * len(listed)}
+    }
+    answer = Answer()
+    answer.feed({"choices": [choice], "usage": {"prompt_tokens": 4 + begins, "completion_tokens": generated}})
+    words = {0: "<s>", 1: "The", 2: "sky", 3: "is"}
+    dialect = Dialect("tiny", "llama-cpp-python", prompts="text")
+    expected = Expected(
+        Server("http://there/v1"),
+        dialect,
+        3,
+        False,
+        1.0,
+        lambda name: True,
+        lambda ids: " ".join(words[i] for i in ids),
+    )
+    ids = [1, 2, 3] if listed[0] == "The" else [0, 2, 3]
+    return likelihood(answer, Request("loglikelihood", "", continuation=" blue"), ids, [4], expected, 0.0)
+
+
+@pytest.mark.parametrize("generated", [0, 1])
+def test_llama_cpp_pythons_list_leaves_out_begin_tokens_and_ends_with_the_generated_one(generated: int) -> None:
+    got = of_llama_cpp_python(
+        ["sky", "is", " blue", " blue"][: 3 + generated], [None, -1, -2, -9][: 3 + generated], generated
+    )
+    assert got.logprob_sum == -2.0
+
+
+def test_a_begin_token_of_the_servers_own_is_one_too() -> None:
+    assert of_llama_cpp_python(["The", "sky", "is", " blue", "!"], [None, -1, -1, -2, -9], 1, 1).logprob_sum == -2.0
+
+
+@pytest.mark.parametrize("generated", [0, 1])
+def test_without_a_begin_token_its_log_probabilities_are_those_of_the_next_place_and_refused(generated: int) -> None:
+    got = of_llama_cpp_python(["The", "sky", "is", " blue"], [None, -1, -2, -9], generated)
+    assert (got.kind, "--add-bos yes" in got.message) == ("bad_request", True)
+
+
 def scored(tokens: list[str], ids: list[int], continuation: list[int], text: str) -> Any:
     """A likelihood out of an echo: -1 for each token of the prompt after the first, -2 for each of the continuation."""
     n, new = len(ids), len(continuation)

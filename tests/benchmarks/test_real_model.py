@@ -68,7 +68,12 @@ def test_costs_stand_beside_what_the_server_says_of_the_same_requests(tables: Mo
     (tmp_path / "llama.cpp" / "server.log").write_text(LOG, encoding="utf-8")
     ratios = ["2100.0", "2000.0", "1.050", "11.0", "10.0", "1.100"]
     assert tables.times(tmp_path) == [["llama.cpp", "256", "1", *ratios]]
-    assert tables.state(tmp_path) == [["llama.cpp", "allocated", "4352 cells, 95.62 MiB", "22.5"]]
+    (tmp_path / "vllm-server").mkdir()
+    (tmp_path / "vllm-server" / "server.log").write_text("INFO CPU KV cache size: 11,648 tokens, Maximum", "utf-8")
+    assert tables.state(tmp_path) == [
+        ["llama.cpp", "allocated", "4352 cells, 95.62 MiB", "22.5"],
+        ["vllm-server", "allocated", "11648 cells, 512.00 MiB", "45.0"],
+    ]
 
 
 def test_engines_are_compared_on_the_same_prompts_alone(tables: ModuleType, tmp_path: Path) -> None:
@@ -105,7 +110,8 @@ def test_lm_evals_own_answers_stand_beside_klevals(tables: ModuleType, tmp_path:
         for i, asked in enumerate(("ruler/vt at 1024, number 0? Answer:", "another question"))
     ]
     write(own, *theirs)
-    assert tables.against_lm_eval(tmp_path) == [["llama.cpp", "1k", "vt", "2", "1", "2", "1", "100.0", "50.0"]]
+    line = tables.against_lm_eval(tmp_path, lambda prompt, prefix: prompt + prefix)
+    assert line == [["llama.cpp", "1k", "vt", "2", "1", "2", "1", "100.0", "50.0"]]
 
 
 def test_a_parting_is_sought_in_texts_whose_tokens_may_be_spelt_otherwise(tables: ModuleType) -> None:
@@ -128,9 +134,15 @@ def test_every_server_is_started_on_its_port_with_the_model(script: ModuleType) 
     for engine in script.ENGINES.values():
         if engine.server is not None:
             command = engine.served_by(given, str(given.port + engine.server))
+            files.add(engine.model(given))
             assert {engine.model(given), str(given.port + engine.server)} <= {*command}
             assert files & {*command}
             assert f"http://127.0.0.1:{given.port + engine.server}/v1" in engine.asked_by(given)
+
+
+def test_no_two_engines_answer_under_one_name_as_costs_join_scores_by_it(script: ModuleType) -> None:
+    given = script.argparse.Namespace(home=Path("home"), vllm=Path("vllm"), port=9000, threads=3)
+    assert len({engine.model(given) for engine in script.ENGINES.values()}) == len(script.ENGINES)
 
 
 def test_without_the_environment_it_is_said_in_one_line(tmp_path: Path) -> None:

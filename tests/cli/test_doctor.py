@@ -70,5 +70,5 @@ def test_the_sums_are_those_of_what_ships() -> None:
 def test_required_packages_are_those_of_the_project() -> None:
     project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
     names = {re.match(r"[\w.-]+", text)[0].replace("-", "_") for text in project["dependencies"]}  # type: ignore[index]
-    modules = {"antlr4_python3_runtime": "antlr4"}
+    modules = {"antlr4_python3_runtime": "antlr4", "pyyaml": "yaml"}
     assert {modules.get(name, name) for name in names} - {"click", "torch"} == set(doctor.REQUIRED)

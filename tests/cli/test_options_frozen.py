@@ -10,9 +10,9 @@ import pytest
 from kleval.cli.main import cli
 
 FROZEN = {
-    "run": "--model --suite --tasks --ctx --limit --edition --protocol --seed --temperature --repeats --max-new-tokens"
-    " --reasoning --judge-model --judge-backend --judge-base-url --backend --base-url --api --api-key-env --served-name"
-    " --request-field --without-field --hardware --concurrency --request-timeout --timeout"
+    "run": "--config --model --suite --tasks --ctx --limit --edition --protocol --haystack --metric --seed --temperature"
+    " --repeats --max-new-tokens --reasoning --judge-model --judge-backend --judge-base-url --backend --base-url --api --api-key-env"
+    " --served-name --request-field --without-field --hardware --concurrency --request-timeout --timeout"
     " --engine-arg --tp --max-model-len --trust-remote-code --tokenizer --add-bos --template-arg --device --dtype --kernels --batch"
     " --memory-budget --share-prefixes --allow-code-execution --data-dir --offline --sample-cache --workers --max-errors"
     " --price-per-mtok --judge-price-per-mtok --max-cost --max-requests --name --tag --out --amend"
@@ -21,9 +21,10 @@ FROZEN = {
     " --device --dtype --kernels --backend --base-url --concurrency --reuse --rate --steady --slo --best-rate --requests"
     " --api --api-key-env --served-name --hardware --request-timeout"
     " --engine-arg --tp --max-model-len --trust-remote-code --seed --name --tag --out --append --format --json --dry-run --quiet",
-    "profile memory": "--model --ctx --batch --memory-budget --dtype --format",
+    "profile memory": "--model --ctx --batch --memory-budget --dtype --format --json",
     "profile kernels": "--ctx --heads --head-dim --repeats --time-budget --device --dtype --seed --name --tag --out --format --json"
     " --dry-run --quiet",
+    "score": "directory --tasks --metric --json --quiet",
     "generate": "task --edition --protocol --ctx --tokenizer --model --add-bos --template-arg --limit --seed --data-dir"
     " --sample-cache --workers --out",
     "demo": "--limit --out",
@@ -74,6 +75,8 @@ OWN_VARIABLES = {
     ("profile memory", "--dtype"): "KLEVAL_PROFILE_MEMORY_DTYPE",
     ("generate", "--out"): "KLEVAL_GENERATE_OUT",
     ("generate", "--workers"): "KLEVAL_GENERATE_WORKERS",
+    ("score", "--tasks"): "KLEVAL_SCORE_TASKS",
+    ("score", "--metric"): "KLEVAL_SCORE_METRIC",
     ("report", "--out"): "KLEVAL_REPORT_OUT",
     ("report", "--figures"): "KLEVAL_REPORT_FIGURES",
     ("report", "--trend"): "KLEVAL_REPORT_TREND",

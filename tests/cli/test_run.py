@@ -174,7 +174,8 @@ def test_failures_are_shown_and_exit_3(capsys: Capture, monkeypatch: pytest.Monk
     assert call([*SHORT, "--out", "a"]) == 3
     said = capsys.readouterr()
     assert "failed" in said.out
-    assert "continue  kleval run" in said.err
+    assert "1 of 4 answers failed (bad_request 1)" in said.err
+    assert "continue" not in said.err  # asked again it would be refused again
 
 
 def test_an_interrupt_is_130_and_says_how_to_go_on(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

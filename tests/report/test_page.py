@@ -159,7 +159,7 @@ def test_depth_by_length_is_there_where_answers_stand_at_one_depth(make_run: Mak
         [make_run(meta=lambda m, t, c, i: {"depth_percent": [5.0 + 40 * i]}, answer=lambda m, t, c, i: float(i > 0))]
     )
     assert found.sections.index("heat") < found.sections.index("depth") < found.sections.index("differences")
-    assert "one@nano 1k2k 0–20 % 0.0 0.0 20–40 % – – 40–60 % 100.0 100.0" in found.words.replace("1k 2k", "1k2k")
+    assert "one@nano Row1k2k 0–20 % 0.0 0.0 20–40 % – – 40–60 % 100.0 100.0" in found.words.replace("1k 2k", "1k2k")
     assert "(ruler/vt, ruler/cwe)" in found.words
 
 

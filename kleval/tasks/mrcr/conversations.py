@@ -19,6 +19,7 @@ from kleval.types import Message
 
 CONVERSATIONS_VERSION = "conversations-2"
 PREFIX_CHARS = 10
+_READ_ON = "read on in the document"
 _INTRODUCTION = "Here are some examples of conversations succeeded by a follow-up question answered correctly:"
 _NEAR_PERCENT = 25
 _SHORTEST, _LONGEST = 0.6, 1.3  # of the wanted length of a text
@@ -83,11 +84,13 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Matter:
-    """Of what conversations are made. topics: what texts are about; prefix_chars: of the random string before the answer."""
+    """Of what conversations are made. topics: what texts are about; prefix_chars: of the random string before the answer; passages:
+    sentences of the user's documents, which the other turns are then made of."""
 
     topics: Sequence[str] = _TOPICS
     prefix_chars: int = PREFIX_CHARS
     split: Split = "eval"
+    passages: Sequence[str] = ()
 
 
 EVALUATED = Matter()
@@ -105,7 +108,8 @@ def conversation(rng: random.Random, n_needles: int, text_chars: int, matter: Ma
     example = _example(rng, lines, (kind, topic), matter)
     places = tuple(sorted(rng.random() for _ in range(n_needles)))
     # The other turns draw from a state of their own: how many there are must not change anything else.
-    fillers = _fillers(random.Random(rng.getrandbits(64)), (kind, topic), text_chars, matter)
+    state, own = random.Random(rng.getrandbits(64)), matter.passages
+    fillers = _read_aloud(state, own, text_chars) if own else _fillers(state, (kind, topic), text_chars, matter)
     return Conversation(
         example,
         _request(kind, topic),
@@ -178,3 +182,15 @@ def _fillers(rng: random.Random, key: Request, text_chars: int, matter: Matter) 
     while True:
         kind, topic = _other(rng, key, matter)
         yield f"{_request(kind, topic)}\n{_text(rng, lines, kind, text_chars)}"
+
+
+def _read_aloud(rng: random.Random, passages: Sequence[str], text_chars: int) -> Iterator[str]:
+    """Turns that read on in the user's documents, from a random place, round and round."""
+    at = rng.randrange(len(passages))
+    while True:
+        wanted, taken = text_chars * rng.uniform(_SHORTEST, _LONGEST), [passages[at % len(passages)]]
+        at += 1
+        while sum(map(len, taken)) < wanted:
+            taken.append(passages[at % len(passages)])
+            at += 1
+        yield f"{_READ_ON}\n{' '.join(taken)}"

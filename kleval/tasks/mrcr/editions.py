@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
-from kleval.tasks import lexicon
+from kleval.tasks import lexicon, texts
 from kleval.tasks.fitting import budget_for, fill_by_characters
 from kleval.tasks.mrcr import bins, conversations, dataset
 from kleval.tasks.prose import SENTENCES_VERSION, essay
@@ -69,11 +69,18 @@ class Official(OfficialData):
 
 
 class Builtin(BuiltinData):
-    def __init__(self, task_id: str, task_version: str, n_needles: int) -> None:
+    """documents: of the user's, which the other turns read from (edition `own`)."""
+
+    def __init__(self, task_id: str, task_version: str, n_needles: int, documents: Path | None = None) -> None:
         self._n_needles = n_needles
         version = conversations.CONVERSATIONS_VERSION
         words = (lexicon.NAMES, lexicon.PEOPLE, lexicon.THINGS, lexicon.PLACES, lexicon.ABSTRACTS, conversations.KINDS)
         super().__init__(task_id, task_version, f"kleval {version}", digest_of(version, SENTENCES_VERSION, words))
+        self._matter = conversations.EVALUATED
+        if documents is not None:
+            own = texts.read(documents)
+            self._matter = conversations.Matter(passages=own.sentences())
+            self.revision, self.digest = f"{own.name} in {self.revision}", digest_of(self.digest, own.digest)
 
     def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
         text_chars, budget = self._size(tokenizer, ctx, seed)
@@ -81,7 +88,7 @@ class Builtin(BuiltinData):
             yield self._question(index, tokenizer, ctx, seed, text_chars, budget)
 
     def _conversation(self, ctx: int, seed: int, index: object, text_chars: int) -> conversations.Conversation:
-        return conversations.conversation(self._draws(ctx, seed, index).rng, self._n_needles, text_chars)
+        return conversations.conversation(self._draws(ctx, seed, index).rng, self._n_needles, text_chars, self._matter)
 
     def _size(self, tokenizer: Tokenizer, ctx: int, seed: int) -> tuple[int, int]:
         """How long texts are, in characters, and the generation budget."""

@@ -14,6 +14,7 @@ from typing import Any
 from kleval.tasks.base import OneCall
 from kleval.tasks.mrcr import bins, grading
 from kleval.tasks.mrcr.editions import OFFICIAL_BUDGET, Builtin, Official
+from kleval.tasks.registry import OWN
 from kleval.tasks.sized import SizedTask
 from kleval.types import Completion, Sample, Score
 
@@ -34,9 +35,9 @@ class MrcrTask(OneCall, SizedTask):
         values = {"n_needles": n_needles, "longest": grading.LONGEST_CHARS, "first_bin": bins.NAMES[0]}
         super().__init__(f"mrcr/{n_needles}needle", edition, protocol, (PROTOCOL, GOOGLE), values)
         self._open = (
-            partial(Builtin, self.id, self.version, n_needles)
-            if edition == "builtin"
-            else partial(Official, self.id, n_needles, data_dir)
+            partial(Official, self.id, n_needles, data_dir)
+            if edition == "official"
+            else partial(Builtin, self.id, self.version, n_needles, data_dir if edition == OWN else None)
         )
         # Bins are counted with it where it is there.
         self.also_reads = bins.ENCODING if edition == "official" and bins.vocabulary() is not None else ""

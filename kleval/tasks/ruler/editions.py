@@ -14,7 +14,7 @@ from itertools import count as counting
 from pathlib import Path
 from typing import Literal, Protocol
 
-from kleval.tasks import data, datafile
+from kleval.tasks import data, datafile, registry, texts
 from kleval.tasks.draws import own_draws
 from kleval.tasks.ruler import builtin, corpus, cwe, fwe, haystack, lm_eval, niah, official, qa, vt
 from kleval.tasks.ruler.builtin import Guess, Source
@@ -142,11 +142,16 @@ def _pairs() -> tuple[str, Sequence[str]]:
 
 
 class Builtin:
-    """Made by kleval; needs nothing but the package."""
+    """Made by kleval; needs nothing but the package. documents: of the user's, whose sentences are the haystack (edition `own`)."""
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: Spec, documents: texts.Documents | None = None) -> None:
         self._spec = spec
         self.revision, self.digest = _builtin_data(_kind(spec))
+        self._own: list[str] = []
+        if documents is not None:
+            self._own = documents.sentences()
+            self.revision = f"{documents.name} in {self.revision}"
+            self.digest = _combined({"generator": self.digest, "documents": documents.digest})
         self._guesses: dict[tuple[str, int, int], Guess] = {}
 
     def stream(
@@ -161,7 +166,7 @@ class Builtin:
 
     def _source(self, measure: Measure, count: Count, ctx: int, seed: int) -> Source:
         spec = self._spec
-        key = (spec.id, VERSION, "builtin", ctx, seed)
+        key = (spec.id, VERSION, registry.OWN if self._own else "builtin", ctx, seed)
         if spec.kind == "vt":
             tracked = vt.VariableTracking(_demonstration(count, ctx))
             return Source(lambda index: tracked.draft, vt.HOPS + 1, " ".join, key)
@@ -176,6 +181,9 @@ class Builtin:
         assert needles is not None
 
         def hide(index: int) -> Drafter:
+            if self._own:
+                start = own_draws(*key, "documents", index).rng.randrange(len(self._own))
+                return niah.Niah(needles, haystack.OwnText(self._own, start)).draft
             prose = haystack.Prose(own_draws(*key, "prose", index).rng.randrange(_PROSE_STARTS))
             return niah.Niah(needles, prose if needles.haystack == "essay" else None).draft
 
@@ -289,4 +297,6 @@ def edition_of(spec: Spec, edition: str, protocol: str, data_dir: Path | None) -
         return Official(spec, protocol, data_dir)
     if edition == "builtin":
         return Builtin(spec)
+    if edition == registry.OWN and data_dir is not None and spec.takes_documents:
+        return Builtin(spec, texts.read(data_dir))
     raise UsageError(f"{spec.id} has no edition {edition!r}: there are builtin and official")

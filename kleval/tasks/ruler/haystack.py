@@ -2,7 +2,8 @@
 
 `Essays` is the official haystack: Paul Graham's essays, cut after `size` words (repeated beyond the end), split into
 sentences by nltk's punkt. A cut text has the same sentences as a longer one except near the cut, so only the tail is
-split again; `Prose` is kleval's own: `size` sentences of generated prose from a random place on.
+split again; `Prose` is kleval's own: `size` sentences of generated prose from a random place on; `OwnText` the same of the user's
+documents, over again from the first where there are no more.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from kleval.tasks.tables import is_unicode
 from kleval.types import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 _TAIL_CHARS = 2000
 _TAIL_SENTENCES = 4
@@ -145,3 +146,16 @@ class Prose:
 
     def sentences(self, size: int) -> list[str]:
         return _pool().part(self.start, size)
+
+
+class OwnText:
+    """Sentences of the user's documents (`--haystack`), from sentence `start` on, round and round."""
+
+    unit = "sentences"
+
+    def __init__(self, sentences: Sequence[str], start: int = 0) -> None:
+        self._sentences, self.start = sentences, start % len(sentences)
+
+    def sentences(self, size: int) -> list[str]:
+        n = len(self._sentences)
+        return [self._sentences[(self.start + i) % n] for i in range(size)]

@@ -53,6 +53,11 @@ class Spec:
         """Whether the haystack is prose."""
         return self.needles is not None and self.needles.haystack == "essay"
 
+    @property
+    def takes_documents(self) -> bool:
+        """Whether the user's documents may be the haystack: the tasks whose haystack is prose or noise."""
+        return self.needles is not None and self.needles.haystack != "needle"
+
 
 @dataclass(frozen=True, slots=True)
 class Draft:

@@ -16,7 +16,7 @@ from typing import Any
 from kleval.tasks import data
 from kleval.tasks.base import OneCall, as_prompt
 from kleval.tasks.cards import Card, head
-from kleval.tasks.registry import check_protocol
+from kleval.tasks.registry import EDITIONS, OWN, check_protocol
 from kleval.tasks.ruler.editions import Edition, does_fit, edition_of, protocols, templates
 from kleval.tasks.ruler.official import DoesNotFit, Fitted
 from kleval.tasks.ruler.scoring import METRICS, postprocess, string_match_all
@@ -45,8 +45,11 @@ class RulerTask(OneCall, OfData[Edition]):
         self.finds_needles = spec.needles is not None
         self._open = partial(edition_of, spec, edition, self.protocol, data_dir)
         names = (spec.metric, spec.kind, *(("essay",) if spec.of_essays else ()))
-        self._card = Card("ruler", names, edition, self.protocol, {"budget": spec.budget})
-        self.deviations = self._card.texts("deviations")
+        self._card = Card(
+            "ruler", names, edition if edition in EDITIONS else "builtin", self.protocol, {"budget": spec.budget}
+        )
+        own = ("haystack: sentences of the user's documents",) if edition == OWN else ()
+        self.deviations = (*self._card.texts("deviations"), *own)
         self._variant = "" if self.protocol == PROTOCOL else f"/{self.protocol}"
         self._minimum: dict[tuple[str, int, int], int] = {}
         # Long lists alone read it, so that it is not in the digest.
