@@ -37,7 +37,7 @@ from kleval.models.decoder import Decoder
 from kleval.models.registry import config_of, load, resolve, training, weights_digest
 from kleval.models.stepper import why_not_recorded
 from kleval.ops.available import kernels_in_use
-from kleval.ops.native.library import native
+from kleval.ops.native.loading import native
 from kleval.tokenization import ModelTokenizer, asked_with
 from kleval.types import Failure, Outcome, Request, TimedRequest, Trace
 

@@ -118,7 +118,7 @@ def _cpu() -> Iterator[Check]:
 
 def _native() -> Iterator[Check]:
     from kleval.ops.native.build import cache_folder
-    from kleval.ops.native.library import native, why_not
+    from kleval.ops.native.loading import native, why_not
 
     library = native()
     if library is None:

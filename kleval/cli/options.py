@@ -244,7 +244,7 @@ def go_offline() -> None:
 
 def choose_kernels(given: str) -> None:
     """For this process and those it starts."""
-    from kleval.ops.native.library import choose
+    from kleval.ops.native.loading import choose
 
     choose(given)
 

@@ -20,7 +20,7 @@ from kleval.models.layers import Block
 from kleval.models.modules import RMSNorm
 from kleval.models.native_decoder import NativeWeights, fits, native_hidden, pack
 from kleval.models.packed_weights import Packed
-from kleval.ops.native.library import native
+from kleval.ops.native.loading import native
 
 
 class _Embedding(nn.Embedding):

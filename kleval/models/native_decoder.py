@@ -21,7 +21,7 @@ from kleval.models.cache import HybridCache, LatentState, RecurrentState
 from kleval.models.config import ModelConfig
 from kleval.models.layers import MLP, Block, SparseMoE
 from kleval.models.linear_attention import LinearAttention
-from kleval.ops.native.library import native
+from kleval.ops.native.loading import native
 
 MOST_BYTES = 1 << 30
 MOST_ABSORBED = 24  # new tokens of a sequence for which its attention stays in latent space

@@ -72,7 +72,7 @@ def fingerprint(device: torch.device) -> dict[str, Any]:
 
 def operator_code(device: torch.device) -> dict[str, str]:
     """What computes this package's operators on a CPU, for the fingerprint of a profile of them: may build it."""
-    from kleval.ops.native.library import native
+    from kleval.ops.native.loading import native
 
     return {"native": str(native() or "torch")} if device.type == "cpu" else {}
 

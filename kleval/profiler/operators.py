@@ -25,7 +25,7 @@ from kleval.ops import dplr, gdn, kda
 from kleval.ops.available import fla_version, usable
 from kleval.ops.check import TOLERANCES
 from kleval.ops.delta_rule import DEFAULT_CHUNK_TOKENS, chunk_delta_rule
-from kleval.ops.native.library import native
+from kleval.ops.native.loading import native
 
 Protocol = Literal["chunk", "recurrent"]
 OPERATORS: Mapping[Protocol, tuple[str, ...]] = {

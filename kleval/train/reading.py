@@ -162,7 +162,7 @@ def described_function(rng: random.Random) -> tuple[str, str]:
     return filled(rng.choice(_DESCRIPTIONS)), source
 
 
-def library(desk: Desk, rng: random.Random, room: int) -> list[Piece]:
+def from_library(desk: Desk, rng: random.Random, room: int) -> list[Piece]:
     """A script by its description, with the functions of an invented library."""
     made = invented.assignment(rng, rng.randint(1, max(1, min(4, room // 400))), material.CLOSED_SYLLABLES)
 

@@ -35,7 +35,7 @@ MIXTURE: dict[str, tuple[Maker, float, int]] = {
     "exam": (reading.exam, 0.06, 160),
     "lookup": (reading.lookup, 0.05, 200),
     "function": (reading.function, 0.05, 200),
-    "library": (reading.library, 0.04, 400),
+    "library": (reading.from_library, 0.04, 400),
     "commit": (reading.commit, 0.03, 250),
 }
 FAMILIES = ("ruler", "mrcr", "helmet_icl", "longbench2", "frames", "repoqa", "lca")  # whose questions the kinds are of

@@ -13,9 +13,9 @@ from kleval.models import native_decoder
 from kleval.models.cache import HybridCache
 from kleval.models.config import ARCHITECTURES
 from kleval.models.decoder import Decoder
-from kleval.ops.native import library
+from kleval.ops.native import loading
 
-pytestmark = pytest.mark.skipif(library.native() is None, reason=f"no native library: {library.why_not()}")
+pytestmark = pytest.mark.skipif(loading.native() is None, reason=f"no native library: {loading.why_not()}")
 Make = Callable[..., Decoder]
 VARIANTS = [*((a, False) for a in ARCHITECTURES), *((a, True) for a in ARCHITECTURES)]
 
@@ -140,7 +140,7 @@ def test_what_does_not_fit_takes_the_torch_form(
     assert calls == [1]
     dtype = torch.bfloat16 if torch_form.startswith("bfloat16") else torch.float32
     if torch_form == "off":
-        monkeypatch.setenv(library.VARIABLE, "off")
+        monkeypatch.setenv(loading.VARIABLE, "off")
     elif torch_form == "large":
         monkeypatch.setattr(native_decoder, "MOST_BYTES", 0)
         decoder = single(decoder)

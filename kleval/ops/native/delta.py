@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kleval.ops.native.library import native
+from kleval.ops.native.loading import native
 
 SPAN = 16  # tokens from one kept state to the next
 _SHARED_WORK = 1 << 21  # multiply-adds from which on several threads are worth making

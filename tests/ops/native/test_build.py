@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kleval.ops.native import build, library
+from kleval.ops.native import build, loading
 
 COMPILER = """#!/bin/sh
 echo run >> {log}
@@ -34,9 +34,9 @@ def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def fresh() -> Iterator[None]:
-    library._load.cache_clear()
+    loading._load.cache_clear()
     yield
-    library._load.cache_clear()
+    loading._load.cache_clear()
 
 
 def runs(compiler: Path) -> int:
@@ -114,9 +114,9 @@ def test_without_a_library_torch_computes(
         monkeypatch.setenv("CXX", "/nowhere/c++")
     elif why == "cache":
         (tmp_path / "cache").write_text("a file where the folder should be")
-    monkeypatch.setenv(library.VARIABLE, "off" if why == "off" else "")
-    assert library.native() is None
-    reason = library.why_not()
+    monkeypatch.setenv(loading.VARIABLE, "off" if why == "off" else "")
+    assert loading.native() is None
+    reason = loading.why_not()
     assert reason
     assert "\n" not in reason
 
@@ -125,12 +125,12 @@ def test_without_a_library_torch_computes(
 def test_who_asked_for_it_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "/nowhere/c++")
     monkeypatch.setenv("KLEVAL_NATIVE_CACHE", "/nowhere/cache")
-    monkeypatch.setenv(library.VARIABLE, "")  # undone after the test
-    library.choose("native")
+    monkeypatch.setenv(loading.VARIABLE, "")  # undone after the test
+    loading.choose("native")
     with pytest.warns(UserWarning, match="C\\+\\+ are not used: "):
-        library.native()
+        loading.native()
     with warnings.catch_warnings(action="error"):
-        library.native()
+        loading.native()
 
 
 def test_two_processes_build_it_once(compiler: Path) -> None:

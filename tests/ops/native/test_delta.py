@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kleval.ops import gdn, kda
-from kleval.ops.native import delta, library
+from kleval.ops.native import delta, loading
 
-pytestmark = pytest.mark.skipif(library.native() is None, reason=f"no native library: {library.why_not()}")
+pytestmark = pytest.mark.skipif(loading.native() is None, reason=f"no native library: {loading.why_not()}")
 RULES: dict[str, Callable[..., Any]] = {"kda": kda.recurrent_kda, "gdn": gdn.recurrent_gdn}
 GATES = ("none", "slow", "usual", "fast", "cliffs")
 laws = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -140,6 +140,6 @@ def test_operators_call_it_in_float32_and_torch_in_float64(
     gdn.chunk_gdn(*single[:3], single[3][..., 0].contiguous(), *single[4:])
     kda.step_kda(*(x[:, :1] for x in single[:5]), single[5])
     kda.chunk_kda(*inputs)
-    monkeypatch.setenv(library.VARIABLE, "off")
+    monkeypatch.setenv(loading.VARIABLE, "off")
     kda.chunk_kda(*single)
     assert calls == [torch.float32] * 3
