@@ -33,7 +33,7 @@ HEADS = (
 
 
 def load_cards(profile: Profile, csv: str) -> list[Card]:
-    """None where no load was put on the model."""
+    """Throughput against latency, and the best rate by length; empty where no load was put on the model."""
     found = [m for m in profile.of("served") if m.protocol.startswith(("steady-", "rate-", "best-"))]
     if not found:
         return []

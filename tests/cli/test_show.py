@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from stored_runs import make_run
 
 from kleval.cli.console import table
 from kleval.cli.main import call
+from kleval.cli.scores import print_scores
 from kleval.store import RunStore
+from kleval.tables.cells import summarise
 
 __all__ = ["make_profile", "make_run"]
 
@@ -48,12 +51,11 @@ def test_a_wide_table_goes_on_below_behind_its_lead(capsys: Capture) -> None:
     assert lines[6] == ["one", "2"]
 
 
-def test_further_metrics_are_there_when_they_are_asked_for(make_run: Make, capsys: Capture) -> None:
-    run = make_run(models=("one",))
-    call(["show", str(run.path)])
-    once = capsys.readouterr().out
-    call(["show", str(run.path), "--all-metrics"])
-    assert len(capsys.readouterr().out) >= len(once)
+@pytest.mark.parametrize("asked", [False, True])
+def test_further_metrics_are_there_when_they_are_asked_for(make_run: Make, capsys: Capture, asked: bool) -> None:
+    rows = [replace(row, metrics={**row.metrics, "further": 0.25}) for row in make_run(models=("one",)).rows()]
+    print_scores(summarise(rows, []), [], all_metrics=asked)
+    assert ("further" in capsys.readouterr().out) is asked
 
 
 def test_status_counts_what_is_there_and_says_how_to_go_on(capsys: Capture) -> None:
