@@ -143,9 +143,9 @@ class Judge:
     def _is_broken(self, beyond: int, n: int, held: Yardstick, case: Case) -> bool:
         if self.numbers or case.exact:
             return beyond >= 2
-        from scipy.stats import binom
+        from scipy.special import bdtrc
 
-        return bool(binom.sf(beyond - 1, n, min(held.flips, 0.9)) < self.alpha)
+        return bool(bdtrc(beyond - 1, n, min(held.flips, 0.9)) < self.alpha)
 
     def _shrink(self, found: Finding) -> None:
         """Shorter fresh prompts of the case that broke first, as long as they break it too: halving, then in between."""

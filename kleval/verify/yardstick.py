@@ -1,8 +1,8 @@
 """Yardstick of legal rounding: how far right numbers of this engine lie apart.
 
 Repeats show too little: an engine that is deterministic repeats itself exactly, and yet other cuts of a prompt, or other neighbours,
-round in other places. So harmless variations of several kinds are tried first. Rounding is either absent from a kind or about as large as
-in any other, since layers amplify the last bit of anything; a kind that is far above the others holds a fault, and is left out.
+round in other places. So harmless variations of several kinds are tried first. Rounding is either absent from a kind or about as
+large as in any other, since layers amplify the last bit of anything; a kind that is far above the others holds a fault, and is left out.
 The logarithms of what remains are about normal: the limit is the quantile (Student's t, of a further draw) at which one of N checks is
 beyond it with probability alpha, and never less than the step of the dtype explains.
 """
@@ -53,12 +53,12 @@ def yardstick(
     if not kept:
         seen = [t.size for t in near if t.size <= floor * ABSENT]
         return Yardstick(max(seen, default=0.0), floor, left_out=left_out)
-    from scipy.stats import t as student
+    from scipy.special import stdtrit
 
     logs, n = np.log(kept), len(kept)
     middle = float(np.median(logs))
     spread = max(LEAST_SPREAD, 1.4826 * float(np.median(np.abs(logs - middle))))
-    quantile = float(student.ppf(1 - alpha / max(n_checks, 1), max(n - 1, 4)))
+    quantile = float(stdtrit(max(n - 1, 4), 1 - alpha / max(n_checks, 1)))
     legal = max(kept)
     limit = min(math.exp(middle + quantile * spread * math.sqrt(1 + 1 / n)), MOST_ABOVE * legal)
     return Yardstick(legal, max(limit, 1.5 * legal, floor), left_out=left_out)
