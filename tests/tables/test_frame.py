@@ -42,7 +42,7 @@ def test_runs_are_called_what_their_command_named_them(make_run: Make, make_prof
     second = make_run("second", title="new kernels", started="2026-03-02T10:00:00+00:00")
     stores = [first, second, make_run("third")]
     found = frame([store.path for store in [*stores, make_profile()]])
-    named = ["new kernels 2026-03-01 10:00", "new kernels 2026-03-02 10:00", stores[2].name]
+    named = ["new kernels 2026-03-01 10:00 UTC", "new kernels 2026-03-02 10:00 UTC", stores[2].name]
     assert list(found[found.record == "answer"]["run"].unique()) == named
     assert list(load(*(store.path for store in stores)).samples["run"].unique()) == named
 
