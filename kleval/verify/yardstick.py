@@ -3,8 +3,8 @@
 Repeats show too little: an engine that is deterministic repeats itself exactly, and yet other cuts of a prompt, or other neighbours,
 round in other places. So harmless variations of several kinds are tried first. Rounding is either absent from a kind or about as
 large as in any other, since layers amplify the last bit of anything; a kind that is far above the others holds a fault, and is left
-out. The logarithms of what remains are about normal: the limit is the quantile (Student's t, of a further draw) at which one of N checks is
-beyond it with probability alpha, and never less than the step of the dtype explains.
+out. The logarithms of what remains are about normal: the limit is the quantile (Student's t, of a further draw) at which one of N
+checks is beyond it with probability alpha, and never less than the step of the dtype explains.
 """
 
 from __future__ import annotations
