@@ -1,4 +1,4 @@
-"""What a verification is asked for, as data."""
+"""Specification of a verification: the engine, the reference, how long, how sure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Law: cases that an engine must pass, what it must be able to do for them, and the usual cause where it does not."""
+"""Law: the cases that an engine must pass, what it must be able to do for them, and the usual cause where it does not."""
 
 from __future__ import annotations
 
