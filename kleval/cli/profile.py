@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -109,6 +110,7 @@ table_format = options.option(
     default=42,
     help="Seed of weights, token ids and states.",
 )
+@options.verify
 @options.named
 @options.out("runs/profile-<time>", "KLEVAL_PROFILE_OUT")
 @options.option(
@@ -141,8 +143,10 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
         return 0
     if given["append"] and given["out"] is None:
         raise UsageError("--append goes on with a profile: name its directory with --out")
+    from kleval.backends.spec import BackendSpec
     from kleval.cli.directory import run_directory
     from kleval.cli.shows import ServedShow, Show
+    from kleval.cli.verify_first import verdicts
     from kleval.cli.watch import watched
     from kleval.profiler.workload import DEFAULT_MODELS, ProfileSpec, parse_batches
 
@@ -153,6 +157,8 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
         from kleval.profiler.served.job import profile_served
 
         asked = make_served_spec(given, served, profile_lengths(given["ctx"]), out, line)
+        if given["verify"] and out is not None and not asked.dry_run:
+            asked = replace(asked, verified=verdicts([asked.engine], out))
         return watched(lambda watch: profile_served(asked, watch), asked, ServedShow(asked, kind), as_json, quiet)
     spec = ProfileSpec(
         models=DEFAULT_MODELS if given["model"] is None else options.names(given["model"]),
@@ -164,6 +170,11 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
         **options.as_given(given, *AS_GIVEN),
     )
     spec.check()
+    if given["verify"] and out is not None and not spec.dry_run:
+        engines = [
+            BackendSpec(model=name, backend="native", device=spec.device, dtype=spec.dtype) for name in spec.models
+        ]
+        spec = replace(spec, verified=verdicts(engines, out))
     from kleval.profiler import profile as measure
 
     return watched(lambda watch: measure(spec, watch), spec, Show(spec, kind), as_json, quiet)
