@@ -50,7 +50,7 @@ def _figure(buckets: Sequence[tuple[Entrant, list[dict[str, Any]]]], ctx: int, l
         )
     kept = tuple(one for one in series if one.x)
     values = [value for one in kept for value in (*one.y, *one.low, *one.high) if value is not None]
-    ends = [x for one in kept for x in one.x]
+    ends = [row["to"] for _, rows in buckets for row in rows if row["ctx"] == ctx]
     return Figure(
         lengths(ends, "position, tokens"), logarithmic("nats per token", values, lambda v: f"{v:g}"), kept, banded=True
     )
