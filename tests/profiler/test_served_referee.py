@@ -78,14 +78,21 @@ def paced() -> Iterator[int]:
 
 
 def test_percentiles_over_a_connection_are_those_of_the_servers_own_stamps(paced: int, tmp_path: Path) -> None:
-    """A machine that stalls between a stamp and the sending is neither's fault: one of three rounds must agree."""
+    """A machine that stalls is neither's fault: how far the server itself was behind its schedule is forgiven, and of three rounds
+    one must agree."""
     engine = BackendSpec(model="paced", backend="openai", base_url=f"http://127.0.0.1:{paced}/v1")
     given: dict[str, Any] = {"concurrencies": (), "rates": (40.0,), "requests": 40, "repeats": 3}
     profile_served(ServedSpec(engine=engine, ctxs=(64,), decode_tokens=N_OUT, out=tmp_path / "run", **given))
     with urllib.request.urlopen(f"http://127.0.0.1:{paced}/log") as response:
-        log = [(came, sent) for came, sent in json.load(response) if len(sent) == N_OUT]
+        log = [(came, sent, late) for came, sent, late in json.load(response) if len(sent) == N_OUT]
     points = sorted(RunStore.open(tmp_path / "run").points(), key=lambda point: point.repeat)
     rounds = [log[40 * i - 120 :][:40] for i in range(3)]  # what came before them warmed up
-    both = [(point.values, percentiles(of)) for point, of in zip(points, rounds, strict=True) if not point.failed]
-    off = [max(abs((values[name] or 0) - value) for name, value in truth.items()) for values, truth in both]
-    assert min(off) < 5.0  # ms; the quantiles themselves differ by tens
+    found = []
+    for point, truth in zip(points, rounds, strict=True):
+        if not point.failed:
+            known = percentiles([(came, sent) for came, sent, _ in truth])
+            off = max(abs((point.values[name] or 0) - value) for name, value in known.items())
+            found.append(off - 1000 * max(late for _, _, late in truth))
+    if not found:
+        pytest.skip("the machine was too busy for the server to send its tokens apart")
+    assert min(found) < 5.0  # ms; the quantiles themselves differ by tens
