@@ -52,7 +52,7 @@ def write_report(
     figures: Path | None = None,
     trend: str = trends.AUTO,
 ) -> Path:
-    """Write the page of runs and profiles to path, all of it or nothing; about 5 MB, most of it the figures' script.
+    """Write the page of runs and profiles to path, all of it or nothing; about 2.5 MB, most of it the figures' script.
 
     left_out: told of each directory that holds nothing to show; without it, and where nothing is left, that is a UsageError. So are
     two profiles that hold the same model's cost, and a path that cannot be written. figures: a folder for the page's figures as files.
@@ -196,6 +196,13 @@ def _named(section: Section, prefix: str) -> Section:
     return replace(section, id=f"{prefix}{section.id}", cards=cards)
 
 
+def _apart(profiles: Sequence[Profile]) -> list[str]:
+    """A name for each: its own, numbered where another one before it has the same."""
+    names = [profile.name for profile in profiles]
+    before = [names[:i].count(name) for i, name in enumerate(names)]
+    return [f"{name}-{n + 1}" if n else name for name, n in zip(names, before, strict=True)]
+
+
 def _methods(kept: Iterable[Section], entrants: Sequence[Entrant]) -> Section:
     """How the numbers of these sections are made."""
     metrics, intervals = words()["metric"], words()["interval"]
@@ -224,7 +231,10 @@ def render(
         header(entrants, profiles, score_curves.Shape.of(entrants)),
         verdict(entrants, profiles, *looks(entrants, profiles)),
         looks(entrants, profiles)[0],
-        {p.name: embed.data_uri(cost_rows.whole(p), "text/csv") for p in profiles},
+        {
+            name: embed.data_uri(cost_rows.whole(p), "text/csv")
+            for name, p in zip(_apart(profiles), profiles, strict=True)
+        },
         [*(run.title for run in runs_of(entrants)), *(profile.name for profile in profiles)],
         served,
     )
@@ -249,9 +259,9 @@ def document(
         for card in one.cards
         for i, figure in enumerate(card.figures)
     }
-    mine = ["page.js", *(["samples.js"] if any(one.samples for one in found) else [])]
-    texts = [*([get_plotlyjs()] if drawn else []), *map(embed.asset, mine)]
-    scripts = [embed.script(text) for text in texts]
+    mine = ["unpack.js", "page.js", *(["samples.js"] if any(one.samples for one in found) else [])]
+    scripts = [embed.script(text) for text in map(embed.asset, mine)]
+    later = [get_plotlyjs()] if drawn else []
     text: str = (
         _environment()
         .get_template("page.html.j2")
@@ -266,7 +276,8 @@ def document(
             stills={name: Markup(svg) for name, svg in stills.inside(found).items()},
             figure_data=Markup(embed.to_json(drawn)),
             scripts=[Markup(script) for script in scripts],
-            policy=embed.policy(scripts, asks=served),
+            figures_script=embed.packed(later[0]) if later else "",
+            policy=embed.policy([*scripts, *later], asks=served),
         )
     )
     return text
