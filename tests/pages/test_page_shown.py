@@ -174,6 +174,19 @@ def findings(page: Any) -> list[str]:
     return [f"{rule['id']}: {node['html'][:160]}" for rule in found for node in rule["nodes"]]
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_leaderboard_sorts_filters_and_axe_finds_nothing(show: Show, board: Path, scheme: str) -> None:
+    shown = show(board, color_scheme=scheme)
+    shown.page.locator("#scores thead button", has_text="Score").first.click()
+    heads = shown.texts("#scores thead th")
+    scores = [row.split("\t")[heads.index("Score")] for row in shown.texts("#scores tbody tr")]
+    assert [float(score) for score in scores] == sorted(map(float, scores))
+    shown.page.fill("#filter", f"vt {MODELS[0]} 4k")
+    assert len([row for row in shown.texts("#scores tbody tr:visible") if row]) == 1
+    assert findings(shown.page) == []
+    assert (shown.said, shown.asked) == ([], [board.as_uri()])
+
+
 def test_a_narrow_screen_scrolls_in_one_direction(shown: Shown) -> None:
     shown.page.set_viewport_size({"width": 390, "height": 1000})
     shown.page.locator("#samples-list .head").first.click()
