@@ -18,6 +18,7 @@ from kleval.report import (
     absences,
     contrasts,
     cost_sections,
+    cost_trends,
     embed,
     kernel_sections,
     score_curves,
@@ -95,7 +96,8 @@ def page_of(
             missing.append(str(error))
     entrants: list[Entrant] = []
     watched = Watched(samples)
-    last = trends.latest(runs, trend)
+    trends.check(stores, trend)
+    last, costs = trends.latest(runs, trend), cost_trends.latest(profiles, trend)
     if runs:
         try:
             entrants = collect(runs, lambda run: watched.watch(run) if run.store in last else lambda row: None)
@@ -110,13 +112,15 @@ def page_of(
         assert left_out is not None
         left_out(text)
     shown = [e for e in entrants if e.run.store in last]
-    found = sections(shown, profiles, watched)
+    found = sections(shown, costs, watched)
+    if len(costs) < len(profiles):
+        found = [cost_trends.cost_trend_section(profiles, trend), *found]
     if len(shown) < len(entrants):
         found = [*trends.trend_sections(entrants, trend), *found]
     if trained:
         last_words = found.pop()  # methods
         found += [*training_sections.training_sections(trained), last_words]
-    return render(shown, profiles, found, samples.served), found
+    return render(shown, costs, found, samples.served), found
 
 
 @dataclass(frozen=True, slots=True)
