@@ -35,7 +35,8 @@ def cost_trend_section(profiles: Sequence[Profile], over: str) -> Section:
     axis, place = trends.axis_of(profiles, name)
     models = list(dict.fromkeys(model for profile in profiles for model in profile.models))
     looks = looks_of(models)
-    cards, shown = [], _shown(profiles)
+    shown = _shown(profiles)
+    cards: list[Card] = []
     for kind, protocol, ctx in shown:
         series = []
         for model in models:
