@@ -71,6 +71,9 @@
   function come(event) {
     if (!(event.target instanceof Element) || !event.target.closest("[data-legend]")) return;
     for (const name of ["pointerover", "focusin"]) document.removeEventListener(name, come);
+    watch();
+  }
+  function watch() {
     const watching = new IntersectionObserver(function (seen) {
       for (const { target, isIntersecting } of seen) {
         if (!isIntersecting) near.delete(target);
@@ -82,6 +85,8 @@
   }
   if (typeof DecompressionStream !== "undefined") {
     for (const name of ["pointerover", "focusin"]) document.addEventListener(name, come);
+    // On a narrow screen the drawings' words are small: figures that are drawn at its width come by themselves.
+    if (window.innerWidth <= 640) window.addEventListener("load", () => setTimeout(watch, 300));
   }
   const again = () => document.querySelectorAll(".figure.drawn").forEach(draw);
   dark.addEventListener("change", again);

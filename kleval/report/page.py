@@ -179,7 +179,7 @@ def sections(entrants: Sequence[Entrant], profiles: Sequence[Profile], watched: 
     if entrants:
         found.append(score_grids.table_section(entrants, shape, of_scores))
         found.append(samples_section(watched.samples, entrants, shape, of_scores))
-    kept = [one for one in found if one]
+    kept = [one for one in found if one and (one.cards or one.lead or one.samples)]
     return [*kept, _methods(kept, entrants)]
 
 
