@@ -36,9 +36,13 @@ def main() -> None:
         for name in COMMON:
             shutil.copyfile(folder / name, NANO / name)
     files = sorted(path for path in NANO.rglob("*") if path.name in (*OWN[:2], *COMMON))
-    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(NANO).as_posix()}\n" for path in files]
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(NANO).as_posix()}\n" for path in files
+    ]
     SUMS.write_text("".join(lines), encoding="utf-8")
-    print(f"{len(made)} models, {sum(path.stat().st_size for path in files):,} bytes: {', '.join(f.name for f in made)}")
+    print(
+        f"{len(made)} models, {sum(path.stat().st_size for path in files):,} bytes: {', '.join(f.name for f in made)}"
+    )
 
 
 if __name__ == "__main__":
