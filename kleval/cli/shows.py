@@ -97,10 +97,11 @@ class Show:
 
         print_profile(make_profile(tuple(store.points()), store.manifest), self.format)
 
-    def write_table(self, store: RunStore) -> Path:
+    def write_tables(self, store: RunStore) -> dict[str, Path]:
+        """The files by what they are called at the end; `table` is the first."""
         from kleval.tables.cost_rows import write_profile_csv
 
-        return write_profile_csv(store, store.path / "profile.csv")
+        return {"table": write_profile_csv(store, store.path / "profile.csv")}
 
     def last_lines(self, store: RunStore, result: Result) -> list[str]:
         """What a reader must know before believing the results, above where they are."""
@@ -181,10 +182,12 @@ class RunShow(Show):
 
         print_run(store)
 
-    def write_table(self, store: RunStore) -> Path:
-        from kleval.tables.leaderboard import write_csv
+    def write_tables(self, store: RunStore) -> dict[str, Path]:
+        from kleval.tables import leaderboard, positions
 
-        return write_csv([store], store.path / "leaderboard.csv")
+        found = {"table": leaderboard.write_csv([store], store.path / "leaderboard.csv")}
+        by_position = positions.write_csv(store, store.path / "positions.csv")
+        return found if by_position is None else {**found, "positions": by_position}
 
     def last_lines(self, store: RunStore, result: Result) -> list[str]:
         spent = _spent(store.manifest["sessions"], self.spec)
@@ -291,17 +294,27 @@ class ServedShow(Show):
         from kleval.tables.costs import software_of
 
         spec, settings = self.spec, event.settings
-        where = settings.get("base_url") or f"--backend {settings['backend']} in this process"
+        url = settings.get("base_url")
+        where = (
+            f"at {url}"
+            if isinstance(url, str)
+            else ""
+            if url
+            else f"at --backend {settings['backend']} in this process"
+        )
         prompts = settings["served.prompts"]
         words = f"prompts of random {'words, as ' if prompts != 'token ids' else ''}{prompts}"
+        if spec.tasks:
+            words = f"prompts and answers of {', '.join(spec.tasks)}"
         from kleval.profiler.served.job import loads
 
         how = ", ".join(load(name) for name, _ in loads(spec)) + (f" ({spec.slo})" if spec.slo else "")
         rounds = f"{spec.repeats} rounds after one that is not counted"
+        each = "" if spec.tasks else f", {spec.decode_tokens} tokens each"
         return [
-            f"model     {next(iter(event.models))} at {where} ({software_of(event.environment)})",
+            f"model     {', '.join(event.models)}{' ' if where else ''}{where} ({software_of(event.environment)})",
             f"ctx       {format_lengths(spec.ctxs)}, {words}",
-            f"requests  {how}, {spec.decode_tokens} tokens each, {rounds}",
+            f"requests  {how}{each}, {rounds}",
         ]
 
     def work(self, event: ev.Planned) -> str:
