@@ -168,7 +168,7 @@ def test_a_column_says_what_its_family_lacks_and_what_failed(make_run: MakeRun, 
         answer=lambda m, t, c, i: failed if t == "frames/oracle" and not i else 0.0,
     )
     found = page(run).words
-    assert re.search(r"0\.0 0\.0 – [\d.]+ 1 of 3 tasks – – 0\.0 0\.0 – [\d.]+ 1 failed –", found), found[-3000:]
+    assert re.search(r"0\.0 0\.0 – [\d.]+ 1 of 3 tasks – – 0\.0 0\.0 – [\d.]+ 1 failed –", found)
 
 
 def test_skips_are_shown_with_their_reason(make_run: MakeRun, make_skip: Callable[..., dict[str, Any]]) -> None:
