@@ -17,7 +17,6 @@ from kleval.tokenization import load_tokenizer
 from kleval.types import Backend
 from kleval.verify import VerifySpec, verify
 
-
 pytestmark = pytest.mark.slow
 
 
