@@ -49,14 +49,14 @@ def yardstick(
         for trial in harmless:
             kinds.setdefault(trial.case.name, []).append(trial.size > 0)
         shares = {name: (sum(parted) + 1) / (len(parted) + 2) for name, parted in kinds.items()}
-        kept = {name: share for name, share in shares.items() if share <= MOST_FLIPS}
-        return Yardstick(0.0, 0.5, max(kept.values(), default=MOST_FLIPS), tuple(shares.keys() - kept.keys()))
+        near = {name: share for name, share in shares.items() if share <= MOST_FLIPS}
+        return Yardstick(0.0, 0.5, max(near.values(), default=MOST_FLIPS), tuple(shares.keys() - near.keys()))
     floor = FLOOR.get(dtype, FLOOR["float32"])
     ceiling = CEILING.get(dtype, CEILING["unknown"])
-    near = [t for t in harmless if t.case.n * REACH >= n_tokens] or harmless
-    kept, left_out = _rounding(near, floor * ABSENT, ceiling)
+    long_enough = [t for t in harmless if t.case.n * REACH >= n_tokens] or harmless
+    kept, left_out = _rounding(long_enough, floor * ABSENT, ceiling)
     if not kept:
-        seen = [t.size for t in near if t.size <= floor * ABSENT]
+        seen = [t.size for t in long_enough if t.size <= floor * ABSENT]
         return Yardstick(max(seen, default=0.0), floor, left_out=left_out)
     from scipy.special import stdtrit
 
