@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kleval.models.checkpoint import load_decoder, read_config
-from kleval.models.checkpoint.config_json import ForeignArchitecture, eos_ids
+from kleval.models.checkpoint.config_json import ForeignArchitecture, eos_ids, own_config, read_json
+from kleval.models.checkpoint.families import read_shape
 from kleval.models.checkpoint.files import digest, weight_files
 from kleval.models.checkpoint.formats import check_place
 from kleval.models.checkpoint.hub import fetch, is_hub_id
 from kleval.models.config import ARCHITECTURES, ModelConfig
+from kleval.models.costs import Costs
+from kleval.models.published import PUBLISHED, published_file
 from kleval.models.sizes import SIZES, preset
 from kleval.types import UsageError
 
@@ -81,7 +84,7 @@ def resolve(name: str) -> ModelSpec:
         return ModelSpec(name, read_config(snapshot).architecture, None, snapshot, hub=True)
     if "/" in name:
         raise UsageError(f"there is no folder {name}")
-    known = [*ARCHITECTURES, *MODELS]
+    known = [*ARCHITECTURES, *MODELS, *PUBLISHED]
     near = difflib.get_close_matches(name, known, 1) or difflib.get_close_matches(architecture, ARCHITECTURES, 1)
     hint = (
         f"did you mean {near[0]}?" if near else f"choose one of {', '.join(ARCHITECTURES)}, or give a folder or hub id"
@@ -103,6 +106,36 @@ def config_of(spec: ModelSpec) -> ModelConfig:
     if spec.path is not None:
         return read_config(spec.path)
     return preset(spec.architecture, spec.size or DEFAULT_SIZE)
+
+
+def costs_of(name: str) -> tuple[str, Costs]:
+    """A model as it is printed, and its shape: of every model that `resolve` knows, of a published one without a decoder, of a
+    config.json, a folder that has one, or a hub id. UsageError for what is none of them, or whose costs are not known."""
+    if (file := published_file(name)) is not None:
+        return name, read_shape(file)
+    place = Path(name)
+    if place.suffix == ".json" and place.is_file():
+        values = read_json(place)
+        return name, read_shape(place) if values.keys() & {"model_type", "architectures"} else own_config(place)
+    try:
+        spec = resolve(name)
+    except UsageError as refused:
+        folder = place if (place / "config.json").is_file() else _snapshot(name)
+        if folder is None:
+            raise
+        try:
+            return name, read_shape(folder / "config.json")
+        except ForeignArchitecture as unknown:
+            raise (unknown if isinstance(refused, ForeignArchitecture) else refused) from None
+    return spec.name, config_of(spec)
+
+
+def _snapshot(name: str) -> Path | None:
+    """The small files of a hub id, None where a name is none or cannot be had."""
+    try:
+        return fetch(name, weights=False) if is_hub_id(name) else None
+    except UsageError:
+        return None
 
 
 def load(

@@ -131,6 +131,12 @@ def read_config(folder: Path) -> ModelConfig:
             f"{file}: unknown architecture {what!r}: kleval's decoder runs {MODEL_TYPE} and its own models; "
             "--backend hf or vllm run others"
         )
+    return own_config(file)
+
+
+def own_config(file: Path) -> ModelConfig:
+    """The model of a config.json that kleval wrote, whatever the file's name. UsageError when it is none."""
+    values = read_json(file)
     check_weights(file, values)
     return _checked(ModelConfig.from_dict(values), file)
 
