@@ -214,17 +214,33 @@ def profile_lengths(text: str) -> tuple[int, ...]:
 @options.option(
     "--weights",
     type=click.Choice([*SHORT, "fp8", "int4", "mxfp4"]),
+    envvar="KLEVAL_PROFILE_MEMORY_WEIGHTS",
     metavar="FORMAT",
     help="Of the layers' matrices: bf16, fp8, int4, or mxfp4 for routed experts alone.  [default: --dtype]",
 )
 @options.option(
     "--kv",
     type=click.Choice([*SHORT, "fp8", "int4"]),
+    envvar="KLEVAL_PROFILE_MEMORY_KV",
     metavar="FORMAT",
     help="Of keys, values and latent rows: bf16, fp8 or int4; recurrent states keep theirs.  [default: --dtype]",
 )
-@options.option("--tp", type=int, default=1, metavar="N", help="Devices that each layer is cut over.")
-@options.option("--ep", type=int, default=1, metavar="N", help="Devices that experts are dealt out to.")
+@options.option(
+    "--tp",
+    type=int,
+    envvar="KLEVAL_PROFILE_MEMORY_TP",
+    default=1,
+    metavar="N",
+    help="Devices that each layer is cut over.",
+)
+@options.option(
+    "--ep",
+    type=int,
+    envvar="KLEVAL_PROFILE_MEMORY_EP",
+    default=1,
+    metavar="N",
+    help="Devices that experts are dealt out to.",
+)
 @table_format
 @options.json_output
 def memory(
@@ -299,7 +315,7 @@ def memory(
         title += f"; budget {size(memory_budget)}: longest ctx and largest batch beside the weights, and without them"
     print_table(header, cells, kind, title, lead=2)
     large = {row["model"] for row in rows if row["weights_bytes"] * max(tp, ep) >= LARGE_BYTES}
-    if not large:
+    if memory_budget is not None or not large:
         return
     header = ["model", "at most", *(gpu["gpu"] for gpu in rows[0]["gpus"])]
     cells = []

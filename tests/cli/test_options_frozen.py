@@ -21,7 +21,7 @@ FROZEN = {
     " --device --dtype --kernels --backend --base-url --concurrency --reuse --rate --steady --slo --best-rate --requests"
     " --api --api-key-env --served-name --hardware --request-timeout"
     " --engine-arg --tp --max-model-len --trust-remote-code --seed --name --tag --out --append --format --json --dry-run --quiet",
-    "profile memory": "--model --ctx --batch --memory-budget --dtype --format --json",
+    "profile memory": "--model --ctx --batch --memory-budget --dtype --weights --kv --tp --ep --format --json",
     "profile kernels": "--ctx --heads --head-dim --repeats --time-budget --device --dtype --seed --name --tag --out --format --json"
     " --dry-run --quiet",
     "score": "directory --tasks --metric --json --quiet",
@@ -71,8 +71,10 @@ OWN_VARIABLES = {
     ("profile kernels", "--seed"): "KLEVAL_PROFILE_SEED",
     ("profile memory", "--model"): "KLEVAL_PROFILE_MODEL",
     ("profile memory", "--ctx"): "KLEVAL_PROFILE_CTX",
-    ("profile memory", "--batch"): "KLEVAL_PROFILE_MEMORY_BATCH",
-    ("profile memory", "--dtype"): "KLEVAL_PROFILE_MEMORY_DTYPE",
+    **{
+        ("profile memory", f"--{name}"): f"KLEVAL_PROFILE_MEMORY_{name.upper()}"
+        for name in ("batch", "dtype", "weights", "kv", "tp", "ep")
+    },
     ("generate", "--out"): "KLEVAL_GENERATE_OUT",
     ("generate", "--workers"): "KLEVAL_GENERATE_WORKERS",
     ("score", "--tasks"): "KLEVAL_SCORE_TASKS",
