@@ -129,7 +129,7 @@ def main() -> None:
     job = {"heads": given.heads, "dim": given.dim}
     fla = None
     if reference() is None:
-        print("fla's reference: skipped, fla-core is not installed (pip install 'kleval[gpu]')")
+        print("fla's reference: skipped, fla-core is not installed (pip install -e '.[gpu]')")
     else:
         fla = checked(job | {"operator": "fla", "tokens": at})
     body = []

@@ -137,7 +137,7 @@ def main() -> None:
     try:
         transformers = importlib.metadata.version("transformers")
     except importlib.metadata.PackageNotFoundError:
-        raise SystemExit("skipped: transformers is not installed (pip install 'kleval[hf]')") from None
+        raise SystemExit("skipped: transformers is not installed (pip install -e '.[hf]')") from None
     lengths = [512, 1024] if given.quick else sorted(length(text) for text in given.lengths.split(","))
     import torch
 

@@ -163,7 +163,7 @@ def main() -> None:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             if package == "torch" or not given.quick:
-                raise SystemExit(f"skipped: {package} is not installed (pip install 'kleval[hf,lm-eval]')") from None
+                raise SystemExit(f"skipped: {package} is not installed (pip install -e '.[hf,lm-eval]')") from None
     print_environment(**versions)
     engines = ["sharing on", "sharing off"] + ([] if given.quick else ["lm-eval hf"])
     questions = 4 if given.quick else given.questions

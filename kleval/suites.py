@@ -66,6 +66,7 @@ SUITES: dict[str, Suite] = {
             _NEEDLES,
             ctx="1k-8k*2",
         ),
+        Suite("synthetic", "palindromes, MQAR and stacks (the paper's section 5.1) in words", ("synthetic",)),
         Suite(
             "short",
             "the paper's short benchmarks, without those that run generated code",

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "kleval"
 # From the ground up; parts of one floor do not import each other.
 FLOORS: tuple[set[str], ...] = (
     {"types", "text"},
-    {"files", "lengths", "quantiles"},
+    {"files", "lengths", "packages", "quantiles"},
     {"tokenization", "sandbox", "ops"},
     {"store", "models"},
     {"backends", "tasks"},

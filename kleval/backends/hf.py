@@ -23,7 +23,6 @@ from kleval.backends.generation import Job, make_job
 from kleval.backends.hf_engine import HFEngine
 from kleval.backends.hf_model import HFModel, Rows
 from kleval.backends.native_parts import plan_parts
-from kleval.backends.registry import need
 from kleval.backends.serving import Serving
 from kleval.backends.spec import BackendSpec, whole_number
 from kleval.backends.timing import ordinary_ids
@@ -32,6 +31,7 @@ from kleval.models.checkpoint.files import digest, stored_tensors, weight_files
 from kleval.models.checkpoint.formats import check_place, check_weights
 from kleval.models.checkpoint.hub import fetch, is_hub_id
 from kleval.models.registry import MODELS, resolve
+from kleval.packages import need
 from kleval.tokenization import ModelTokenizer, asked_with, read_tokenizer
 from kleval.types import Failure, Outcome, Request, TimedRequest, Trace, UsageError
 

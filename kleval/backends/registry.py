@@ -8,12 +8,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from functools import cache
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import Any, cast, get_type_hints
 
 from kleval.backends.spec import BackendSpec
+from kleval.packages import load, plugins
 from kleval.types import Backend, UsageError
 
+GROUP = "kleval.backends"
 BACKENDS: dict[str, str] = {
     "native": "kleval.backends.native:open_native",
     "hf": "kleval.backends.hf:open_hf",
@@ -22,8 +24,8 @@ BACKENDS: dict[str, str] = {
 }
 ABOUT = {
     "native": "kleval's own decoders in this process, with a hybrid cache",
-    "hf": "any transformers causal LM in this process; needs kleval[hf]",
-    "vllm": "vLLM in this process, with token ids; needs kleval[vllm]",
+    "hf": "any transformers causal LM in this process; needs the extra hf",
+    "vllm": "vLLM in this process, with token ids; needs the extra vllm",
     "openai": "any server with an OpenAI-compatible API (--base-url)",
 }
 
@@ -31,8 +33,7 @@ ABOUT = {
 @cache
 def all_backends() -> dict[str, str]:
     """BACKENDS and the entry points of other packages; a name of ours cannot be taken over."""
-    found = {e.name: e.value for e in metadata.entry_points(group="kleval.backends")}
-    return {**found, **BACKENDS}
+    return {**{name: plugin.value for name, plugin in plugins(GROUP).items()}, **BACKENDS}
 
 
 def open_backend(model: str, backend: str = "auto", **settings: Any) -> Backend:
@@ -58,6 +59,8 @@ def find_opener(name: str) -> Callable[[BackendSpec], Backend]:
         near = difflib.get_close_matches(name, all_backends(), 1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of auto, {', '.join(all_backends())}"
         raise UsageError(f"unknown backend {name!r}: {hint}")
+    if name not in BACKENDS:
+        return cast("Callable[[BackendSpec], Backend]", load(plugins(GROUP)[name]))
     module, _, attribute = target.partition(":")
     return cast("Callable[[BackendSpec], Backend]", getattr(import_module(module), attribute))
 
@@ -77,13 +80,3 @@ def choose(spec: BackendSpec) -> str:
     from kleval.models.registry import is_native
 
     return "native" if is_native(spec.model) else "hf"
-
-
-def need(package: str, extra: str, what: str) -> Any:
-    """The module of an optional package. UsageError with the line that installs it. what: the thing that needs it."""
-    try:
-        return import_module(package)
-    except ImportError as error:
-        if error.name and error.name.partition(".")[0] != package.partition(".")[0]:
-            raise UsageError(f"{what} needs {package}, which cannot be imported: {error}") from error
-        raise UsageError(f"{what} needs {package}: pip install 'kleval[{extra}]'") from error

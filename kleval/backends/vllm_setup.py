@@ -23,6 +23,7 @@ from typing import Any
 from kleval.backends.spec import BackendSpec
 from kleval.models.checkpoint.config_json import read_json
 from kleval.models.checkpoint.formats import check_place, check_weights
+from kleval.packages import need
 from kleval.types import UsageError
 
 QUIET = {
@@ -51,8 +52,6 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 def import_vllm() -> Any:
     """The module. UsageError with the line that installs it where there is none."""
-    from kleval.backends.registry import need
-
     need("torch", "vllm", "the vllm backend")
     import torch
 

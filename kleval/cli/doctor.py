@@ -20,11 +20,13 @@ import click
 
 from kleval.cli import options
 from kleval.cli.console import emit
+from kleval.packages import install_line, origin, plugins, unreadable
 from kleval.text import size
+from kleval.types import UsageError
 
 REQUIRED = (
-    "antlr4", "filelock", "h11", "httpx2", "huggingface_hub", "jinja2", "math_verify", "matplotlib", "nltk", "numpy", "pandas",
-    "plotly", "psutil", "pydantic", "rich", "sacrebleu", "safetensors", "scipy", "tiktoken", "tokenizers", "tree_sitter",
+    "antlr4", "filelock", "h11", "httpx2", "huggingface_hub", "jinja2", "math_verify", "matplotlib", "nltk", "numpy", "packaging",
+    "pandas", "plotly", "psutil", "pydantic", "rich", "sacrebleu", "safetensors", "scipy", "tiktoken", "tokenizers", "tree_sitter",
     "tree_sitter_cpp", "tree_sitter_java", "tree_sitter_python", "tree_sitter_rust", "tree_sitter_typescript", "wonderwords", "yaml",
 )  # fmt: skip
 EXTRAS = {
@@ -73,6 +75,7 @@ def checks(data_dir: Path | None) -> Iterator[Check]:
         yield from _guarded(make)
     yield from _guarded(_weights)
     yield from _extras()
+    yield from _guarded(_plugins)
     yield from _guarded(lambda: _data(data_dir))
 
 
@@ -180,9 +183,27 @@ def _extras() -> Iterator[Check]:
     for extra, modules in EXTRAS.items():
         missing = [name for name in modules if importlib.util.find_spec(name) is None]
         if missing:
-            yield Check(f"extra {extra}", "optional", f"not installed; in the checkout: pip install -e '.[{extra}]'")
+            yield Check(f"extra {extra}", "optional", f"not installed: {install_line(extra)}")
         else:
             yield Check(f"extra {extra}", "ok", ", ".join(modules))
+
+
+def _plugins() -> Iterator[Check]:
+    """Tasks and backends of other packages. One that cannot be used breaks nothing else."""
+    from kleval.backends import registry as backends
+    from kleval.tasks import registry as tasks
+
+    for package in unreadable():
+        yield Check("plugins", "optional", f"{package} brings nothing: its entry points cannot be read")
+    for registry, kind, ours in ((tasks, "task", tasks.TASKS), (backends, "backend", backends.BACKENDS)):
+        for name, plugin in plugins(registry.GROUP).items():
+            try:
+                used = tasks.make_task if kind == "task" else backends.find_opener
+                used(name)
+                taken = f", not used: {name} is kleval's own" if name in ours else ""
+                yield Check(f"{kind} {name}", "optional" if taken else "ok", f"of {origin(plugin)}{taken}")
+            except UsageError as error:
+                yield Check(f"{kind} {name}", "optional", str(error))
 
 
 def _data(data_dir: Path | None) -> Iterator[Check]:

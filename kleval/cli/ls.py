@@ -84,7 +84,8 @@ def tasks(
         return
     found = expand([task], edition) if task else list(all_tasks())
     load = loader(found, edition, protocol, data_dir, make_task)
-    cards = [_card(load(name)) for name in found] if card or not as_json else [{"id": name} for name in found]
+    whole = card or not as_json
+    cards = [_listed(name, load, whole, may_be_broken=name != task) for name in found]
     if as_json:
         for record in cards:
             emit("task", **record)
@@ -122,6 +123,21 @@ def _paper_cells(row: Row) -> tuple[str, ...]:
     names = " + ".join(row.tasks) + (f" --ctx {row.ctx}" if row.ctx else "")
     asked = f"{row.shots}{shots}" if row.tasks else ""
     return row.benchmark, names or "none", asked, row.metric, str(row.repeats), scores, row.note
+
+
+def _listed(name: str, load: Callable[[str], Task], whole: bool, may_be_broken: bool) -> dict[str, Any]:
+    """A task's card, or its id alone. Of another package's task that cannot be used: the reason, which is no error in a list."""
+    from kleval.packages import broken, plugins
+    from kleval.tasks.registry import GROUP, TASKS
+
+    plugin = None if name in TASKS else plugins(GROUP).get(name)
+    try:
+        return _card(load(name)) if whole or plugin else {"id": name}
+    except Exception as error:
+        if plugin is None or not may_be_broken:
+            raise
+        said = str(error if isinstance(error, UsageError) else broken(plugin, error))
+        return {"id": name, "broken": said} | ({"metric": "", "description": said} if whole else {})
 
 
 def _card(task: Task) -> dict[str, Any]:
@@ -171,7 +187,7 @@ def backends(as_json: bool) -> None:
         {
             "backend": name,
             "timed": _timed(is_timed, name),
-            "what": ABOUT.get(name, "of another package"),
+            "what": ABOUT[name] if name in ABOUT else _brought(name),
             "where": where,
         }
         for name, where in all_backends().items()
@@ -179,11 +195,23 @@ def backends(as_json: bool) -> None:
     _show("backend", rows, as_json)
 
 
+def _brought(name: str) -> str:
+    """The package that a backend is of, or why it cannot be used."""
+    from kleval.backends.registry import GROUP, find_opener
+    from kleval.packages import origin, plugins
+
+    try:
+        find_opener(name)
+    except UsageError as error:
+        return str(error)
+    return f"of {origin(plugins(GROUP)[name])}"
+
+
 def _timed(is_timed: Callable[[str], bool | None], name: str) -> str:
     try:
         return {True: "yes", False: "no", None: "not told"}[is_timed(name)]
-    except Exception as error:  # whatever another package raises when it is imported
-        return f"not known ({type(error).__name__})"
+    except Exception:  # whatever another package raises when it is imported
+        return "not known"
 
 
 @ls.command(short_help="Runs in a directory.")

@@ -8,7 +8,7 @@ import click
 
 from kleval.cli import options
 from kleval.cli.console import note
-from kleval.cli.runs import readable_runs
+from kleval.cli.runs import readable_runs, without_studies
 
 
 @click.command(short_help="Make an HTML report of stored runs.")
@@ -36,12 +36,14 @@ from kleval.cli.runs import readable_runs
 )
 def report(directories: tuple[Path, ...], out: Path | None, figures: Path | None, trend: str) -> None:
     """Make one HTML page, readable without a network, of the runs and profiles in the DIRs:
-    scores, what they cost, and both side by side. A DIR that cannot be read is named and the rest is shown."""
+    scores, what they cost, and both side by side; of trainings their curves.
+    A DIR that cannot be read is named and the rest is shown."""
     from kleval.report.page import write_report
 
-    stores, unread = readable_runs(directories)
+    rest, trained = without_studies(directories)
+    stores, unread = readable_runs(rest)
     first = stores[0].path if len(stores) == 1 and stores[0].is_profile else directories[0]
-    page = write_report(stores, out or first / "report.html", unread.append, figures, trend)
+    page = write_report(stores, out or first / "report.html", unread.append, figures, trend, trained)
     for text in unread:
         note(f"left out: {text}")
     click.echo(page)

@@ -10,6 +10,7 @@ from kleval.types import UsageError
 
 if TYPE_CHECKING:
     from kleval.store import RunStore
+    from kleval.tables.trainings import Studies
 
 
 def scored_runs(directories: Sequence[Path]) -> list[RunStore]:
@@ -31,12 +32,22 @@ def readable_runs(directories: Sequence[Path]) -> tuple[list[RunStore], list[str
     """`open_runs` of what can be read, and a line on each run that cannot. UsageError where none can."""
     from kleval.store import RunStore
 
-    stores, unread = [], []
+    stores, unread = list[RunStore](), list[str]()
     for path in RunStore.find_named(directories):
         try:
             stores.append(RunStore.open(path))
         except UsageError as error:
             unread.append(str(error))
-    if not stores:
+    if directories and not stores:
         raise UsageError("; ".join(unread))
     return stores, unread
+
+
+def without_studies(directories: Sequence[Path]) -> tuple[list[Path], Studies]:
+    """The directories that may hold runs, and the trainings and studies below all of them. What holds such alone is not among the
+    first."""
+    from kleval.store import RunStore
+    from kleval.tables.trainings import studies
+
+    rest = [place for place in directories if not studies([place]) or RunStore.find_runs(place)]
+    return rest, studies(directories)

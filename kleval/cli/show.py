@@ -13,7 +13,7 @@ import click
 
 from kleval.cli import options
 from kleval.cli.console import WIDTH, emit, note, table
-from kleval.cli.runs import open_runs, readable_runs
+from kleval.cli.runs import open_runs, readable_runs, without_studies
 from kleval.text import DASH, format_length, moment
 
 if TYPE_CHECKING:
@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 @options.option("--all-metrics", is_flag=True, help="Each task's further metrics too, below its main one.")
 def show(directories: tuple[Path, ...], all_metrics: bool) -> None:
     """Show the verdict on the runs and profiles in the DIRs, as a report has it, and the tables of each.
-    Costs stand beside scores where a profile is of the same models."""
-    stores, unread = readable_runs(directories)
+    Costs stand beside scores where a profile is of the same models. Of trainings it shows how they went."""
+    from kleval.cli.trainings import print_studies
+
+    rest, trained = without_studies(directories)
+    print_studies(trained)
+    stores, unread = readable_runs(rest)
     entrants, profiles, empty = _read(stores)
     if entrants or profiles:
         _verdict(entrants, profiles)

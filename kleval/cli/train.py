@@ -138,6 +138,7 @@ def synthetic(
     dry_run: bool,
 ) -> None:
     """Train two layers of a mixer on a synthetic test, per length and learning rate; what is done already is not done again."""
+    from kleval.cli.trainings import print_tests
     from kleval.train import synthetic as tests
 
     lengths, rates = _numbers("--length", length, int), _numbers("--lr", lr, float)
@@ -151,7 +152,7 @@ def synthetic(
 
     where = str(find_device(device))
     rows = [tests.train_synthetic(setting, out, where, threads or 0, _show) for setting in asked]
-    click.echo(tests.table(rows))
+    print_tests(rows)
 
 
 def _numbers(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
@@ -180,7 +181,7 @@ def ablation(variant: str, steps: int | None, out: Path, device: str, threads: i
     made = recipe.load()
     if steps is not None:
         made = recipe.load(tokens=2 * steps * made.tokens_per_batch)
-    _study(studies.ablation(made, options.names(variant)), studies.ablation_table, out, device, threads, dry_run)
+    _study(studies.ablation(made, options.names(variant)), out, device, threads, dry_run)
 
 
 @train.command(short_help="Four sizes of two architectures, as the paper's Figure 5.")
@@ -193,22 +194,26 @@ def ladder(tokens: int | None, out: Path, device: str, threads: int | None, dry_
     """Train four sizes of kimi-linear and mla and fit loss against compute."""
     from kleval.train import recipe, studies
 
-    _study(studies.ladder(recipe.load(tokens=tokens)), studies.ladder_table, out, device, threads, dry_run)
+    rows = _study(studies.ladder(recipe.load(tokens=tokens)), out, device, threads, dry_run)
+    for line in studies.fits(rows):
+        click.echo(line)
 
 
-def _study(
-    rungs: list[Rung], table: Callable[..., str], out: Path, device: str, threads: int | None, dry_run: bool
-) -> None:
+def _study(rungs: list[Rung], out: Path, device: str, threads: int | None, dry_run: bool) -> list[dict[str, Any]]:
+    """The trainings of a study, one after the other, and their table; none where it is a dry run."""
     for rung in rungs:
         note(f"train {rung.name}: {rung.made.tokens:,} tokens, into {out}")
     if dry_run:
-        return
+        return []
     import torch
 
     from kleval.backends.devices import find_device
+    from kleval.cli.trainings import print_losses
     from kleval.train.studies import train_rung
 
     where = str(find_device(device))
     if threads:
         torch.set_num_threads(threads)
-    click.echo(table([train_rung(rung, out, where, _show) for rung in rungs]))
+    rows = [train_rung(rung, out, where, _show) for rung in rungs]
+    print_losses(rows)
+    return rows

@@ -16,6 +16,8 @@ import warnings
 
 import torch
 
+from kleval.packages import install_line
+
 FLA_MINIMUM = (0, 6, 0)
 # Name -> what computes it. Those of fla need fla-core, the others Triton or torch alone.
 FLA_KERNELS = ("kda", "gdn")
@@ -86,7 +88,7 @@ def _fla_missing() -> str | None:
     version = fla_version()
     reason = None
     if version is None:
-        reason = "fla-core is not installed: pip install 'kleval[gpu]'"
+        reason = f"fla-core is not installed: {install_line('gpu')}"
     elif _numbers(version) < FLA_MINIMUM:
         minimum = ".".join(map(str, FLA_MINIMUM))
         reason = f"fla-core {version} overflows 32-bit offsets in long sequences: install fla-core>={minimum}"
@@ -108,7 +110,7 @@ def _triton_missing() -> str | None:
     try:
         importlib.import_module("triton.language")
     except Exception as error:
-        return f"triton cannot be imported ({_first_line(error)}): pip install 'kleval[gpu]'"
+        return f"triton cannot be imported ({_first_line(error)}): {install_line('gpu')}"
     return None
 
 

@@ -90,7 +90,13 @@ def header(entrants: Sequence[Entrant], profiles: Sequence[Profile], shape: Shap
         for environment in profile.environments:
             if environment != profile.get("hardware"):
                 sheets.append(Sheet(f"Machine and software of {profile.name}", facts=tuple(_facts(environment))))
-    costs = "What context costs: " if any(profile.models for profile in profiles) else "Kernels: "
+    costs = (
+        "What context costs: "
+        if any(profile.models for profile in profiles)
+        else "Kernels: "
+        if profiles
+        else "Trainings"
+    )
     return Header(
         lead_in=costs if not entrants else "Score and cost: " if profiles else "",
         names=tuple(names),

@@ -24,6 +24,7 @@ from kleval.report import (
     score_grids,
     served_sections,
     stills,
+    training_sections,
     trends,
 )
 from kleval.report.answer_sections import answer_section
@@ -42,6 +43,7 @@ from kleval.tables.compare import Answers
 from kleval.tables.costs import Profile, read_profile
 from kleval.tables.depths import Depths
 from kleval.tables.scores import Entrant, Run, collect
+from kleval.tables.trainings import Studies
 from kleval.types import UsageError
 
 
@@ -51,16 +53,18 @@ def write_report(
     left_out: Callable[[str], object] | None = None,
     figures: Path | None = None,
     trend: str = trends.AUTO,
+    trained: Studies | None = None,
 ) -> Path:
     """Write the page of runs and profiles to path, all of it or nothing; about 5 MB, most of it the figures' script.
 
     left_out: told of each directory that holds nothing to show; without it, and where nothing is left, that is a UsageError. So are
     two profiles that hold the same model's cost, and a path that cannot be written. figures: a folder for the page's figures as files.
     trend: `auto` (many runs of a model are shown as its latest and how it went), `off`, `date` or a tag that it is shown over.
+    trained: trainings and studies that the page shows too.
     """
     if figures is not None:
         stills.check(figures)
-    text, found = page_of(stores, Samples(), left_out, trend)
+    text, found = page_of(stores, Samples(), left_out, trend, trained)
     write_text(path, text)
     if figures is not None:
         stills.write(found, figures)
@@ -72,9 +76,11 @@ def page_of(
     samples: Samples,
     left_out: Callable[[str], object] | None = None,
     trend: str = trends.AUTO,
+    trained: Studies | None = None,
 ) -> tuple[str, list[Section]]:
-    """The page's text and its sections; samples is filled with what its browser shows. trend, UsageErrors: as of `write_report`."""
-    if not stores:
+    """The page's text and its sections; samples is filled with what its browser shows. trend, trained, UsageErrors: as of
+    `write_report`."""
+    if not stores and not trained:
         raise UsageError("no run given: name at least one run directory, see kleval ls runs")
     missing: list[str] = []
     runs: list[RunStore] = []
@@ -107,6 +113,9 @@ def page_of(
     found = sections(shown, profiles, watched)
     if len(shown) < len(entrants):
         found = [*trends.trend_sections(entrants, trend), *found]
+    if trained:
+        last_words = found.pop()  # methods
+        found += [*training_sections.training_sections(trained), last_words]
     return render(shown, profiles, found, samples.served), found
 
 

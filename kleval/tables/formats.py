@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kleval.types import UsageError
+from kleval.packages import need
 
 FORMATS = ("csv", "md", "json", "jsonl", "parquet", "html")
 ENDINGS = {".html": "html", ".md": "md", ".json": "json", ".jsonl": "jsonl", ".parquet": "parquet"}
@@ -62,17 +62,13 @@ def to_markdown(columns: Sequence[str], lines: Sequence[Sequence[Any]], right: S
 
 def to_parquet(rows: Rows, columns: Sequence[str]) -> bytes:
     """One file; a column that holds words anywhere is text. UsageError without pyarrow."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise UsageError("writing Parquet needs pyarrow: pip install 'kleval[data]'") from error
+    pyarrow, parquet = (need(name, "data", "writing Parquet") for name in ("pyarrow", "pyarrow.parquet"))
     values = {name: [row.get(name) for row in rows] for name in columns}
     for name, column in values.items():
         if any(isinstance(value, str) for value in column):
             values[name] = [None if value is None else str(value) for value in column]
     buffer = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.table(values), buffer)
+    parquet.write_table(pyarrow.table(values), buffer)
     return buffer.getvalue()
 
 

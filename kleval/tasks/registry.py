@@ -17,6 +17,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from kleval.packages import broken, load, plugins
 from kleval.types import Task, UsageError
 
 
@@ -44,6 +45,8 @@ class Provider(Protocol):
         ...
 
 
+GROUP = "kleval.tasks"
+MEMBERS = ("id", "version", "metric", "protocol", "samples", "step")  # of every task
 EDITIONS, OWN = ("builtin", "official"), "own"  # own: of the user's documents (--haystack)
 PROVIDERS = {  # how ids begin -> module with the members of Provider
     "lm_eval/": "kleval.tasks.lm_eval.provider",
@@ -79,6 +82,9 @@ TASKS: dict[str, str] = {
     "helmet_icl/clinic150": "kleval.tasks.helmet_icl.task:clinic150",
     "helmet_icl/nlu": "kleval.tasks.helmet_icl.task:nlu",
     "frames/oracle": "kleval.tasks.frames.task:oracle",
+    "synthetic/palindrome": "kleval.tasks.synthetic.task:palindrome",
+    "synthetic/mqar": "kleval.tasks.synthetic.task:mqar",
+    "synthetic/stack": "kleval.tasks.synthetic.task:stack",
     "short/hmmt25": "kleval.tasks.short.official:hmmt25",
     "short/polymath_en": "kleval.tasks.short.official:polymath_en",
     "short/mmlu_redux": "kleval.tasks.short.official:mmlu_redux",
@@ -103,8 +109,7 @@ TAKE_DOCUMENTS = (
 @cache
 def all_tasks() -> dict[str, str]:
     """TASKS and the entry points of other packages; a name of ours cannot be taken over."""
-    found = {e.name: e.value for e in metadata.entry_points(group="kleval.tasks")}
-    return {**found, **TASKS}
+    return {**{name: plugin.value for name, plugin in plugins(GROUP).items()}, **TASKS}
 
 
 def provider(name: str) -> Provider | None:
@@ -211,8 +216,24 @@ def make_task(
         if task_id in families():
             raise UsageError(f"{task_id!r} is a family: name one of {', '.join(families()[task_id])}")
         raise UsageError(f"unknown task {task_id!r}: {_nearest(task_id)}")
+    if task_id not in TASKS:
+        return _of_plugin(plugins(GROUP)[task_id], edition, protocol, data_dir)
     module, _, attribute = target.partition(":")
     return cast(Task, getattr(import_module(module), attribute)(edition, protocol, data_dir))
+
+
+def _of_plugin(plugin: metadata.EntryPoint, edition: str, protocol: str | None, data_dir: Path | None) -> Task:
+    """The task that another package brings. UsageError that names the package where it cannot be made or is none."""
+    make = load(plugin)
+    try:
+        task = make(edition, protocol, data_dir)
+        if lacking := [name for name in MEMBERS if not hasattr(task, name)]:
+            raise TypeError(f"what it points to makes no task: it has no {', '.join(lacking)}")
+    except UsageError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise broken(plugin, error) from error
+    return cast(Task, task)
 
 
 def loader(

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+from kleval.packages import need
 from kleval.tasks.datafile import FORMATS, READ_ERRORS, format_of, one_line, opened, refuse_pointer, unreadable
 from kleval.types import UsageError
 
@@ -92,16 +93,12 @@ def whole_number(found: Any) -> int | None:
 
 def _parquet(path: Path) -> Iterator[Any]:
     refuse_pointer(path)
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise UsageError(f"reading {path.name} needs pyarrow: pip install 'kleval[data]'") from error
+    pyarrow, parquet = (need(name, "data", f"reading {path.name}") for name in ("pyarrow", "pyarrow.parquet"))
     n = 0
     try:
         # From one open file: given a path, pyarrow would look for partitions in the folders' names.
         with path.open("rb") as file:
-            for batch in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=_BATCH_ROWS):
+            for batch in parquet.ParquetFile(file).iter_batches(batch_size=_BATCH_ROWS):
                 for i in range(batch.num_rows):
                     yield _parquet_row(f"{path} row {n}", batch.slice(i, 1))
                     n += 1

@@ -25,7 +25,7 @@ LAYERS = 16
 PFLOP = 1e15
 
 # variant -> what it changes: linear layers per MLA layer, `variants.vary`'s arguments, positions; and the paper's training and
-# validation perplexity.
+# validation perplexity of text (Table 1, 16 layers, 16 heads).
 ABLATIONS: Mapping[str, tuple[dict[str, Any], tuple[float, float] | None]] = {
     "3:1": ({}, (9.23, 5.65)),
     "0:1": ({"ratio": 0}, (9.45, 5.77)),
@@ -128,6 +128,8 @@ def train_rung(
         "loss": round(at.loss, 4),
         "seconds": round(at.seconds, 1),
     }
+    if published := ABLATIONS.get(rung.name, ({}, None))[1]:
+        row["paper"] = f"{published[0]:.2f} / {published[1]:.2f}"
     loop.append(out / "results.jsonl", row)
     return row
 
@@ -142,32 +144,17 @@ def fitted(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     return math.exp(mean_y - slope * mean_x), -slope
 
 
-def ablation_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown, beside the paper's Table 1 (training perplexity / validation perplexity of text at 16 layers, 16 heads)."""
-    lines = [
-        f"| variant ({LAYERS} layers of 64) | loss here | parameters | paper, train / val PPL |",
-        "| --- | --: | --: | --: |",
-    ]
-    for row in rows:
-        published = ABLATIONS[row["name"]][1]
-        beside = f"{published[0]:.2f} / {published[1]:.2f}" if published else "-"
-        lines.append(f"| {row['name']} | {row['loss']:.3f} | {row['parameters']:,} | {beside} |")
-    return "\n".join(lines)
+def fits(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line per architecture with two sizes or more: its power law.
 
-
-def ladder_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown: the points, and each architecture's fit where it has two sizes.
-
-    The paper's fits, of text at 650M to 1.7B: MLA 2.3092 C^-0.0536, Kimi Linear 2.2879 C^-0.0527, C in PFLOP/s-days.
+    The paper's, of text at 650M to 1.7B: MLA 2.3092 C^-0.0536, Kimi Linear 2.2879 C^-0.0527, C in PFLOP/s-days.
     """
-    lines = ["| model | parameters | tokens | loss |", "| --- | --: | --: | --: |"]
-    lines += [f"| {r['name']} | {r['parameters']:,} | {r['tokens']:,} | {r['loss']:.3f} |" for r in rows]
+    lines = []
     for architecture in LADDER_MODELS:
         mine = [r for r in rows if r["architecture"] == architecture]
         if len(mine) > 1:
             a, b = fitted(mine)
-            lines += [
-                "",
-                f"{architecture}: loss = {a:.3f} C^-{b:.4f}, C in PFLOP, a toy's fit through {len(mine)} points",
-            ]
-    return "\n".join(lines)
+            lines.append(
+                f"{architecture}: loss = {a:.3f} C^-{b:.4f}, C in PFLOP, a toy's fit through {len(mine)} points"
+            )
+    return lines

@@ -156,6 +156,7 @@ def train_synthetic(
     assert at is not None
     peak = max(peak, at.accuracy.get(setting.task, 0.0))
     row = {**asdict(setting), "peak": round(peak, 4), "steps_taken": at.step, "seconds": round(at.seconds, 1)}
+    row |= _published(setting)
     loop.append(out / "results.jsonl", row)
     return row
 
@@ -166,18 +167,9 @@ def read_results(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown: per task, model and length the best accuracy over learning rates, and the paper's where the settings match."""
-    best: dict[tuple[str, str, int], Mapping[str, Any]] = {}
-    for row in rows:
-        key = (row["task"], row["model"], row["length"])
-        if key not in best or row["peak"] > best[key]["peak"]:
-            best[key] = row
-    lines = ["| task | model | length | accuracy | steps | paper |", "| --- | --- | --: | --: | --: | --: |"]
-    for (task, model, length), row in sorted(best.items()):
-        alike = row["head_dim"] == 128 and length in LENGTHS["paper"] and (task, model) in PAPER
-        published = f"{PAPER[task, model][LENGTHS['paper'].index(length)]:g}" if alike else "-"
-        lines.append(
-            f"| {task} | {model} | {length} | {100 * row['peak']:.1f} | {row['steps_taken']:,} | {published} |"
-        )
-    return "\n".join(lines)
+def _published(setting: Setting) -> dict[str, float]:
+    """The paper's accuracy, where width of heads and length are its own."""
+    known = PAPER.get((setting.task, setting.model))
+    if known is None or setting.head_dim != 128 or setting.length not in LENGTHS["paper"]:
+        return {}
+    return {"paper": known[LENGTHS["paper"].index(setting.length)]}

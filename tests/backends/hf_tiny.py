@@ -14,7 +14,7 @@ from kleval.backends.hf import HFBackend, _torch_only, open_hf
 from kleval.backends.spec import BackendSpec
 from kleval.types import Completion, Outcome, Request
 
-transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install 'kleval[hf]'")
+transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install -e '.[hf]'")
 KINDS = ("llama", "kimi_linear", "qwen3_next", "mistral", "mamba")
 
 

@@ -118,7 +118,7 @@ def test_a_device_that_the_build_has_not_is_refused(opened_vllm: Callable[..., V
 
 def test_without_vllm_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch, model_folder: Path) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with mock.patch.dict(os.environ), pytest.raises(UsageError, match=r"pip install 'kleval\[vllm\]'"):
+    with mock.patch.dict(os.environ), pytest.raises(UsageError, match="pip install 'vllm>="):
         open_backend(str(model_folder), "vllm")
 
 

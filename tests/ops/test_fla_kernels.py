@@ -36,7 +36,7 @@ def fla_file(path: str) -> Path:
     """A source file of the installed fla-core, which is not imported for it."""
     found = importlib.util.find_spec("fla")
     if found is None or not found.submodule_search_locations:
-        pytest.skip("fla-core is not installed: pip install 'kleval[gpu]'")
+        pytest.skip("fla-core is not installed: pip install -e '.[gpu]'")
     return Path(next(iter(found.submodule_search_locations))) / path
 
 

@@ -39,7 +39,7 @@ def test_a_task_is_in_the_registry(task: str) -> None:
 @pytest.mark.parametrize("task", [name for name in NAMED if name.startswith("lm_eval/")])
 def test_a_task_of_lm_eval_has_a_builtin_edition_and_is_one_of_its_names(task: str) -> None:
     assert builtin.has(task)
-    pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'kleval[lm-eval]'")
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install -e '.[lm-eval]'")
     from kleval.tasks.lm_eval.task_index import index
 
     parsed = task_ids.parse(task)
@@ -80,7 +80,7 @@ def test_metrics_of_the_long_columns_are_their_tasks(row: paper.Row) -> None:
     ],
 )
 def test_a_task_without_a_number_of_shots_has_lm_eval_s(task: str, file: str) -> None:
-    lm_eval = pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'kleval[lm-eval]'")
+    lm_eval = pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install -e '.[lm-eval]'")
     text = (Path(lm_eval.__file__).parent / "tasks" / file).read_text(encoding="utf-8")
     match = re.search(r"^num_fewshot: (\d+)", text, re.MULTILINE)
     assert {row.shots for row in paper.ROWS if task in row.tasks} == {int(match[1]) if match else 0}

@@ -39,7 +39,7 @@ def test_an_ablation_leaves_a_result_beside_the_papers(name, tmp_path):
     row = studies.train_rung(rung, tmp_path)
     assert row["tokens"] >= 256
     assert studies.train_rung(rung, tmp_path) == row
-    assert f"| {name} | {row['loss']:.3f} |" in studies.ablation_table([row])
+    assert row["paper"] == {"swish gate": "9.43 / 5.81", "no short convolution": "9.29 / 5.70"}[name]
 
 
 def test_a_power_law_is_found_again():

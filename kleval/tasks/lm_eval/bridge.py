@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kleval.packages import install_line
 from kleval.tokenization import Rendered
 from kleval.tokenization.pairs import prefix_id
 from kleval.types import Backend, Completion, Failure, Message, Outcome, Request, UsageError
@@ -20,7 +21,7 @@ try:
     from lm_eval.models.utils import normalize_gen_kwargs
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 except ImportError as error:
-    raise UsageError("KlevalLM needs lm-eval: pip install 'kleval[lm-eval]'") from error
+    raise UsageError(f"KlevalLM needs lm-eval: {install_line('lm-eval')}") from error
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance

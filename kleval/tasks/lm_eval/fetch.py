@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kleval.files import replacing
+from kleval.packages import install_line
 from kleval.tasks import data, datafile
 from kleval.tasks.assets import Asset
 from kleval.tasks.data import Status
@@ -178,7 +179,7 @@ def _asked(what: str, ask: Callable[[], Any]) -> Any:
     try:
         return ask()
     except ImportError as error:
-        raise UsageError(f"fetching data from the hub needs {error.name}: {task_index.INSTALL}") from error
+        raise UsageError(f"fetching data from the hub needs {error.name}: {install_line('lm-eval')}") from error
     except Exception as error:  # of the hub's client, its HTTP library, pyarrow, …: all of them end this fetch alike
         line = " ".join(str(error).split())[:300]
         if isinstance(error, ValueError) and line.startswith(("Unknown split", "Bad split")):

@@ -19,6 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from kleval.packages import install_line
 from kleval.tasks.data import MissingData
 from kleval.tasks.lm_eval import files, task_index
 from kleval.tasks.registry import TASKS
@@ -234,7 +235,7 @@ def _needs_package(name: str, error: ImportError) -> str:
     missing = error.name or getattr(error.__cause__, "name", None) or ""
     package = missing.partition(".")[0]
     if package == "datasets":
-        return f"tasks named lm_eval/… need {package}: {task_index.INSTALL}"
+        return f"tasks named lm_eval/… need {package}: {install_line('lm-eval')}"
     line = f"pip install 'lm-eval[{_EXTRAS[package]}]'" if package in _EXTRAS else f"pip install {package}"
     return (
         f"lm-eval's {name} needs {package}: {line}" if package else f"lm-eval's {name} cannot be loaded: {_line(error)}"

@@ -16,10 +16,10 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any, Literal
 
+from kleval.packages import install_line
 from kleval.types import UsageError
 
 PREFIX = "lm_eval/"
-INSTALL = "pip install 'kleval[lm-eval]'"
 _ID = re.compile(r"lm_eval/(?P<name>[^:\s]+)(?::(?P<shots>\d+)shot)?")
 _TOP = re.compile(r"^[\"']?(task|group|tag|include|class)[\"']?[ \t]*:[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 _ITEM = re.compile(r"[ \t]*-[ \t]+(.+?)[ \t]*(?:\n|\Z)")
@@ -43,7 +43,7 @@ def version() -> str:
     try:
         return metadata.version("lm_eval")
     except metadata.PackageNotFoundError:
-        raise UsageError(f"tasks named lm_eval/… need lm-eval: {INSTALL}") from None
+        raise UsageError(f"tasks named lm_eval/… need lm-eval: {install_line('lm-eval')}") from None
 
 
 def installed() -> bool:
@@ -92,7 +92,7 @@ def index() -> Mapping[str, Entry]:
     version()
     spec = util.find_spec("lm_eval")
     if spec is None or not spec.submodule_search_locations:
-        raise UsageError(f"tasks named lm_eval/… need lm-eval, which cannot be imported: {INSTALL}")
+        raise UsageError(f"tasks named lm_eval/… need lm-eval, which cannot be imported: {install_line('lm-eval')}")
     entries: dict[str, Entry] = {}
     heads: dict[Path, dict[str, list[str]]] = {}
     for file in sorted((Path(spec.submodule_search_locations[0]) / "tasks").rglob("*.yaml"), key=Path.as_posix):

@@ -22,6 +22,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from kleval.packages import need
 from kleval.tasks import data, datafile, tables
 from kleval.tasks.cards import Card
 from kleval.tasks.data import Source
@@ -190,10 +191,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _arrow(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Rows of an Arrow stream, as the library `datasets` keeps them."""
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise UsageError(f"reading {path.name} needs pyarrow: pip install 'kleval[data]'") from error
+    pyarrow = need("pyarrow", "data", f"reading {path.name}")
     try:
         with path.open("rb") as file:
             n = 0

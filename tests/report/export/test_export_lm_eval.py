@@ -40,7 +40,7 @@ def lines_of(paths: tuple[Path, ...], task: str) -> list[dict[str, Any]]:
 
 
 def test_names_are_those_that_lm_eval_reads(run: RunStore, tmp_path: Path) -> None:
-    utils = pytest.importorskip("lm_eval.utils", reason="lm-eval is not installed: pip install 'kleval[lm-eval]'")
+    utils = pytest.importorskip("lm_eval.utils", reason="lm-eval is not installed: pip install -e '.[lm-eval]'")
     paths = export([run], "lm-eval", tmp_path / "out").paths
     names = [path.as_posix() for path in paths]
     (results,) = utils.get_results_filenames(names)

@@ -42,9 +42,7 @@ TEXTS = (
 
 def lm_eval_score(yaml: dict[str, Any], filter_name: str, text: str, reference: str) -> float:
     """What lm-eval's own filters and exact_match make of an answer."""
-    metrics = pytest.importorskip(
-        "lm_eval.api.metrics", reason="lm-eval is not installed: pip install 'kleval[lm-eval]'"
-    )
+    metrics = pytest.importorskip("lm_eval.api.metrics", reason="lm-eval is not installed: pip install -e '.[lm-eval]'")
     from lm_eval.filters import build_filter_ensemble
 
     steps = next(f["filter"] for f in yaml["filter_list"] if f["name"] == filter_name)
@@ -122,7 +120,7 @@ def test_answers_score_as_in_lm_eval(
 
 def test_the_filters_here_are_those_of_lm_eval() -> None:
     """CASES repeats lm-eval's regular expressions; these are its files."""
-    lm_eval = pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'kleval[lm-eval]'")
+    lm_eval = pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install -e '.[lm-eval]'")
     from pathlib import Path
 
     folder = Path(lm_eval.__file__).parent / "tasks"
