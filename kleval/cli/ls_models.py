@@ -104,7 +104,7 @@ def show_shape(name: str, shape: Shape) -> None:
     parts = [(n, count(c), count(active[n])) for n, c in shape.parameters_by_component().items() if c]
     table(("component", "parameters", "active"), parts)
     click.echo()
-    table(("ctx", "what", name, BESIDE), beside(shape, preset(*BESIDE.split("@"))))
+    table(("ctx", "what", name, BESIDE), beside(shape, preset("kimi-linear", "48b-a3b")))
 
 
 def beside(*configs: Costs) -> list[tuple[str, ...]]:

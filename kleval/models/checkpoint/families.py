@@ -228,7 +228,7 @@ def _latent(f: _Fields, kinds: Sequence[str]) -> list[Mixer]:
     f.only("attention_bias", False)
     f.only("num_key_value_heads", heads)
     f.given("head_dim")
-    dims = [f.number(name, least=0) for name in ("qk_nope_head_dim", "qk_rope_head_dim")]
+    nope, rope = (f.number(name, least=0) for name in ("qk_nope_head_dim", "qk_rope_head_dim"))
     value, rank, gate = f.number("v_head_dim"), f.number("kv_lora_rank"), f.flag("mla_use_output_gate")
     most, index = f.maybe("index_topk"), None
     if most is not None:
@@ -240,7 +240,7 @@ def _latent(f: _Fields, kinds: Sequence[str]) -> list[Mixer]:
     linear = _kda(f) if "linear" in kinds else None
     found: list[Mixer] = []
     for kind, run in zip(kinds, runs, strict=True):
-        latent = Latent(heads, *dims, value, rank, query_rank, gate, index if run else None, most)
+        latent = Latent(heads, nope, rope, value, rank, query_rank, gate, index if run else None, most)
         found.append(linear if kind == "linear" and linear is not None else latent)
     return found
 
@@ -342,8 +342,8 @@ def _gpt_oss(f: _Fields, layers: int) -> list[Dense | Experts]:
         f.number("intermediate_size"),
         f.number("hidden_size"),
     )
-    more = {"expert_more": 2 * inner + hidden, "router_more": number}
-    return [Experts(*_top(f, number), inner, 0, False, **more)] * layers
+    top = _top(f, number)
+    return [Experts(*top, inner, 0, False, expert_more=2 * inner + hidden, router_more=number)] * layers
 
 
 # model type -> mixers, MLPs, and which layers are what where the config does not say
