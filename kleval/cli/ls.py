@@ -53,8 +53,7 @@ def models(model: str | None, as_json: bool) -> None:
     elif model:
         ls_models.show_card(*found[0])
     else:
-        ls_models.show_table(found)
-        note(f"costs alone: {', '.join(PUBLISHED)} (kleval ls models NAME)")
+        ls_models.show_table(found, [(name, costs_of(name)[1]) for name in PUBLISHED])
 
 
 @ls.command(short_help="Tasks, or one task's card.")

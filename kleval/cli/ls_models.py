@@ -148,18 +148,24 @@ def weights(spec: ModelSpec) -> str:
     return "shipped" if spec.size else "here" if not spec.hub else "on the hub"
 
 
-def show_table(models: list[tuple[ModelSpec, ModelConfig]]) -> None:
-    """One line per model. State: bytes per token of context, and what every sequence has whatever its length."""
+def show_table(models: list[tuple[ModelSpec, ModelConfig]], shapes: list[tuple[str, Costs]]) -> None:
+    """One line per model. State: bytes per token of context, and what every sequence has whatever its length.
+
+    shapes: those that kleval has no decoder for.
+    """
     rows = []
-    for spec, config in models:
-        per_token, fixed = config.state_bytes(1, 1, DTYPE).latent, config.state_bytes(0, 1, DTYPE).total
+    known = [(spec.name, config, weights(spec)) for spec, config in models]
+    for name, config, here in [*known, *((name, shape, "none: costs alone") for name, shape in shapes)]:
+        per_token, fixed = config.state_bytes(1, 1, DTYPE).growing, config.state_bytes(0, 1, DTYPE).total
         counts = (count(config.parameters()), count(config.active_parameters()))
-        rows.append((spec.name, config.num_hidden_layers, *counts, f"{per_token} B", size(fixed), weights(spec)))
+        rows.append((name, config.num_hidden_layers, *counts, f"{per_token} B", size(fixed), here))
     table(("model", "layers", "parameters", "active", "state/token", "fixed state", "weights"), rows)
 
 
 def show_card(spec: ModelSpec, config: ModelConfig) -> None:
     """Shape, parameters by component, and costs at three lengths."""
+    from kleval.models.sizes import K3_LEFT_OUT, NAMED
+
     heads = f"{config.num_attention_heads} heads of {config.qk_nope_head_dim} + {config.qk_rope_head_dim}"
     positions = "NoPE" if config.mla_use_nope else f"RoPE, theta {config.rope_theta:g}"
     lines = [
@@ -173,6 +179,12 @@ def show_card(spec: ModelSpec, config: ModelConfig) -> None:
         lines.append(
             ("GDN" if "gdn" in config.layer_mixers else "KDA", f"{config.kda_num_heads} heads of {config.kda_head_dim}")
         )
+    if config.kda_gate_lower_bound is not None:
+        lines.append(
+            ("KDA's gate", f"lower bound {config.kda_gate_lower_bound:g}{', full rank' * config.kda_full_rank_gate}")
+        )
+    if spec.name in NAMED:
+        lines.append(("left out", f"of Kimi K3: {K3_LEFT_OUT}"))
     lines.append(("MLP", _mlp(config)))
     lines.append(("parameters", f"{count(config.parameters())}, {size(config.weight_bytes(DTYPE))} in {DTYPE}"))
     lines.append(("active", f"{count(config.active_parameters())} per token"))

@@ -166,7 +166,12 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
         **options.as_given(given, *AS_GIVEN),
     )
     spec.check()
+    from kleval.models.sizes import K3_LEFT_OUT, NAMED
     from kleval.profiler import profile as measure
+
+    for name in spec.models:
+        if name in NAMED and not quiet:
+            note(f"{name} is Kimi K3 in small without {K3_LEFT_OUT}")
 
     return watched(lambda watch: measure(spec, watch), spec, Show(spec, kind), as_json, quiet)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kleval.models.checkpoint import load_decoder, read_config
-from kleval.models.checkpoint.config_json import ForeignArchitecture, eos_ids, own_config, read_json
+from kleval.models.checkpoint.config_json import ForeignArchitecture, eos_ids, not_implemented, own_config, read_json
 from kleval.models.checkpoint.families import read_shape
 from kleval.models.checkpoint.files import digest, weight_files
 from kleval.models.checkpoint.formats import check_place
@@ -22,7 +22,7 @@ from kleval.models.checkpoint.hub import fetch, is_hub_id
 from kleval.models.config import ARCHITECTURES, ModelConfig
 from kleval.models.costs import Costs
 from kleval.models.published import PUBLISHED, published_file
-from kleval.models.sizes import SIZES, preset
+from kleval.models.sizes import NAMED, SIZES, preset
 from kleval.types import UsageError
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def _shipped() -> dict[str, ModelSpec]:
             here = size == "nano" and (folder / "model.safetensors").is_file()
             name = f"{architecture}@{size}"
             specs[name] = ModelSpec(name, architecture, size, folder if here else None)
+    for name, config in NAMED.items():
+        specs[name] = ModelSpec(name, config.architecture, name.partition("@")[2], None)
     return specs
 
 
@@ -76,6 +78,11 @@ def resolve(name: str) -> ModelSpec:
     check_place(folder)
     if folder.is_dir():
         return ModelSpec(name, read_config(folder).architecture, None, folder)
+    if (file := published_file(name)) is not None:
+        values = read_json(file)
+        reason = not_implemented(values) if name == "kimi-k3" else f"{name}: kleval has no decoder for it"
+        named = next((f"; {n} has its KDA" for n in NAMED if n.startswith(f"{name}@")), "")
+        raise UsageError(f"{reason}, but knows its costs (kleval ls models {name}){named}")
     architecture, _, size = full.partition("@")
     if architecture in ARCHITECTURES:
         raise UsageError(f"unknown size {size!r} of {architecture}: choose one of {', '.join(SIZES)}")
@@ -105,6 +112,8 @@ def config_of(spec: ModelSpec) -> ModelConfig:
     """The configuration of a model, with or without weights."""
     if spec.path is not None:
         return read_config(spec.path)
+    if spec.name in NAMED:
+        return NAMED[spec.name]
     return preset(spec.architecture, spec.size or DEFAULT_SIZE)
 
 
