@@ -15,7 +15,7 @@ from kleval.cli.main import LazyGroup
 from kleval.cli.profile_served import make_served_spec, served_backend, served_options
 from kleval.cli.profile_table import FORMATS, print_records, print_table
 from kleval.lengths import parse_lengths
-from kleval.text import format_length, size
+from kleval.text import format_length, size, times
 from kleval.types import UsageError
 
 DEFAULT_CTX = "1k,2k,4k,16k,64k"  # the lengths that a run has unless told, and longer ones
@@ -289,7 +289,8 @@ def memory(
             emit("memory", **row)
         return
     if kind not in ("table", "md"):
-        print_records([{k: v for k, v in row.items() if k not in ("gpus", "not_counted")} for row in rows], kind)
+        nested = ("gpus", "vllm", "not_counted")
+        print_records([{k: v for k, v in row.items() if k not in nested} for row in rows], kind)
         return
     index = any(row["index_bytes"] for row in rows)
     grouped = any(row["grouped_bytes"] for row in rows)
@@ -319,6 +320,10 @@ def memory(
     if memory_budget is not None:
         title += f"; budget {size(memory_budget)}: longest ctx and largest batch beside the weights, and without them"
     print_table(header, cells, kind, title, lead=2)
+    if planned := [row for row in rows if row["vllm"]]:
+        header = ["ctx", "model", "closed form", "vLLM", "ratio", "why"]
+        cells = [_planned(row) for row in planned]
+        print_table(header, cells, kind, "What vLLM would allocate for one sequence, by its own planning", lead=2)
     large = {row["model"] for row in rows if row["weights_bytes"] * max(tp, ep) >= LARGE_BYTES}
     if memory_budget is not None or not large:
         return
@@ -332,6 +337,13 @@ def memory(
             cells.append([name, f"sequences of {format_length(row['ctx'])}", *fit])
     title = f"What fits at most beside the weights into {GPU_SHARE:.0%} of each GPU, activations not counted"
     print_table(header, cells, kind, title, lead=2)
+
+
+def _planned(row: dict[str, Any]) -> list[str]:
+    plan = row["vllm"]
+    found, closed = plan["vllm_bytes"], plan["closed_form_bytes"]
+    told = ["–", "–"] if found is None else [size(found), times(found / closed)]
+    return [format_length(row["ctx"]), row["model"], size(closed), *told, plan["why"]]
 
 
 def _fits(count: int | None) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kleval.profiler import vllm_plan
 from kleval.types import UsageError
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def memory_row(
     saving: of the state against the same shape with its attention in every layer; below 0 where fixed states outweigh a few tokens.
     latent_saving: of the part that grows, at any length the share of layers that are not attention. largest_ctx: of one such batch,
     and largest_batch: at ctx, that fit into the budget together with the weights; None without a budget. state_batch: the same when
-    the budget is for states alone. gpus: the same two per GPU model, whose share of its memory is the budget.
+    the budget is for states alone. gpus: the same two per GPU model, whose share of its memory is the budget. vllm: what vLLM would
+    allocate for one sequence, where it is installed.
     """
     from kleval.models.costs import ONE
 
@@ -112,6 +114,7 @@ def memory_row(
         **({"largest_ctx": None, "largest_batch": None} if budget is None else fits(budget - weights)),
         "state_batch": None if budget is None else fits(budget)["largest_batch"],
         "gpus": [{"gpu": gpu, "budget_bytes": most, **fits(most - weights)} for gpu, most in gpus.items()],
+        "vllm": vllm_plan.beside(config, ctx, dtype, kv, split),
         "checkpoint": getattr(config, "quantized", None),
         "not_counted": list(getattr(config, "not_counted", ())),
     }
