@@ -110,7 +110,8 @@ class Request:
     token_ids: the rendered prompt + answer prefix in the backend's own tokenizer; set by the harness, used by every
     backend that takes ids, so that all see the same prompt. continuation_ids: likewise of `continuation`, as
     `kleval.tokenization.encode_pair` splits the two.
-    temperature 0 is greedy. seed makes sampling reproducible per request.
+    temperature 0 is greedy. seed makes sampling reproducible per request. logprobs: tell the log-probability of each token, of the
+    continuation or of the answer, where the backend can; of an answer's also those of so many most likely tokens.
     """
 
     kind: RequestKind
@@ -124,6 +125,7 @@ class Request:
     seed: int = 0
     token_ids: tuple[int, ...] | None = None
     continuation_ids: tuple[int, ...] | None = None
+    logprobs: int = 0
 
     @property
     def fault(self) -> str:
@@ -143,7 +145,8 @@ class Completion:
     answer and is not part of it; a backend tells what a server sent apart, the harness reads what stands in the text.
     logprob_sum: for `loglikelihood`, the natural-log probability of the continuation; greedy: whether it is the argmax.
     seconds: wall time of the call that produced it, divided among the requests it served together.
-    notes: remarks on the answer for its row.
+    notes: remarks on the answer for its row. logprobs: of each token, where they were asked for and the backend tells them; else empty.
+    likely: the most likely tokens at each place of an answer, by id or as the server spells them, with their log-probabilities.
     """
 
     text: str
@@ -156,6 +159,8 @@ class Completion:
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     reasoning: str = ""
+    logprobs: tuple[float, ...] = ()
+    likely: tuple[Mapping[int | str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas
     from plotly.graph_objects import Figure
 
+_AS_SHOWN: dict[str, Any] = {"na_rep": "–", "float_format": lambda value: f"{value:,.4g}"}
 SHOWN = ("model", "task", "ctx", "metric", "value", "ci_low", "ci_high", "n", "n_failed", "n_skipped")
 SHOWN_COSTS = ("model", "kind", "protocol", "ctx", "batch", "value", "low", "high", "unit", "estimate", "state_bytes")
 SHOWN_DIFFERENCES = (
@@ -94,7 +95,9 @@ class Stored:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Evaluation(Stored):
-    """What an evaluation came to."""
+    """What an evaluation came to. own: the task objects that were asked, by id."""
+
+    own: Mapping[str, Task] = field(default_factory=dict)
 
     @property
     def rows(self) -> list[Row]:
@@ -142,7 +145,7 @@ class Evaluation(Stored):
         tasks' own. UsageError where other prompts would be asked now.
         """
         given: list[Any] = [tasks] if hasattr(tasks, "step") else list(tasks)
-        rescore(self.out, {task.id: task for task in given}, metric)
+        rescore(self.out, {**self.own, **{task.id: task for task in given}}, metric)
         return self
 
     def _repr_html_(self) -> str:
@@ -220,7 +223,7 @@ class Contrast:
 
     def __repr__(self) -> str:
         table = self.to_pandas()
-        return "\n".join([table[self._columns(table)].to_string(index=False), *self.notes])
+        return "\n".join([table[self._columns(table)].to_string(index=False, **_AS_SHOWN), *self.notes])
 
     def _repr_html_(self) -> str:
         table = self.to_pandas()
@@ -235,9 +238,7 @@ class Contrast:
 
 
 def _table(table: pandas.DataFrame) -> str:
-    found: str = table.to_html(
-        index=False, na_rep="–", float_format=lambda value: f"{value:,.4g}", border=0, escape=True
-    )
+    found: str = table.to_html(index=False, border=0, escape=True, **_AS_SHOWN)
     return found
 
 

@@ -228,7 +228,7 @@ def evaluate(
         if out is None and not RunStore.exists(folder):
             shutil.rmtree(folder)
         raise
-    return Evaluation(result, folder)
+    return Evaluation(result, folder, own)
 
 
 def _id(task: Any) -> str:

@@ -38,6 +38,8 @@ class Job:
     new_ids: list[int] = field(default_factory=list)
     seconds: float = 0.0
     logprob_sum: float = 0.0
+    logprobs: list[float] = field(default_factory=list)
+    likely: list[dict[int | str, float]] = field(default_factory=list)
     greedy: bool = True
     rng: random.Random = field(default_factory=random.Random)
     arrivals: list[float] = field(default_factory=list)
@@ -59,7 +61,8 @@ class Job:
 
     def restart(self) -> None:
         """Forget what was generated; the next attempt gives the same."""
-        self.new_ids, self.arrivals, self.logprob_sum, self.greedy = [], [], 0.0, True
+        self.new_ids, self.arrivals, self.logprobs, self.likely = [], [], [], []
+        self.logprob_sum, self.greedy = 0.0, True
         self.rng = random.Random(self.request.seed)
 
 
@@ -98,6 +101,8 @@ def score_continuation(job: Job, logits: Tensor, offset: int) -> None:
     wanted = torch.tensor(job.continuation[offset : offset + len(logits)], device=logits.device)
     chosen = logits.double().log_softmax(-1).gather(-1, wanted[:, None])
     job.logprob_sum += float(chosen.sum())
+    if job.request.logprobs:
+        job.logprobs += chosen[:, 0].tolist()
     job.greedy = job.greedy and bool((logits.argmax(-1) == wanted).all())
 
 
@@ -137,6 +142,8 @@ def advance(
         if not job.continuation:
             job.new_ids.append(next_token(job, logits[row], best[row]))
             job.arrivals.append(now := time.perf_counter())
+            if job.request.logprobs:
+                _tell(job, logits[row])
             if now > job.deadline:
                 done.append((job, TOO_LATE))
                 continue
@@ -169,11 +176,29 @@ def completion(job: Job, reason: FinishReason, tokenizer: Tokenizer) -> Outcome:
             logprob_sum=job.logprob_sum,
             greedy=job.greedy,
             seconds=job.seconds,
+            logprobs=tuple(job.logprobs),
         )
     text = tokenizer.decode(job.new_ids[:-1] if reason == "eos" else job.new_ids)
     if reason == "stop":
         text = text[: first_stop(text, job.request.stop)]
-    return Completion(text, len(job.prompt), len(job.new_ids), reason, tuple(job.new_ids), seconds=job.seconds)
+    return Completion(
+        text,
+        len(job.prompt),
+        len(job.new_ids),
+        reason,
+        tuple(job.new_ids),
+        seconds=job.seconds,
+        logprobs=tuple(job.logprobs),
+        likely=tuple(job.likely),
+    )
+
+
+def _tell(job: Job, logits: Tensor) -> None:
+    """The log-probability of the token that was chosen from logits [V], and the most likely ones."""
+    each = logits.double().log_softmax(-1)
+    job.logprobs.append(float(each[job.new_ids[-1]]))
+    values, ids = each.topk(min(job.request.logprobs, len(each)))
+    job.likely.append(dict(zip(ids.tolist(), values.tolist(), strict=True)))
 
 
 def _stop_at(job: Job, tokenizer: Tokenizer) -> int | None:

@@ -93,7 +93,7 @@ class HFBackend:
         self._sha256, self._revision = weights_sha256, revision
         config = adapter.model.config.get_text_config()
         self.max_ctx: int | None = getattr(config, "max_position_embeddings", None)
-        self._prefill_tokens = prefill_tokens or PREFILL_TOKENS[adapter.device.type]
+        self.prefill_tokens = prefill_tokens or PREFILL_TOKENS[adapter.device.type]
         self._max_batch = (spec.batch or MAX_ROWS[adapter.device.type]) if adapter.batched else 1
         self.stats = {"prompt_tokens": 0, "prefilled_tokens": 0}
 
@@ -114,7 +114,7 @@ class HFBackend:
             "parameters": sum(p.numel() for p in adapter.model.parameters()),
             "trust_remote_code": self._spec.trust_remote_code,
             "eos_ids": sorted(self._ends),
-            "prefill_chunk": self._prefill_tokens if adapter.chunked else None,
+            "prefill_chunk": self.prefill_tokens if adapter.chunked else None,
             "batches": adapter.batched,
             "padded_batches": adapter.padded,
             "share_prefixes": self._spec.share_prefixes and adapter.copied,
@@ -148,7 +148,7 @@ class HFBackend:
         return make_job(position, request, self.tokenizer, self._adapter.vocab_size, self.max_ctx or _UNBOUNDED)
 
     def _serving(self, ends: frozenset[int], weighs: bool = False) -> Serving[Rows]:
-        chunk = self._prefill_tokens if self._adapter.chunked else _UNBOUNDED
+        chunk = self.prefill_tokens if self._adapter.chunked else _UNBOUNDED
         engine = HFEngine(self._adapter, chunk, self._spec.memory_budget)
         return Serving(engine, self.tokenizer, ends, self._max_batch, weighs=weighs)
 

@@ -109,7 +109,7 @@ class NativeBackend:
         self._digest, self._memory_budget, self._share_prefixes = digest, memory_budget, share_prefixes
         self._request_timeout = request_timeout
         self._max_batch = batch or MAX_ROWS[self._device.type]
-        self._prefill_tokens = prefill_tokens or PREFILL_TOKENS[self._device.type]
+        self.prefill_tokens = prefill_tokens or PREFILL_TOKENS[self._device.type]
         self._ends = frozenset(ends)
         self.stats = {"prompt_tokens": 0, "prefilled_tokens": 0}
 
@@ -126,7 +126,7 @@ class NativeBackend:
             "tokenizer_sha256": self.tokenizer.digest,
             "config": self.config.to_dict(),
             "parameters": self.config.parameters(),
-            "prefill_chunk": self._prefill_tokens,
+            "prefill_chunk": self.prefill_tokens,
             "decode": "eager" if why_not_recorded(self._decoder, self._device) else "cuda graph",
             "kernels": kernels_in_use(self._device),
             **({"native": str(native() or "torch")} if self._device.type == "cpu" else {}),
@@ -160,7 +160,7 @@ class NativeBackend:
         return make_job(position, request, self.tokenizer, self.config.vocab_size, self.max_ctx or 0)
 
     def _serving(self, ends: frozenset[int], weighs: bool = False) -> Serving[HybridCache]:
-        memory = Memory(self.config, self._device, self._dtype, self._prefill_tokens, self._memory_budget)
+        memory = Memory(self.config, self._device, self._dtype, self.prefill_tokens, self._memory_budget)
         return Serving(NativeEngine(self._decoder, memory), self.tokenizer, ends, self._max_batch, weighs=weighs)
 
     def timed(self, requests: Sequence[TimedRequest], together: int | None = None) -> list[Trace]:

@@ -155,6 +155,12 @@ class OpenAIBackend:
             self._timer.close()
             self._timer = None
 
+    def as_text(self) -> OpenAIBackend:
+        """The same server sent text, also where it takes token ids: what it makes of that is its own tokenizer's."""
+        prompts: Any = "text" if self._dialect.prompts == "ids" else self._dialect.prompts
+        dialect = replace(self._dialect, prompts=prompts)
+        return OpenAIBackend(self._spec, self._server, self._served, self.tokenizer, dialect, self._facts)
+
     def timed(self, requests: Sequence[TimedRequest], together: int | None = None) -> list[Trace]:
         """UsageError when the key is refused, or the server streams nothing that can be counted."""
         return self._timing().timed(requests, together)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -85,7 +85,8 @@ def generated(answer: Answer, request: Request, expected: Expected, seconds: flo
     if failure is not None:
         return failure
     reason = _finish_reason(answer, request)
-    ids = tuple(answer.token_ids) if len(answer.token_ids) == n_new else ()
+    logprobs, likely, told_ids = _told(answer, n_new) if request.logprobs else ((), (), ())
+    ids = tuple(answer.token_ids) if len(answer.token_ids) == n_new else told_ids if len(told_ids) == n_new else ()
     if ids and expected.decode is not None and not answer.reasoning:
         text = expected.decode(ids[:-1] if reason == "eos" else ids)
         if expected.server.is_told_in(text):
@@ -105,6 +106,8 @@ def generated(answer: Answer, request: Request, expected: Expected, seconds: flo
         seconds=seconds,
         notes=tuple(notes),
         reasoning=reasoning,
+        logprobs=logprobs,
+        likely=likely,
     )
     if not isinstance(remark, Failure) or expected.counts is None:
         return completion
@@ -170,12 +173,45 @@ def likelihood(
             f"{expected.server.url} gives no log-probabilities of a prompt's tokens, which likelihoods are made of: "
             "use vLLM or SGLang as server, or another backend",
         )
-    total, greedy = scored
+    each, greedy = scored
+    total = float(sum(each))
     if not math.isfinite(total):
         return Failure("server", f"the server gives {total} as log-probability of the continuation")
     return Completion(
-        request.continuation, len(ids), len(continuation), "length", tuple(continuation), total, greedy, seconds
+        request.continuation,
+        len(ids),
+        len(continuation),
+        "length",
+        tuple(continuation),
+        total,
+        greedy,
+        seconds,
+        logprobs=tuple(each) if request.logprobs else (),
     )
+
+
+def _told(
+    answer: Answer, n_new: int
+) -> tuple[tuple[float, ...], tuple[Mapping[int | str, float], ...], tuple[int, ...]]:
+    """Log-probabilities of an answer's tokens, the most likely ones of each place and the tokens' ids, in either form of the API; empty
+    where they are not told. The token that ends an answer may be counted and not be told."""
+    told = (answer.choice or {}).get("logprobs")
+    if not isinstance(told, Mapping):
+        return (), (), ()
+    content = told.get("content")
+    if isinstance(content, list):
+        each = [entry.get("logprob") for entry in content]
+        ids = [entry.get("id") for entry in content]
+        tops = [
+            {one.get("id", one.get("token")): float(one["logprob"]) for one in entry.get("top_logprobs") or ()}
+            for entry in content
+        ]
+    else:
+        each, ids, tops = told.get("token_logprobs") or [], [], list(told.get("top_logprobs") or [])
+    if not n_new - 1 <= len(each) <= n_new or not all(isinstance(one, int | float) for one in each):
+        return (), (), ()
+    known = tuple(ids) if ids and all(isinstance(one, int) for one in ids) else ()
+    return tuple(map(float, each)), tuple(tops) if len(tops) == len(each) else (), known
 
 
 def _unusable(answer: Answer, expected: Expected) -> Failure | None:
@@ -256,19 +292,19 @@ def _finish_reason(answer: Answer, request: Request) -> FinishReason:
     return "stop" if isinstance(answer.stopped_by, str) or not answer.tells_stop else "eos"
 
 
-def _prompt_logprobs(choice: Any, continuation: Sequence[int], first: int) -> tuple[float, bool] | None:
+def _prompt_logprobs(choice: Any, continuation: Sequence[int], first: int) -> tuple[list[float], bool] | None:
     """vLLM: one table per prompt token, of its id and perhaps others, each with logprob and rank."""
     tables = choice.get("prompt_logprobs")
     if not isinstance(tables, list) or len(tables) != first + len(continuation):
         return None
     try:
         chosen = [table[str(token)] for table, token in zip(tables[first:], continuation, strict=True)]
-        return float(sum(entry["logprob"] for entry in chosen)), all(entry["rank"] == 1 for entry in chosen)
+        return [float(entry["logprob"]) for entry in chosen], all(entry["rank"] == 1 for entry in chosen)
     except (KeyError, TypeError):
         return None
 
 
-def _echoed(choice: Any, spelled: tuple[int, str, str] | None, first: int, n: int) -> tuple[float, bool] | None:
+def _echoed(choice: Any, spelled: tuple[int, str, str] | None, first: int, n: int) -> tuple[list[float], bool] | None:
     """The older form: log-probabilities of the prompt, echoed. spelled: the number of some tokens before, what they must spell, and
     what the n must; None when they are known. Where the server writes nothing readable for any of the n, those before them must be
     the prompt's last."""
@@ -286,7 +322,7 @@ def _echoed(choice: Any, spelled: tuple[int, str, str] | None, first: int, n: in
         best = [max(table.values()) for table in logprobs["top_logprobs"][first : first + n]]
     except (KeyError, TypeError, AttributeError, ValueError):
         return None
-    return float(sum(values)), len(best) == n and all(v >= b for v, b in zip(values, best, strict=False))
+    return list(map(float, values)), len(best) == n and all(v >= b for v, b in zip(values, best, strict=False))
 
 
 def _place_in_list(answer: Answer, begin: str | None, n: int) -> int | None:

@@ -78,7 +78,7 @@ class Dialect:
         return encode_body({name: value for name, value in whole.items() if name not in self.without})
 
     def streams(self, request: Request) -> bool:
-        return self.stream and request.kind != "loglikelihood"
+        return self.stream and request.kind != "loglikelihood" and not request.logprobs
 
 
 def generation_body(
@@ -100,9 +100,11 @@ def generation_body(
         body["stop"] = list(request.stop[: MOST_STOPS if dialect.software == "other" else None])
     if chat and request.answer_prefix:
         body |= {"add_generation_prompt": False, "continue_final_message": True}
+    if request.logprobs:
+        body |= {"logprobs": True, "top_logprobs": request.logprobs} if chat else {"logprobs": request.logprobs}
     if dialect.software == "vllm":
         body["return_token_ids"] = True
-    return body | stream_options(dialect.stream)
+    return body | stream_options(dialect.streams(request))
 
 
 def stream_options(stream: bool) -> dict[str, Any]:

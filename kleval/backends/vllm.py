@@ -256,6 +256,7 @@ class VllmBackend:
             top_p=request.top_p if sampled else 1.0,
             seed=request.seed if sampled else None,
             max_tokens=request.max_new_tokens,
+            logprobs=request.logprobs or None,
             stop_token_ids=sorted(self._ends),
             ignore_eos=True,
             detokenize=False,
@@ -279,8 +280,12 @@ class VllmBackend:
         """What a step brought for one request: its outcome, or None while there is more to come."""
         answer = output.outputs[0]
         if not job.continuation:
-            for token in answer.token_ids:
+            for number, token in enumerate(answer.token_ids):
                 job.new_ids.append(token)
+                if job.request.logprobs and answer.logprobs:
+                    told = answer.logprobs[number]
+                    job.logprobs.append(float(told[token].logprob))
+                    job.likely.append({one: float(entry.logprob) for one, entry in told.items()})
                 if token in self._ends:
                     break
                 if finish_reason(job, self.tokenizer, ()) == "stop":
@@ -313,7 +318,9 @@ def _scored(job: Job, logprobs: Sequence[Any], answer: Any, tokenizer: Tokenizer
     if (head and len(logprobs) != len(job.inputs)) or not answer.logprobs or last not in answer.logprobs[0]:
         return Failure("internal", "vLLM did not give the log-probabilities that were asked for")
     chosen = [at[token] for at, token in zip(list(logprobs)[len(job.prompt) :], head, strict=True)] if head else []
-    job.logprob_sum = float(sum(entry.logprob for entry in chosen) + answer.logprobs[0][last].logprob)
+    each = [*(float(entry.logprob) for entry in chosen), float(answer.logprobs[0][last].logprob)]
+    job.logprob_sum = sum(each)
+    job.logprobs = each if job.request.logprobs else []
     job.greedy = all(entry.rank == 1 for entry in chosen) and answer.token_ids[0] == last
     return completion(job, "length", tokenizer)
 

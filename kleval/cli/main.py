@@ -24,6 +24,7 @@ from kleval.types import INTERNAL, INTERRUPTED, OK, USAGE, UsageError
 COMMANDS = {
     "run": "kleval.cli.run:run",
     "profile": "kleval.cli.profile:profile",
+    "verify": "kleval.cli.verify:verify",
     "score": "kleval.cli.score:score",
     "generate": "kleval.cli.generate:generate",
     "demo": "kleval.cli.demo:demo",

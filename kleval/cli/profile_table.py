@@ -41,7 +41,15 @@ def print_table(
 def print_profile(profile: Profile, kind: str) -> None:
     """What a profile holds (kleval.tables.cost_rows.shown_rows) in one of FORMATS."""
     from kleval.tables.cost_rows import shown_rows
+    from kleval.tables.verify import HEADER, cells, law_rows
 
+    if profile.laws:
+        rows = law_rows(profile.laws)
+        if kind in ("table", "md"):
+            print_table(HEADER, [cells(row) for row in rows], kind)
+        else:
+            print_records(rows, kind)
+        return
     print_rows(shown_rows(profile), kind)
 
 

@@ -84,8 +84,10 @@ def header(entrants: Sequence[Entrant], profiles: Sequence[Profile], shape: Shap
             key = next((e.key for e in entrants if e.model == model), f"model {model}")
             line = lines.setdefault(key, (of_models[model], model, []))
             line[2].append(("costs" if entrants else "", _model_facts(profile, model)))
-        names |= dict.fromkeys(profile.models or [m.model for m in profile.of("kernel")])
-        large = _served_tiles(profile) if profile.of("served") else _cost_tiles(profile)
+        alone = [m.model for m in profile.of("kernel")] + [law.model for law in profile.laws]
+        names |= dict.fromkeys(profile.models or alone)
+        tiles = _law_tiles if profile.laws else _served_tiles if profile.of("served") else _cost_tiles
+        large = tiles(profile)
         sheets.append(replace(_sheet(f"Profile {profile.name}", profile), tiles=large))
         for environment in profile.environments:
             if environment != profile.get("hardware"):
@@ -93,9 +95,11 @@ def header(entrants: Sequence[Entrant], profiles: Sequence[Profile], shape: Shap
     costs = (
         "What context costs: "
         if any(profile.models for profile in profiles)
-        else "Kernels: "
-        if profiles
         else "Trainings"
+        if not profiles
+        else "Verified: "
+        if all(profile.laws for profile in profiles)
+        else "Kernels: "
     )
     return Header(
         lead_in=costs if not entrants else "Score and cost: " if profiles else "",
@@ -197,6 +201,22 @@ def _cost_tiles(profile: Profile) -> tuple[Fact, ...]:
         Fact("Copy bandwidth", rate(profile.machine("copy", "bytes_per_second"), "B/s")),
         Fact("Matrix rate", rate(profile.machine("matmul", "flops_per_second"), "FLOP/s")),
         Fact("Measurements", f"{len(counted):,}, {len(profile.failures) or 'none'} failed"),
+    )
+
+
+def _law_tiles(profile: Profile) -> tuple[Fact, ...]:
+    name = next((law.model for law in profile.laws), "")
+    described = profile.get("models", name, "describe", default={})
+    where = described.get("server") or described.get("device")
+    return (
+        Fact("Verdict", str(profile.get("verify", "verdict", default=DASH))),
+        Fact("Longest prompt, tokens", ", ".join(format_length(law.ctx) for law in profile.laws[:1])),
+        Fact("Where", str(where or DASH)),
+        Fact("Dtype", str(profile.get("dtype", default=DASH))),
+        Fact("Read", str(profile.get("plan", "reads", default=DASH))),
+        Fact("Reference", str(profile.get("settings", "reference", default=DASH))),
+        Fact("False alarms allowed", f"{profile.get('settings', 'alpha', default=0):g} over all checks"),
+        Fact("Laws", f"{len(profile.laws)}"),
     )
 
 

@@ -26,6 +26,7 @@ from kleval.report import (
     stills,
     training_sections,
     trends,
+    verify_sections,
 )
 from kleval.report.answer_sections import answer_section
 from kleval.report.header import Header, header, looks
@@ -188,6 +189,7 @@ def _overview(scores: Card, costs: Section | None) -> Section:
 def _costs(profile: Profile, of_models: score_curves.Looks) -> list[Section | None]:
     rows = cost_rows.records(profile)
     found = [
+        verify_sections.verify_section(profile),
         served_sections.served_section(profile, rows),
         cost_sections.prefill_section(profile, rows, of_models),
         cost_sections.decode_section(profile, rows, of_models),

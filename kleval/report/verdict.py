@@ -17,6 +17,7 @@ from kleval.tables.intervals import wilson
 from kleval.tables.joined import joined
 from kleval.tables.ruler import THRESHOLD
 from kleval.tables.scores import Entrant
+from kleval.tables.verify import law_rows, verified
 from kleval.text import DASH, format_length, limits, percent, plural, score, seconds, size
 
 MOST_NAMED = 4  # models in the sentence; of more, the ends
@@ -279,7 +280,8 @@ def _of_costs(profiles: Sequence[Profile], looks: Mapping[str, Look]) -> Verdict
     say, number = words()["verdict"], words()["number"]
     profile = next((one for one in profiles if cost_headlines(one)), None)
     if profile is None:
-        return Verdict("")
+        laws = [law for one in profiles for law in one.laws]
+        return Verdict(verified(law_rows(laws)) if laws else "")
     found = cost_headlines(profile)
     ctx = found[0].ctx
     times = [_times(one.model, one.tpot.value, len(found)) for one in found]

@@ -24,7 +24,7 @@ from kleval.types import UsageError
 Unit = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Number = int | float | None
-Kind = Literal["prefill", "decode", "memory", "kernel", "machine", "served"]
+Kind = Literal["prefill", "decode", "memory", "kernel", "machine", "served", "law"]
 METRIC = {"prefill": "seconds", "decode": "ms_per_token"}  # the value that a kind of point is compared by
 Key = tuple[str, str, int]  # of a row: model, sample id, repeat
 
@@ -121,7 +121,7 @@ class Point(Record):
     model: the operator of a `kernel` point, empty for `machine`. ctx: prompt length, depth, or T of a kernel.
     protocol: prefill `full` or `sampled`; decode `batch-1` or `largest-batch`; memory `state`; kernel `chunk` or `recurrent`;
     machine `copy` or `matmul`; served `concurrency-N`, N requests submitted together, `steady-N`, N held (batch is N), `rate-R`, R per
-    second, `best-rate`, the highest that holds an SLO (batch is 0).
+    second, `best-rate`, the highest that holds an SLO (batch is 0); law: its name, the verdict and its reasons in settings.
     values: measured, units in the names. closed_form: computed from the config, the same units. None: does not apply.
     estimate: values are extrapolated from part of the work (sampled prefill).
     settings: what shaped the measurement (chunk_tokens, dtype, device). environment: the fingerprint of machine and software.

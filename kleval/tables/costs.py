@@ -131,7 +131,8 @@ class Ceiling:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A run's points as the page shows them. models: as the run names them, kernels not among them."""
+    """A run's points as the page shows them. models: as the run names them, kernels not among them. laws: verdicts of `verify`,
+    which are no measurements and not among the points."""
 
     name: str
     path: str
@@ -143,6 +144,7 @@ class Profile:
     measures: tuple[Measure, ...]
     ratios: tuple[Ratio, ...]
     kernel_ratios: tuple[Ratio, ...]
+    laws: tuple[Point, ...] = ()
 
     def get(self, *path: str, default: Any = None) -> Any:
         """The manifest's value at a path of keys; default where it ends early or holds null."""
@@ -228,7 +230,7 @@ class Profile:
 def read_profile(store: RunStore) -> Profile:
     """UsageError when the run holds no measurement."""
     profile = make_profile(tuple(store.points()), store.manifest, store.title, str(store.path), store.status)
-    if not profile.measures:
+    if not profile.measures and not profile.laws:
         raise UsageError(f"{store.path} holds no measurements: make some with kleval profile --out {store.path}")
     return profile
 
@@ -237,6 +239,8 @@ def make_profile(
     points: Sequence[Point], manifest: Mapping[str, Any], name: str = "", path: str = "", status: str = "complete"
 ) -> Profile:
     """A Profile of points. manifest: `models` (by name, in their order) and what else a run's says."""
+    laws = tuple(point for point in points if point.kind == "law")
+    points = [point for point in points if point.kind != "law"]
     seen = dict.fromkeys(p.model for p in points if p.kind not in ("kernel", "machine"))
     named = list(manifest.get("models") or {})
     models = tuple(dict.fromkeys([*(name for name in named if name in seen), *seen]))
@@ -252,6 +256,7 @@ def make_profile(
         measures=tuple(_measures(points, models)),
         ratios=tuple(ratios([point for point in points if point.kind != "kernel"], baseline)),
         kernel_ratios=tuple(kernel_ratios(points)),
+        laws=laws,
     )
 
 

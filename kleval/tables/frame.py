@@ -2,7 +2,8 @@
 
 `frame(paths)` has a line per answer (`record` is `answer`) and per measurement (`measurement`). Columns of both:
 
-    run, record, kind, model, ctx, protocol, repeat, id     kind: `answer`, or the point's (`prefill`, `decode`, `memory`, ...)
+    run, record, kind, model, ctx, protocol, repeat, id     run: its `--name`, else its directory's, told apart where several have one;
+                                                            kind: `answer`, or the point's (`prefill`, `decode`, `memory`, ...)
     value, unit                                             the score in [0, 1], or what the kind is compared by, in its unit
     failure, failure_message, finished                      empty where nothing failed
 
@@ -14,7 +15,7 @@ of measurements: batch, estimate, backend, dtype, device, `measured.NAME` and `c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from kleval.store import Point, Row, RunStore
 from kleval.tables import cost_rows, leaderboard
 from kleval.tables.answers import BROKEN, condition
 from kleval.tables.costs import METRIC, UNITS, read_profile
+from kleval.tables.scores import names_of
 
 if TYPE_CHECKING:
     import pandas
@@ -51,8 +53,7 @@ class Loaded:
     @property
     def samples(self) -> pandas.DataFrame:
         """A line per answer: the columns of `frame` that answers have."""
-        rows = [_answer(store.name, row) for store in self.runs for row in store.rows()]
-        return _table(rows, (*COMMON, *ENDS, *ANSWER))
+        return _table([*_answers(self.runs)], (*COMMON, *ENDS, *ANSWER))
 
     @property
     def scores(self) -> pandas.DataFrame:
@@ -82,8 +83,11 @@ def load(*paths: str | Path) -> Loaded:
 def frame(paths: Sequence[str | Path]) -> pandas.DataFrame:
     """Every record of the runs and profiles at the paths; see the module. UsageError as `load`."""
     loaded = load(*paths)
-    answers = [_answer(store.name, row) for store in loaded.runs for row in store.rows()]
-    points = [_measurement(store.name, point) for store in loaded.profiles for point in store.points()]
+    answers = [*_answers(loaded.runs)]
+    titles = [title for _, title in names_of(loaded.profiles)]
+    points = [
+        _measurement(t, point) for t, store in zip(titles, loaded.profiles, strict=True) for point in store.points()
+    ]
     named = dict.fromkeys(name for point in points for name in point if "." in name)
     own = (*(ANSWER if answers else ()), *(MEASUREMENT if points else ()))
     return _table([*answers, *points], (*COMMON, *ENDS, *own, *named))
@@ -93,6 +97,11 @@ def _table(records: Sequence[dict[str, Any]], columns: Sequence[str]) -> pandas.
     import pandas
 
     return pandas.DataFrame.from_records(records, columns=list(columns))
+
+
+def _answers(runs: Sequence[RunStore]) -> Iterator[dict[str, Any]]:
+    for store, (_, title) in zip(runs, names_of(runs), strict=True):
+        yield from (_answer(title, row) for row in store.rows())
 
 
 def _answer(run: str, row: Row) -> dict[str, Any]:

@@ -118,13 +118,8 @@ def collect(runs: Sequence[RunStore], watch: Callable[[Run], Watch] | None = Non
     if not runs:
         raise UsageError("no run given: name at least one run directory, see kleval ls runs")
     found: list[tuple[Run, str, list[Cell], list[tuple[Place, Group]]]] = []
-    names: Counter[str] = Counter()
-    titles = _titles(runs)
-    for store in runs:
-        names[store.name] += 1
-        ordinal = f" ({names[store.name]})" if names[store.name] > 1 else ""
-        name = store.name + ordinal
-        run = Run(name, titles.get(id(store), name), store, store.manifest, store.status)
+    for store, (name, title) in zip(runs, names_of(runs), strict=True):
+        run = Run(name, title, store, store.manifest, store.status)
         groups = grouped(_seen(store.rows(), watch(run) if watch else None), run.get("skips", default=[]))
         cells = cells_of(groups)
         order = {model: i for i, model in enumerate(run.get("models", default={}))}
@@ -161,14 +156,18 @@ def collect(runs: Sequence[RunStore], watch: Callable[[Run], Watch] | None = Non
     return entrants
 
 
-def _titles(runs: Sequence[RunStore]) -> dict[int, str]:
-    """By the store's id, of those that were given a name; with when they began, where several have one."""
-    given = [store for store in runs if store.manifest["title"]]
-    counts = Counter(store.title for store in given)
-    return {
-        id(store): store.title if counts[store.title] == 1 else f"{store.title} {moment(store.manifest['started'])}"
-        for store in given
-    }
+def names_of(stores: Sequence[RunStore]) -> list[tuple[str, str]]:
+    """(id, title) of each. id: its directory's name, numbered where several have one; title: the name that it was given, with when it
+    began where several have one, else the id."""
+    counts = Counter(store.title for store in stores if store.manifest["title"])
+    seen: Counter[str] = Counter()
+    found = []
+    for store in stores:
+        seen[store.name] += 1
+        name = store.name + (f" ({seen[store.name]})" if seen[store.name] > 1 else "")
+        given = store.title if counts[store.title] < 2 else f"{store.title} {moment(store.manifest['started'])}"
+        found.append((name, given if store.manifest["title"] else name))
+    return found
 
 
 def _overall(model: str, cells: Sequence[Cell]) -> Iterator[Cell]:

@@ -112,7 +112,7 @@ def ask(backend: Any, requests: Sequence[Request]) -> list[Outcome]:
 
 def opened(path: Path, prefill_tokens: int | None = None, **settings: Any) -> HFBackend:
     backend = open_hf(BackendSpec(model=str(path), device="cpu", **settings))
-    backend._prefill_tokens = prefill_tokens or backend._prefill_tokens
+    backend.prefill_tokens = prefill_tokens or backend.prefill_tokens
     return backend
 
 

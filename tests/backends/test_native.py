@@ -73,7 +73,7 @@ def test_chunk_size_and_batch_size_do_not_change_an_answer(model_folder: Path) -
     requests = [generate(t) for t in TEXTS]
     expected = [what(o) for o in ask(open_native(BackendSpec(model=str(model_folder))), requests)]
     small = open_native(BackendSpec(model=str(model_folder), batch=2))
-    small._prefill_tokens = 48
+    small.prefill_tokens = 48
     assert [what(o) for o in ask(small, requests)] == expected
 
 

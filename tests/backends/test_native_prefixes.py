@@ -101,7 +101,7 @@ def test_off_or_on_does_not_change_an_answer(
 def test_batch_and_chunk_do_not_change_an_answer(opened: Callable[..., NativeBackend], batch: int, chunk: int) -> None:
     expected = ask(opened(share_prefixes=False), mixed())
     backend = opened(batch=batch)
-    backend._prefill_tokens = chunk
+    backend.prefill_tokens = chunk
     same(ask(backend, mixed()), expected)
 
 

@@ -24,6 +24,10 @@ FROZEN = {
     "profile memory": "--model --ctx --batch --memory-budget --dtype --weights --kv --tp --ep --format --json",
     "profile kernels": "--ctx --heads --head-dim --repeats --time-budget --device --dtype --seed --name --tag --out --format --json"
     " --dry-run --quiet",
+    "verify": "--model --backend --base-url --reference --reference-backend --reference-base-url --ctx --laws --time-budget --alpha"
+    " --seed --api --api-key-env --served-name --request-field --without-field --concurrency --request-timeout --tokenizer --add-bos"
+    " --template-arg --device --dtype --kernels --batch --memory-budget --engine-arg --tp --max-model-len --trust-remote-code --offline"
+    " --name --tag --out --json --dry-run --quiet",
     "score": "directory --tasks --metric --json --quiet",
     "generate": "task --edition --protocol --ctx --tokenizer --model --add-bos --template-arg --limit --seed --data-dir"
     " --sample-cache --workers --out",
@@ -77,6 +81,10 @@ OWN_VARIABLES = {
     },
     ("generate", "--out"): "KLEVAL_GENERATE_OUT",
     ("generate", "--workers"): "KLEVAL_GENERATE_WORKERS",
+    **{
+        ("verify", f"--{name}"): f"KLEVAL_VERIFY_{name.upper().replace('-', '_')}"
+        for name in ("model", "ctx", "time-budget", "seed", "concurrency", "out")
+    },
     ("score", "--tasks"): "KLEVAL_SCORE_TASKS",
     ("score", "--metric"): "KLEVAL_SCORE_METRIC",
     ("report", "--out"): "KLEVAL_REPORT_OUT",

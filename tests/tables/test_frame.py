@@ -36,6 +36,17 @@ def test_values_are_the_stored_ones(make_run: Make, make_profile: Make) -> None:
     assert decode["value"].tolist() == decode["measured.ms_per_token"].tolist()
 
 
+def test_runs_are_called_what_their_command_named_them(make_run: Make, make_profile: Make) -> None:
+    """Two of one name are told apart by when they began."""
+    first = make_run("first", title="new kernels")
+    second = make_run("second", title="new kernels", started="2026-03-02T10:00:00+00:00")
+    stores = [first, second, make_run("third")]
+    found = frame([store.path for store in [*stores, make_profile()]])
+    named = ["new kernels 2026-03-01 10:00 UTC", "new kernels 2026-03-02 10:00 UTC", stores[2].name]
+    assert list(found[found.record == "answer"]["run"].unique()) == named
+    assert list(load(*(store.path for store in stores)).samples["run"].unique()) == named
+
+
 def test_flags_of_answers_are_columns(make_run: Make) -> None:
     run = make_run(text=lambda m, t, c, i: ("42", "", "!" * 40)[i], finish="length")
     found = load(run.path).samples

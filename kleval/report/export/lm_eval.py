@@ -126,7 +126,7 @@ def _results(
         ),
         "kleval": {
             "version": run.get("kleval", "version"),
-            "run": run.id,
+            "run": run.title,
             "status": run.status,
             "caveats": run.get("caveats", default=[]),
             "tasks": ours,

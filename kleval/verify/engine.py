@@ -1,0 +1,192 @@
+"""Engine under test: a backend asked for log-probabilities of tokens it is given and of tokens it writes, all greedily.
+
+What it can do is found out with three short requests: `scores` (log-probabilities of a prompt's tokens), `tells` (log-probabilities of
+the tokens it writes), `writes_ids` (which tokens those are); laws say which of these they need. Failures are values: one that says
+that numbers are not finite is a reading like any other, and the worst; after MOST_LOST others in succession the engine counts as dead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from kleval.backends.timing import ordinary_ids, random_words
+from kleval.types import Backend, Completion, Failure, Outcome, Request
+
+MOST_LOST = 3
+POOL_WORDS = 800
+LIKELY = 5  # tokens at each place of an answer, the most that some servers tell
+_NOT_FINITE = ("not finite", "nan as log", "inf as log")
+_HOPELESS = ("bad_request", "context_overflow")
+
+Ids = tuple[int, ...]
+
+
+class Dead(Exception):
+    """The engine gives no answers any more."""
+
+
+class OutOfTime(Exception):
+    """The time of a law is over."""
+
+
+class Unanswered(Exception):
+    """One request has no answer, and the trial no deviation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """logprobs: of each token. tokens: that were written, empty where only text came. likely: the most likely ones at each place of
+    what was written. finite: False where the engine's numbers are not."""
+
+    logprobs: tuple[float, ...] = ()
+    tokens: Ids = ()
+    likely: tuple[Mapping[int | str, float], ...] = ()
+    text: str = ""
+    finite: bool = True
+
+    def after(self, n: int) -> Reading:
+        """Without the first n tokens."""
+        return replace(self, logprobs=self.logprobs[n:], tokens=self.tokens[n:], likely=self.likely[n:])
+
+
+@dataclass(slots=True)
+class Engine:
+    """asked: tokens that were sent or written. deadline: of time.monotonic, past which it is not asked any more."""
+
+    backend: Backend
+    deadline: float = math.inf
+    asked: int = 0
+    lost: int = 0
+    scores: bool = False
+    tells: bool = False
+    writes_ids: bool = False
+    sends_ids: bool = True
+    begin: Ids = ()
+    pool: Sequence[int] = field(default_factory=tuple)
+    why_not: str = ""
+    reference: Engine | None = None
+
+    @classmethod
+    def of(cls, backend: Backend) -> Engine:
+        """With what it can do found out. Dead where it answers nothing."""
+        engine = cls(backend)
+        told = backend.describe()
+        engine.sends_ids = told.get("prompts_sent_as", "token ids") == "token ids"
+        engine.pool = _pool(backend)
+        begin = backend.tokenizer.encode("") if engine.sends_ids else []
+        engine.begin = tuple(begin) if len(begin) == 1 else ()
+        ids = engine.prompt(8, "random", random.Random("ability"))
+        if engine.sends_ids:
+            scored = engine._outcomes([_likelihood(ids)])[0]
+            engine.scores = isinstance(scored, Completion) and len(scored.logprobs) == len(ids) - 1
+            engine.why_not = scored.message if isinstance(scored, Failure) else ""
+        (written,) = engine._outcomes([engine._generate(ids, 4)])
+        if isinstance(written, Failure):
+            raise Dead(written.message)
+        engine.tells = bool(written.logprobs)
+        engine.writes_ids = bool(written.token_ids) and engine.sends_ids
+        engine.lost = 0
+        return engine
+
+    @property
+    def max_ctx(self) -> int | None:
+        return self.backend.max_ctx
+
+    @property
+    def dtype(self) -> str:
+        return str(self.backend.describe().get("dtype", "unknown"))
+
+    def prompt(self, n: int, kind: str, rng: random.Random) -> Ids:
+        """n tokens, the begin token included: `random` ones, `repeated` (a short pattern: keys that are alike) or `mixed`."""
+        n_own = max(1, n - len(self.begin))
+        if kind == "repeated":
+            pattern = rng.choices(self.pool, k=rng.choice((1, 2, 3, 5)))
+            own = (pattern * (n_own // len(pattern) + 1))[:n_own]
+            for at in range(0, n_own, 37):  # all alike would say nothing of order
+                own[at] = rng.choice(self.pool)
+        else:
+            own = rng.choices(self.pool, k=n_own)
+        return (*self.begin, *own)
+
+    def score(self, prompts: Sequence[Ids]) -> list[Reading]:
+        """Log-probabilities of each prompt's tokens but the first, asked in one call."""
+        return self._readings([_likelihood(ids) for ids in prompts])
+
+    def write(self, prompts: Sequence[Ids], n: int) -> list[Reading]:
+        """n tokens after each prompt, the most likely ones, asked in one call."""
+        return self._readings([self._generate(ids, n) for ids in prompts])
+
+    def draw(self, ids: Ids, n: int, seed: int) -> Reading:
+        """n tokens drawn at temperature 1: the most likely ones soon repeat each other, with probabilities of 1 that nothing moves."""
+        return self._readings([replace(self._generate(ids, n), temperature=1.0, seed=seed)])[0]
+
+    def drop(self, prompts: Sequence[Ids], n: int) -> None:
+        """Ask and be gone: the caller leaves before answers are whole."""
+        self._check_time()
+        requests = [self._generate(ids, n) for ids in prompts]
+        short = self._generate(prompts[0][:2], 1)
+        answers = self.backend.run([short, *requests])
+        next(answers, None)
+        if (close := getattr(answers, "close", None)) is not None:
+            close()
+
+    def provoke(self, requests: Sequence[Request]) -> list[Outcome]:
+        """Requests whose answers do not matter: failures are welcome."""
+        self._check_time()
+        return [outcome for _, outcome in self._run(list(requests))]
+
+    def _generate(self, ids: Ids, n: int) -> Request:
+        if self.sends_ids:
+            return Request("generate", "", max_new_tokens=n, token_ids=ids, logprobs=LIKELY)
+        return Request("generate", self.backend.tokenizer.decode(ids), max_new_tokens=n, logprobs=LIKELY)
+
+    def _readings(self, requests: Sequence[Request]) -> list[Reading]:
+        self._check_time()
+        found = []
+        for outcome in self._outcomes(requests):
+            if isinstance(outcome, Completion):
+                found.append(Reading(outcome.logprobs, outcome.token_ids, outcome.likely, outcome.text))
+            elif any(word in outcome.message.lower() for word in _NOT_FINITE):
+                found.append(Reading(finite=False))
+            else:
+                raise Unanswered(outcome.message)
+        return found
+
+    def _outcomes(self, requests: Sequence[Request]) -> list[Outcome]:
+        """In order. Dead after MOST_LOST calls without any answer."""
+        found: dict[int, Outcome] = dict(self._run(requests))
+        outcomes = [found.get(n, Failure("server", "no answer")) for n in range(len(requests))]
+        failed = [one for one in outcomes if isinstance(one, Failure) and one.kind not in (*_HOPELESS, "internal")]
+        self.lost = self.lost + 1 if len(failed) == len(outcomes) else 0
+        if self.lost >= MOST_LOST:
+            raise Dead(failed[0].message)
+        return outcomes
+
+    def _run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
+        self.asked += sum(len(r.token_ids or ()) + len(r.continuation_ids or ()) + r.max_new_tokens for r in requests)
+        yield from self.backend.run(requests)
+
+    def _check_time(self) -> None:
+        if time.monotonic() > self.deadline:
+            raise OutOfTime
+
+
+def _likelihood(ids: Ids) -> Request:
+    return Request("loglikelihood", "", token_ids=ids[:1], continuation_ids=ids[1:], logprobs=1)
+
+
+def _pool(backend: Any) -> Sequence[int]:
+    """Ids of ordinary tokens: of random words where text is sent, else of the vocabulary."""
+    if backend.describe().get("prompts_sent_as", "token ids") == "token ids" and hasattr(backend, "vocabulary"):
+        with contextlib.suppress(Exception):
+            if found := backend.vocabulary():
+                return list(found)
+    words = random_words(POOL_WORDS, random.Random("pool"))
+    ids = sorted(set(backend.tokenizer.encode(words)))
+    return ids if len(ids) > 1 else list(ordinary_ids(1 << 12))

@@ -1,0 +1,67 @@
+"""Harmless variations: other cuts, neighbours, repeats and ways of asking, whose deviations a right engine has too (yardstick.py)."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+from kleval.verify.engine import Engine, Ids
+from kleval.verify.plan import WRITTEN, Plan
+from kleval.verify.trial import Case, Deviation, compare, differ, worst
+
+LENGTHS = (23, 90, 200, 410, 900, 1700, 3300)  # away from boundaries
+PROMPTS = 3  # of each of the shorter ones
+
+
+def cases(engine: Engine, plan: Plan) -> list[Case]:
+    """Every kind that the engine can be asked in, short prompts first."""
+    kinds = [("repeat", repeat), ("copies", copies)]
+    if engine.scores:
+        kinds.append(("longer", longer))
+        if engine.tells and engine.writes_ids:
+            kinds.append(("rescored", rescored))
+    elif engine.tells and engine.writes_ids:
+        kinds.append(("resumed", resumed))
+    found = []
+    for n in plan.lengths(*LENGTHS):
+        made = [Case("harmless", name, n, measure, harmless=True) for name, measure in kinds]
+        found += made * (PROMPTS if n <= 410 else 1)
+        if n == 200:
+            found += [replace(case, kind="repeated") for case in made]
+    return found
+
+
+def repeat(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
+    one, other = (engine.score([ids])[0] if engine.scores else engine.write([ids], WRITTEN)[0] for _ in range(2))
+    return compare(one, other, 1)
+
+
+def copies(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
+    """Beside copies of itself, which no padding and no order tells apart."""
+    if engine.scores:
+        alone, *together = engine.score([ids]) + engine.score([ids] * 3)
+        return worst([compare(alone, one, 1) for one in together])
+    alone, *together = engine.write([ids], WRITTEN) + engine.write([ids] * 3, WRITTEN)
+    return worst([compare(alone, one, len(ids)) for one in together])
+
+
+def longer(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
+    """With three tokens more."""
+    (alone,), (more,) = engine.score([ids]), engine.score([(*ids, *rng.choices(engine.pool, k=3))])
+    return compare(alone, more, 1)
+
+
+def rescored(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
+    """Tokens as they were written, and scored."""
+    written = engine.draw(ids, 5, rng.randrange(1 << 30))
+    (scored,) = engine.score([(*ids, *written.tokens)])
+    if not (written.finite and scored.finite):
+        return compare(written, scored, len(ids))
+    return differ(written.logprobs, scored.logprobs[len(ids) - 1 :], len(ids))
+
+
+def resumed(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
+    """Written at once, and with the first of them in the prompt."""
+    (whole,) = engine.write([ids], 6)
+    (rest,) = engine.write([(*ids, *whole.tokens[:3])], 3)
+    return compare(whole.after(3), rest, len(ids) + 3)

@@ -1,0 +1,25 @@
+"""Law: the cases that an engine must pass, what it must be able to do for them, and the usual cause where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from kleval.verify.engine import Engine
+from kleval.verify.plan import Plan
+from kleval.verify.trial import Case, Trial
+
+NEEDS_SCORES = "the engine gives no log-probabilities of a prompt's tokens"
+NEEDS_IDS = "the engine does not say which tokens it wrote"
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """name: in commands and records. cases: most telling first. needs: why it cannot be tried on this engine, "" where it can.
+    cause: what usually breaks it, of the trial that broke it first."""
+
+    name: str
+    title: str
+    cases: Callable[[Engine, Plan], Sequence[Case]]
+    cause: Callable[[Trial], str]
+    needs: Callable[[Engine, Plan], str] = lambda engine, plan: ""

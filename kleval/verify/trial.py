@@ -1,0 +1,97 @@
+"""Trial: two readings of what must be the same numbers, and by how much they differ.
+
+Of written tokens as many are compared as both readings have in common, and the one at which they part: where two tokens were nearly as
+likely either may come, and each has then about the log-probability of the other; one that has not is a fault. Where only text
+comes back a trial is 0 or 1, whether the texts part.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from kleval.verify.engine import Engine, Ids, Reading
+
+LEAST = -25.0  # nats: what is less likely than that is rounded away where probabilities are told
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """size: the largest difference of log-probabilities, nats; inf where numbers are not finite. at: token of the prompt, or of what
+    was written after it. last: the last token that differs by a tenth of it."""
+
+    size: float
+    at: int = 0
+    last: int = 0
+
+
+Measure = Callable[[Engine, Ids, random.Random], Deviation]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is tried: `measure` of a fresh prompt of n tokens of a kind. name: of the law's cases. boundary: a length that it is about.
+    exact: right (0) or wrong, without any rounding."""
+
+    law: str
+    name: str
+    n: int
+    measure: Measure
+    kind: str = "random"
+    boundary: int = 0
+    harmless: bool = False
+    exact: bool = False
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}, {self.n} tokens" + ("" if self.kind == "random" else f", {self.kind}")
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One case tried once."""
+
+    case: Case
+    ids: Ids
+    deviation: Deviation
+    repeats: tuple[float, ...] = field(default=())
+
+    @property
+    def size(self) -> float:
+        return self.deviation.size
+
+
+def compare(one: Reading, other: Reading, first: int = 0) -> Deviation:
+    """Two readings of the same tokens, or of what was written after the same prompt. first: the position of their first token."""
+    if not (one.finite and other.finite):
+        return Deviation(0.0 if one.finite == other.finite else math.inf, first, first)
+    if not one.logprobs or not other.logprobs:
+        same = (one.tokens or one.text) == (other.tokens or other.text)
+        return Deviation(0.0 if same else 1.0, first, first)
+    n = min(len(one.logprobs), len(other.logprobs))
+    if one.tokens and other.tokens:
+        parted = next((i for i, (a, b) in enumerate(zip(one.tokens, other.tokens, strict=False)) if a != b), n)
+        n = min(n, parted + 1)
+    a, b = list(one.logprobs[:n]), list(other.logprobs[:n])
+    for at, (here, there) in enumerate(zip(one.likely[:n], other.likely[:n], strict=False)):
+        # What differs most of the tokens that both tell: where one has probability 1, the others show what moves.
+        known = [(here[t], there[t]) for t in here if t in there and max(here[t], there[t]) > LEAST]
+        a[at], b[at] = max([(a[at], b[at]), *known], key=lambda pair: abs(pair[0] - pair[1]))
+    return differ(a, b, first)
+
+
+def differ(one: Sequence[float], other: Sequence[float], first: int = 0) -> Deviation:
+    """Of two lists of log-probabilities, as far as both go."""
+    pairs = list(zip(one, other, strict=False))
+    sizes = [0.0 if a == b else abs(a - b) if math.isfinite(a) and math.isfinite(b) else math.inf for a, b in pairs]
+    if not sizes:
+        return Deviation(0.0, first, first)
+    size = max(sizes)
+    last = max((i for i, s in enumerate(sizes) if s >= size / 10), default=0)
+    return Deviation(size, first + sizes.index(size), first + last)
+
+
+def worst(found: Sequence[Deviation]) -> Deviation:
+    return max(found, key=lambda one: one.size, default=Deviation(0.0))

@@ -1,0 +1,81 @@
+"""Yardstick of legal rounding: how far right numbers of this engine lie apart.
+
+Repeats show too little: an engine that is deterministic repeats itself exactly, and yet other cuts of a prompt, or other neighbours,
+round in other places. So harmless variations of several kinds are tried first. Rounding is either absent from a kind or about as
+large as in any other, since layers amplify the last bit of anything; a kind that is far above the others holds a fault, and is left
+out. The logarithms of what remains are about normal: the limit is the quantile (Student's t, of a further draw) at which one of N
+checks is beyond it with probability alpha, and never less than the step of the dtype explains.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kleval.verify.trial import Trial
+
+# Differences that no fault worth a name stays below (float32), and what bfloat16's own step makes of logits.
+FLOOR = {"float32": 3e-3, "float64": 3e-3, "bfloat16": 2e-2, "float16": 6e-3}
+# No rounding, however alone it stands: what even small models with many layers do not reach.
+CEILING = {"float32": 1e-2, "float64": 1e-2, "bfloat16": 1.0, "float16": 0.3, "unknown": 0.5}
+ABSENT = 0.1  # of the floor: a smaller deviation says nothing of how large rounding is
+APART = 3.5  # times as large as the next kind: no rounding
+LEAST_SPREAD = 0.3  # of logarithms
+REACH = 4.0  # trials of a quarter of the length and more say what its rounding is
+MOST_ABOVE = 3.0  # times the largest harmless deviation, where the spread of a few says more
+
+
+@dataclass(frozen=True, slots=True)
+class Yardstick:
+    """legal: the largest harmless deviation that is rounding. limit: above it is no rounding. flips: of texts, their share."""
+
+    legal: float
+    limit: float
+    flips: float = 0.0
+    left_out: tuple[str, ...] = ()
+
+
+def yardstick(
+    trials: Sequence[Trial], n_tokens: int, n_checks: int, alpha: float, dtype: str, numbers: bool
+) -> Yardstick:
+    """Of harmless trials, for checks of n_tokens. numbers: whether log-probabilities are compared, else texts."""
+    harmless = [t for t in trials if t.case.harmless]
+    if not numbers:
+        flips = (sum(t.size > 0 for t in harmless) + 1) / (len(harmless) + 2)
+        return Yardstick(0.0, 0.5, flips)
+    floor = FLOOR.get(dtype, FLOOR["float32"])
+    ceiling = CEILING.get(dtype, CEILING["unknown"])
+    near = [t for t in harmless if t.case.n * REACH >= n_tokens] or harmless
+    kept, left_out = _rounding(near, floor * ABSENT, ceiling)
+    if not kept:
+        seen = [t.size for t in near if t.size <= floor * ABSENT]
+        return Yardstick(max(seen, default=0.0), floor, left_out=left_out)
+    from scipy.special import stdtrit
+
+    logs, n = np.log(kept), len(kept)
+    middle = float(np.median(logs))
+    spread = max(LEAST_SPREAD, 1.4826 * float(np.median(np.abs(logs - middle))))
+    quantile = float(stdtrit(max(n - 1, 4), 1 - alpha / max(n_checks, 1)))
+    legal = max(kept)
+    limit = min(math.exp(middle + quantile * spread * math.sqrt(1 + 1 / n)), MOST_ABOVE * legal)
+    return Yardstick(legal, max(limit, 1.5 * legal, floor), left_out=left_out)
+
+
+def _rounding(harmless: Sequence[Trial], least: float, ceiling: float) -> tuple[list[float], tuple[str, ...]]:
+    """Deviations of the kinds that are rounding, from `least` on; and the kinds that are more."""
+    kinds: dict[str, list[float]] = {}
+    for trial in harmless:
+        if trial.size > least:
+            kinds.setdefault(trial.case.name, []).append(trial.size)
+    ordered = sorted(kinds.items(), key=lambda kind: float(np.median(kind[1])))
+    kept: list[float] = []
+    for number, (_, sizes) in enumerate(ordered):
+        here = [s for s in sizes if math.isfinite(s)]
+        far = APART * float(np.median(kept)) if kept else ceiling
+        if not here or float(np.median(here)) > min(far, ceiling):
+            return kept, tuple(name for name, _ in ordered[number:])
+        kept += here
+    return kept, ()

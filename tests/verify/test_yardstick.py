@@ -1,0 +1,74 @@
+"""Legal rounding: what is no fault, and what is left out of it."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from kleval.verify.engine import Reading
+from kleval.verify.trial import Case, Deviation, Trial, compare, differ
+from kleval.verify.yardstick import FLOOR, Yardstick, yardstick
+
+
+def trials(**sizes: list[float]) -> list[Trial]:
+    return [
+        Trial(Case("harmless", name, 100, lambda *_: Deviation(0.0), harmless=True), (), Deviation(size))
+        for name, found in sizes.items()
+        for size in found
+    ]
+
+
+def of(found: list[Trial], dtype: str = "bfloat16", n_checks: int = 200) -> Yardstick:
+    return yardstick(found, 100, n_checks, 1e-3, dtype, numbers=True)
+
+
+def drawn(scale: float, n: int, seed: int) -> list[float]:
+    rng = random.Random(seed)
+    return [scale * rng.lognormvariate(0, 0.3) for _ in range(n)]
+
+
+def test_an_engine_that_repeats_itself_exactly_has_the_floor_of_its_dtype() -> None:
+    assert of(trials(repeat=[0.0] * 9), "float32").limit == FLOOR["float32"]
+
+
+def test_the_limit_is_beyond_all_that_is_harmless_and_below_five_times_that() -> None:
+    found = trials(longer=drawn(0.08, 12, 0), copies=drawn(0.08, 12, 1), rescored=drawn(0.08, 12, 2))
+    held = of(found)
+    assert max(t.size for t in found) < held.limit < 5 * held.legal
+
+
+def test_a_kind_far_above_the_others_is_left_out() -> None:
+    right = trials(longer=drawn(0.08, 12, 0), copies=drawn(0.08, 12, 1))
+    faulty = [*right, *trials(rescored=drawn(0.8, 12, 2))]
+    assert of(faulty).left_out == ("rescored",)
+    assert of(faulty).limit == of(right).limit
+
+
+def test_a_kind_alone_above_what_the_dtype_explains_is_no_rounding() -> None:
+    assert of(trials(rescored=[3.0, 4.0, 5.0]), "bfloat16").left_out == ("rescored",)
+
+
+def test_more_checks_and_fewer_false_alarms_need_a_higher_limit() -> None:
+    found = trials(longer=drawn(0.08, 30, 0), copies=drawn(0.08, 30, 1))
+    assert of(found, n_checks=2).limit <= of(found, n_checks=1000).limit
+    assert (
+        yardstick(found, 100, 50, 0.1, "bfloat16", True).limit
+        <= yardstick(found, 100, 50, 1e-6, "bfloat16", True).limit
+    )
+
+
+def test_of_texts_the_share_that_parts_is_what_counts() -> None:
+    held = yardstick(trials(copies=[0.0] * 8 + [1.0] * 2), 100, 10, 1e-3, "float32", numbers=False)
+    assert held.flips == pytest.approx(3 / 12)
+
+
+def test_written_tokens_are_compared_up_to_the_one_at_which_they_part() -> None:
+    one = Reading((-1.0, -0.70, -3.0), (5, 6, 7))
+    other = Reading((-1.0, -0.69, -9.0), (5, 8, 9))
+    assert compare(one, other).size == pytest.approx(0.01)
+
+
+def test_numbers_that_are_not_finite_on_one_side_are_the_largest_deviation() -> None:
+    assert compare(Reading((-1.0,)), Reading(finite=False)).size == float("inf")
+    assert differ([-1.0], [float("nan")]).size == float("inf")
