@@ -106,7 +106,7 @@ class LinearAttention(nn.Module):
             o, final = self.rule(q, k, v, g, beta, None if state is None else state.recurrent)
         if state is not None:
             state.set(final, tail)
-        gate = self.gate(low).unflatten(-1, (self.heads, self.dim))
+        gate = self.output_gate(low).unflatten(-1, (self.heads, self.dim))
         return self.o_proj(gated_rms_norm(o, self.o_norm.weight, gate, self.eps).flatten(-2))
 
     @property
@@ -114,7 +114,7 @@ class LinearAttention(nn.Module):
         """The matrix of the output gate that reads the layer's input."""
         return self.g_proj if self.full_rank_gate else self.g_a_proj
 
-    def gate(self, low: Tensor) -> Tensor:
+    def output_gate(self, low: Tensor) -> Tensor:
         """The output gate, before its sigmoid, from what `gate_proj` gives: [..., H D]."""
         return low if self.full_rank_gate else F.linear(low, self.g_b_proj.weight)
 
@@ -190,7 +190,7 @@ def linear_prefill(
         beta = beta.masked_fill(~valid.unsqueeze(-1), 0.0)
     o, final = layer.rule(q, k, v, g, beta, state.recurrent)
     state.set(final, _tail_after(qkv, state.conv, lengths))
-    gate = layer.gate(low).flatten(0, 1)
+    gate = layer.output_gate(low).flatten(0, 1)
     y = linear_triton.gated_norm_step(o.flatten(0, 1).contiguous(), layer.o_norm.weight, gate, layer.eps)
     return F.linear(y, layer.o_proj.weight).view(batch, tokens, -1)
 
@@ -228,7 +228,7 @@ def kernel_step(layer: LinearAttention, x: Tensor, state: RecurrentState) -> Ten
     rates, bias = layer.A_log.view(-1), layer.dt_bias
     channels = not layer.per_head
     o = kda_triton.raw_step(q, k, v, f, b, rates, bias, state.recurrent, channels, layer.lower_bound)
-    gate = layer.gate(low)
+    gate = layer.output_gate(low)
     return F.linear(linear_triton.gated_norm_step(o, layer.o_norm.weight, gate, layer.eps), layer.o_proj.weight)
 
 
