@@ -1,16 +1,19 @@
 """Server of the OpenAI API with a known pace, which tells when it sent what: the referee of clients that measure times.
 
-Run as a program: `python paced_server.py PORT FIRST_MS STEP_MS`; 0 as PORT takes a free one, which is printed. The first token of an
-answer is sent FIRST_MS after its request came, each further one STEP_MS after the one before, by schedule. GET /log: for each answer
-since the last such question the time at which its request came and those at which its tokens were sent (time.perf_counter, which on
-Linux is one clock for all processes).
+Run as a program: `python paced_server.py PORT FIRST_MS STEP_MS [SEED [TOKENS]]`; 0 as PORT takes a free one, which is printed. The
+first token of an answer is sent FIRST_MS after its request came, each further one STEP_MS after the one before, by schedule; with a
+SEED (-: none) they are drawn, the first up to four times, each step up to twice as long. TOKENS: that one event holds. GET /log: for
+each answer since the last such question the time at which its request came, those at which its events were sent
+(time.perf_counter, which on Linux is one clock for all processes), and by how many seconds one of them was behind its schedule at most.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import json
+import random
 import sys
 import time
 from typing import Any
@@ -19,10 +22,11 @@ EVENT = '{"model":"paced","choices":[{"index":0,"text":"x","finish_reason":%s}],
 
 
 class Paced(asyncio.Protocol):
-    """One connection. log: of all of them."""
+    """One connection. log: of all of them. rng: draws the pace of each answer; None: all have the same. together: tokens of an
+    event."""
 
-    def __init__(self, first: float, step: float, log: list[tuple[float, list[float]]]) -> None:
-        self._first, self._step, self._log = first, step, log
+    def __init__(self, first: float, step: float, log: list[Any], rng: random.Random | None, together: int) -> None:
+        self._first, self._step, self._log, self._rng, self._together = first, step, log, rng, together
         self._transport: Any = None
         self._got = b""
 
@@ -60,38 +64,47 @@ class Paced(asyncio.Protocol):
 
     def _stream(self, n: int, n_prompt: int) -> None:
         sent: list[float] = []
-        self._log.append((time.perf_counter(), sent))
+        record = [time.perf_counter(), sent, 0.0]
+        self._log.append(record)
         self._transport.write(
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
         )
-        loop = asyncio.get_running_loop()
-        begin = loop.time() + self._first
+        loop, rng = asyncio.get_running_loop(), self._rng
+        waits = [self._first * (rng.uniform(0.5, 4) if rng else 1)]
+        events = -(-n // self._together)
+        waits += [self._step * (rng.uniform(0.5, 2) if rng else 1) for _ in range(events - 1)]
+        due = [loop.time() + seconds for seconds in itertools.accumulate(waits)]
 
         def step(i: int) -> None:
-            over = i + 1 == n
-            event = b"data: " + (EVENT % ('"length"' if over else "null", n_prompt, i + 1)).encode() + b"\n\n"
+            over = i + 1 == events
+            so_far = min((i + 1) * self._together, n)
+            event = b"data: " + (EVENT % ('"length"' if over else "null", n_prompt, so_far)).encode() + b"\n\n"
             event += b"data: [DONE]\n\n" if over else b""
+            record[2] = max(record[2], loop.time() - due[i])
             sent.append(time.perf_counter())
             self._transport.write(b"%x\r\n%s\r\n" % (len(event), event) + (b"0\r\n\r\n" if over else b""))
             if not over:
-                loop.call_at(begin + (i + 1) * self._step, step, i + 1)
+                loop.call_at(due[i + 1], step, i + 1)
 
-        loop.call_at(begin, step, 0)
+        loop.call_at(due[0], step, 0)
 
     def _plain(self, text: str, status: int = 200) -> None:
         data = text.encode()
         self._transport.write(b"HTTP/1.1 %d -\r\nContent-Length: %d\r\n\r\n%s" % (status, len(data), data))
 
 
-async def main(port: int, first: float, step: float) -> None:
-    log: list[tuple[float, list[float]]] = []
+async def main(port: int, first: float, step: float, seed: int | None, together: int) -> None:
+    log: list[Any] = []
+    rng = None if seed is None else random.Random(seed)
     gc.disable()
     server = await asyncio.get_running_loop().create_server(
-        lambda: Paced(first, step, log), "127.0.0.1", port, backlog=1024
+        lambda: Paced(first, step, log, rng, together), "127.0.0.1", port, backlog=1024
     )
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), float(sys.argv[2]) / 1000, float(sys.argv[3]) / 1000))
+    port, first, step, *more = sys.argv[1:]
+    drawn = int(more[0]) if more and more[0] != "-" else None
+    asyncio.run(main(int(port), float(first) / 1000, float(step) / 1000, drawn, int(more[1]) if len(more) > 1 else 1))

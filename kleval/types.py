@@ -178,10 +178,12 @@ Outcome = Completion | Failure
 
 class TimedRequest(NamedTuple):
     """A request that is timed: its answer has max_new_tokens tokens, whatever would end it before. submit_seconds: when it is
-    submitted, from the begin of the round."""
+    submitted, from the begin of the round. free: it is asked as `Backend.run` asks it, its answer ends where the model or a stop
+    string ends it, and the trace has its outcome; of backends that say `times_answers` alone."""
 
     request: Request
     submit_seconds: float = 0.0
+    free: bool = False
 
 
 class Arrival(NamedTuple):
@@ -202,7 +204,8 @@ class Trace:
     of cached tokens only how many all requests of a round had, they are shared out evenly. state_bytes: by component, of this
     sequence when its last token was made, measured. peak_bytes: most memory held while its round was under way (of the device; of
     the process on a CPU). failure: then the times count for nothing. late_seconds: how long after its time it was sent.
-    connect_seconds: what opening its connection took, before it was sent; None on one that was open.
+    connect_seconds: what opening its connection took, before it was sent; None on one that was open. outcome: of a free request,
+    as `Backend.run` gives it.
     """
 
     submitted: float
@@ -215,6 +218,7 @@ class Trace:
     failure: Failure | None = None
     late_seconds: float = 0.0
     connect_seconds: float | None = None
+    outcome: Outcome | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +316,8 @@ class Timed(Backend, Protocol):
     Two more methods may be there. `describe_timed() -> dict` says what shapes the times, JSON values (`prompts`: `token ids`,
     `text` or `chat`, the first where it does not say; `ignore_eos`; `server` for one behind an address), and under
     `environment` what may differ from session to session (versions). `vocabulary() -> Sequence[int]`: ids that random prompts
-    are made of; without it they are those of random words in the backend's tokenizer.
+    are made of; without it they are those of random words in the backend's tokenizer. `times_answers`: true where requests may be
+    `free`, so that what is timed can be scored.
     """
 
     def timed(self, requests: Sequence[TimedRequest], together: int | None = None) -> Sequence[Trace]:

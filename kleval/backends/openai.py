@@ -22,7 +22,7 @@ from kleval.backends.server_errors import refused_field
 from kleval.backends.server_opening import Served, choose_dialect, look
 from kleval.backends.server_pace import Pace
 from kleval.backends.server_reply import Answer
-from kleval.backends.server_timing import ServerTiming
+from kleval.backends.server_timing import Free, ServerTiming
 from kleval.backends.server_tokenizer import RemoteTokenizer, compare, counts_only, find_tokenizer
 from kleval.backends.server_wire import (
     CONTINUES_ANSWERS,
@@ -108,6 +108,7 @@ class OpenAIBackend:
     """kleval.types.Timed on one model of a server."""
 
     name = "openai"
+    times_answers = True
 
     def __init__(
         self,
@@ -127,6 +128,7 @@ class OpenAIBackend:
         self._facts = facts or {}
         self._spec = spec
         self._timer: ServerTiming | None = None
+        self._learnt = False
         self._pace = Pace(spec.concurrency)
         self._asker = Asker(server, self._pace, spec.request_timeout, served.keeps_connections)
         self._tolerated = tolerated_share(tokenizer)
@@ -162,8 +164,34 @@ class OpenAIBackend:
         return OpenAIBackend(self._spec, self._server, self._served, self.tokenizer, dialect, self._facts)
 
     def timed(self, requests: Sequence[TimedRequest], together: int | None = None) -> list[Trace]:
-        """UsageError when the key is refused, or the server streams nothing that can be counted."""
-        return self._timing().timed(requests, together)
+        """All of them free, or none. UsageError when the key is refused, or the server streams nothing that can be counted."""
+        if not any(one.free for one in requests):
+            return self._timing().timed(requests, together)
+        self._learn_fields(requests[0].request)
+        jobs = [self._job(one.request) for one in requests]
+        sent = [
+            self._free(job, one.submit_seconds)
+            for job, one in zip(jobs, requests, strict=True)
+            if not isinstance(job, Failure)
+        ]
+        traces = iter(self._timing().free(sent, together) if sent else ())
+        return [Trace(0.0, failure=job, outcome=job) if isinstance(job, Failure) else next(traces) for job in jobs]
+
+    def _free(self, job: _Job, submit_seconds: float) -> Free:
+        dialect = replace(self._dialect, without=(*self._dialect.without, *self._refused))
+        body = generation_body(self._dialect, job.request, self._prompt(job))
+
+        def judge(answer: Answer, seconds: float) -> Outcome:
+            return self._noted(generated(answer, job.request, self._expected(job, None), seconds), body)
+
+        return Free(job.request, dialect, body, submit_seconds, judge)
+
+    def _learn_fields(self, like: Request) -> None:
+        """Which fields the server refuses is found out before a round, with a short answer to another prompt."""
+        if not self._learnt:
+            self._learnt = True
+            for _ in self.run([replace(like, prompt="Hello", token_ids=None, max_new_tokens=2)]):
+                pass
 
     @property
     def paid(self) -> bool:
@@ -265,12 +293,7 @@ class OpenAIBackend:
         return self._dialect.prompts == "ids" and not self._dialect.is_chat(request)
 
     async def _answer(self, client: Any, job: _Job) -> Outcome:
-        request = job.request
-        exact = self._sends_ids(request)
-        expected = Expected(
-            self._server, self._dialect, len(job.ids), exact, self._tolerated, self._served.accepts,
-            self.tokenizer.decode if isinstance(self.tokenizer, ModelTokenizer) else None, self._counts,
-        )  # fmt: skip
+        request, expected = job.request, self._expected(job, self._counts)
         scoring = request.kind == "loglikelihood"
         prompt = self._prompt(job)
         body = likelihood_body(self._dialect, prompt) if scoring else generation_body(self._dialect, request, prompt)
@@ -283,11 +306,20 @@ class OpenAIBackend:
         else:
             outcome = generated(answer, request, expected, seconds)
         self._count(answer)
+        return self._noted(outcome, body)
+
+    def _expected(self, job: _Job, counts: PromptCounts | None) -> Expected:
+        decode = self.tokenizer.decode if isinstance(self.tokenizer, ModelTokenizer) else None
+        exact, accepts = self._sends_ids(job.request), self._served.accepts
+        return Expected(self._server, self._dialect, len(job.ids), exact, self._tolerated, accepts, decode, counts)
+
+    def _noted(self, outcome: Outcome, body: Mapping[str, Any]) -> Outcome:
+        """With the fields that it was asked without."""
         left = sorted(name for name in self._refused if name in body)
-        if left and isinstance(outcome, Completion):
-            note = f"sent without {', '.join(left)}, which the server refuses"
-            outcome = replace(outcome, notes=(*outcome.notes, note))
-        return outcome
+        if not left or isinstance(outcome, Failure):
+            return outcome
+        note = f"sent without {', '.join(left)}, which the server refuses"
+        return replace(outcome, notes=(*outcome.notes, note))
 
     async def _ask(self, client: Any, request: Request, body: Mapping[str, Any]) -> tuple[Answer | Failure, float]:
         """An answer, or why there is none. A field that the server refuses by name is left out, and stays so where that helped."""

@@ -33,12 +33,12 @@ class Streams:
         self._idle: list[Connection] = []
 
     def ask(
-        self, path: str, bodies: Sequence[bytes], delays: Sequence[float], together: int | None = None
+        self, sent: Sequence[tuple[str, bytes]], delays: Sequence[float], together: int | None = None
     ) -> list[Received]:
-        """In the order of the bodies. delays: seconds after the begin. together: no more than so many are under way; one that is due
-        waits for another's end. UsageError where the environment names a proxy that cannot be used."""
-        exchanges = [self._exchange(path, body) for body in bodies]
-        loop = _Loop(self._server, exchanges, delays, together or len(bodies), self._seconds)
+        """In the order of what is sent, paths and bodies. delays: seconds after the begin. together: no more than so many are under
+        way; one that is due waits for another's end. UsageError where the environment names a proxy that cannot be used."""
+        exchanges = [self._exchange(path, body) for path, body in sent]
+        loop = _Loop(self._server, exchanges, delays, together or len(sent), self._seconds)
         idle, self._idle = self._idle, []
         enabled = gc.isenabled()
         gc.disable()  # a collection stops the clock of every stream

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from kleval.backends.server_address import Server
 from kleval.backends.server_errors import MalformedAnswer, failure_in_stream, failure_of_exception, failure_of_status
@@ -27,13 +27,33 @@ from kleval.backends.server_tokenizer import RemoteTokenizer
 from kleval.backends.server_wire import NEUTRAL, Dialect, EventReader, chat_messages
 from kleval.backends.spec import BackendSpec
 from kleval.backends.timing import generator, random_tokens, random_words
-from kleval.types import Arrival, Failure, Request, TimedRequest, Trace, UsageError
+from kleval.types import Arrival, Failure, Outcome, Request, TimedRequest, Trace, UsageError
 
 SHORT_SECONDS = 10.0
 POOL_WORDS = 400  # of which the ids are taken that prompts are made of
 _TEXTS = ("content", "text")
 _CONTENT = (*_TEXTS, *REASONING, "tool_calls")
 _HITS = ("vllm:prefix_cache_hits_total", "vllm:prefix_cache_hits")
+
+
+Judge = Callable[[Answer, float], Outcome]  # what an answer comes to that took so many seconds
+
+
+class Free(NamedTuple):
+    """A request of evaluation that is timed: how it is spoken, its body, when it is sent, and what makes its outcome."""
+
+    request: Request
+    dialect: Dialect
+    body: dict[str, Any]
+    submit_seconds: float
+    judge: Judge
+
+
+class _Sent(NamedTuple):
+    path: str
+    body: bytes
+    submit_seconds: float
+    judge: Judge | None
 
 
 class ServerTiming:
@@ -74,9 +94,22 @@ class ServerTiming:
         }
 
     def timed(self, requests: Sequence[TimedRequest], together: int | None = None) -> list[Trace]:
-        """UsageError when the key is refused."""
+        """Answers of the length asked for. UsageError when the key is refused."""
+        return self._counted([self._filled(one, self._extra) for one in requests], together)
+
+    def free(self, requests: Sequence[Free], together: int | None = None) -> list[Trace]:
+        """Answers as they would be given without being timed. UsageError when the key is refused."""
+        told = {name: value for name, value in self._extra.items() if name in ("stream_options", "timings_per_token")}
+        sent = []
+        for one in requests:
+            body = one.dialect.encode({**one.body, **told, "stream": True})
+            sent.append(_Sent(one.dialect.path(one.request), body, one.submit_seconds, one.judge))
+        return self._counted(sent, together)
+
+    def _counted(self, sent: Sequence[_Sent], together: int | None) -> list[Trace]:
+        """With how many tokens came from the server's cache, where it counts them for all its users alone."""
         before = self._hits()
-        traces = self._send(requests, self._extra, together)
+        traces = self._send(sent, together)
         told = [trace.cached_tokens is not None for trace in traces if trace.failure is None]
         after = None if before is None or all(told) else self._hits()
         if before is None or after is None:
@@ -96,7 +129,7 @@ class ServerTiming:
             rng = generator(seed, "probe", number)
             ids = None if self.pool is None else tuple(random_tokens(self.pool, 16, rng))
             request = Request("generate", "" if ids else random_words(16, rng), max_new_tokens=2, token_ids=ids)
-            failure = self._send([TimedRequest(request)], extra)[0].failure
+            failure = self._send([self._filled(TimedRequest(request), extra)])[0].failure
             if failure is None:
                 return extra
             if failure.kind not in ("bad_request", "server"):
@@ -105,22 +138,23 @@ class ServerTiming:
         said = failure.message if failure else "nothing"
         raise UsageError(f"{self._server.url} does not stream an answer of {self._served.model}: {said}")
 
-    def _send(
-        self, requests: Sequence[TimedRequest], extra: dict[str, Any], together: int | None = None
-    ) -> list[Trace]:
-        chat = self._dialect.prompts == "messages"
-        bodies = []
-        for request, _ in requests:
-            n_out = request.max_new_tokens
-            sent: Any = chat_messages(request) if chat else request.prompt
-            if not chat and request.token_ids is not None and self._dialect.prompts == "ids":
-                sent = list(request.token_ids)
-            body = {"model": self._served.model, "messages" if chat else "prompt": sent}
-            body |= {self._dialect.budget if chat else "max_tokens": n_out, "stream": True}
-            bodies.append(self._dialect.encode(body | extra | ({"min_tokens": n_out} if "min_tokens" in extra else {})))
+    def _filled(self, one: TimedRequest, extra: dict[str, Any]) -> _Sent:
+        """A request whose answer has all the tokens that it may."""
+        request, chat = one.request, self._dialect.prompts == "messages"
+        n_out = request.max_new_tokens
+        prompt: Any = chat_messages(request) if chat else request.prompt
+        if not chat and request.token_ids is not None and self._dialect.prompts == "ids":
+            prompt = list(request.token_ids)
+        body = {"model": self._served.model, "messages" if chat else "prompt": prompt}
+        body |= {self._dialect.budget if chat else "max_tokens": n_out, "stream": True}
+        body |= extra | ({"min_tokens": n_out} if "min_tokens" in extra else {})
         path = "/chat/completions" if chat else "/completions"
-        received = self._streams.ask(path, bodies, [one.submit_seconds for one in requests], together)
-        return [read_trace(self._server, self._served, self._seconds, one) for one in received]
+        return _Sent(path, self._dialect.encode(body), one.submit_seconds, None)
+
+    def _send(self, sent: Sequence[_Sent], together: int | None = None) -> list[Trace]:
+        bodies, delays = [(one.path, one.body) for one in sent], [one.submit_seconds for one in sent]
+        received = zip(sent, self._streams.ask(bodies, delays, together), strict=True)
+        return [read_trace(self._server, self._served, self._seconds, got, one.judge) for one, got in received]
 
     def _hits(self) -> int | None:
         """Prompt tokens that the server has taken from its prefix cache so far, for all its users; None: it does not tell."""
@@ -137,8 +171,8 @@ class ServerTiming:
         return None
 
 
-def read_trace(server: Server, served: Served, seconds: float, got: Received) -> Trace:
-    """What one request came to. seconds: how long it was allowed to take. UsageError when the key is refused."""
+def read_trace(server: Server, served: Served, seconds: float, got: Received, judge: Judge | None = None) -> Trace:
+    """What one request came to. seconds: how long it was allowed to take. judge: of a free one. UsageError when the key is refused."""
     if got.status not in (0, 200):
         text = b"".join(piece for _, piece in got.pieces).decode("utf-8", "replace")
         return Trace(got.submitted, failure=failure_of_status(server, got.status, text))
@@ -160,6 +194,11 @@ def read_trace(server: Server, served: Served, seconds: float, got: Received) ->
         failure = Failure("server", f"the server answered as {name} where {served.model} was asked")
     elif not reader.ended and answer.finish is None:
         failure = Failure("server", f"the stream ended in the middle, after {len(arrivals.found)} pieces")
+    outcome: Outcome | None = failure
+    if judge is not None and failure is None:
+        answer.ended = reader.ended
+        outcome = judge(answer, (arrivals.found[-1].seconds if arrivals.found else got.submitted) - got.submitted)
+        failure = outcome if isinstance(outcome, Failure) else None
     return Trace(
         got.submitted,
         tuple(arrivals.found),
@@ -169,6 +208,7 @@ def read_trace(server: Server, served: Served, seconds: float, got: Received) ->
         failure=failure,
         late_seconds=max(got.submitted - got.due, 0.0),
         connect_seconds=got.connect_seconds,
+        outcome=outcome,
     )
 
 

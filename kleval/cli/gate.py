@@ -95,7 +95,7 @@ def _judge(
     from kleval.tables.costs import read_profile
     from kleval.tables.gate import judge_run, judge_times, known
 
-    runs, their_runs = ([store for store in of if not store.is_profile] for of in (stores, bases))
+    runs, their_runs = ([store for store in of if store.is_run] for of in (stores, bases))
     sides, others = (read_sides(of) if of else [] for of in (runs, their_runs))
     timed, their_times = (
         read_timed([read_profile(store) for store in of if store.is_profile]) for of in (stores, bases)

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from kleval.cli import complete, options
 from kleval.cli.console import emit, note
 from kleval.cli.main import LazyGroup
-from kleval.cli.profile_served import make_served_spec, served_backend, served_options
+from kleval.cli.profile_served import decode_tokens, make_questions, make_served_spec, served_backend, served_options
 from kleval.cli.profile_table import FORMATS, print_records, print_table
 from kleval.lengths import parse_lengths
 from kleval.text import format_length, size, times
@@ -21,7 +21,6 @@ from kleval.types import UsageError
 DEFAULT_CTX = "1k,2k,4k,16k,64k"  # the lengths that a run has unless told, and longer ones
 AS_GIVEN = (
     "prefill",
-    "decode_tokens",
     "repeats",
     "memory_budget",
     "chunk_tokens",
@@ -92,7 +91,11 @@ table_format = options.option(
     help="Whole prompts, an estimate from chunks, or whole where the time budget allows.",
 )
 @options.option("--chunk-tokens", type=int, metavar="N", help="Prefill chunk.  [default: 512, on CUDA 8192]")
-@options.option("--decode-tokens", type=int, metavar="N", help="Timed steps per repeat.  [default: 32, fewer if slow]")
+@options.option(
+    "--decode-tokens",
+    metavar="N",
+    help="Timed steps per repeat; of a served model also a range to draw from, 16-256 or exp:128.  [default: 32, fewer if slow]",
+)
 @options.option(
     "--repeats",
     type=int,
@@ -143,6 +146,7 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
         return 0
     if given["append"] and given["out"] is None:
         raise UsageError("--append goes on with a profile: name its directory with --out")
+    steps = decode_tokens(given["decode_tokens"])
     from kleval.cli.directory import run_directory
     from kleval.cli.shows import ServedShow, Show
     from kleval.cli.watch import watched
@@ -155,12 +159,22 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
         from kleval.profiler.served.job import profile_served
 
         asked = make_served_spec(given, served, profile_lengths(given["ctx"]), out, line)
-        return watched(lambda watch: profile_served(asked, watch), asked, ServedShow(asked, kind), as_json, quiet)
+        questions = make_questions(asked, given)
+        return watched(
+            lambda watch: profile_served(asked, watch, questions=questions),
+            asked,
+            ServedShow(asked, kind),
+            as_json,
+            quiet,
+        )
+    if isinstance(steps, str):
+        raise UsageError(f"--decode-tokens is a number of steps, not {steps!r}; drawn lengths are of served models")
     spec = ProfileSpec(
         models=DEFAULT_MODELS if given["model"] is None else options.names(given["model"]),
         ctxs=profile_lengths(given["ctx"]),
         batches=parse_batches(given["batch"]),
         time_budget=parse_seconds(given["time_budget"]),
+        decode_tokens=steps,
         out=out,
         command=line,
         **options.as_given(given, *AS_GIVEN),

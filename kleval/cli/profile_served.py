@@ -13,10 +13,12 @@ from kleval.cli import options
 from kleval.types import UsageError
 
 if TYPE_CHECKING:
+    from kleval.harness.under_load import Questions
     from kleval.profiler.served.spec import ServedSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
-OF_LOAD = ("reuse", "rate", "steady", "best_rate", "slo", "requests")
+OF_TASKS = ("tasks", "edition", "protocol", "data_dir", "tokenizer")
+OF_LOAD = ("reuse", "rate", "steady", "best_rate", "slo", "requests", *OF_TASKS)
 OF_SERVERS = ("base_url", "api", "api_key_env", "served_name", "hardware", "concurrency", "request_timeout", *OF_LOAD)
 OF_ENGINES = ("engine_args", "tp", "max_model_len", "trust_remote_code", "device", "dtype", "memory_budget")
 OF_NATIVE = ("batch", "prefill", "chunk_tokens", "time_budget", "memory_budget", "device", "dtype")
@@ -24,6 +26,7 @@ OF_ADDRESSES = ("base_url", "api", "api_key_env", "served_name", "hardware")
 # Backends in this process, and what they have no use for.
 OF_IN_HOUSE: dict[str, tuple[str, ...]] = {"native": ("max_model_len",), "hf": ("max_model_len",), "vllm": ()}
 ALIASES = {"engine_args": "--engine-arg"}
+FEWEST_SAMPLES = 1  # of the spec that tasks are opened with; a round takes as many as it sends
 
 
 def served_options(command: F) -> F:
@@ -41,7 +44,9 @@ def served_options(command: F) -> F:
                 "--base-url",
                 envvar="KLEVAL_PROFILE_BASE_URL",
                 metavar="URL",
-                help="An OpenAI-compatible server, like http://localhost:8000/v1: measure the model that it serves.",
+                multiple=True,
+                help="An OpenAI-compatible server, like http://localhost:8000/v1: measure the model that it serves; several"
+                " are measured in turn, into one table.",
             ),
             options.option(
                 "--concurrency",
@@ -86,6 +91,17 @@ def served_options(command: F) -> F:
                 metavar="N",
                 help="Requests counted in a round under load.  [default: 32, 4 per request held]",
             ),
+            options.option(
+                "--tasks",
+                envvar="KLEVAL_PROFILE_TASKS",
+                metavar="NAMES",
+                help="Prompts of requests under load are samples of these tasks at each length, or of ./my.yaml, a file of your"
+                " own, and their answers are scored; --ctx is then prompt and answer.",
+            ),
+            options.edition,
+            options.protocol,
+            options.data_dir,
+            options.tokenizer,
             options.api,
             options.api_key_env,
             options.served_name,
@@ -109,11 +125,11 @@ def served_backend(command: click.Context, given: Mapping[str, Any]) -> str | No
     url, backend = given["base_url"], given["backend"]
     if backend != "auto":
         find_opener(backend)
-    elif url is not None:
+    elif url:
         backend = "openai"
     else:
         backend = "hf" if _is_foreign(given["model"]) else "native"
-    if backend == "native" and url is not None:
+    if backend == "native" and url:
         raise UsageError("--base-url is for --backend openai, not native")
 
     def is_said(name: str) -> bool:
@@ -131,6 +147,9 @@ def served_backend(command: click.Context, given: Mapping[str, Any]) -> str | No
         if backend in OF_IN_HOUSE:
             wrong += [*OF_ADDRESSES, *OF_IN_HOUSE[backend]]
         what = f"is not for --backend {backend}" + (", whose requests are timed" if backend == "native" else "")
+    for name in () if given["tasks"] else OF_TASKS[1:]:
+        if timed and is_said(name):
+            raise UsageError(f"--{name.replace('_', '-')} is of tasks: add --tasks, whose samples are sent under load")
     for name in wrong:
         if is_said(name):
             raise UsageError(f"{ALIASES.get(name, '--' + name.replace('_', '-'))} {what}")
@@ -159,14 +178,21 @@ def make_served_spec(
         raise UsageError(f"a served profile is of one model, not {len(models)}: name it with --model")
     loaded = bool(given["reuse"] or given["rate"] or given["steady"] or given["best_rate"])
     fields = [*([] if backend == "openai" else OF_ENGINES), *([] if backend in OF_IN_HOUSE else OF_ADDRESSES)]
-    engine = BackendSpec(
-        model=models[0],
-        backend=backend,
-        request_timeout=given["request_timeout"],
-        **options.as_given(given, *fields),
+    urls: tuple[str | None, ...] = given["base_url"] or (None,)
+    tasks = options.names(given["tasks"])
+    engine, *more = (
+        BackendSpec(
+            model=models[0],
+            backend=backend,
+            request_timeout=given["request_timeout"],
+            tokenizer=given["tokenizer"],
+            **options.as_given({**given, "base_url": url}, *fields),
+        )
+        for url in urls
     )
     spec = ServedSpec(
         engine=engine,
+        more=tuple(more),
         ctxs=ctxs,
         concurrencies=()
         if given["concurrency"] is None and loaded
@@ -175,7 +201,8 @@ def make_served_spec(
         rates=numbers(given["rate"], "rate", "requests per second", "0.5,2,8"),
         steady=_whole(given["steady"], "steady") if given["steady"] else (),
         slo=given["slo"] or "",
-        decode_tokens=DECODE_TOKENS if given["decode_tokens"] is None else given["decode_tokens"],
+        decode_tokens=decode_tokens(given["decode_tokens"]) or DECODE_TOKENS,
+        tasks=tasks,
         repeats=REPEATS if given["repeats"] is None else given["repeats"],
         out=out,
         command=line,
@@ -183,6 +210,34 @@ def make_served_spec(
     )
     spec.check()
     return spec
+
+
+def decode_tokens(text: str | None) -> int | str | None:
+    """A number as one; what it is drawn from, and what is no number, as it stands."""
+    return int(text) if text and text.isascii() and text.isdigit() else text
+
+
+def make_questions(spec: ServedSpec, given: Mapping[str, Any]) -> Questions | None:
+    """Of the tasks whose samples are sent. UsageError for what cannot be asked under load."""
+    if not spec.tasks:
+        return None
+    from kleval.harness.spec import RunSpec
+    from kleval.harness.under_load import Questions
+    from kleval.tasks.registry import expand, loader
+
+    tasks = tuple(expand(spec.tasks, given["edition"]))
+    load = loader(tasks, given["edition"], given["protocol"], given["data_dir"])
+    asked = RunSpec(
+        models=(spec.engine.model,),
+        tasks=tasks,
+        ctxs=spec.ctxs,
+        limit=FEWEST_SAMPLES,
+        tokenizer=spec.engine.tokenizer,
+        out=spec.out,
+        dry_run=spec.dry_run,
+        **options.as_given(given, "edition", "protocol", "data_dir", "seed"),
+    )
+    return Questions(asked, load)
 
 
 def _whole(text: str, name: str) -> tuple[int, ...]:

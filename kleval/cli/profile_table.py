@@ -58,6 +58,11 @@ def print_rows(rows: Sequence[Row], kind: str) -> None:
     if kind not in ("table", "md"):
         print_records(rows, kind)
         return
+    served = SERVED_OF
+    if len({row["model"] for row in rows if "load" in row}) > 1:
+        served = {"ctx": LENGTH, "model": _of("model"), **SERVED_OF}
+    scored = any(row.get("score") is not None for row in rows)
+    under_load = LOAD if scored else {name: cell for name, cell in LOAD.items() if name != "score"}
     against = next((f"vs {row['baseline']}" for row in rows if row.get("baseline")), "vs baseline")
     for title, is_shown, lead, columns in (
         ("Prefill latency, batch 1", _is("kind", "prefill"), PREFILL_OF, prefill(against)),
@@ -66,9 +71,9 @@ def print_rows(rows: Sequence[Row], kind: str) -> None:
         ("Whole prompt, forward, batch 1", _is("protocol", "chunk"), CHUNK_OF, CHUNK),
         ("One decoded token, batch 1", _is("protocol", "recurrent"), STEP_OF, STEP),
         (PAIR_TITLE, lambda row: row.get("operator") == "dplr" and row["over_kda"], PAIR_OF, PAIR),
-        (SERVED_TITLE, lambda row: row.get("load", "").startswith("concurrency-"), SERVED_OF, SERVED),
-        (LOAD_TITLE, lambda row: row.get("load", "").startswith(("steady-", "rate-", "best-")), SERVED_OF, LOAD),
-        (REUSE_TITLE, lambda row: row.get("load", "").startswith("reuse-"), SERVED_OF, REUSE),
+        (SERVED_TITLE, lambda row: row.get("load", "").startswith("concurrency-"), served, SERVED),
+        (LOAD_TITLE, lambda row: row.get("load", "").startswith(("steady-", "rate-", "best-")), served, under_load),
+        (REUSE_TITLE, lambda row: row.get("load", "").startswith("reuse-"), served, REUSE),
     ):
         if shown := [row for row in rows if is_shown(row)]:
             lines = [[cell(row) for cell in lead.values()] + _cells(row, columns) for row in shown]
@@ -226,6 +231,7 @@ LOAD: Columns = {
     "in SLO": _share,
     "goodput/s": lambda row: "" if row["goodput"] is None else number(row["goodput"]),
     "best": _best,
+    "score": lambda row: "" if row["score"] is None else f"{percent(row['score'])} of {row['scored']:,.0f}",
     "failed": lambda row: f"{row['failed_requests'] or 0:,.0f}" if not row["failure"] else _failed(row),
 }
 REUSE_TITLE = (

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 def scored_runs(directories: Sequence[Path]) -> list[RunStore]:
     """`open_runs` without profiles. UsageError when nothing else is there."""
     found = open_runs(directories)
-    if found and all(store.is_profile for store in found):
+    if found and not any(store.is_run for store in found):
         raise UsageError(f"{found[0].path} is a profile and has no scores: see its profile.csv, or kleval report")
-    return [store for store in found if not store.is_profile]
+    return [store for store in found if store.is_run]
 
 
 def open_runs(directories: Sequence[Path]) -> list[RunStore]:

@@ -32,7 +32,7 @@ def scorecard(directories: tuple[Path, ...], file: Path | None, kind: str) -> No
     from kleval.tables.scores import collect
 
     claims, stores = load_claims(file), open_runs(directories)
-    runs = [store for store in stores if not store.is_profile]
+    runs = [store for store in stores if store.is_run]
     profiles = [read_profile(store) for store in stores if store.is_profile]
     rows = compared(claims, collect(runs) if runs else [], profiles, kind not in ("table", "md"))
     if all(row["value"] is None for row in rows):

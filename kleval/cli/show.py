@@ -56,12 +56,12 @@ def _read(stores: Sequence[RunStore]) -> tuple[list[Entrant], list[Profile], lis
                 profiles.append(read_profile(store))
         except UsageError:
             empty.append(store)
-    runs = [store for store in stores if not store.is_profile]
+    runs = [store for store in stores if store.is_run]
     if runs:
         with suppress(UsageError):
             entrants = collect(runs)
         answered = [e.run.store for e in entrants]
-        empty += [store for store in runs if store not in answered]
+        empty += [store for store in runs if store not in answered and not store.is_profile]
     return entrants, profiles, empty
 
 
@@ -92,6 +92,7 @@ def _tables(store: RunStore, all_metrics: bool) -> None:
     if store.is_profile:
         click.echo()
         print_profile(read_profile(store), "table")
+    if not store.is_run:
         return
     print_run(store, all_metrics)
     for line in speed_lines(store):

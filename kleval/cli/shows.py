@@ -291,17 +291,27 @@ class ServedShow(Show):
         from kleval.tables.costs import software_of
 
         spec, settings = self.spec, event.settings
-        where = settings.get("base_url") or f"--backend {settings['backend']} in this process"
+        url = settings.get("base_url")
+        where = (
+            f"at {url}"
+            if isinstance(url, str)
+            else ""
+            if url
+            else f"at --backend {settings['backend']} in this process"
+        )
         prompts = settings["served.prompts"]
         words = f"prompts of random {'words, as ' if prompts != 'token ids' else ''}{prompts}"
+        if spec.tasks:
+            words = f"prompts and answers of {', '.join(spec.tasks)}"
         from kleval.profiler.served.job import loads
 
         how = ", ".join(load(name) for name, _ in loads(spec)) + (f" ({spec.slo})" if spec.slo else "")
         rounds = f"{spec.repeats} rounds after one that is not counted"
+        each = "" if spec.tasks else f", {spec.decode_tokens} tokens each"
         return [
-            f"model     {next(iter(event.models))} at {where} ({software_of(event.environment)})",
+            f"model     {', '.join(event.models)}{' ' if where else ''}{where} ({software_of(event.environment)})",
             f"ctx       {format_lengths(spec.ctxs)}, {words}",
-            f"requests  {how}, {spec.decode_tokens} tokens each, {rounds}",
+            f"requests  {how}{each}, {rounds}",
         ]
 
     def work(self, event: ev.Planned) -> str:

@@ -62,17 +62,17 @@ def spec_settings(spec: RunSpec, tasks: Mapping[str, Task]) -> dict[str, Any]:
 def all_settings(spec: RunSpec, tasks: Mapping[str, Task], models: Sequence[ModelFacts]) -> dict[str, Any]:
     settings = {"models": [model.name for model in models], **spec_settings(spec, tasks)}
     for model in models:
-        settings |= _engine_settings(f"models.{model.name}", model)
+        settings |= engine_settings(f"models.{model.name}", model)
     return settings
 
 
 def add_judge(manifest: dict[str, Any], judge: ModelFacts) -> None:
     """What judges the answers, as a record and as settings: another judge gives other scores."""
     manifest["judge"] = model_record(judge)
-    manifest["settings"] |= _engine_settings("judge", judge)
+    manifest["settings"] |= engine_settings("judge", judge)
 
 
-def _engine_settings(prefix: str, model: ModelFacts) -> dict[str, Any]:
+def engine_settings(prefix: str, model: ModelFacts) -> dict[str, Any]:
     record = model_record(model)
     settings = {
         f"{prefix}.tokenizer": record["tokenizer"]["digest"],

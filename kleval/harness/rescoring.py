@@ -50,7 +50,7 @@ def rescore(
     that its command named. UsageError for a task that cannot be loaded, or that would be asked otherwise now.
     """
     store = RunStore.open(out)
-    if store.is_profile:
+    if not store.is_run:
         raise UsageError(f"{out} holds a profile, and no answers to score")
     spec = store.manifest.get("spec", {})
     used = spec.get("metric") if metric is None else None if metric == NONE else metric

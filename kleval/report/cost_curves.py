@@ -80,6 +80,13 @@ def grouped(found: Iterable[Measure], key: Key = by_model) -> dict[str, list[Mea
     return groups
 
 
+def by_load(found: Sequence[Measure]) -> tuple[Key, Callable[[str], str]]:
+    """What tells the loads on served models apart, and its words: with the model where there are several."""
+    if len({m.model for m in found}) > 1:
+        return lambda m: f"{m.model}, {words.load(m.protocol)}", str
+    return lambda m: m.protocol, words.load
+
+
 def measured(
     found: Sequence[Measure],
     looks: Looks,

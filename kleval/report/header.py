@@ -231,7 +231,9 @@ def _served_tiles(profile: Profile) -> tuple[Fact, ...]:
         Fact("Served by", software_of(environment)),
         Fact("Where", str(where or DASH)),
         Fact("Requests", ", ".join(map(load, profile.protocols("served")))),
-        Fact("Tokens asked of each", str(settings.get("decode_tokens", DASH))),
+        Fact("Prompts and answers of", ", ".join(settings["tasks"]))
+        if "tasks" in settings
+        else Fact("Tokens asked of each", str(settings.get("decode_tokens", DASH))),
         Fact("Prompts sent as", str(settings.get("prompts", DASH))),
         Fact("From prefix cache", f"{sum(sent):,.0f} tokens" if sent else "not told"),
         Fact("Rounds", f"{len(counted):,}, {len(profile.failures) or 'none'} failed"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kleval.report.cost_curves import grouped, measured, measured_grid, milliseconds, subs
-from kleval.report.figure import Axis, Cell, Figure, Grid, Row, Series, lengths, logarithmic, looks_of, plain
+from kleval.report.cost_curves import by_load, grouped, measured, measured_grid, milliseconds, subs
+from kleval.report.figure import Axis, Cell, Figure, Grid, Series, lengths, logarithmic, looks_of, plain
 from kleval.report.sections import Card, card
 from kleval.tables.costs import Measure, Profile
 from kleval.text import DASH, format_length, load, number, percent, plural, rate_tick, seconds, seconds_tick
@@ -55,11 +55,9 @@ def reuse_cards(profile: Profile, csv: str) -> list[Card]:
     found = [m for m in profile.of("served") if m.of("reuse") is not None]
     if not found:
         return []
-    looks = looks_of(m.protocol for m in found)
-    lines = [
-        measured(found, looks, 100.0, _percents, name, lambda m: m.protocol, load)
-        for name in ("reuse", "between_reuse")
-    ]
+    key, label = by_load(found)
+    looks = looks_of(map(key, found))
+    lines = [measured(found, looks, 100.0, _percents, name, key, label) for name in ("reuse", "between_reuse")]
     axis = lengths([m.ctx for m in found], "prompt, tokens")
     drawn = [Figure(axis, SAVED, tuple(series)) for series in lines]
     names = ("At once", "After another conversation in between")
@@ -67,7 +65,7 @@ def reuse_cards(profile: Profile, csv: str) -> list[Card]:
         card(
             "served-reuse",
             drawn,
-            measured_grid("Beginning", found, _reuse, lambda m: m.protocol, lambda m: load(m.protocol)),
+            measured_grid("Beginning", found, _reuse, key, lambda m: label(key(m))),
             csv,
             names=names,
         )
@@ -89,7 +87,9 @@ def _percents(value: float | None) -> str:
 
 def _against_throughput(found: Sequence[Measure], title: str, name: str) -> Figure:
     """A curve per length, a point per load; the limits are those of the quantile over requests."""
-    by_length = grouped([m for m in found if m.of(name) and m.of("output_tokens_per_second")], lambda m: str(m.ctx))
+    several = len({m.model for m in found}) > 1
+    drawn = [m for m in found if m.of(name) and m.of("output_tokens_per_second")]
+    by_length = grouped(drawn, lambda m: f"{format_length(m.ctx)}{f', {m.model}' if several else ''}")
     looks = looks_of(by_length)
     series = []
     for ctx, mine in by_length.items():
@@ -98,7 +98,7 @@ def _against_throughput(found: Sequence[Measure], title: str, name: str) -> Figu
         series.append(
             Series(
                 f"load-{ctx}",
-                format_length(int(ctx)),
+                ctx,
                 looks[ctx],
                 [m.of("output_tokens_per_second") or 0 for m in mine],
                 values,
@@ -116,23 +116,34 @@ def _against_throughput(found: Sequence[Measure], title: str, name: str) -> Figu
 
 def _frontier(found: Sequence[Measure]) -> Figure:
     """The best rate by length; its upper limit is the lowest tried that does not hold."""
-    best = [m for m in found if m.of("best_rate")]
-    values = [m.of("best_rate") or 0 for m in best]
-    above = [m.of("best_rate_above") or value for m, value in zip(best, values, strict=True)]
-    look = looks_of(["best-rate"])["best-rate"]
-    words = [[format_length(m.ctx), f"{number(value)} requests/s"] for m, value in zip(best, values, strict=True)]
-    one = Series("best-rate", "best rate", look, [m.ctx for m in best], values, words, values, above)
-    axis = lengths([m.ctx for m in best] or [1], "prompt, tokens")
-    return Figure(axis, logarithmic("requests per second", [*values, *above], rate_tick), (one,) if best else ())
+    by = grouped([m for m in found if m.of("best_rate")])
+    looks = looks_of(by)
+    series = []
+    for model, best in by.items():
+        values = [m.of("best_rate") or 0 for m in best]
+        above = [m.of("best_rate_above") or value for m, value in zip(best, values, strict=True)]
+        words = [[format_length(m.ctx), f"{number(value)} requests/s"] for m, value in zip(best, values, strict=True)]
+        name = "best rate" if len(by) == 1 else model
+        series.append(Series(f"best-{model}", name, looks[model], [m.ctx for m in best], values, words, values, above))
+    axis = lengths([m.ctx for best in by.values() for m in best] or [1], "prompt, tokens")
+    levels = [v for one in series for v in (*one.y, *one.high) if v is not None]
+    return Figure(axis, logarithmic("requests per second", levels, rate_tick), tuple(series))
 
 
 def _grid(found: Sequence[Measure]) -> Grid:
-    return plain(HEADS, ([load(m.protocol), *_line(m)] for m in found), range(1, len(HEADS)))
+    """With scores where the prompts were those of tasks."""
+    key, label = by_load(found)
+    heads = (*HEADS, "Score") if any(m.of("score") is not None for m in found) else HEADS
+    lines = ([label(key(m)), *_line(m)] for m in found)
+    return plain(
+        heads, ([*line, *[""] * (len(heads) - len(line))][: len(heads)] for line in lines), range(1, len(heads))
+    )
 
 
 def _line(m: Measure) -> list[str | Cell]:
+    """All but the load."""
     if m.failed:
-        return [format_length(m.ctx), Cell("failed", kind="failed", title=m.failure), *[""] * (len(HEADS) - 3)]
+        return [format_length(m.ctx), Cell("failed", kind="failed", title=m.failure)]
     limited = subs("limited by the client" if m.total("client_limited") else "")
     return [
         format_length(m.ctx),
@@ -144,7 +155,16 @@ def _line(m: Measure) -> list[str | Cell]:
         milliseconds(m.of("e2e_ms_p99")),
         _share(m),
         f"{number(m.of('goodput'))}/s" if m.of("goodput") is not None else DASH,
+        _score(m),
     ]
+
+
+def _score(m: Measure) -> Cell:
+    score = m.mean("score", "scored")
+    return Cell(
+        DASH if score is None else percent(score),
+        subs(f"of {m.total('scored') or 0:,.0f} answers" if score is not None else ""),
+    )
 
 
 def _share(m: Measure) -> Cell:
@@ -164,10 +184,8 @@ def _rates(found: Sequence[Measure]) -> Grid | None:
     best = [m for m in found if m.protocol == "best-rate"]
     if not best:
         return None
-    return Grid(
-        ("", *(format_length(m.ctx) for m in best)),
-        (Row("best rate", tuple(_best(m) for m in best)),),
-    )
+    several = len({m.model for m in best}) > 1
+    return measured_grid("", best, _best, label=lambda m: m.model if several else "best rate")
 
 
 def _best(m: Measure) -> Cell:

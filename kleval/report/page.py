@@ -87,11 +87,10 @@ def page_of(
     runs: list[RunStore] = []
     profiles: list[Profile] = []
     for store in stores:
-        if not store.is_profile:
+        if store.is_run:
             runs.append(store)
-            continue
         try:
-            profiles.append(read_profile(store))
+            profiles += [read_profile(store)] if store.is_profile else []
         except UsageError as error:
             missing.append(str(error))
     entrants: list[Entrant] = []

@@ -6,7 +6,16 @@ Several rounds stand behind every number: the median is shown. Where rounds fail
 from __future__ import annotations
 
 from kleval import text as words
-from kleval.report.cost_curves import Rows, Show, against_length, measured, measured_grid, milliseconds, subs
+from kleval.report.cost_curves import (
+    Rows,
+    Show,
+    against_length,
+    by_load,
+    measured,
+    measured_grid,
+    milliseconds,
+    subs,
+)
 from kleval.report.figure import Cell, Figure, Grid, looks_of
 from kleval.report.load_sections import load_cards, reuse_cards
 from kleval.report.sections import Section, card, section
@@ -31,15 +40,17 @@ def served_figure(profile: Profile, quantity: str) -> Figure:
     name, _ = QUANTITIES[quantity]
     rate = quantity == "throughput"
     factor, spell, tick = (1.0, _rate, words.rate_tick) if rate else (1e-3, words.seconds, words.seconds_tick)
-    looks = looks_of(profile.protocols("served"))
-    lines = measured(profile.of("served"), looks, factor, spell, name, lambda m: m.protocol, words.load)
+    found = profile.of("served")
+    key, label = by_load(found)
+    lines = measured(found, looks_of(map(key, found)), factor, spell, name, key, label)
     return against_length("prompt, tokens", profile.ctxs("served"), lines, tick)
 
 
 def served_grid(profile: Profile, show: Show) -> Grid:
     """A row per load, a column per length."""
     found = profile.of("served")
-    return measured_grid("Requests", found, show, lambda m: m.protocol, lambda m: words.load(m.protocol))
+    key, label = by_load(found)
+    return measured_grid("Requests", found, show, key, lambda m: label(key(m)))
 
 
 def _ttft(m: Measure) -> Cell:

@@ -141,8 +141,13 @@ class RunStore:
 
     @property
     def is_profile(self) -> bool:
-        """Whether it holds measurements instead of answers."""
+        """Whether it holds measurements."""
         return str(self.manifest.get("kind", "run")) != "run"
+
+    @property
+    def is_run(self) -> bool:
+        """Whether it holds answers: any run, and a profile whose prompts were those of tasks."""
+        return not self.is_profile or bool(self.manifest["tasks"])
 
     @property
     def status(self) -> Status:

@@ -25,7 +25,8 @@ def records(
     names: a model, or A's and B's. effect: in points (of ratios in percent); None: 2 points, 10 %. UsageError where nothing compares.
     """
     found: list[dict[str, Any]] = []
-    runs, profiles = ([[s for s in side if s.is_profile is profile] for side in (a, b)] for profile in (False, True))
+    runs = [[s for s in side if s.is_run] for side in (a, b)]
+    profiles = [[s for s in side if s.is_profile] for side in (a, b)]
     if all(runs):
         found += _scores(runs, names, (effect or 2) / 100, flips, explain)
     if all(profiles):

@@ -27,7 +27,7 @@ LOAD = (
     *("requests_per_second", "under_way", "rate", "best_rate", "best_rate_above", "failed_requests"),
     *(f"{name}_{p}{end}" for name in ("ttft_ms", "request_tpot_ms", "e2e_ms") for p in PERCENTILES for end in ENDS),
     *(f"{name}{end}" for name in INTERVALS for end in ENDS[1:]),
-    *("slo_share", "slo_share_low", "slo_share_high", "goodput"),
+    *("slo_share", "slo_share_low", "slo_share_high", "goodput", "empty_answers", "scored", "score"),
 )
 REUSE = ("cold_ttft_ms", "between_ttft_ms", "reuse", "between_reuse", "reused_tokens", "between_reused_tokens")
 ENERGY = ("joules_per_output_token", "joules_per_1k_prompt_tokens")
@@ -177,6 +177,8 @@ def served_rows(profile: Profile) -> list[dict[str, Any]]:
             "client_limited": int(m.total("client_limited") or 0),
             **{name: m.of(name) for name in SERVED_MEDIANS},
             "spread": m.spread,
+            "score": m.mean("score", "scored"),
+            "scored": m.total("scored"),
             "output_tokens": m.total("output_tokens"),
             "cached_tokens": m.total("cached_tokens"),
             "failure": m.failure or None,
@@ -203,6 +205,7 @@ def _record(profile: Profile, m: Measure, ratio: Mapping[str, Any]) -> dict[str,
     row["estimate"] = "yes" if m.estimate else "no" if m.kind == "prefill" and m.good else None
     row |= {"unit": UNITS[m.kind], "failure": m.failure if m.failed else None, "run": profile.name, **ratio}
     row |= {name: m.of(name) for name in MEASURED}
+    row |= {"score": m.mean("score", "scored"), "scored": m.total("scored")}
     row |= {f"closed_form.{name}": m.closed(name) for name in CLOSED_FORM}
     if m.good:
         row |= _origin(m.first) | {"finished": m.good[-1].finished}

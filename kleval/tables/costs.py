@@ -108,6 +108,13 @@ class Measure:
         found = [value for point in self.good if (value := point.values.get(name)) is not None]
         return sum(found) if found else None
 
+    def mean(self, name: str, weight: str) -> float | None:
+        """Over repeats, each with the weight that another of its values is."""
+        found = [
+            (value, w) for p in self.good if (value := p.values.get(name)) is not None and (w := p.values.get(weight))
+        ]
+        return sum(value * w for value, w in found) / sum(w for _, w in found) if found else None
+
     def closed(self, name: str) -> float | None:
         return self.first.closed_form.get(name) if self.good else None
 

@@ -48,7 +48,7 @@ class Loaded:
     @property
     def frame(self) -> pandas.DataFrame:
         """A line per answer and per measurement; see the module."""
-        return frame([store.path for store in (*self.runs, *self.profiles)])
+        return frame(list(dict.fromkeys(store.path for store in (*self.runs, *self.profiles))))
 
     @property
     def samples(self) -> pandas.DataFrame:
@@ -76,8 +76,7 @@ class Loaded:
 def load(*paths: str | Path) -> Loaded:
     """Open run directories and profiles, or folders of them. UsageError for one that is not there or cannot be read."""
     stores = [RunStore.open(path) for path in RunStore.find_named(paths)]
-    runs, profiles = ([store for store in stores if store.is_profile is kind] for kind in (False, True))
-    return Loaded(tuple(runs), tuple(profiles))
+    return Loaded(tuple(s for s in stores if s.is_run), tuple(s for s in stores if s.is_profile))
 
 
 def frame(paths: Sequence[str | Path]) -> pandas.DataFrame:

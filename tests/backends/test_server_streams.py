@@ -68,7 +68,7 @@ def serving(serve: Serve) -> Iterator[str]:
 def ask(url: str, n: int = 1, seconds: float = 5.0, together: int | None = None, body: bytes = b"{}") -> list[Received]:
     streams = Streams(parse_address(url), seconds, keep=True)
     try:
-        return streams.ask("/completions", [body] * n, [0.0] * n, together)
+        return streams.ask([("/completions", body)] * n, [0.0] * n, together)
     finally:
         streams.close()
 

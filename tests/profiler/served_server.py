@@ -135,7 +135,7 @@ class Handler(BaseHTTPRequestHandler):
         held: list[bytes] = []
         if chat:
             held.append(self.event(body, {"delta": {"role": "assistant", "content": ""}, "finish_reason": None}))
-        done = 0
+        done, ended = 0, "length" if n_out == limit(body) else "stop"
         while done < n_out:
             new = min(manner.tokens_per_event, n_out - done)
             if done:
@@ -151,7 +151,7 @@ class Handler(BaseHTTPRequestHandler):
                 break
             word = "reasoning_content" if manner.reasons else "content"
             choice: dict[str, Any] = {"delta": {word: "x" * new}} if chat else {"text": "x" * new}
-            choice["finish_reason"] = "length" if done == n_out else None
+            choice["finish_reason"] = ended if done == n_out else None
             counted = usage | {"completion_tokens": done} if each and manner.usage else None
             held.append(self.event(body, choice, counted))
             if not manner.buffers:

@@ -36,9 +36,11 @@ def caveats(points: Iterable[Point]) -> list[str]:
     cached = sum(point.values.get("cached_tokens") or 0 for point in good)
     sent = sum((p.values["prompt_tokens"] or 0) * (p.values["requests"] or 0) for p in good)
     if cached:
+        of_tasks = "which a task's prompts share or where its data began again"
+        why = of_tasks if "tasks" in good[0].settings else "though no prompt was sent twice"
         found.append(
-            f"Cached prompts: {cached:,.0f} of {sent:,.0f} prompt tokens came from the server's prefix cache, though no prompt was "
-            "sent twice; TTFT is too short by what they save."
+            f"Cached prompts: {cached:,.0f} of {sent:,.0f} prompt tokens came from the server's prefix cache, {why}; TTFT is too "
+            "short by what they save."
         )
     if any("cached_tokens" not in point.values for point in good):
         found.append("The server does not tell how many prompt tokens came from its cache; no prompt was sent twice.")
@@ -62,6 +64,8 @@ def caveats(points: Iterable[Point]) -> list[str]:
             f"Prefill of a request stalls the decoding of its neighbours: a token takes up to {max(waits):.1f} times as long "
             "meanwhile (stalled_tpot_ms). TPOT is of the steps in which all decode."
         )
+    if "tasks" in good[0].settings:
+        return found
     off = max(abs((point.values["prompt_tokens"] or 0) / point.ctx - 1) for point in good)
     if off > LENGTH_NOTE:
         found.append(

@@ -44,8 +44,13 @@ def first_tokens(trace: Trace) -> int | None:
     return 1 if trace.output_tokens == len(trace.arrivals) else None
 
 
+def has_tpot(trace: Trace) -> bool:
+    """Whether a time per token can be told of it: there is more than one token, and they came one after the other."""
+    return len(trace.arrivals) > 1 and (trace.output_tokens or 0) > 1
+
+
 def tpot(trace: Trace) -> tuple[float, bool]:
-    """Seconds per token, and whether that is an estimate."""
+    """Seconds per token, and whether that is an estimate; of one that has it."""
     n_out, first = trace.output_tokens or 0, first_tokens(trace)
     known = first is not None and 0 < first < n_out
     return (e2e(trace) - ttft(trace)) / (n_out - (first or 1) if known else n_out - 1), not known

@@ -17,7 +17,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 
 from kleval.profiler.points import Values
-from kleval.profiler.served.figures import caller_values, e2e, first_tokens, gaps, tpot, ttft
+from kleval.profiler.served.figures import caller_values, e2e, first_tokens, gaps, has_tpot, tpot, ttft
 from kleval.profiler.served.slo import Slo
 from kleval.quantiles import percentile
 from kleval.types import Arrival, Trace
@@ -41,8 +41,8 @@ def counted_requests(asked: int | None, under_way: float) -> int:
 
 
 def load_values(traces: Sequence[Trace], n_failed: int, slo: Slo | None, skip: int = 0) -> tuple[Values, bool]:
-    """Figures of a round, and whether TPOT is an estimate. traces: those that did not fail, in the order of sending. skip: how many of
-    them ramped the load up.
+    """Figures of a round, and whether TPOT is an estimate. traces: those that did not fail, in the order of sending, some of more than
+    one token. skip: how many of them ramped the load up.
 
     requests_per_second: sent, from the first counted to the last, failed ones too. under_way: requests on average then.
     output_tokens_per_second: of all tokens that arrived in that time. slo_share: of the requests counted, failed ones too, those that
@@ -53,17 +53,22 @@ def load_values(traces: Sequence[Trace], n_failed: int, slo: Slo | None, skip: i
     span = max(end - begin, 1e-9)
     sent = (len(counted) + n_failed - 1) / span if len(counted) > 1 else math.nan
     values: Values = {"requests": len(counted), "failed_requests": n_failed}
-    times = {"ttft_ms": ttft, "request_tpot_ms": lambda trace: tpot(trace)[0], "e2e_ms": e2e}
+    longer = [trace for trace in counted if has_tpot(trace)]
+    times = {
+        "ttft_ms": [ttft(trace) for trace in counted],
+        "request_tpot_ms": [tpot(trace)[0] for trace in longer],
+        "e2e_ms": [e2e(trace) for trace in counted],
+    }
     for name, of in times.items():
-        found = sorted(1000 * of(trace) for trace in counted)
+        found = sorted(1000 * seconds for seconds in of)
         values[name] = percentile(found, 0.5)
         values |= {f"{name}_{p}{more}": value for p, share in SHARES.items() for more, value in _points(found, share)}
     values["ttft_ms_max"] = max(1000 * ttft(trace) for trace in counted)
     steady, stalled = steps(traces, counted)
-    values["tpot_ms"] = 1000 * percentile(steady or [tpot(trace)[0] for trace in counted], 0.5)
+    values["tpot_ms"] = 1000 * percentile(steady or [tpot(trace)[0] for trace in longer], 0.5)
     if stalled:
         values["stalled_tpot_ms"] = 1000 * percentile(stalled, 0.5)
-    values |= _between([[1000 * gap for gap in gaps(trace)] for trace in counted])
+    values |= _between([[1000 * gap for gap in gaps(trace)] for trace in longer])
     tokens = sum(t for trace in traces for at, t in _tokens(trace) if begin <= at <= end)
     values |= {
         "requests_per_second": sent,
@@ -82,7 +87,7 @@ def load_values(traces: Sequence[Trace], n_failed: int, slo: Slo | None, skip: i
     if slo is not None:
         values |= _goodput(counted, n_failed, slo, sent)
     values |= caller_values(counted, values)
-    return {k: v for k, v in values.items() if v is None or math.isfinite(v)}, any(tpot(t)[1] for t in counted)
+    return {k: v for k, v in values.items() if v is None or math.isfinite(v)}, any(tpot(t)[1] for t in longer)
 
 
 def steps(traces: Sequence[Trace], counted: Sequence[Trace]) -> tuple[list[float], list[float]]:

@@ -8,7 +8,7 @@ from statistics import median
 
 from kleval.backends.timing import generator
 from kleval.profiler.points import Outcome, PlannedPoint, Values
-from kleval.profiler.served.figures import LATE_SHARE, e2e, round_failure
+from kleval.profiler.served.figures import LATE_SHARE, e2e, has_tpot, round_failure
 from kleval.profiler.served.load import (
     TOLERATED_FAILURES,
     best_rate,
@@ -20,8 +20,10 @@ from kleval.profiler.served.slo import Slo, parse_slo
 from kleval.profiler.served.spec import ServedSpec
 from kleval.types import Failure, Trace
 
-# label, seconds from the begin of the round at which requests are sent, how many may be under way -> traces, what is wrong with each
-Send = Callable[[str, Sequence[float], int | None], tuple[list[Trace], list[Failure | None]]]
+# traces, what is wrong with each, and further values of the round
+Sent = tuple[list[Trace], list[Failure | None], Values]
+# label, seconds from the begin of the round at which requests are sent, how many may be under way
+Send = Callable[[str, Sequence[float], int | None], Sent]
 
 
 def load_round(planned: PlannedPoint, spec: ServedSpec, send: Send, warm: Sequence[Trace]) -> Outcome:
@@ -32,8 +34,7 @@ def load_round(planned: PlannedPoint, spec: ServedSpec, send: Send, warm: Sequen
         return _best(planned, spec, send, warm, slo)
     if planned.batch:
         n = counted_requests(spec.requests, planned.batch)
-        found = send(str(planned.repeat), [0.0] * (n + planned.batch), planned.batch)
-        return _outcome(*found, slo, planned.batch)
+        return _outcome(send(str(planned.repeat), [0.0] * (n + planned.batch), planned.batch), slo, planned.batch)
     return at_rate(
         float(planned.protocol.removeprefix("rate-")), str(planned.repeat), spec, send, slo, alone_seconds(warm)
     )
@@ -49,24 +50,35 @@ def at_rate(rate: float, label: str, spec: ServedSpec, send: Send, slo: Slo | No
     """Requests that come by themselves. client_limited too where they could not be sent at the rate. alone: seconds of one request."""
     n = counted_requests(spec.requests, rate * (alone or 0.0))
     delays = send_times(rate, n, generator(spec.seed, "rate", rate, label))
-    traces, failures = send(label, delays, None)
-    outcome = _outcome(traces, failures, slo, 0)
+    sent = send(label, delays, None)
+    outcome = _outcome(sent, slo, 0)
     if outcome.failure is None:
         values: Values = {**outcome.values, "rate": rate}
-        took = max(t.submitted for t in traces) - min(t.submitted for t in traces)
-        if took > (1 + LATE_SHARE) * delays[-1]:
+        moments = [trace.submitted for trace in sent[0] if trace.submitted]
+        if max(moments) - min(moments) > (1 + LATE_SHARE) * delays[len(moments) - 1]:
             values["client_limited"] = 1
         return Outcome(values, estimate=outcome.estimate)
     return outcome
 
 
-def _outcome(traces: Sequence[Trace], failures: Sequence[Failure | None], slo: Slo | None, skip: int) -> Outcome:
-    good = [trace for trace, failure in zip(traces, failures, strict=True) if failure is None]
-    failed = len(traces) - len(good)
-    if failed > TOLERATED_FAILURES * len(traces) or len(good) < skip + 2:
+def _outcome(sent: Sent, slo: Slo | None, skip: int) -> Outcome:
+    """A point, failed where more requests failed than may. Answers without a token (which a task scores) have no times."""
+    traces, failures, more = sent
+    whole = [trace for trace, failure in zip(traces, failures, strict=True) if failure is None]
+    good = [trace for trace in whole if trace.arrivals]
+    failed = len(traces) - len(whole)
+    if failed > TOLERATED_FAILURES * len(traces) or not traces:
         return Outcome({}, failure=round_failure(failures))
+    if len(good) < skip + 2:
+        why = f"{len(good)} of {len(traces)} answers have a token: too few for a figure"
+        return Outcome({}, failure={"kind": "empty", "message": why})
+    if not any(map(has_tpot, good[skip:])):
+        why = "no answer has two tokens, so there is no time per token: ask a task with longer answers"
+        return Outcome({}, failure={"kind": "fewer_tokens", "message": why})
     values, estimate = load_values(good, failed, slo, skip)
-    return Outcome(values, estimate=estimate)
+    if len(good) < len(whole):
+        values["empty_answers"] = len(whole) - len(good)
+    return Outcome(values | more, estimate=estimate)
 
 
 def _best(planned: PlannedPoint, spec: ServedSpec, send: Send, warm: Sequence[Trace], slo: Slo) -> Outcome:

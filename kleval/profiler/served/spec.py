@@ -2,35 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from kleval.backends.spec import BackendSpec
+from kleval.profiler.served.output import Output, parse_output
 from kleval.profiler.served.slo import parse_slo
-from kleval.types import UsageError
+from kleval.store import RunStore
+from kleval.types import Outcome, Request, Timed, UsageError
 from kleval.work import Spec
 
 DECODE_TOKENS = 32
+Send = Callable[[Sequence[Request]], Sequence[Outcome]]
 REPEATS = 3
 MOST_PER_SECOND = 100_000
+
+
+class Questions(Protocol):
+    """Samples of tasks as the prompts of a load, and what scores their answers (kleval.harness.under_load has it)."""
+
+    def open(self, backend: Timed) -> None:
+        """Called once for each that is measured. UsageError for one whose timed answers cannot be scored."""
+        ...
+
+    def settings(self) -> Mapping[str, Any]:
+        """What must be the same for a profile to go on."""
+        ...
+
+    def facts(self) -> Mapping[str, Any]:
+        """Further fields of run.json."""
+        ...
+
+    def ask(
+        self, backend: Timed, place: tuple[str, int], n: int, send: Send, store: RunStore
+    ) -> Sequence[float | None]:
+        """Send n requests of a load at a length, file what comes of them as rows, and tell their scores. ContextTooSmall where nothing
+        fits."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedSpec(Spec):
     """engine: the model, and how its server or engine is reached (backend is one that can be timed).
 
-    ctxs: prompt lengths in tokens. concurrencies: how many requests are sent together. decode_tokens: asked of each request. reuse:
-    shares of a prompt that were sent before. rates: requests per second that come by themselves; steady: how many are held under
-    way; best_rate: find the highest rate that holds the slo (its text, see kleval.profiler.served.slo). requests: counted in a
-    round of these; None: as many as the load takes (kleval.profiler.served.load.counted_requests).
+    more: further servers, measured in turn. ctxs: prompt lengths in tokens. concurrencies: how many requests are sent together.
+    decode_tokens: asked of each request, or what they are drawn from (kleval.profiler.served.output). tasks: whose samples are the
+    prompts of requests under load, which `Questions` makes; ctxs are then lengths of prompt and answer. reuse: shares of a prompt
+    that were sent before. rates: requests per second that come by themselves; steady: how many are held under way; best_rate: find
+    the highest rate that holds the slo (its text, see kleval.profiler.served.slo). requests: counted in a round of these; None: as
+    many as the load takes (kleval.profiler.served.load.counted_requests).
     repeats: rounds per length and load, after one that is not counted. seed: of the prompts, and of when requests come.
     append: measure all again as a further session, where the first is complete. out: the run directory; None for a dry run.
     name, tags: what people call it and tell it by. command: for the record.
     """
 
     engine: BackendSpec
+    more: tuple[BackendSpec, ...] = ()
     ctxs: tuple[int, ...]
     concurrencies: tuple[int, ...] = (1,)
     reuse: tuple[float, ...] = ()
@@ -39,7 +68,8 @@ class ServedSpec(Spec):
     best_rate: bool = False
     slo: str = ""
     requests: int | None = None
-    decode_tokens: int = DECODE_TOKENS
+    decode_tokens: int | str = DECODE_TOKENS
+    tasks: tuple[str, ...] = ()
     repeats: int = REPEATS
     seed: int = 42
     append: bool = False
@@ -54,18 +84,21 @@ class ServedSpec(Spec):
         engine = self.engine
         if engine.backend == "openai" and engine.base_url is None:
             raise UsageError("--backend openai asks a server: add its address, --base-url http://localhost:8000/v1")
+        self._check_load()
         if not self.ctxs or not (self.concurrencies or self.is_more):
             raise UsageError("no context length or no concurrency given: name at least one")
         if min((*self.ctxs, *self.concurrencies, *self.steady)) < 1:
             raise UsageError("context lengths and concurrencies are at least 1")
-        self._check_load()
-        if self.decode_tokens < 2:
-            raise UsageError(
-                f"--decode-tokens is at least 2 (a time between tokens needs two), not {self.decode_tokens}"
-            )
+        parse_output(self.decode_tokens)
+        if self.more and {one.backend for one in (engine, *self.more)} != {"openai"}:
+            raise UsageError("only servers are measured side by side: give each its --base-url")
         if self.repeats < 1:
             raise UsageError(f"--repeats is at least 1, not {self.repeats}")
         Spec.check(self)
+
+    @property
+    def output(self) -> Output:
+        return parse_output(self.decode_tokens)
 
     @property
     def has_load(self) -> bool:
@@ -77,15 +110,18 @@ class ServedSpec(Spec):
         return self.has_load or bool(self.reuse)
 
     def _check_load(self) -> None:
+        if not self.has_load and (self.slo or self.tasks or self.requests is not None):
+            said = "--slo" if self.slo else "--tasks" if self.tasks else "--requests"
+            raise UsageError(f"{said} is for requests under load: add --rate, --steady or --best-rate")
         if not all(0 <= share <= 1 for share in self.reuse):
             raise UsageError("--reuse is the share of a prompt that was sent before, from 0 to 1: --reuse 0,0.5,1")
         if not all(0 < rate <= MOST_PER_SECOND for rate in self.rates):
             raise UsageError(f"--rate is requests per second, above 0 and at most {MOST_PER_SECOND:,}")
         if self.best_rate and not self.slo:
             raise UsageError("--best-rate needs what must hold: add --slo ttft=2s,tpot=50ms")
-        if not self.has_load and (self.slo or self.requests is not None):
-            said = "--slo" if self.slo else "--requests"
-            raise UsageError(f"{said} is for requests under load: add --rate, --steady or --best-rate")
+        if self.tasks and (self.concurrencies or self.reuse):
+            said = "--reuse" if self.reuse else "--concurrency"
+            raise UsageError(f"--tasks are the prompts of requests under load: leave out {said}")
         if self.requests is not None and self.requests < 2:
             raise UsageError(f"--requests is at least 2, not {self.requests}")
         if self.slo:
@@ -94,7 +130,9 @@ class ServedSpec(Spec):
     def record(self) -> dict[str, Any]:
         """JSON values; of a server's address only what is safe to write."""
         engine, values = self.engine, Spec.record(self)
-        del values["engine"]
+        del values["engine"], values["more"]
+        if self.more:
+            values["servers"] = [safe_url(one) for one in (engine, *self.more)]
         return {**values, "model": engine.model, "backend": engine.backend, "base_url": safe_url(engine)}
 
 

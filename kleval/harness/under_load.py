@@ -1,0 +1,158 @@
+"""Prompts of a load that are samples of tasks, and the rows of what is answered under it: quality and times from the same answers.
+
+A round takes the next samples of the tasks at its length, in turn; where their data end it begins with the first again, as a further
+repeat. What a sample asks first is sent under the load; what follows (a second step, an answer that must be asked for again without
+its stop strings) is asked as in any run, and timed by nobody. Nothing is asked again because it failed: that a server fails under
+load is what is measured, and such a row is a failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import cycle, islice
+from random import Random
+from typing import Any
+
+from kleval.backends.reasoning import tags
+from kleval.harness.asking import finish
+from kleval.harness.filing import make_row
+from kleval.harness.manifest import engine_settings, run_facts, task_record
+from kleval.harness.opening import check_permissions, load_tasks
+from kleval.harness.plan import LoadTask, ModelFacts, model_facts
+from kleval.harness.preparing import Asked, Policy, encode
+from kleval.harness.spec import RunSpec
+from kleval.store import RunStore
+from kleval.types import ContextTooSmall, Outcome, Request, Sample, Timed, Unfit, UsageError
+
+ALL = 1 << 31  # samples: as many as there are
+Send = Callable[[Sequence[Request]], Sequence[Outcome]]
+
+
+class Questions:
+    """kleval.profiler.served.spec.Questions of the tasks that spec names. UsageError when made: data are missing, or a task cannot be
+    asked under load."""
+
+    def __init__(self, spec: RunSpec, load_task: LoadTask) -> None:
+        spec.check()
+        named = load_tasks(spec, load_task)
+        self._tasks = {task.id: task for task in named.values()}
+        self._sources = {task.id: given for given, task in named.items() if given != task.id}
+        self._spec = replace(spec, tasks=tuple(self._tasks))
+        for task_id, task in self._tasks.items():
+            if getattr(task, "needs_judge", False):
+                raise UsageError(
+                    f"{task_id} is scored by a judge, which is no load on the model: use kleval run for it"
+                )
+        check_permissions(self._spec, self._tasks)
+        self._policy = Policy(
+            seed=spec.seed, temperature=spec.temperature, top_p=spec.top_p, retries=0, reasoning=tags(spec.reasoning)
+        )
+        self._streams: dict[tuple[str, str, int], Iterator[tuple[int, Sample]]] = {}
+        self._facts: dict[str, ModelFacts] = {}
+
+    def open(self, backend: Timed) -> None:
+        """UsageError for a backend whose timed answers are no answers of evaluation."""
+        if not getattr(backend, "times_answers", False):
+            raise UsageError(
+                f"--tasks under load is for servers: the requests that --backend {backend.name} times have a fixed length"
+            )
+        self._facts[backend.model] = model_facts(backend.model, backend, None)
+
+    def settings(self) -> dict[str, Any]:
+        """What must be the same for a profile to go on."""
+        found: dict[str, Any] = {"tasks": list(self._tasks), "temperature": self._spec.temperature}
+        for task_id, task in self._tasks.items():
+            found |= {f"tasks.{task_id}.{name}": value for name, value in task_record(task).items()}
+        for name, facts in self._facts.items():
+            found |= engine_settings(f"models.{name}", facts)
+        return found
+
+    def facts(self) -> dict[str, Any]:
+        """Of run.json, as a run has them."""
+        return run_facts(self._spec, self._tasks, list(self._facts.values()), self._sources)
+
+    def ask(self, backend: Timed, place: tuple[str, int], n: int, send: Send, store: RunStore) -> list[float | None]:
+        """Send the next n samples, file their rows, and tell their scores; None for what failed or is not scored.
+
+        place: load and length. send: what comes first of each, in the order of sending; what was answered. ContextTooSmall where no
+        sample fits into the length.
+        """
+        load, ctx = place
+        window = self._next(backend, ctx, n, store)
+        scores: list[float | None] = []
+        first = _FirstUnderLoad(backend, send, Random(f"{self._spec.seed}/{load}/{ctx}"))
+        for asked, end in finish(window, first, None, self._policy):
+            row = make_row(backend.model, asked, end)
+            store.append(replace(row, meta={**row.meta, "load": load}), asked.sample.prompt)
+            scores.append(row.score)
+        store.sync()
+        return scores
+
+    def _next(self, backend: Timed, ctx: int, n: int, store: RunStore) -> list[Asked]:
+        """Samples that were never asked here, of the tasks in turn."""
+        found: list[Asked] = []
+        tasks = [task for task in self._tasks if self._peek(backend, task, ctx)]
+        if not tasks:
+            raise ContextTooSmall(f"no sample of {', '.join(self._tasks)} fits into {ctx} tokens", ctx)
+        for task in islice(cycle(tasks), n):
+            repeat, sample = next(
+                one
+                for one in self._streams[backend.model, task, ctx]
+                if (backend.model, one[1].id, one[0]) not in store.index
+            )
+            ids = encode(backend.tokenizer, sample.prompt, sample.answer_prefix)
+            found.append(Asked(self._tasks[task], sample, repeat, ids, model=backend.model))
+        return found
+
+    def _peek(self, backend: Timed, task: str, ctx: int) -> bool:
+        """Whether a task has samples at a length."""
+        place = (backend.model, task, ctx)
+        if place not in self._streams:
+            stream = self._samples(backend, task, ctx)
+            first = next(stream, None)
+            if first is None:
+                return False
+            self._streams[place] = _before(first, stream)
+        return True
+
+    def _samples(self, backend: Timed, task: str, ctx: int) -> Iterator[tuple[int, Sample]]:
+        """Without end, each with how often it came before; none where none fits."""
+        repeat = 0
+        while True:
+            n = 0
+            try:
+                for made in self._tasks[task].samples(backend.tokenizer, ctx, ALL, self._spec.seed):
+                    if not isinstance(made, Unfit):
+                        n += 1
+                        yield repeat, made
+            except ContextTooSmall:
+                pass
+            if n == 0:
+                return
+            repeat += 1
+
+
+def _before(first: tuple[int, Sample], rest: Iterator[tuple[int, Sample]]) -> Iterator[tuple[int, Sample]]:
+    yield first
+    yield from rest
+
+
+class _FirstUnderLoad:
+    """A backend whose first requests are sent under load, in an order of their own: by length they would come sorted."""
+
+    def __init__(self, backend: Timed, send: Send, rng: Random) -> None:
+        self._backend, self._rng = backend, rng
+        self._send: Send | None = send
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
+        if self._send is None:
+            yield from self._backend.run(requests)
+            return
+        send, self._send = self._send, None
+        order = list(range(len(requests)))
+        self._rng.shuffle(order)
+        yield from zip(order, send([requests[at] for at in order]), strict=True)

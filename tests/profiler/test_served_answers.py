@@ -1,0 +1,133 @@
+"""Load whose prompts are a task's samples: times and scores from the same answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kleval.backends.spec import BackendSpec
+from kleval.harness.spec import RunSpec
+from kleval.harness.under_load import Questions
+from kleval.profiler.served import ServedSpec
+from kleval.profiler.served.job import profile_served
+from kleval.store import Point, RunStore
+from kleval.tables.frame import load
+from kleval.tasks.registry import loader
+from kleval.types import UsageError
+from kleval.work import Result
+
+TASK = """
+data: rows.jsonl
+prompt: "{text}"
+answer: "{answer}"
+metric: contains
+max_new_tokens: 5
+stop: ["never said"]
+"""
+
+
+@pytest.fixture
+def spec(served_server: Any, manner: Any, tmp_path: Path) -> Iterator[ServedSpec]:
+    """Nine prompts in a file; the server says x all the time, which is right for two of three."""
+    rows = [{"text": f"question number {i}", "answer": "y" if i % 3 == 0 else "x"} for i in range(9)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "mine.yaml").write_text(TASK)
+    with served_server.serving(manner) as url:
+        engine = BackendSpec(model="tiny", backend="openai", base_url=url, request_timeout=10, tokenizer="words")
+        given = {"concurrencies": (), "repeats": 1, "requests": 6, "rates": (60.0,)}
+        yield ServedSpec(engine=engine, ctxs=(64,), tasks=(str(tmp_path / "mine.yaml"),), out=tmp_path / "run", **given)
+
+
+def profile(spec: ServedSpec) -> tuple[Result, list[Point]]:
+    asked = RunSpec(models=("tiny",), tasks=spec.tasks, ctxs=spec.ctxs, out=spec.out)
+    result = profile_served(spec, questions=Questions(asked, loader(spec.tasks)))
+    assert spec.out is not None
+    return result, list(RunStore.open(spec.out).points())
+
+
+def free(manner: Any) -> list[dict[str, Any]]:
+    return [body for body in manner.bodies if str(body["prompt"]).startswith("question")]
+
+
+def test_one_run_has_times_and_scores_of_the_same_answers(spec: ServedSpec) -> None:
+    _, (point,) = profile(spec)
+    assert spec.out is not None
+    rows = list(RunStore.open(spec.out).rows())
+    assert (point.protocol, point.values["requests"], point.values["scored"]) == ("rate-60", 6, 6)
+    assert point.values["score"] == pytest.approx(sum(row.score or 0 for row in rows) / 6) == pytest.approx(4 / 6)
+    assert {row.meta["load"] for row in rows} == {"rate-60"}
+    assert [row.outcomes[0]["text"] for row in rows] == ["xxxxx"] * 6
+
+
+def test_requests_are_sent_as_in_a_run_and_may_end_early(spec: ServedSpec, manner: Any) -> None:
+    manner.stops_after = 3
+    _, (point,) = profile(spec)
+    assert point.failure is None
+    assert point.values["output_tokens"] == 6 * 3
+    for body in free(manner):
+        assert (body["max_tokens"], body["stop"]) == (5, ["never said"])
+        assert "ignore_eos" not in body
+
+
+def test_no_prompt_is_sent_twice_until_the_data_end(spec: ServedSpec, manner: Any) -> None:
+    profile(replace(spec, repeats=2))
+    sent = [body["prompt"] for body in free(manner)]
+    assert len(set(sent[:6])) == len(set(sent[6:])) == 6
+    assert sorted(map(sent.count, set(sent))) == [1] * 6 + [2] * 3
+    assert spec.out is not None
+    assert sorted({row.repeat for row in RunStore.open(spec.out).rows()}) == [0, 1]
+
+
+def test_a_failed_round_keeps_its_answers_and_is_asked_with_other_samples(spec: ServedSpec, manner: Any) -> None:
+    manner.faulty = frozenset({3})
+    result, (point,) = profile(spec)
+    assert (result.exit_code, point.failed) == (3, True)
+    assert spec.out is not None
+    rows = list(RunStore.open(spec.out).rows())
+    assert sorted(row.failed for row in rows) == [False] * 5 + [True]
+    manner.faulty = frozenset()
+    result, (point,) = profile(spec)
+    assert (result.exit_code, point.failed, len(list(RunStore.open(spec.out).rows()))) == (0, False, 12)
+
+
+def test_runs_and_profiles_are_both_read_from_it(spec: ServedSpec) -> None:
+    profile(spec)
+    assert spec.out is not None
+    loaded = load(spec.out)
+    assert list(loaded.frame["record"]) == ["answer"] * 6 + ["measurement"]
+    assert loaded.scores["value"].iloc[0] == pytest.approx(66.7, abs=0.1)
+    assert loaded.cost["score"].iloc[0] == pytest.approx(4 / 6)
+
+
+def test_answers_of_one_token_have_no_time_per_token(spec: ServedSpec, manner: Any) -> None:
+    manner.stops_after = 1
+    _, (point,) = profile(spec)
+    assert point.failure is not None
+    assert "ask a task with longer answers" in point.failure["message"]
+
+
+def test_a_backend_whose_timed_answers_are_filled_up_is_refused(spec: ServedSpec) -> None:
+    class Filled:
+        name, model = "own", "tiny"
+
+    asked = RunSpec(models=("tiny",), tasks=spec.tasks, ctxs=spec.ctxs, out=spec.out)
+    with pytest.raises(UsageError, match="is for servers"):
+        Questions(asked, loader(spec.tasks)).open(Filled())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rates": (), "concurrencies": (1,)}, "--tasks is for requests under load"),
+        ({"concurrencies": (1,)}, "leave out --concurrency"),
+        ({"reuse": (0.5,)}, "leave out --reuse"),
+    ],
+)
+def test_tasks_are_prompts_of_a_load(spec: ServedSpec, change: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        replace(spec, **change).check()
