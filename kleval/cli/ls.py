@@ -35,7 +35,7 @@ def models(model: str | None, as_json: bool) -> None:
     models that kleval has no decoder for (kimi-k3, qwen3.5, …) it shows the costs, beside Kimi Linear's.
     """
     from kleval.cli import ls_models
-    from kleval.models.published import PUBLISHED, Shape
+    from kleval.models.published import Shape
     from kleval.models.registry import MODELS, config_of, costs_of, resolve
 
     if model:
@@ -53,7 +53,7 @@ def models(model: str | None, as_json: bool) -> None:
     elif model:
         ls_models.show_card(*found[0])
     else:
-        ls_models.show_table(found, [(name, costs_of(name)[1]) for name in PUBLISHED])
+        ls_models.show_table(found)
 
 
 @ls.command(short_help="Tasks, or one task's card.")

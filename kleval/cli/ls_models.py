@@ -148,17 +148,13 @@ def weights(spec: ModelSpec) -> str:
     return "shipped" if spec.size else "here" if not spec.hub else "on the hub"
 
 
-def show_table(models: list[tuple[ModelSpec, ModelConfig]], shapes: list[tuple[str, Costs]]) -> None:
-    """One line per model. State: bytes per token of context, and what every sequence has whatever its length.
-
-    shapes: those that kleval has no decoder for.
-    """
+def show_table(models: list[tuple[ModelSpec, ModelConfig]]) -> None:
+    """One line per model. State: bytes per token of context, and what every sequence has whatever its length."""
     rows = []
-    known = [(spec.name, config, weights(spec)) for spec, config in models]
-    for name, config, here in [*known, *((name, shape, "none: costs alone") for name, shape in shapes)]:
-        per_token, fixed = config.state_bytes(1, 1, DTYPE).growing, config.state_bytes(0, 1, DTYPE).total
+    for spec, config in models:
+        per_token, fixed = config.state_bytes(1, 1, DTYPE).latent, config.state_bytes(0, 1, DTYPE).total
         counts = (count(config.parameters()), count(config.active_parameters()))
-        rows.append((name, config.num_hidden_layers, *counts, f"{per_token} B", size(fixed), here))
+        rows.append((spec.name, config.num_hidden_layers, *counts, f"{per_token} B", size(fixed), weights(spec)))
     table(("model", "layers", "parameters", "active", "state/token", "fixed state", "weights"), rows)
 
 

@@ -1,4 +1,4 @@
-"""What vLLM would allocate for one sequence of a model, by vLLM's own planning functions; needs vLLM, but no GPU and no weights.
+"""Allocation of vLLM for one sequence of a model, by vLLM's own planning functions; needs vLLM, but no GPU and no weights.
 
 The layers' cache specifications are made from the shape (`kleval.models.shape`) as vLLM's layers make them, with the block size
 that its `Platform._align_hybrid_block_size` chooses: so many tokens that a page of attention holds a recurrent state. Grouping of
@@ -40,7 +40,8 @@ class Allocation:
 
 
 def installed() -> bool:
-    return importlib.util.find_spec("vllm") is not None
+    found = importlib.util.find_spec("vllm")
+    return found is not None and found.origin is not None  # a folder of that name is no package
 
 
 def beside(config: Costs, ctx: int, dtype: str, kv: str | None, split: Split) -> dict[str, Any] | None:
