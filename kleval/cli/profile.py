@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -114,6 +115,7 @@ table_format = options.option(
     default=42,
     help="Seed of weights, token ids and states.",
 )
+@options.verify
 @options.named
 @options.out("runs/profile-<time>", "KLEVAL_PROFILE_OUT")
 @options.option(
@@ -147,8 +149,10 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
     if given["append"] and given["out"] is None:
         raise UsageError("--append goes on with a profile: name its directory with --out")
     steps = decode_tokens(given["decode_tokens"])
+    from kleval.backends.spec import BackendSpec
     from kleval.cli.directory import run_directory
     from kleval.cli.shows import ServedShow, Show
+    from kleval.cli.verify_first import verdicts
     from kleval.cli.watch import watched
     from kleval.profiler.workload import DEFAULT_MODELS, ProfileSpec, parse_batches
 
@@ -159,6 +163,8 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
         from kleval.profiler.served.job import profile_served
 
         asked = make_served_spec(given, served, profile_lengths(given["ctx"]), out, line)
+        if given["verify"] and out is not None and not asked.dry_run:
+            asked = replace(asked, verified=verdicts([asked.engine], out))
         questions = make_questions(asked, given)
         return watched(
             lambda watch: profile_served(asked, watch, questions=questions),
@@ -180,6 +186,11 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
         **options.as_given(given, *AS_GIVEN),
     )
     spec.check()
+    if given["verify"] and out is not None and not spec.dry_run:
+        engines = [
+            BackendSpec(model=name, backend="native", device=spec.device, dtype=spec.dtype) for name in spec.models
+        ]
+        spec = replace(spec, verified=verdicts(engines, out))
     from kleval.models.sizes import K3_LEFT_OUT, NAMED
     from kleval.profiler import profile as measure
 

@@ -160,7 +160,8 @@ class Costs:
                     each += weights.other * layer.mlp.num_experts // split.ep * size
                 else:
                     plain = dtype if name == "router" else form
-                    each = matrix_bytes(weights.split // split.tp, plain, dtype)
+                    numbers = weights.split // split.tp + _repeated(layer, name, h, split)
+                    each = matrix_bytes(numbers, plain, dtype)
                     each += matrix_bytes(weights.whole, plain, dtype) + weights.other * size + weights.wide * wide
                 total += count * each
         return total
@@ -348,6 +349,14 @@ def _parts(layer: Layer, hidden: int) -> list[tuple[str, Weights]]:
         *layer.mlp.weights(hidden).items(),
         ("residual", layer.residual),
     ]
+
+
+def _repeated(layer: Layer, name: str, hidden: int, split: Split) -> int:
+    """Numbers of key and value matrices that a rank holds beyond its share, where there are more ranks than key-value heads."""
+    mixer = layer.mixer
+    if not isinstance(mixer, Grouped) or name != mixer.component or mixer.kv_heads >= split.tp:
+        return 0
+    return 2 * hidden * mixer.dim - 2 * hidden * mixer.dim * mixer.kv_heads // split.tp
 
 
 def _shown(parts: Counter[str]) -> dict[str, int]:

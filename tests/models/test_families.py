@@ -220,6 +220,15 @@ def test_devices_hold_all_of_a_model_and_what_they_hold_in_common_more_often(nam
     assert cut.grouped * min(8, *kv_heads, 8) == state.grouped
 
 
+def test_ranks_beyond_the_key_value_heads_hold_one_each() -> None:
+    shape = costs_of("llama-3.1-70b")[1]
+    matrices = 80 * 8192 * 128 * 2 * 2
+    assert (
+        16 * shape.weight_bytes(split=Split(16)) - 8 * shape.weight_bytes(split=Split(8))
+        == 8 * matrices + 8 * 161 * 8192 * 2
+    )
+
+
 def test_experts_alone_are_dealt_out_where_copies_serve_sequences_of_their_own() -> None:
     shape = costs_of("deepseek-v3")[1]
     experts = shape.parameters_by_component()["experts"] * 2

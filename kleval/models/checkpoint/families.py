@@ -25,7 +25,8 @@ _KINDS = {
     "sliding_attention": "sliding",
     LINEAR: "linear",
 }
-# What changes neither what is kept nor what is multiplied, beside every name that ends in _token_id or _version or begins with _.
+# What changes neither what is kept nor what is multiplied, beside every name that ends in _token_id, _version or _placeholder or
+# begins with _.
 _HARMLESS = {
     *("architectures", "auto_map", "model_type", "dtype", "torch_dtype", "hidden_act", "hidden_activation", "rms_norm_eps"),
     *("initializer_range", "use_cache", "pretraining_tp", "attention_dropout", "ep_size", "return_dict", "problem_type"),
@@ -35,7 +36,7 @@ _HARMLESS = {
     *("n_group", "topk_group", "num_expert_group", "use_grouped_topk", "norm_topk_prob", "moe_renormalize", "scoring_func"),
     *("topk_method", "moe_router_activation_func", "moe_router_dtype", "activation_situ_beta", "activation_situ_linear_beta"),
     *("swiglu_limit", "swiglu_alpha", "hc_eps", "hc_sinkhorn_iters", "index_kpool_always_select_tail", "indexer_rope_interleave"),
-    *("index_kpool_compress", "index_share_for_mtp_iteration", "initial_context_length", "mamba_ssm_dtype", "max_window_layers"),
+    *("index_kpool_compress", "index_share_for_mtp_iteration", "initial_context_length", "max_window_layers"),
     *("qk_head_dim", "experts_per_token", "ignore_index", "image_placeholder", "language_model_only", "base_model_tp_plan"),
     *("mtp_use_dedicated_embeddings", "model_max_length", "mhc", "linear_lower_bound", "image_start_token", "quantization"),
 }  # fmt: skip
@@ -128,7 +129,7 @@ class _Fields:
 
 
 def _harmless(name: str) -> bool:
-    return name in _HARMLESS or name.startswith("_") or name.endswith(("_token_id", "_version"))
+    return name in _HARMLESS or name.startswith("_") or name.endswith(("_token_id", "_version", "_placeholder"))
 
 
 Make = Callable[[_Fields], Mixer]
@@ -211,6 +212,7 @@ def _kda(f: _Fields) -> Delta:
 
 
 def _gdn(f: _Fields) -> Delta:
+    f.only("mamba_ssm_dtype", "float32")
     return Delta(
         f.number("linear_num_key_heads"),
         f.number("linear_num_value_heads"),
