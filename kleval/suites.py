@@ -59,7 +59,14 @@ SUITES: dict[str, Suite] = {
     for suite in (
         Suite("long", f"the eight long-context columns of the paper: {_EIGHT}", _LONG),
         Suite("long-official", "the same on their official data", _LONG, edition="official"),
-        Suite("smoke", "one sample of every long-context task, to see that a model runs", _LONG, limit=1),
+        Suite(
+            "smoke",
+            "one sample of every long-context task at one length, to see that a model runs",
+            _LONG,
+            limit=1,
+            ctx="2k",
+            official_ctx="8k",
+        ),
         Suite(
             "needles",
             "RULER's needle and tracking tasks: the shipped nano models were trained on them",

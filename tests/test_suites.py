@@ -55,6 +55,7 @@ def test_long_is_every_family_of_the_paper_s_table() -> None:
 
 def test_smoke_asks_one_sample_per_task() -> None:
     assert suite("smoke").limit == 1
+    assert all(suite("smoke").lengths(edition) in ("2k", "8k") for edition in ("builtin", "official"))
     assert suite("long").limit is None
 
 

@@ -97,10 +97,11 @@ class Show:
 
         print_profile(make_profile(tuple(store.points()), store.manifest), self.format)
 
-    def write_table(self, store: RunStore) -> Path:
+    def write_tables(self, store: RunStore) -> dict[str, Path]:
+        """The files by what they are called at the end; `table` is the first."""
         from kleval.tables.cost_rows import write_profile_csv
 
-        return write_profile_csv(store, store.path / "profile.csv")
+        return {"table": write_profile_csv(store, store.path / "profile.csv")}
 
     def last_lines(self, store: RunStore, result: Result) -> list[str]:
         """What a reader must know before believing the results, above where they are."""
@@ -181,10 +182,12 @@ class RunShow(Show):
 
         print_run(store)
 
-    def write_table(self, store: RunStore) -> Path:
-        from kleval.tables.leaderboard import write_csv
+    def write_tables(self, store: RunStore) -> dict[str, Path]:
+        from kleval.tables import leaderboard, positions
 
-        return write_csv([store], store.path / "leaderboard.csv")
+        found = {"table": leaderboard.write_csv([store], store.path / "leaderboard.csv")}
+        by_position = positions.write_csv(store, store.path / "positions.csv")
+        return found if by_position is None else {**found, "positions": by_position}
 
     def last_lines(self, store: RunStore, result: Result) -> list[str]:
         spent = _spent(store.manifest["sessions"], self.spec)

@@ -200,11 +200,11 @@ def watched(work: Callable[[OnEvent], Result], spec: Spec, show: Show, as_json: 
 
 
 def write_files(show: Show, store: RunStore) -> dict[str, Path]:
-    """The page and the table of a directory, in it."""
+    """The page and the tables of a directory, in it."""
     from kleval.report.page import write_report
 
-    table = show.write_table(store)  # first: it is small, and what fills the disk is the page
-    return {"report": write_report([store], store.path / "report.html"), "table": table}
+    tables = show.write_tables(store)  # first: they are small, and what fills the disk is the page
+    return {"report": write_report([store], store.path / "report.html"), **tables}
 
 
 def _text(path: Path | None) -> str | None:

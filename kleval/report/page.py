@@ -32,6 +32,7 @@ from kleval.report.answer_sections import answer_section
 from kleval.report.header import Header, header, looks
 from kleval.report.notices import runs_of
 from kleval.report.plotly_drawer import plotly
+from kleval.report.position_sections import position_section
 from kleval.report.samples import Samples, samples_section
 from kleval.report.score_cost import score_cost_section
 from kleval.report.scorecard import scorecard_section
@@ -43,6 +44,7 @@ from kleval.tables.answer_lengths import AnswerLengths
 from kleval.tables.compare import Answers
 from kleval.tables.costs import Profile, read_profile
 from kleval.tables.depths import Depths
+from kleval.tables.positions import Positions
 from kleval.tables.scores import Entrant, Run, collect
 from kleval.tables.trainings import Studies
 from kleval.types import UsageError
@@ -127,9 +129,10 @@ class Watched:
     depths: Depths = field(default_factory=Depths)
     answers: Answers = field(default_factory=Answers)
     lengths: AnswerLengths = field(default_factory=AnswerLengths)
+    positions: Positions = field(default_factory=Positions)
 
     def watch(self, run: Run) -> Callable[[Row], None]:
-        watching = [each.watch(run) for each in (self.samples, self.depths, self.answers, self.lengths)]
+        watching = [each.watch(run) for each in (self.samples, self.depths, self.answers, self.lengths, self.positions)]
 
         def see(row: Row) -> None:
             for each in watching:
@@ -157,6 +160,7 @@ def sections(entrants: Sequence[Entrant], profiles: Sequence[Profile], watched: 
             score_curves.task_section(entrants, shape, of_scores),
             score_grids.heat_section(entrants, shape, of_scores),
             score_grids.depth_section(entrants, watched.depths, shape, of_scores),
+            position_section(entrants, watched.positions, of_scores),
             score_grids.column_section(entrants, of_scores),
             contrasts.difference_section(entrants, shape) if len(entrants) > 1 else None,
             contrasts.test_section(entrants, watched.answers) if len(entrants) > 1 else None,

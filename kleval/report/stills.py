@@ -17,11 +17,13 @@ LONGEST_NAME = 80
 
 
 def inside(sections: Iterable[Section]) -> dict[str, str]:
-    """The SVG of each figure, by its id in the page; none where matplotlib is not installed."""
-    if not drawer.available():
-        return {}
-    found = {}
-    for section, card, i, figure in _figures(sections):
+    """The SVG of each figure, by its id in the page; none where matplotlib is not installed, and none of figures without a line, whose
+    points are in the tables: a run at one length does without the import."""
+    found: dict[str, str] = {}
+    lines = [one for one in _figures(sections) if any(len(series.x) > 1 for series in one[3].series)]
+    if not lines or not drawer.available():
+        return found
+    for section, card, i, figure in lines:
         name = f"fig-{card.id}-{i}"
         found[name] = drawer.inside(figure, _pixels(section, card, figure), f"still-{card.id}-{i}")
     return found

@@ -18,7 +18,7 @@ from kleval.tables.ratios import choose_baseline
 from kleval.tables.ruler import effective_length
 from kleval.tables.scores import Entrant, conflicts
 
-RECIPE = ("tokens", "tokens_per_batch", "muon_lr", "adam_lr", "clip", "seed", "curriculum", "mixture", "start")
+RECIPE = ("tokens", "tokens_per_batch", "muon_lr", "adam_lr", "clip", "seed", "curriculum", "mixture", "begin")
 _TIMES = ("tpot_ms_batch1", "tpot_ms_concurrency1")  # what one reader waits for a token
 
 
@@ -133,7 +133,11 @@ def not_the_same(found: Sequence[Headline]) -> bool:
 
 def recipes_differ(entrants: Iterable[Entrant]) -> list[str]:
     """In which parts of their training recipes models differ, where their backends told these of two or more."""
-    told = [recipe for e in entrants if isinstance(recipe := e.described("training"), Mapping)]
+    told = [
+        {"begin": recipe.get("start"), **recipe}  # older weights say what began how, and have no word for the kind
+        for e in entrants
+        if isinstance(recipe := e.described("training"), Mapping)
+    ]
     return [name for name in RECIPE if len({str(recipe.get(name)) for recipe in told}) > 1]
 
 

@@ -7,26 +7,56 @@ one document alone. Documents of a length are the same in every bucket of it, so
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from kleval.store import Row
+from kleval.files import write_text
+from kleval.store import Row, RunStore
+from kleval.tables.formats import to_csv
+from kleval.tables.scores import Run
 from kleval.text import DASH, format_length
 
 COLUMNS = ("model", "task", "ctx", "from", "to", "nll", "ci_low", "ci_high", "ppl", "documents", "tokens")
 HEADS = ("task", "ctx", "position", "NLL [95 %]", "perplexity", "documents", "tokens")
 
 
-def positions(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """A dict with the keys of COLUMNS per model, task, length and bucket, in order; nll in nats per token."""
-    found: dict[tuple[str, str, int, int, int], list[tuple[float, int]]] = {}
-    for row in rows:
+class Positions:
+    """Collects rows while they go by (`watch`), then gives the buckets of a model."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, dict[tuple[str, str, int, int, int], list[tuple[float, int]]]] = {}
+
+    def watch(self, run: Run) -> Callable[[Row], None]:
+        """For `collect`: a function that is called with every row of the run."""
+        return lambda row: self.add(run.id, row)
+
+    def add(self, run: str, row: Row) -> None:
         buckets = row.extracted.get("nll") if isinstance(row.extracted, Mapping) else None
         for one in buckets if isinstance(buckets, list) and not row.failed else ():
             place = (row.model, row.task, row.ctx, one["from"], one["to"])
-            found.setdefault(place, []).append((float(one["nll"]), int(one["tokens"])))
-    return [_bucket(place, values) for place, values in sorted(found.items())]
+            self._found.setdefault(run, {}).setdefault(place, []).append((float(one["nll"]), int(one["tokens"])))
+
+    def of(self, run: str) -> list[dict[str, Any]]:
+        """A dict with the keys of COLUMNS per model, task, length and bucket, in order; nll in nats per token."""
+        return [_bucket(place, values) for place, values in sorted(self._found.get(run, {}).items())]
+
+
+def positions(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """The buckets of one run's rows, as of `Positions.of`."""
+    found = Positions()
+    for row in rows:
+        found.add("", row)
+    return found.of("")
+
+
+def write_csv(store: RunStore, path: Path) -> Path | None:
+    """Write the buckets of a run; None, and no file, where no task of it is of likelihoods."""
+    if not (found := positions(store.rows())):
+        return None
+    write_text(path, to_csv(found, COLUMNS))
+    return path
 
 
 def _bucket(place: tuple[str, str, int, int, int], values: list[tuple[float, int]]) -> dict[str, Any]:

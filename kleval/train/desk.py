@@ -6,11 +6,13 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from kleval.tasks import articles, prose
+from kleval.tasks.articles import Article
 from kleval.tokenization import HFTokenizer
 from kleval.train import material
 from kleval.types import UsageError
 
 CORPUS_SIZE = 400
+QUESTION_TOKENS = 50  # of a question for a fact and its answer, about, and what stands around it
 
 # A text, and whether the model is to produce it.
 Piece = tuple[str, bool]
@@ -62,6 +64,26 @@ class Desk:
                 break
             found.append(piece)
         return found
+
+    def shown(
+        self, rng: random.Random, gold: Sequence[int], room: int, text: Callable[[Article], str], questions: int
+    ) -> tuple[list[Article], list[tuple[str, str]]]:
+        """The gold articles among as many others as fit, in any order, and at most so many questions for facts of theirs with the
+        answers. NoRoom without room for the gold ones."""
+        found = [self.articles[i] for i in gold]
+        room = self.left(room, *map(text, found))
+        questions = min(questions, room // (2 * QUESTION_TOKENS))
+        room -= questions * QUESTION_TOKENS
+        more = (self.articles[i] for i in rng.sample(range(len(self.articles)), len(self.articles)) if i not in gold)
+        for article in more:
+            room -= self.count(text(article))
+            if room < 0:
+                break
+            found.append(article)
+        rng.shuffle(found)
+        known = [(article, fact) for article in found for fact in article.facts]
+        asked = rng.sample(known, min(questions, len(known)))
+        return found, [(fact.bridge.format(article.title), fact.answers[0]) for article, fact in asked]
 
     def left(self, room: int, *texts: str) -> int:
         """What of `room` the texts leave. NoRoom when nothing."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
 from itertools import islice
 
 from kleval.tasks import lexicon as lx
+from kleval.tasks.articles import Article
 from kleval.tasks.frames import prompts as frames
 from kleval.tasks.helmet_icl import drawing, intents
 from kleval.tasks.lca import commits, invented
@@ -29,13 +31,13 @@ _ORDINAL = re.compile(r"Prepend \S+ to the (\w+) ")
 
 
 def conversation(desk: Desk, rng: random.Random, room: int) -> list[Piece]:
-    """A conversation with its worked example, then the last question, for up to three of the equal texts."""
+    """A conversation with its worked example, then the last question, for several of the equal texts."""
     matter = rng.choice(_MATTERS)
     n_needles = 2 if room < 700 else rng.choice((2, 4, 8) if room > 1200 else (2, 4))
     text_chars = rng.choice((0, room * 4 // (3 * n_needles + 8)))
     made = conversations.conversation(rng, n_needles, min(text_chars, 800), matter)
     asked: list[Piece] = []
-    for i in [made.wanted, *rng.sample(range(n_needles), min(2, n_needles - 1))][: 1 + (room > 500)]:
+    for i in [made.wanted, *rng.sample(range(n_needles), n_needles - 1)][: 1 + room // 500]:
         prefix = made.prefix if not asked else "".join(rng.sample(made.prefix, len(made.prefix)))
         ordinal = conversations.ORDINALS[i]
         question = _ORDINAL.sub(f"Prepend {prefix} to the {ordinal} ", made.question)
@@ -82,29 +84,50 @@ def labels(desk: Desk, rng: random.Random, room: int) -> list[Piece]:
 
 
 def exam(desk: Desk, rng: random.Random, room: int) -> list[Piece]:
-    """A document of records and a question with four choices."""
+    """A document of records and a question with four choices, longer ones asked again with the choices in another order."""
     made = exams.exam(rng, rng.choice(list(exams.DOMAINS)), rng.random() < 0.4, material.OPEN_SYLLABLES, "train")
+    right = made.choices["ABCD".index(made.answer)]
 
-    def prompt(fillers: list[str]) -> str:
-        question = made.material.question
-        return longbench.filled(longbench.ZERO_SHOT, made.document(fillers), question, made.choices)
+    def prompt(text: str, choices: Sequence[str]) -> str:
+        return longbench.filled(longbench.ZERO_SHOT, text, made.material.question, choices)
 
-    answer = f"The correct answer is ({made.answer})."
-    fillers = desk.taken(made.material.fillers, desk.left(room, prompt([]), answer))
-    return [(prompt(fillers), False), (answer, True)]
+    asked: list[Piece] = []
+    choices = list(made.choices)
+    for i in range(1 + room // 400):
+        if i:
+            rng.shuffle(choices)
+        question = prompt("\0", choices).rpartition("\0")[2]
+        asked += [
+            (_again(question) if i else question, False),
+            (f"The correct answer is ({'ABCD'[choices.index(right)]}).", True),
+        ]
+    before = prompt("\0", choices).partition("\0")[0]
+    fillers = desk.taken(
+        made.material.fillers, desk.left(room, before + made.document([]), *(text for text, _ in asked))
+    )
+    return [(before + made.document(fillers), False), *asked]
+
+
+def _again(question: str) -> str:
+    """A question that follows another one over the same text."""
+    return "\n\n" + question.partition("</text>\n\n")[2]
 
 
 def lookup(desk: Desk, rng: random.Random, room: int) -> list[Piece]:
-    """FRAMES' question over articles, of one step or two."""
-    asked = rng.choice(desk.questions[room > 250 and rng.random() < 0.6])
-    texts = [frames.context([(a.title, a.text)]) for a in (desk.articles[i] for i in asked.gold)]
-    answer = frames.answer_sentence(asked.answers[0])
-    space = desk.left(room, frames.question_prompt("\n".join(texts), asked.question), answer)
-    others = (i for i in rng.sample(range(len(desk.articles)), len(desk.articles)) if i not in asked.gold)
-    more = desk.taken((frames.context([(a.title, a.text)]) for a in (desk.articles[i] for i in others)), space)
-    texts += more
-    rng.shuffle(texts)
-    return [(frames.question_prompt("\n".join(texts), asked.question), False), (answer, True)]
+    """FRAMES' question over articles, of one step or two, and more over the same articles."""
+    first = rng.choice(desk.questions[room > 250 and rng.random() < 0.6])
+
+    def text(article: Article) -> str:
+        return frames.context([(article.title, article.text)])
+
+    space = desk.left(room, frames.question_prompt("", first.question), frames.answer_sentence(first.answers[0]))
+    shown, more = desk.shown(rng, first.gold, space, lambda article: text(article) + "\n", room // 200)
+    before, _, tail = frames.question_prompt("\0", "\1").partition("\0")
+    pieces: list[Piece] = []
+    for i, (question, answer) in enumerate([(first.question, first.answers[0]), *more]):
+        said = tail.replace("\1", question)
+        pieces += [(_again(said) if i else said, False), (frames.answer_sentence(answer), True)]
+    return [(before + "\n".join(map(text, shown)), False), *pieces]
 
 
 def function(desk: Desk, rng: random.Random, room: int) -> list[Piece]:

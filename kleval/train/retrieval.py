@@ -1,7 +1,8 @@
 """Training samples in RULER's shapes: needles, pairs, tracking, frequent words, questions over documents; and plain copying.
 
 Each maker fills about `room` tokens with a text and asks about it, several questions one after the other where the text has
-answers for them: the loss is on answers alone, so a text that is asked once teaches little. The first question is exactly RULER's.
+answers for them, the more the longer it is: the loss is on answers alone, so a text that is asked once teaches little. The first
+question is exactly RULER's.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ FORMS: dict[tuple[str, str, int, int, bool], float] = {
     ("numbers", "prose", 1, 4, True): 0.11,
     ("numbers", "prose", 4, 1, True): 0.11,
 }
-_MOST_QUESTIONS = 4
+# A text of so many tokens is asked once more for every so many (once for every `_PER_UUID`, where answers are UUIDs), and has as many
+# more needles: what is supervised would otherwise thin out with the length.
+_PER_QUESTION, _PER_UUID, _MOST_QUESTIONS = 110, 250, 12
 
 
 def copy(desk: Desk, rng: random.Random, room: int) -> list[Piece]:
@@ -60,22 +63,26 @@ def needle(desk: Desk, rng: random.Random, room: int) -> list[Piece]:
     small = room < 200
     make_value = material.number if kind == "numbers" else material.uuid
     make_key = material.uuid if hay == "needles" and kind == "uuids" else desk.words.key
+    per = _PER_UUID if kind == "uuids" else _PER_QUESTION
+    further = 0  # needles beside those of RULER's form, each asked for on its own
     if hay == "needles":
         n_keys = max(2, (room - 60) // (60 if kind == "uuids" else 22))
     elif small:
         n_keys, n_values = min(2, n_keys), min(2, n_values)
     elif n_keys * n_values > 1 and rng.random() < 0.5:
         n_keys, n_values = (rng.randint(2, n_keys), 1) if n_keys > 1 else (1, rng.randint(2, n_values))
-    keys = [make_key(rng) for _ in range(n_keys)]
+    elif rng.random() < 0.7:
+        further = min(_MOST_QUESTIONS, room // (per * n_values)) - n_keys
+    keys = [make_key(rng) for _ in range(n_keys + max(0, further))]
     facts = [(key, make_value(rng)) for key in keys for _ in range(n_values)]
     rng.shuffle(facts)
     if together:
-        asked = [keys]
-        if n_keys > 1 and rng.random() < 0.5:
-            asked += [[key] for key in rng.sample(keys, min(2, n_keys))]
+        asked = [keys[:n_keys]]
+        if len(keys) > 1 and rng.random() < 0.7:
+            asked += [[key] for key in rng.sample(keys, min(len(keys), max(2, further)))]
     else:
-        most = 1 + room // (400 if kind == "uuids" else 150)
-        asked = [[key] for key in rng.sample(keys, min(len(keys), most, _MOST_QUESTIONS))]
+        most = min(_MOST_QUESTIONS, 1 + room // per)
+        asked = [[key] for key in rng.sample(keys, min(len(keys), most))]
     head, tail = "", list[Piece]()
     for these in asked:
         answers = [value for key in these for owner, value in facts if owner == key]
@@ -114,7 +121,7 @@ def track(desk: Desk, rng: random.Random, room: int) -> list[Piece]:
 
 
 def _chain(desk: Desk, rng: random.Random, room: int) -> list[Piece]:
-    n_chains = 2 if room > 150 and rng.random() < 0.3 else 1
+    n_chains = rng.randint(1, max(2, room // 300)) if room > 150 and rng.random() < 0.5 else 1
     lines: list[str] = []
     asked: list[Piece] = []
     head = ""
@@ -168,31 +175,17 @@ def frequent(desk: Desk, rng: random.Random, room: int) -> list[Piece]:
 
 
 def documents(desk: Desk, rng: random.Random, room: int) -> list[Piece]:
-    """Questions over articles: of one article or of two, and more of the same articles."""
+    """Questions over articles: of one article or of two, and more of the same and of other articles."""
     hops = 2 if room > 400 and rng.random() < 0.4 else 1
-    questions = desk.questions[hops - 1]
-    first = rng.choice(questions)
-    gold = list(first.gold)
-    asked = [(first.question, first.answers[0])]
-    for i in rng.sample(gold, len(gold)):
-        article = desk.articles[i]
-        if room > 300:
-            fact = rng.choice(article.facts)
-            asked.append((fact.bridge.format(article.title), fact.answers[0]))
+    first = rng.choice(desk.questions[hops - 1])
     head, tail, prefix = templates.article("\0")
     before, _, after = (tail + prefix).partition("\0")
+    space = desk.left(room, head, before + first.question + after, f" {first.answers[0]}")
+    n = room // _PER_QUESTION
+    shown, more = desk.shown(rng, first.gold, space, lambda article: f"Document 10:\n{article.text}\n\n", n)
+    asked = [(first.question, first.answers[0]), *more]
     pieces: list[Piece] = []
     for i, (question, answer) in enumerate(asked):
         pieces += [((before if i == 0 else "\n\nQuestion: ") + question + after, False), (f" {answer}", True)]
-    space = desk.left(room, head, *(text for text, _ in pieces), *(desk.articles[i].text + " " * 8 for i in gold))
-    others = (i for i in iter(lambda: rng.randrange(len(desk.articles)), -1) if i not in gold)
-    shown = [desk.articles[i].text for i in gold]
-    for i in others:
-        text = desk.articles[i].text
-        space -= desk.count(text) + 8
-        if space < 0:
-            break
-        shown.append(text)
-    rng.shuffle(shown)
-    body = "\n\n".join(f"Document {i}:\n{text}" for i, text in enumerate(shown, 1))
+    body = "\n\n".join(f"Document {i}:\n{article.text}" for i, article in enumerate(shown, 1))
     return [(head + body, False), *pieces]

@@ -100,6 +100,13 @@ def test_a_text_by_position(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert "negative log-likelihood by position" in said
     assert all(place in said for place in ("0–256", "256–512", "512–600"))
+    table = Path("r/positions.csv").read_text().splitlines()
+    assert table[0].startswith("model,task,ctx,from,to,nll,ci_low,ci_high,ppl")
+    assert [line.split(",")[3:5] for line in table[1:]] == [["0", "256"], ["256", "512"], ["512", "600"]]
+    page = Path("r/report.html").read_text()
+    assert 'id="positions"' in page
+    assert "ppl/texts" in page
+    assert not Path("r2").exists()
     assert call(["run", "--tasks", "ppl:texts", "--ctx", "1m", "--limit", "2", "--out", "r2", "-q"]) == 2
     assert "choose a shorter --ctx" in capsys.readouterr().err
 

@@ -120,6 +120,17 @@ def test_a_page_holds_the_svg_of_each_figure_for_readers_without_scripts(
     assert text == write_report([run], tmp_path / "again.html").read_text("utf-8")
 
 
+def test_points_alone_are_left_to_the_tables(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run at one length is done before matplotlib is imported."""
+    monkeypatch.setattr(stills, "inside", inside)
+    monkeypatch.setattr(drawer, "available", lambda: pytest.fail("looked for matplotlib"))
+    text = write_report([make_run(ctxs=(1024,))], tmp_path / "page.html").read_text("utf-8")
+    assert 'class="figure"' in text
+    assert 'class="still"' not in text
+
+
 def test_every_figure_is_an_svg_and_a_png_with_title_and_legend(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(models=("one@nano", HOSTILE), tasks=("ruler/vt", "ruler/../cwe"))
     write_report([run], tmp_path / "page.html", figures=tmp_path / "figures")

@@ -50,4 +50,4 @@ def test_a_power_law_is_found_again():
 
 def test_the_ladder_trains_larger_models_on_more():
     rungs = studies.ladder(recipe.load())
-    assert [r.made.tokens for r in rungs[::2]] == [2_000_000, 4_500_000, 8_000_000, 18_000_000]
+    assert [r.made.tokens for r in rungs[::2]] == [3_000_000, 6_750_000, 12_000_000, 27_000_000]
