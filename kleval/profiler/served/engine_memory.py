@@ -206,7 +206,7 @@ def _tree(port: int) -> list[Any]:
     found: dict[int, Any] = {}
     with contextlib.suppress(psutil.Error, OSError):
         for one in psutil.net_connections("tcp"):
-            if one.status == psutil.CONN_LISTEN and one.laddr.port == port and one.pid:
+            if one.status == psutil.CONN_LISTEN and one.laddr and one.laddr.port == port and one.pid:
                 process = psutil.Process(one.pid)
                 found |= {each.pid: each for each in (process, *process.children(recursive=True))}
     return list(found.values())
