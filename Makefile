@@ -21,7 +21,7 @@ LOCKED := PIP_CONSTRAINT=locks/kleval.txt PIP_BUILD_CONSTRAINT=locks/kleval.txt
 # By file: what a file's tests share is made once.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: help demo test test-slow test-pages test-latest test-vllm real notebook lint format lock clean
+.PHONY: help demo test test-slow test-pages test-latest test-vllm real figures notebook lint format lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -134,6 +134,9 @@ real: $(VENV)/installed-dev ## score and profile a pretrained model through llam
 
 notebook: $(VENV)/installed-dev ## run the manual's notebook and store what its cells show
 	$(BIN)/python tests/notebooks.py docs/in_a_notebook.ipynb
+
+figures: $(VENV)/installed ## the index of published reports and README's figures, from what lies in reports/
+	$(BIN)/python reports/index.py
 
 lint: $(VENV)/installed-dev ## ruff and mypy
 	$(BIN)/ruff check .

@@ -5,8 +5,8 @@
 The run directories are made here with the store that `kleval run` writes with: ten tasks, one to five needles in a prompt of four
 characters per token, every prompt another one; each model answers each. What a page shows of a prompt is text with the statistics of a
 language; between lies RULER's noise, which packs fast. Building is the whole of `kleval report DIR`, opening is from
-the navigation to a `file://` page until the first samples are listed, in a headless Chromium (`pip install playwright`, and chromium
-on PATH); without one only that is left out.
+the navigation to a `file://` page until the first samples are listed, and the processor time of all the browser's processes until then,
+in a headless Chromium (`pip install playwright`, and chromium on PATH); without one only that is left out.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
 from common import length, print_environment, print_table, short
 
 TASKS = [
@@ -76,7 +77,14 @@ def write(folder: Path, samples: int, ctx: int, models: int) -> None:
     )
 
 
-def opened(page: Path) -> float | None:
+def spent() -> float:
+    """Processor seconds of the processes that this one started and that are there."""
+    times = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
+    return sum(time.user + time.system for time in times)
+
+
+def opened(page: Path) -> tuple[float, float] | None:
+    """Seconds, and processor seconds of the browser, all its processes together."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
@@ -87,13 +95,14 @@ def opened(page: Path) -> float | None:
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-quic"])
         shown = chromium.new_page()
+        shown.set_default_timeout(120_000)  # a busy machine is no failure
         shown.goto("about:blank")
-        started = time.perf_counter()
+        started, before = time.perf_counter(), spent()
         shown.goto(page.as_uri())
         shown.wait_for_selector("#browser[data-ready]", state="attached")
-        seconds = time.perf_counter() - started
+        seconds, cpu = time.perf_counter() - started, spent() - before
         chromium.close()
-        return seconds
+        return seconds, cpu
 
 
 def measured(folder: Path, samples: int, ctx: int, models: int) -> list[str]:
@@ -115,7 +124,7 @@ def measured(folder: Path, samples: int, ctx: int, models: int) -> list[str]:
         f"{seconds:.1f}",
         f"{spent:.1f}",
         f"{size:.1f}",
-        "not measured" if shown is None else f"{shown:.2f}",
+        *(("not measured", "") if shown is None else (f"{shown[0]:.2f}", f"{shown[1]:.2f}")),
     ]
 
 
@@ -133,7 +142,7 @@ def main() -> None:
             for ctx in given.ctx.split(",")
         ]
     print_environment()
-    print_table(["tokens", "answers", "build, s", "CPU, s", "page, MB", "open, s"], rows)
+    print_table(["tokens", "answers", "build, s", "CPU, s", "page, MB", "open, s", "its CPU, s"], rows)
     print("goals: " + ", ".join(f"{what} below {most}" for what, most in GOALS.items()))
 
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import zlib
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
@@ -21,6 +22,11 @@ def script(source: str) -> str:
     """A script's text so that it cannot end its own element early."""
     source = source.replace("\r\n", "\n").replace("\r", "\n")  # as an HTML parser does before it is hashed
     return source.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def packed(text: str, level: int = 4) -> str:
+    """Text for a script element that is no script, as `unpack.js` reads it: UTF-8, deflated (zlib, RFC 1950), in base64."""
+    return base64.b64encode(zlib.compress(text.encode("utf-8", "replace"), level)).decode("ascii")
 
 
 def to_json(value: Any) -> str:

@@ -33,34 +33,67 @@
     return Object.assign({}, axis, { ticktext: text, tickangle: 0 });
   }
 
-  function draw(only) {
-    for (const div of document.querySelectorAll(".figure")) {
-      if (only && only !== div) continue;
-      const figure = figures[div.id];
-      const small = div.closest(".panel") !== null;
-      const layout = themed(figure.layout, small);
-      layout.width = div.clientWidth;
-      layout.height = div.clientHeight;
-      layout.xaxis = thinned(layout.xaxis, layout.width - layout.margin.l - layout.margin.r, small ? 11 : 13);
-      Plotly.react(div, figure.data, layout, { displayModeBar: false });
-    }
+  function draw(div) {
+    const figure = figures[div.id];
+    const small = div.closest(".panel") !== null;
+    const layout = themed(figure.layout, small);
+    layout.width = div.clientWidth;
+    layout.height = div.clientHeight;
+    layout.xaxis = thinned(layout.xaxis, layout.width - layout.margin.l - layout.margin.r, small ? 11 : 13);
+    div.classList.add("drawn");
+    Plotly.react(div.querySelector(".live"), figure.data, layout, { displayModeBar: false });
   }
-  draw();
-  dark.addEventListener("change", () => draw());
+
+  // Every figure is there as a drawing (`.still`), which print shows too. Its script, 5 MB that a browser takes half a second to read,
+  // waits until a pointer or the keyboard comes to a figure; then those near the screen answer to the pointer, one after the other.
+  let loading = null;
+  function load() {
+    loading ??= unpacked(document.getElementById("plotly")).then(function (text) {
+      const script = document.createElement("script");
+      script.textContent = text;
+      document.body.append(script);
+    });
+    return loading;
+  }
+  const near = new Set();
+  let drawing = false;
+  async function drawNear() {
+    if (drawing) return;
+    drawing = true;
+    await load();
+    for (const div of near) {
+      await new Promise((then) => setTimeout(then));
+      if (!div.classList.contains("drawn")) draw(div);
+      near.delete(div);
+    }
+    drawing = false;
+  }
+  function come(event) {
+    if (!(event.target instanceof Element) || !event.target.closest("[data-legend]")) return;
+    for (const name of ["pointerover", "focusin"]) document.removeEventListener(name, come);
+    watch();
+  }
+  function watch() {
+    const watching = new IntersectionObserver(function (seen) {
+      for (const { target, isIntersecting } of seen) {
+        if (!isIntersecting) near.delete(target);
+        else if (!target.classList.contains("drawn")) near.add(target);
+      }
+      if (near.size) drawNear();
+    }, { rootMargin: "300px 0px" });
+    for (const div of document.querySelectorAll(".figure")) watching.observe(div);
+  }
+  if (typeof DecompressionStream !== "undefined") {
+    for (const name of ["pointerover", "focusin"]) document.addEventListener(name, come);
+    // On a narrow screen the drawings' words are small: figures that are drawn at its width come by themselves.
+    if (window.innerWidth <= 640) window.addEventListener("load", () => setTimeout(watch, 300));
+  }
+  const again = () => document.querySelectorAll(".figure.drawn").forEach(draw);
+  dark.addEventListener("change", again);
   let width = window.innerWidth;
   window.addEventListener("resize", function () {
-    if (window.innerWidth !== width) draw();
+    if (window.innerWidth !== width) again();
     width = window.innerWidth;
-  });
-
-  window.addEventListener("beforeprint", function () {
-    root.classList.add("printing");
-    for (const details of document.querySelectorAll("details.print-open")) details.open = true;
-    draw();
-  });
-  window.addEventListener("afterprint", function () {
-    root.classList.remove("printing");
-    draw();
   });
 
   // A legend entry is a button where its figure's traces carry its key: it takes them away and brings them back.
@@ -72,7 +105,7 @@
         for (const trace of figures[div.id].data) {
           if (trace.legendgroup === button.dataset.trace) trace.visible = shown;
         }
-        draw(div);
+        load().then(() => draw(div));
       }
     });
   }

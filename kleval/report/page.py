@@ -18,6 +18,7 @@ from kleval.report import (
     absences,
     contrasts,
     cost_sections,
+    cost_trends,
     embed,
     kernel_sections,
     score_curves,
@@ -58,7 +59,7 @@ def write_report(
     trend: str = trends.AUTO,
     trained: Studies | None = None,
 ) -> Path:
-    """Write the page of runs and profiles to path, all of it or nothing; about 5 MB, most of it the figures' script.
+    """Write the page of runs and profiles to path, all of it or nothing; about 2.5 MB, most of it the figures' script.
 
     left_out: told of each directory that holds nothing to show; without it, and where nothing is left, that is a UsageError. So are
     two profiles that hold the same model's cost, and a path that cannot be written. figures: a folder for the page's figures as files.
@@ -97,7 +98,8 @@ def page_of(
             missing.append(str(error))
     entrants: list[Entrant] = []
     watched = Watched(samples)
-    last = trends.latest(runs, trend)
+    trends.check(stores, trend)
+    last, costs = trends.latest(runs, trend), cost_trends.latest(profiles, trend)
     if runs:
         try:
             entrants = collect(runs, lambda run: watched.watch(run) if run.store in last else lambda row: None)
@@ -112,13 +114,15 @@ def page_of(
         assert left_out is not None
         left_out(text)
     shown = [e for e in entrants if e.run.store in last]
-    found = sections(shown, profiles, watched)
+    found = sections(shown, costs, watched)
+    if len(costs) < len(profiles):
+        found = [cost_trends.cost_trend_section(profiles, trend), *found]
     if len(shown) < len(entrants):
         found = [*trends.trend_sections(entrants, trend), *found]
     if trained:
         last_words = found.pop()  # methods
         found += [*training_sections.training_sections(trained), last_words]
-    return render(shown, profiles, found, samples.served), found
+    return render(shown, costs, found, samples.served), found
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +183,7 @@ def sections(entrants: Sequence[Entrant], profiles: Sequence[Profile], watched: 
     if entrants:
         found.append(score_grids.table_section(entrants, shape, of_scores))
         found.append(samples_section(watched.samples, entrants, shape, of_scores))
-    kept = [one for one in found if one]
+    kept = [one for one in found if one and (one.cards or one.lead or one.samples)]
     return [*kept, _methods(kept, entrants)]
 
 
@@ -210,6 +214,13 @@ def _named(section: Section, prefix: str) -> Section:
     return replace(section, id=f"{prefix}{section.id}", cards=cards)
 
 
+def _apart(profiles: Sequence[Profile]) -> list[str]:
+    """A name for each: its own, numbered where another one before it has the same."""
+    names = [profile.name for profile in profiles]
+    before = [names[:i].count(name) for i, name in enumerate(names)]
+    return [f"{name}-{n + 1}" if n else name for name, n in zip(names, before, strict=True)]
+
+
 def _methods(kept: Iterable[Section], entrants: Sequence[Entrant]) -> Section:
     """How the numbers of these sections are made."""
     metrics, intervals = words()["metric"], words()["interval"]
@@ -238,7 +249,10 @@ def render(
         header(entrants, profiles, score_curves.Shape.of(entrants)),
         verdict(entrants, profiles, *looks(entrants, profiles)),
         looks(entrants, profiles)[0],
-        {p.name: embed.data_uri(cost_rows.whole(p), "text/csv") for p in profiles},
+        {
+            name: embed.data_uri(cost_rows.whole(p), "text/csv")
+            for name, p in zip(_apart(profiles), profiles, strict=True)
+        },
         [*(run.title for run in runs_of(entrants)), *(profile.name for profile in profiles)],
         served,
     )
@@ -263,9 +277,9 @@ def document(
         for card in one.cards
         for i, figure in enumerate(card.figures)
     }
-    mine = ["page.js", *(["samples.js"] if any(one.samples for one in found) else [])]
-    texts = [*([get_plotlyjs()] if drawn else []), *map(embed.asset, mine)]
-    scripts = [embed.script(text) for text in texts]
+    mine = ["unpack.js", "page.js", *(["samples.js"] if any(one.samples for one in found) else [])]
+    scripts = [embed.script(text) for text in map(embed.asset, mine)]
+    later = [get_plotlyjs()] if drawn else []
     text: str = (
         _environment()
         .get_template("page.html.j2")
@@ -280,7 +294,8 @@ def document(
             stills={name: Markup(svg) for name, svg in stills.inside(found).items()},
             figure_data=Markup(embed.to_json(drawn)),
             scripts=[Markup(script) for script in scripts],
-            policy=embed.policy(scripts, asks=served),
+            figures_script=embed.packed(later[0]) if later else "",
+            policy=embed.policy([*scripts, *later], asks=served),
         )
     )
     return text

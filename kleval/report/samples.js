@@ -16,13 +16,7 @@
   };
   const TONES = { right: "ok", wrong: "bad", failed: "bad" };
 
-  async function unpacked(name) {
-    const coded = atob(byId(name).textContent);
-    const bytes = new Uint8Array(coded.length);
-    for (let i = 0; i < coded.length; i++) bytes[i] = coded.charCodeAt(i);
-    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).text();
-  }
-  const index = JSON.parse(await unpacked("index"));
+  const index = JSON.parse(await unpacked(byId("index")));
   const { models, tasks, lengths, verdicts, broken, prompts } = index;
   const samples = index.samples.map(function ([task, length, number, id, repeat, answers], at) {
     const of = answers.map(([model, verdict, score, flags, block, line, prompt, snippet]) => (
@@ -34,7 +28,7 @@
   const blocks = new Map();
   const lower = new Map();
   function lines(block) {
-    if (!blocks.has(block)) blocks.set(block, unpacked(block).then((text) => text.split("\n")));
+    if (!blocks.has(block)) blocks.set(block, unpacked(byId(block)).then((text) => text.split("\n")));
     return blocks.get(block);
   }
   async function lowered(block) {

@@ -7,13 +7,12 @@ blocks reach MOST_CHARS prompts are left out, and the page says so. The page's s
 
 from __future__ import annotations
 
-import base64
 import json
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from kleval.report import embed
 from kleval.report.reasons import held, reasons
 from kleval.report.score_curves import Looks, Shape
 from kleval.report.sections import Section, section
@@ -29,7 +28,6 @@ BROKEN = ("cut", "empty", "looped", "reasoning_cut")
 
 BLOCK_CHARS = 256 * 1024
 MOST_CHARS = 30_000_000  # of all blocks: the page stays below 40 MB
-LEVEL = 4  # of zlib: half of what level 6 takes, and a twentieth more bytes
 SNIPPET_CHARS = 90
 EXTRACTED_CHARS = 2000
 
@@ -73,7 +71,7 @@ class Blocks:
     def close(self) -> tuple[str, ...]:
         """All blocks, the last one as full as it is."""
         if self._lines:
-            self.done.append(packed("\n".join(self._lines)))
+            self.done.append(embed.packed("\n".join(self._lines)))
             self.chars += len(self.done[-1])
             self._lines, self._waiting = [], 0
         return tuple(self.done)
@@ -163,18 +161,13 @@ class Samples:
                 )
             ],
         }
-        return Browser(packed(_json(index)), self._blocks.close(), self.served)
+        return Browser(embed.packed(_json(index)), self._blocks.close(), self.served)
 
 
 def samples_section(samples: Samples, entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Section:
     """The section of the browser."""
     said = section("samples", (), ["left_out"] if samples.left_out else [], left_out=plural(samples.left_out, "prompt"))
     return replace(said, samples=samples.browser(entrants, shape, looks))
-
-
-def packed(text: str) -> str:
-    """Text for a script element that is no script: UTF-8, deflated, in base64."""
-    return base64.b64encode(zlib.compress(text.encode("utf-8", "replace"), LEVEL)).decode("ascii")
 
 
 def _json(value: Any) -> str:

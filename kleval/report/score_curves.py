@@ -60,11 +60,12 @@ def overall_card(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Car
     """The mean over everything that was asked; empty at a single length."""
     figure = score_figure(entrants, EVERYTHING, shape, looks)
     partly = any(any(one.hollow) for one in figure.series)
-    drawn = [figure] if len(shape.ctxs) > 1 and not figure.empty else []
+    if len(shape.ctxs) < 2 or figure.empty:
+        return Card()
     limits = "Bands" if figure.banded else "Whiskers"
     same = len({frozenset(task for task, _ in e.cells) for e in entrants}) == 1
     over = tasks_in_words(shape.tasks) if same else "average of the tasks that each model was asked"
-    return card("overall", drawn, also=["partial"] if partly else [], over=over, limits=limits)
+    return card("overall", [figure], also=["partial"] if partly else [], over=over, limits=limits)
 
 
 def tasks_in_words(tasks: Sequence[str]) -> str:
@@ -96,8 +97,10 @@ def average_section(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> 
     return section("averages", cards, also, layout, limits=limits, zeros=_zeros(zeros, "average"))
 
 
-def task_section(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Section:
-    """A panel per task; those that are 0 throughout are one line."""
+def task_section(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Section | None:
+    """A panel per task; those that are 0 throughout are one line. None at a single length, which has no curve, and without a score."""
+    if len(shape.ctxs) < 2 or not any(e.overall for e in entrants):
+        return None
     zeros = [task for task in shape.tasks if _zero(entrants, task, shape)]
     panels = [
         Card(f"task-{i}", shape.name(task), figures=(score_figure(entrants, task, shape, looks),))

@@ -1,16 +1,21 @@
-"""Claims of the Kimi Linear paper beside what a page's runs and profiles measured, and what the paper says in two ways."""
+"""Claims of the Kimi Linear paper beside what a page's runs and profiles measured.
+
+Folded: those without a measurement, and what the paper says in two ways.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from kleval.report.figure import plain
-from kleval.report.sections import Section, card, section
+from kleval.report.sections import Section, card, section, whole
 from kleval.tables.claims import COLUMNS, load_claims
 from kleval.tables.costs import Profile
 from kleval.tables.formats import to_csv
 from kleval.tables.scorecard import BEHIND, HEADS, scorecard, spelled
 from kleval.tables.scores import Entrant
+from kleval.text import plural
 
 
 def scorecard_section(entrants: Sequence[Entrant], profiles: Sequence[Profile]) -> Section | None:
@@ -21,9 +26,15 @@ def scorecard_section(entrants: Sequence[Entrant], profiles: Sequence[Profile]) 
     if not any(row["value"] is not None and row["id"] in testable for row in rows):
         return None
     heads = [head.capitalize() for head in (*HEADS, *BEHIND)]
+    measured = [spelled(row) for row in rows if row["value"] is not None]
+    absent = [(line[0], line[1], line[4], line[6]) for line in (spelled(row) for row in rows if row["value"] is None)]
     notes = plain(("Note", "What the paper says, and what holds"), [(note.title, note.text) for note in claims.notes])
-    cards = [
-        card("claims", grid=plain(heads, map(spelled, rows)), csv=to_csv(rows, COLUMNS)),
+    found = section(
+        "scorecard", [card("claims", grid=plain(heads, measured), csv=to_csv(rows, COLUMNS))], title=claims.title
+    )
+    more = [
+        card("unmeasured", grid=plain(("Claim", "Published", "Verdict", "Why"), absent)),
         card("contradictions", grid=notes),
     ]
-    return section("scorecard", cards, title=claims.title)
+    title = f"{plural(len(absent), 'claim')} that nothing here measures, and what the paper leaves open"
+    return replace(found, more=whole(more), more_title=title)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any, Protocol
 
 from kleval.report.figure import Axis, Cell, Figure, Grid, Row, Series, dates, looks_of, scores
 from kleval.report.score_curves import MAX_BANDS, Shape, cell_at, notes, partial, shown
@@ -31,22 +32,36 @@ AUTO, OFF, DATE = "auto", "off", "date"
 _SPREAD = 0.35  # of a step between values of a tag, to either side: runs of one value stand beside each other
 
 Curve = tuple[str, int]  # model, length
-Places = Callable[[Entrant], float | None]
+
+
+class Dated(Protocol):
+    """A run or a profile: what its manifest says of it."""
+
+    def get(self, *path: str, default: Any = None) -> Any: ...
+
+
+Places = Callable[[Dated], float | None]
+
+
+def check(stores: Sequence[RunStore], over: str) -> None:
+    """UsageError for a tag that none of them has. over: AUTO, OFF, DATE or a tag."""
+    if over not in (AUTO, OFF, DATE) and not any(over in _tags_of(store) for store in stores):
+        known = ", ".join(dict.fromkeys(tag for store in stores for tag in _tags_of(store)))
+        raise UsageError(f"no run has the tag '{over}': choose date{f' or one of {known}' if known else ''}")
+
+
+def many(counts: Iterable[int], over: str, known: Collection[str]) -> bool:
+    """Whether so many runs of one model are shown as the latest and how it went. known: the tags that runs have."""
+    return over in (AUTO, DATE, *known) and max(counts, default=0) >= (MANY if over == AUTO else 2)
 
 
 def latest(runs: Sequence[RunStore], over: str) -> list[RunStore]:
-    """The latest run of each model that has answers, where the page shows a trend; else all runs. over: AUTO, OFF, DATE or a tag.
-
-    UsageError for a tag that no run has.
-    """
+    """The latest run of each model that has answers, where the page shows a trend; else all runs. over: AUTO, OFF, DATE or a tag."""
     of: dict[str, list[RunStore]] = {}
     for store in runs if over != OFF else ():
         for model in {key[0] for key in store.index}:
             of.setdefault(model, []).append(store)
-    if over not in (AUTO, OFF, DATE) and not any(over in store.manifest["tags"] for store in runs):
-        known = ", ".join(dict.fromkeys(tag for store in runs for tag in store.manifest["tags"]))
-        raise UsageError(f"no run has the tag '{over}': choose date{f' or one of {known}' if known else ''}")
-    if max(map(len, of.values()), default=0) < (MANY if over == AUTO else 2):
+    if not many(map(len, of.values()), over, {tag for store in runs for tag in _tags_of(store)}):
         return list(runs)
     kept = {id(max(stores, key=lambda store: _began(store.manifest.get("started")))) for stores in of.values()}
     return [store for store in runs if id(store) in kept]
@@ -55,40 +70,44 @@ def latest(runs: Sequence[RunStore], over: str) -> list[RunStore]:
 def trend_sections(entrants: Sequence[Entrant], over: str) -> list[Section]:
     """How it went, of everything asked and then task by task. entrants: of all runs."""
     counts = Counter(e.model for e in entrants)
-    many = sorted((e for e in entrants if counts[e.model] > 1), key=when)
-    shape = Shape.of(many)
-    models = list(dict.fromkeys(e.model for e in many))
+    several = sorted((e for e in entrants if counts[e.model] > 1), key=lambda e: when(e.run))
+    runs = list({id(e.run): e.run for e in several}.values())
+    shape = Shape.of(several)
+    models = list(dict.fromkeys(e.model for e in several))
     ctxs = shape.ctxs if len(models) * len(shape.ctxs) <= MOST_CURVES else shape.ctxs[-1:]
     curves = [(model, ctx) for model in models for ctx in ctxs]
-    others = _others(many)
+    others = _others(several)
     first = DATE if over in (AUTO, OFF) else over
-    tags = [tag for tag in _telling(many) if tag != first] if over == AUTO else []
+    tags = [tag for tag in telling(runs) if tag != first] if over == AUTO else []
     cards = []
     for i, name in enumerate((first, *tags[:MOST_TAGS])):
-        axis, place = _axis(many, name)
-        figure = _figure(many, EVERYTHING, curves, axis, place, others)
-        missing = sum(place(e) is None for e in many)
+        axis, place = axis_of(runs, name)
+        figure = _figure(several, EVERYTHING, curves, axis, place, others)
+        missing = sum(place(e.run) is None for e in several)
         said = [f"{plural(missing, 'run')} without the tag {name} {'is' if missing == 1 else 'are'} left out."]
         one = card(
             "trend", [figure], card_id=f"trend-{i}", over="when the run began" if name == DATE else f"tag {name}"
         )
         cards.append(Card(one.id, one.title, one.text, figures=one.figures, notes=tuple(said if missing else ())))
-    runs = Card("trend-runs", grid=_grid(many, models, ctxs), notes=_said(others), csv=to_csv(entrant_rows(many)))
-    n = len({id(e.run) for e in many})
-    found = [section("trend", [*cards, runs], ["hollow"] if others else [], n=str(n), models=", ".join(models))]
+    rows = Card("trend-runs", grid=_grid(several, models, ctxs), notes=_said(others), csv=to_csv(entrant_rows(several)))
+    found = [section("trend", [*cards, rows], ["hollow"] if others else [], n=str(len(runs)), models=", ".join(models))]
     if len(shape.tasks) > 1:
-        axis, place = _axis(many, first)
+        axis, place = axis_of(runs, first)
         panels = [
-            Card(f"trend-task-{i}", shape.name(task), figures=(_figure(many, task, curves, axis, place, others, True),))
+            Card(
+                f"trend-task-{i}",
+                shape.name(task),
+                figures=(_figure(several, task, curves, axis, place, others, True),),
+            )
             for i, task in enumerate(shape.tasks)
         ]
         found.append(section("trend-tasks", panels, layout="panels"))
     return found
 
 
-def when(entrant: Entrant) -> float:
-    """When its run began, in days since 1970."""
-    return _began(entrant.run.get("started"))
+def when(run: Dated) -> float:
+    """When it began, in days since 1970."""
+    return _began(run.get("started"))
 
 
 def _began(started: object) -> float:
@@ -99,33 +118,42 @@ def _began(started: object) -> float:
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() / 86400
 
 
-def _telling(entrants: Sequence[Entrant]) -> list[str]:
+def telling(runs: Sequence[Dated]) -> list[str]:
     """Tags that several runs share a value of and that have several values: what could be a cause."""
     found = []
-    for tag in dict.fromkeys(tag for e in entrants for tag in _tags(e)):
-        values = Counter(_tags(e)[tag] for e in entrants if tag in _tags(e))
+    for tag in dict.fromkeys(tag for run in runs for tag in tags(run)):
+        values = Counter(tags(run)[tag] for run in runs if tag in tags(run))
         if 2 <= len(values) <= sum(values.values()) / 2:
             found.append(tag)
     return found
 
 
-def _tags(entrant: Entrant) -> dict[str, str]:
-    found: dict[str, str] = entrant.run.get("tags", default={})
+def tags(run: Dated) -> dict[str, str]:
+    found: dict[str, str] = run.get("tags", default={})
     return found
 
 
-def _axis(entrants: Sequence[Entrant], over: str) -> tuple[Axis, Places]:
+def _tags_of(store: RunStore) -> dict[str, str]:
+    found: dict[str, str] = store.manifest.get("tags") or {}
+    return found
+
+
+def spelled(run: Dated) -> str:
+    return " ".join(f"{key}={value}" for key, value in tags(run).items())
+
+
+def axis_of(runs: Sequence[Dated], over: str) -> tuple[Axis, Places]:
     """The x axis and where on it a run stands; None for one without the tag."""
     if over == DATE:
-        return dates((when(e) for e in entrants), "when the run began (UTC)"), when
-    values = sorted({_tags(e)[over] for e in entrants if over in _tags(e)}, key=_natural)
+        return dates((when(run) for run in runs), "when the run began (UTC)"), when
+    values = sorted({tags(run)[over] for run in runs if over in tags(run)}, key=_natural)
     places: dict[int, float] = {}
     for at, value in enumerate(values):
-        runs = list(dict.fromkeys(id(e.run) for e in entrants if _tags(e).get(over) == value))
-        for i, run in enumerate(runs):
-            places[run] = at + _SPREAD * (2 * i / (len(runs) - 1) - 1 if len(runs) > 1 else 0)
+        mine = [id(run) for run in runs if tags(run).get(over) == value]
+        for i, run in enumerate(mine):
+            places[run] = at + _SPREAD * (2 * i / (len(mine) - 1) - 1 if len(mine) > 1 else 0)
     ticks = tuple((float(at), value) for at, value in enumerate(values))
-    return Axis(over, -0.6, len(values) - 0.4, ticks, log=False), lambda e: places.get(id(e.run))
+    return Axis(over, -0.6, len(values) - 0.4, ticks, log=False), lambda run: places.get(id(run))
 
 
 def _natural(text: str) -> list[tuple[int, float, str]]:
@@ -147,7 +175,7 @@ def _figure(
     series = []
     for model, ctx in curves:
         label = f"{model} at {format_length(ctx)}" if several and lengths else model if several else format_length(ctx)
-        mine = [(x, e, cell_at(e, name, ctx)) for e in entrants if e.model == model and (x := place(e)) is not None]
+        mine = [(x, e, cell_at(e, name, ctx)) for e in entrants if e.model == model and (x := place(e.run)) is not None]
         points = sorted(((x, e, cell) for x, e, cell in mine if _scored(cell)), key=lambda point: point[0])
         found = [cell for _, _, cell in points if cell is not None]
         one = Series(
@@ -175,10 +203,10 @@ def _scored(cell: cells.Cell | None) -> bool:
 
 
 def _words(entrant: Entrant, cell: cells.Cell, name: str) -> list[str]:
-    tags = " ".join(f"{key}={value}" for key, value in _tags(entrant).items())
+    tagged = spelled(entrant.run)
     said = notes(entrant, cell, name if name == EVERYTHING else "")
     began = f"{entrant.run.title}, {moment(entrant.run.get('started'))}"
-    return [began, f"{entrant.model} at {format_length(cell.ctx)}", *said[1:], *([tags] if tags else [])]
+    return [began, f"{entrant.model} at {format_length(cell.ctx)}", *said[1:], *([tagged] if tagged else [])]
 
 
 def _others(entrants: Iterable[Entrant]) -> dict[str, tuple[str, ...]]:
@@ -202,8 +230,7 @@ def _grid(entrants: Sequence[Entrant], models: Sequence[str], ctxs: Sequence[int
     rows = []
     for e in reversed(entrants):
         values = [shown(e, cell_at(e, EVERYTHING, ctx), EVERYTHING) for ctx in ctxs]
-        tags = " ".join(f"{key}={value}" for key, value in _tags(e).items())
-        words = [moment(e.run.get("started")), e.model if len(models) > 1 else "", tags]
+        words = [moment(e.run.get("started")), e.model if len(models) > 1 else "", spelled(e.run)]
         more = ["" if e.run.complete else e.run.status, engine_version(e) or "", str(run_setting(e)["hardware"] or "")]
         scored = [Cell(f"{one.text}  ({one.subs[0]})" if one.subs else one.text, title=one.title) for one in values]
         rows.append((e.run.store.title, [*map(Cell, words), *scored, *map(Cell, more)]))

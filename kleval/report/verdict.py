@@ -305,9 +305,9 @@ def _ratios(profile: Profile, ctx: int, say: Mapping[str, str]) -> list[str]:
         if (r.kind, r.protocol, r.ctx) != ("decode", "batch-1", ctx):
             continue
         interval = f"{r.low:.2f} – {r.high:.2f}"
-        apart = r.n > 1 and not r.low <= 1 <= r.high
+        how = "single" if r.n < 2 else "not_apart" if r.low <= 1 <= r.high else "faster"
         said = {"model": r.model, "baseline": r.baseline, "ratio": f"{r.value:.2f}×", "interval": interval}
-        told.append(say["faster" if apart else "not_apart"].format(**said, n=plural(r.n, "repeat")))
+        told.append(say[how].format(**said, n=plural(r.n, "repeat")))
     return told[:MOST_NAMED]
 
 

@@ -134,3 +134,15 @@ def page(run: Path) -> Path:
     folder = run.parent / "a-profile"
     write_profile(folder, architectures=("kimi-linear", "mla"), ctxs=(1024, 4096), repeats=2)
     return write_report([RunStore.open(run), RunStore.open(folder)], run.parent / "page.html")
+
+
+@pytest.fixture(scope="session")
+def board(run: Path) -> Path:
+    """The leaderboard of that run as a page."""
+    from kleval.report.board_page import board
+    from kleval.store import RunStore
+    from kleval.tables.leaderboard import to_rows
+
+    path = run.parent / "board.html"
+    path.write_text(board(to_rows([RunStore.open(run)])), encoding="utf-8")
+    return path

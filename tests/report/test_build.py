@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,7 +22,7 @@ from kleval.types import UsageError
 
 MakeRun = Callable[..., RunStore]
 ATTACK = "<script>alert(1)</script>"
-RUNNING = 3  # scripts: plotly, the page, the sample browser
+RUNNING = 4  # scripts: unpacking, the page, the sample browser, plotly
 
 
 class Page(HTMLParser):
@@ -58,8 +61,10 @@ class Page(HTMLParser):
 
     @property
     def running(self) -> list[str]:
-        """Scripts that run: those without a type, which data have."""
-        return [script for attrs, script in self.scripts if "type" not in attrs]
+        """Scripts that run: those without a type, which data have, and the figures', which waits packed."""
+        packed = [script for attrs, script in self.scripts if attrs.get("id") == "plotly"]
+        unpacked = [zlib.decompress(base64.b64decode(script)).decode() for script in packed]
+        return [*(script for attrs, script in self.scripts if "type" not in attrs), *unpacked]
 
 
 def page(*runs: RunStore) -> Page:
@@ -85,7 +90,7 @@ def test_what_a_user_names_is_text(make_run: MakeRun, name: str) -> None:
 
 def test_the_figures_script_is_embedded_once(make_run: MakeRun) -> None:
     found = page(make_run())
-    assert [("plotly.js v" in script[:200]) for _, script in found.scripts].count(True) == 1
+    assert [("plotly.js v" in script[:200]) for script in found.running].count(True) == 1
     assert sum(len(script) > 1_000_000 for _, script in found.scripts) == 1
 
 
@@ -99,9 +104,6 @@ def test_nothing_is_loaded_from_anywhere(make_run: MakeRun) -> None:
 
 
 def test_the_policy_allows_exactly_the_embedded_scripts(make_run: MakeRun) -> None:
-    import base64
-    import hashlib
-
     found = page(make_run())
     (policy,) = [attrs["content"] for tag, attrs in found.tags if attrs.get("http-equiv") == "Content-Security-Policy"]
     hashes = {base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in found.running}
@@ -166,7 +168,7 @@ def test_a_column_says_what_its_family_lacks_and_what_failed(make_run: MakeRun, 
         answer=lambda m, t, c, i: failed if t == "frames/oracle" and not i else 0.0,
     )
     found = page(run).words
-    assert "0.0 1 of 3 tasks – – 0.0 1 failed –" in found
+    assert re.search(r"0\.0 0\.0 – [\d.]+ 1 of 3 tasks – – 0\.0 0\.0 – [\d.]+ 1 failed –", found)
 
 
 def test_skips_are_shown_with_their_reason(make_run: MakeRun, make_skip: Callable[..., dict[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import re
@@ -117,6 +118,16 @@ def test_two_profiles_of_the_same_model_are_refused_by_name(both: list[RunStore]
     again = make_profile("again", architectures=("kimi-linear", "mla"), ctxs=(4096, 8192), repeats=1)
     with pytest.raises(UsageError, match=r"profile and .*again both hold the cost of kimi-linear@nano at 4k"):
         page([*both, again])
+
+
+def test_two_profiles_of_one_name_are_two_files_to_download(make_profile: Make) -> None:
+    stores = [
+        make_profile(f"{where}/tonight", architectures=(where,), repeats=1, ctxs=(4096,)) for where in ("mla", "gdn-h")
+    ]
+    text = write_report(stores, stores[0].path / "page.html").read_text("utf-8")
+    found = re.findall(r'href="data:text/csv;charset=utf-8;base64,([^"]+)" download="(tonight[^"]*)"', text)
+    assert [name for _, name in found] == ["tonight.csv", "tonight-2.csv"]
+    assert ["gdn-h@nano" in base64.b64decode(coded).decode() for coded, _ in found] == [False, True]
 
 
 def test_a_directory_without_measurements_is_named_and_the_rest_is_shown(make_run: Make, make_profile: Make) -> None:

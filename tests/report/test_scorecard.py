@@ -19,12 +19,16 @@ def test_claims_stand_beside_a_profile_s_values_and_the_contradictions(make_prof
     profile = read_profile(make_profile(architectures=("kimi-linear", "mla"), ctxs=(4096,), repeats=2))
     found = scorecard_section([], [profile])
     assert found is not None
-    claims, notes = found.cards
+    (claims,) = found.cards
+    absent, notes = found.more
     assert claims.grid is not None
+    assert absent.grid is not None
     assert notes.grid is not None
     assert claims.grid.columns[:5] == ("Claim", "Published", "Measured", "Of published", "Verdict")
     rows = list(csv.DictReader(io.StringIO(claims.csv)))
-    assert [row["verdict"] for row in rows] == [row.cells[3].text for row in claims.grid.rows]
+    verdicts = [row["verdict"] for row in rows if row["value"]], [row["verdict"] for row in rows if not row["value"]]
+    assert verdicts[0] == [row.cells[3].text for row in claims.grid.rows]
+    assert verdicts[1] == [row.cells[1].text for row in absent.grid.rows]
     assert len(notes.grid.rows) == len(load_claims().notes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from kleval.report.figure import dates
 from kleval.report.page import page_of
 from kleval.report.samples import Samples
 from kleval.report.trends import trend_sections
-from kleval.store import RunStore
+from kleval.store import Point, RunStore
 from kleval.tables.scores import collect
 from kleval.types import UsageError
 
@@ -81,7 +82,33 @@ def test_a_trend_can_be_asked_for_and_left_out(nights: list[RunStore], tmp_path:
     assert trends.latest(nights[:2], "auto") == nights[:2]
     assert trends.latest(nights[:2], "date") == nights[:1]
     with pytest.raises(UsageError, match="no run has the tag 'cuda': choose date or one of engine"):
-        trends.latest(nights, "cuda")
+        trends.check(nights, "cuda")
+
+
+def test_costs_of_many_profiles_are_the_latest_and_how_they_went(
+    nights: list[RunStore], make_profile: Make, tmp_path: Path
+) -> None:
+    def night(day: int) -> RunStore:
+        def slower(point: Point) -> Point:
+            return dataclasses.replace(point, values={name: day * (value or 0) for name, value in point.values.items()})
+
+        started, tags = f"2026-03-{day:02d}T02:00:00+00:00", {"engine": "0.33" if day > 2 else "0.9"}
+        given = {"architectures": ("kimi-linear",), "ctxs": (1024,), "repeats": 2, "change": slower}
+        return make_profile(f"costs-{day}", started=started, tags=tags, **given)
+
+    stores = [night(day) for day in (2, 4, 1, 3)]
+    text, found = page_of([*nights, *stores], Samples())
+    trend = next(one for one in found if one.id == "cost-trend")
+    (curve,) = next(one for one in trend.cards if one.title == "Time per token, batch 1, at 1k").figures[0].series
+    assert [round(y / curve.y[0], 6) for y in curve.y] == [1.0, 2.0, 3.0, 4.0]
+    assert [round(b - a, 6) for a, b in zip(curve.x, curve.x[1:], strict=False)] == [1.0] * 3
+    grid = trend.cards[-1].grid
+    assert grid is not None
+    assert [row.label for row in grid.rows] == ["costs-4", "costs-3", "costs-2", "costs-1"]
+    assert 'download="costs-4.csv"' in text
+    assert 'download="costs-3.csv"' not in text
+    tagged = page_of(stores[:2], Samples(), trend="engine")[1][0].cards[0].figures[0]
+    assert tagged.x.ticks == ((0.0, "0.9"), (1.0, "0.33"))
 
 
 @pytest.mark.parametrize("days", [[0.0], [0.1, 0.2], [1.0, 2.9], [1.0, 40.0], [1.0, 400.0], [1.0, 4000.0]])

@@ -85,6 +85,14 @@ def test_without_scores_it_is_about_costs(make_profile: Make) -> None:
     assert said([], profile).startswith("At 4k, a token takes ")
 
 
+def test_a_single_repeat_is_said_to_have_no_interval(make_profile: Make) -> None:
+    sentence = said([], make_profile(architectures=("kimi-linear", "mla"), ctxs=(4096,), repeats=1))
+    assert re.search(
+        r"kimi-linear@nano is [\d.]+× as fast as mla@nano in a single repeat, which has no interval\.$", sentence
+    )
+    assert "nan" not in sentence.replace("nano", "")
+
+
 def test_effective_length_is_read_at_the_score_and_at_both_limits(make_run: Make) -> None:
     run = make_run(models=("one",), ctxs=(1024, 2048, 4096), answer=lambda m, t, c, i: float(c < 4096 or i > 0), n=3)
     found = effective(collect([run])[0].overall)
