@@ -29,7 +29,7 @@ from kleval.tokenization import ModelTokenizer
 from kleval.types import Completion, Failure, Outcome, Request
 
 CHUNK, BLOCK, SLOTS, CACHED_BLOCKS = 64, 16, 4, 64
-LIMIT = 700  # tokens: where an index of the lowered width overflows
+LIMIT = 150  # tokens: where an index of the lowered width overflows
 MIXED_NEIGHBOURS = 2
 
 # Each with the bug of a published engine that it rebuilds, where it is one.

@@ -96,7 +96,11 @@ def _python() -> Iterator[Check]:
 def _packages() -> Iterator[Check]:
     missing = [name for name in REQUIRED if importlib.util.find_spec(name) is None]
     if missing:
-        yield Check("packages", "broken", f"{', '.join(missing)} not installed: pip install -c locks/kleval.txt -e .")
+        yield Check(
+            "packages",
+            "broken",
+            f"{', '.join(missing)} not installed; in a checkout: pip install -c locks/kleval.txt -e .",
+        )
     else:
         yield Check("packages", "ok", f"all {len(REQUIRED)} required packages")
 

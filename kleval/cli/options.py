@@ -232,6 +232,11 @@ offline = option(
     expose_value=False,
     help="Use no network: only what was fetched before.",
 )
+verify = option(
+    "--verify",
+    is_flag=True,
+    help="Try the laws of kleval verify first, for two minutes a model; the verdict is kept with the results.",
+)
 json_output = option("--json", "as_json", is_flag=True, help="Write JSON lines to stdout.")
 dry_run = option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
 quiet = option("-q", "--quiet", is_flag=True, help="Nothing on stderr but what went wrong or must be known.")

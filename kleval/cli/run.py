@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -200,6 +201,7 @@ ENGINE_SETTINGS = (
     metavar="N",
     help="Stop, with everything saved, after N requests of the run; judges count.",
 )
+@options.verify
 @options.named
 @options.out("runs/<time>")
 @options.option("--amend", is_flag=True, help="Extend the run in --out by more models, tasks, lengths or samples.")
@@ -215,7 +217,9 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
     the same command continues where it stopped.
     """
     from kleval.backends.registry import open_backend
+    from kleval.backends.spec import BackendSpec
     from kleval.cli.shows import RunShow
+    from kleval.cli.verify_first import verdicts
     from kleval.cli.watch import watched
     from kleval.harness import run as harness_run
     from kleval.tasks.own.metric import with_metric
@@ -223,6 +227,12 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
 
     spec = make_spec(command, given)
     settings = {name: given[name] for name in ENGINE_SETTINGS}
+    if given["verify"] and not spec.dry_run and spec.out is not None:
+        engines = [
+            BackendSpec(model=name, backend=spec.backend, base_url=given["base_url"], **settings)
+            for name in spec.models
+        ]
+        spec = replace(spec, verified=verdicts(engines, spec.out))
 
     def backend(name: str) -> Backend:
         return open_backend(name, backend=spec.backend, base_url=given["base_url"], **settings)

@@ -46,6 +46,12 @@ OF_ENGINE = (
     metavar="LENGTHS",
     help="The longest prompt that is tried; of several the largest.",
 )
+@options.option(
+    "--write-model",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write a small random model there, for the engine to serve and the reference to read, and stop.",
+)
 @options.option("--laws", metavar="NAMES", help="Only these, comma-separated; see docs/verify.md.")
 @options.option(
     "--time-budget", envvar="KLEVAL_VERIFY_TIME_BUDGET", default="5m", metavar="TIME", help="For all laws: 5m, 90s."
@@ -99,6 +105,12 @@ def verify(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) 
     where legal rounding of this engine, which is measured first, does not explain it. Exit code: 0, 4 where a law is
     broken, 5 where one is undecided.
     """
+    if given["write_model"] is not None:
+        from kleval.cli.console import note
+        from kleval.verify.model import write_model
+
+        note(f"model     {write_model(given['write_model'], given['seed'])}")
+        return 0
     from kleval.cli.directory import run_directory
     from kleval.cli.verify_show import VerifyShow
     from kleval.cli.watch import watched

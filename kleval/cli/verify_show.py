@@ -61,6 +61,5 @@ class VerifyShow(Show):
         from kleval.tables.verify import law_rows
 
         store = RunStore.open(result.out)
-        return (
-            {"verdict": store.manifest["verify"]["verdict"], "laws": law_rows(store.points())} if result.counts else {}
-        )
+        verdicts = [told["verdict"] for told in store.manifest.get("verify", {}).values()]
+        return {"verdict": verdicts[0] if verdicts else None, "laws": law_rows(store.points())}

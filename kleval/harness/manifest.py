@@ -12,9 +12,12 @@ from kleval.harness.plan import ModelFacts
 from kleval.harness.spec import RunSpec
 from kleval.store.machine import machine
 from kleval.store.settings import CODE
+from kleval.tasks import texts
 from kleval.tasks.own.code import digests
-from kleval.types import Task
+from kleval.text import format_length, plural
+from kleval.types import Task, Tokenizer
 
+MOST_CHARACTERS = 16  # of a token on the average: longer documents are not counted
 # What of a command changes its results, beside its models, tasks and lengths.
 SPEC_SETTINGS = ("limit", "repeats", "edition", "protocol", "seed", "temperature", "top_p", "tokenizer", "judge_model")
 # What a backend describes that changes no answers: speed, and what the weights' digest stands for. It may differ when a run continues.
@@ -179,12 +182,23 @@ def caveats(spec: RunSpec, models: Sequence[ModelFacts]) -> list[str]:
             found.append(
                 f"Lengths are counted in {spec.tokenizer}; the server does not tell whether it is the model's own."
             )
+    if spec.haystack is not None and models:
+        found += _repeated(spec.haystack, max(spec.ctxs), models[0].counter)
     if spec.max_new_tokens is not None:
         n = f"{spec.max_new_tokens:,}"
         found.append(f"Generation budgets are raised to {n} tokens, and prompts are made {n} tokens shorter than ctx.")
     if spec.repeats > 1 and spec.temperature == 0:
         found.append(f"{spec.repeats} repeats at temperature 0 ask the same question again and add no information.")
     return found
+
+
+def _repeated(haystack: Path, ctx: int, counter: Tokenizer) -> list[str]:
+    """That the user's documents are too short for the longest ctx; a needle in one sentence over and over is no test."""
+    documents = texts.read(haystack)
+    written = [one.text for one in documents.documents]
+    if sum(map(len, written)) > MOST_CHARACTERS * ctx or (n := sum(map(counter.count, written))) >= ctx:
+        return []
+    return [f"{documents.name} has {plural(n, 'token')} in all: to fill {format_length(ctx)} it is repeated."]
 
 
 def hardware() -> dict[str, Any]:

@@ -89,6 +89,7 @@ class RunSpec(Spec):
     tags: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    verified: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
         """UsageError for what cannot be run as asked."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from kleval.types import UsageError
 from kleval.work import Spec
@@ -56,6 +56,7 @@ class ProfileSpec(Spec):
     name: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
+    verified: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
         """UsageError for what cannot be measured as asked."""

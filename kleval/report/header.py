@@ -209,7 +209,7 @@ def _law_tiles(profile: Profile) -> tuple[Fact, ...]:
     described = profile.get("models", name, "describe", default={})
     where = described.get("server") or described.get("device")
     return (
-        Fact("Verdict", str(profile.get("verify", "verdict", default=DASH))),
+        Fact("Verdict", str(profile.get("verify", name, "verdict", default=DASH))),
         Fact("Longest prompt, tokens", ", ".join(format_length(law.ctx) for law in profile.laws[:1])),
         Fact("Where", str(where or DASH)),
         Fact("Dtype", str(profile.get("dtype", default=DASH))),
@@ -243,7 +243,8 @@ def _served_tiles(profile: Profile) -> tuple[Fact, ...]:
 def _entrant_facts(entrant: Entrant) -> list[Fact]:
     """What identifies a run's model, first the names and then whatever else its backend described."""
     about = entrant.about
-    names = {"backend": about.get("backend"), "tokenizer": about.get("tokenizer")}
+    verdict = entrant.run.get("verify", entrant.model, "verdict")
+    names = {"verified": verdict, "backend": about.get("backend"), "tokenizer": about.get("tokenizer")}
     described = {n: v for n, v in (about.get("describe") or {}).items() if n not in ("name", "model", "backend")}
     return _facts({**names, **described})
 

@@ -31,7 +31,7 @@ COLUMNS = (
     *("backend", "dtype", "device", "kleval_version", "commit", "run_id", "run_status", "date"),
     *("n_texts", *(f"n_{name}" for name in BROKEN), *(f"share_{name}" for name in BROKEN)),
     *("value_completed", "n_completed", "n_reasoning_cut"),
-    *("run", "tags", "engine_version", "hardware", "run_uid"),
+    *("run", "tags", "engine_version", "hardware", "verified", "run_uid"),
 )
 MARKDOWN_COLUMNS = ("model", "task", "ctx", "metric", "value", "95 % interval", "n", "failed", "edition", "protocol")
 
@@ -150,6 +150,7 @@ def _row(entrant: Entrant, cell: Cell, average: bool) -> dict[str, Any]:
         "tags": " ".join(f"{key}={value}" for key, value in run.get("tags", default={}).items()),
         "engine_version": engine_version(entrant),
         "hardware": run_setting(entrant)["hardware"],
+        "verified": run.get("verify", entrant.model, "verdict"),
         "run_uid": run.store.uid,
     }
     return {name: row[name] for name in COLUMNS}

@@ -231,10 +231,13 @@ class VerifyJob(Job):
 
 
 def verdict_of(points: Sequence[Point]) -> dict[str, Any]:
-    """What a manifest keeps: the verdict on the engine and on each law."""
-    laws = {point.protocol: point.settings["verdict"] for point in points}
-    found = [name for name in ("broken", "undecided", "holds") if name in laws.values()]
-    return {"verdict": found[0] if found else "not testable", "laws": laws}
+    """What a manifest keeps, by model: the verdict on the engine and on each law."""
+    told: dict[str, Any] = {}
+    for model in dict.fromkeys(point.model for point in points):
+        laws = {point.protocol: point.settings["verdict"] for point in points if point.model == model}
+        found = [name for name in ("broken", "undecided", "holds") if name in laws.values()]
+        told[model] = {"verdict": found[0] if found else "not testable", "laws": laws}
+    return told
 
 
 def _opened(spec: BackendSpec) -> Backend:

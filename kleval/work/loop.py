@@ -69,7 +69,8 @@ def head(job: Job, settings: Mapping[str, Any], units: Sequence[Unit]) -> dict[s
     """The fields of run.json (kleval.store.manifest) as they are when a session begins."""
     started, facts = now(), dict(job.facts())
     here = {"kleval": {"version": kleval.__version__, "commit": commit()}, "hardware": dict(job.environment)}
-    called = {"title": job.spec.name} if job.spec.name else {}
+    called: dict[str, Any] = {"title": job.spec.name} if job.spec.name else {}
+    called |= {"verify": dict(job.spec.verified)} if job.spec.verified else {}
     session = {"started": started, "finished": None, "status": "running", **here, **facts.pop("session", {})}
     return {
         "kind": job.kind,

@@ -19,7 +19,7 @@ _KEY = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 class Spec(Protocol):
     """A command as data: a frozen dataclass. out: the run directory; None for a dry run. command: the line, for the record.
 
-    name, tags: what people call its run and tell it by; they change no result.
+    name, tags: what people call its run and tell it by; verified: by model, what `kleval verify` said before. They change no result.
     """
 
     @property
@@ -34,6 +34,10 @@ class Spec(Protocol):
 
     @property
     def tags(self) -> Mapping[str, str]:
+        return {}
+
+    @property
+    def verified(self) -> Mapping[str, Any]:
         return {}
 
     def check(self) -> None:

@@ -15,19 +15,20 @@ FROZEN = {
     " --served-name --request-field --without-field --hardware --concurrency --request-timeout --timeout"
     " --engine-arg --tp --max-model-len --trust-remote-code --tokenizer --add-bos --template-arg --device --dtype --kernels --batch"
     " --memory-budget --share-prefixes --allow-code-execution --data-dir --offline --sample-cache --workers --max-errors"
-    " --price-per-mtok --judge-price-per-mtok --max-cost --max-requests --name --tag --out --amend"
+    " --price-per-mtok --judge-price-per-mtok --max-cost --max-requests --verify --name --tag --out --amend"
     " --json --dry-run --quiet",
     "profile": "--model --ctx --batch --memory-budget --time-budget --prefill --chunk-tokens --decode-tokens --repeats"
     " --device --dtype --kernels --backend --base-url --concurrency --reuse --rate --steady --slo --best-rate --requests"
     " --tasks --engine-log --edition --protocol --data-dir --tokenizer --api --api-key-env --served-name --hardware --request-timeout"
-    " --engine-arg --tp --max-model-len --trust-remote-code --seed --name --tag --out --append --format --json --dry-run --quiet",
-    "profile memory": "--model --ctx --batch --memory-budget --dtype --format --json",
+    " --engine-arg --tp --max-model-len --trust-remote-code --seed --verify --name --tag --out --append --format --json --dry-run"
+    " --quiet",
+    "profile memory": "--model --ctx --batch --memory-budget --dtype --weights --kv --tp --ep --format --json",
     "profile kernels": "--ctx --heads --head-dim --repeats --time-budget --device --dtype --seed --name --tag --out --format --json"
     " --dry-run --quiet",
-    "verify": "--model --backend --base-url --reference --reference-backend --reference-base-url --ctx --laws --time-budget --alpha"
-    " --seed --api --api-key-env --served-name --request-field --without-field --concurrency --request-timeout --tokenizer --add-bos"
-    " --template-arg --device --dtype --kernels --batch --memory-budget --engine-arg --tp --max-model-len --trust-remote-code --offline"
-    " --name --tag --out --json --dry-run --quiet",
+    "verify": "--model --backend --base-url --reference --reference-backend --reference-base-url --ctx --write-model --laws"
+    " --time-budget --alpha --seed --api --api-key-env --served-name --request-field --without-field --concurrency"
+    " --request-timeout --tokenizer --add-bos --template-arg --device --dtype --kernels --batch --memory-budget --engine-arg"
+    " --tp --max-model-len --trust-remote-code --offline --name --tag --out --json --dry-run --quiet",
     "score": "directory --tasks --metric --json --quiet",
     "generate": "task --edition --protocol --ctx --tokenizer --model --add-bos --template-arg --limit --seed --data-dir"
     " --sample-cache --workers --out",
@@ -75,8 +76,10 @@ OWN_VARIABLES = {
     ("profile kernels", "--seed"): "KLEVAL_PROFILE_SEED",
     ("profile memory", "--model"): "KLEVAL_PROFILE_MODEL",
     ("profile memory", "--ctx"): "KLEVAL_PROFILE_CTX",
-    ("profile memory", "--batch"): "KLEVAL_PROFILE_MEMORY_BATCH",
-    ("profile memory", "--dtype"): "KLEVAL_PROFILE_MEMORY_DTYPE",
+    **{
+        ("profile memory", f"--{name}"): f"KLEVAL_PROFILE_MEMORY_{name.upper()}"
+        for name in ("batch", "dtype", "weights", "kv", "tp", "ep")
+    },
     ("generate", "--out"): "KLEVAL_GENERATE_OUT",
     ("generate", "--workers"): "KLEVAL_GENERATE_WORKERS",
     **{

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,7 +112,7 @@ def test_a_text_by_position(capsys: pytest.CaptureFixture[str]) -> None:
     assert "choose a shorter --ctx" in capsys.readouterr().err
 
 
-def test_documents_of_ones_own_are_marked_in_every_row() -> None:
+def test_documents_of_ones_own_are_marked_in_every_row(capsys: pytest.CaptureFixture[str]) -> None:
     Path("notes.txt").write_text(" ".join(f"Walrus number {i} sat on a rock." for i in range(400)))
     assert (
         call(
@@ -132,7 +133,14 @@ def test_documents_of_ones_own_are_marked_in_every_row() -> None:
         )
         == 0
     )
-    (row, _) = RunStore.open(Path("r")).rows()
+    store = RunStore.open(Path("r"))
+    assert not [text for text in store.manifest["caveats"] if "repeated" in text]
+    Path("short.txt").write_text("A walrus.")
+    short = ["run", "--tasks", "ruler/niah_single_2", "--haystack", "short.txt", "--ctx", "600", "--dry-run"]
+    capsys.readouterr()
+    assert call(short) == 0
+    assert re.search(r"short.txt has \d+ tokens in all: to fill 600 it is repeated", capsys.readouterr().err)
+    (row, _) = store.rows()
     assert (row.edition, "notes.txt" in row.data_revision, len(row.data_digest)) == ("own", True, 64)
 
 

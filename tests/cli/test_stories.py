@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from profiler import served_server
 
 from kleval.cli.main import call
 
@@ -44,7 +46,8 @@ def test_the_first_try_on_a_laptop(capsys: Capture) -> None:
 def test_the_engineer_who_serves_a_model(
     misbehaving: ModuleType, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a run at a paid endpoint may cost is said before it asks; it stops at the limit, and goes on with a higher one."""
+    """What a run at a paid endpoint may cost is said before it asks; it stops at the limit, and goes on with a higher one. Then
+    scores and costs on one page, and a gate."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     behaviour = misbehaving.Behaviour(software="other", key="sk-very-secret")
     with misbehaving.serve(behaviour) as url:
@@ -68,6 +71,31 @@ def test_the_engineer_who_serves_a_model(
         note = whole.index("a key was given and no limit")
         assert note < whole.index("rows      run")
         assert "spent     6 requests" in whole
+    # What it costs, on one page with what it scores, and a gate for the next engine.
+    with served_server.serving(served_server.Manner(max_model_len=None, step_seconds=0.002)) as url:
+        cost = [
+            "profile",
+            "--base-url",
+            url,
+            "--model",
+            "tiny",
+            "--ctx",
+            "4k",
+            "--repeats",
+            "1",
+            "--decode-tokens",
+            "4",
+        ]
+        assert call([*cost, "--out", "cost", "-q"]) == 0
+    assert call(["report", "run", "cost", "--out", "page.html"]) == 0
+    page = Path("page.html").read_text("utf-8")
+    assert all(f'id="{section}"' in page for section in ("tasks", "p0-served", "samples"))
+    capsys.readouterr()
+    assert call(["gate", "run", "--against", "run", "--fail-on", "ruler/niah_single_1 < -60"]) == 4
+    verdicts = capsys.readouterr().out
+    assert re.search(r"niah_single_1 < -60 .* pass", verdicts)
+    assert re.search(r"cut > 1% .* fail", verdicts)  # this server's answers all end at their budget
+    assert "sk-very-secret" not in page
     assert not any(b"sk-very-secret" in file.read_bytes() for file in Path("run").rglob("*") if file.is_file())
 
 

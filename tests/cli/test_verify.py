@@ -27,7 +27,7 @@ def test_verdicts_are_on_stdout_and_in_the_directory(
     assert verified(small, tmp_path / "out") == 0
     done = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert {law["law"]: law["verdict"] for law in done["laws"]} == {"text": "holds", "long": "holds"}
-    assert json.loads((tmp_path / "out" / "run.json").read_text())["verify"]["verdict"] == "holds"
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["verify"][str(small)]["verdict"] == "holds"
     assert "Laws of the engine" in (tmp_path / "out" / "report.html").read_text()
 
 
@@ -48,3 +48,20 @@ def test_bad_input_is_one_line(
 ) -> None:
     assert verified(small, tmp_path / "out", *more) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_verdict_is_kept_with_what_comes_after_it(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kleval.backends.spec import BackendSpec
+    from kleval.cli.verify_first import verdicts
+
+    monkeypatch.setattr("kleval.cli.verify_first.SECONDS", 0.01)
+    found = verdicts([BackendSpec(model=str(small), dtype="float32")], tmp_path / "out")
+    assert found[str(small)]["verdict"] == "undecided"
+    assert (tmp_path / "out-verify" / "run.json").is_file()
+
+
+def test_the_small_model_is_written(tmp_path: Path) -> None:
+    assert call(["verify", "--write-model", str(tmp_path / "small")]) == 0
+    assert (tmp_path / "small" / "model.safetensors").is_file()

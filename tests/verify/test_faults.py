@@ -15,6 +15,8 @@ from kleval.verify.judge import Finding, Judge
 from kleval.verify.laws import LAWS, harmless
 from kleval.verify.plan import Plan
 
+pytestmark = pytest.mark.slow
+
 # Fault -> the law that finds it, at a strength that is far from the worst.
 FOUND_BY = {
     "state-layout": ("state", 0.3),

@@ -118,6 +118,8 @@ def by_formula(names: Sequence[str | None], ctxs: Sequence[int]) -> tuple[dict[i
     from kleval.profiler.memory import memory_rows
 
     for name in filter(None, names):
+        if "/" in name and not Path(name).exists():
+            continue  # a name on the hub: nothing is fetched for this
         with contextlib.suppress(UsageError, OSError, ValueError, KeyError):
             rows = {row["ctx"]: row for row in memory_rows((name,), tuple(dict.fromkeys((*ctxs, *GAINS))))}
             parts = ("latent_bytes", "recurrent_bytes", "conv_bytes", "state_bytes")

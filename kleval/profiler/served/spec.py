@@ -80,6 +80,7 @@ class ServedSpec(Spec):
     name: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
+    verified: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
         """UsageError for what cannot be measured as asked."""

@@ -14,11 +14,11 @@ FULL = 16  # requests of a full batch
 
 def cases(engine: Engine, plan: Plan) -> list[Case]:
     found = []
-    for n in plan.lengths(30, 70, 140, 300, 700):
+    for n in plan.lengths(30, 70, 300, 700):
         found.append(Case("batch", "written beside others", n, written))
         if engine.scores:
             found.append(Case("batch", "scored beside others", n, scored))
-    found += [Case("batch", "many at once", n, many) for n in plan.lengths(24, 65, 130)]
+    found += [Case("batch", "many at once", n, many) for n in plan.lengths(24, 130)]
     return found
 
 

@@ -21,15 +21,15 @@ def cases(engine: Engine, plan: Plan) -> list[Case]:
     def of(name: str, n: int, measure: object) -> Case:
         return Case("prefix-cache", name, n, measure, boundary=n)  # type: ignore[arg-type]
 
-    lengths = plan.lengths(17, 65, 130, 257, 300, 513, 1030)
+    lengths = plan.lengths(17, 65, 130, 300, 1030)
     found = [of("twice", n, twice) for n in lengths]
     if engine.writes_ids and engine.tells:
         found += [of("beginning of another", n, continued) for n in lengths]
     if engine.scores and engine.tells and engine.writes_ids:
-        found += [of("shared beginning", n, shared) for n in plan.lengths(40, 70, 150, 300, 600)]
-        found += [of("same end, other history", n, other_history) for n in plan.lengths(96, 200, 400)]
+        found += [of("shared beginning", n, shared) for n in plan.lengths(70, 150, 600)]
+        found += [of("same end, other history", n, other_history) for n in plan.lengths(96, 400)]
     found += [of("another conversation between", n, between) for n in plan.lengths(70, 300)]
-    found += [of("pushed out", n, pushed_out) for n in plan.lengths(130, 520)]
+    found += [of("pushed out", n, pushed_out) for n in plan.lengths(130)]
     if engine.scores:
         found += [of("shared in one call", n, together) for n in plan.lengths(60, 200, 600)]
     return found
@@ -42,10 +42,10 @@ def twice(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
 
 def continued(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
     """A prompt that is the beginning of another: with the first of its own tokens behind it, the others must follow."""
-    (cold,) = engine.write([ids], 2 * WRITTEN)
+    (cold,) = engine.write([ids], 3 * WRITTEN)
     found = []
-    for n in (1, 5, WRITTEN, WRITTEN + 3):
-        (rest,) = engine.write([(*ids, *cold.tokens[:n])], 8)
+    for n in (1, 5, 2 * WRITTEN, 2 * WRITTEN + 3):
+        (rest,) = engine.write([(*ids, *cold.tokens[:n])], 4)
         tail = cold.after(n)
         if tail.tokens or not cold.finite:
             found.append(compare(tail, rest, len(ids) + n))

@@ -14,12 +14,12 @@ from kleval.verify.trial import Case, Deviation, Trial, compare, worst
 
 Disturb = Callable[[Engine, Ids, random.Random], None]
 NEIGHBOURS = 5  # more than small engines have slots
-FEW = 4  # tokens that are written
+FEW = 2  # tokens that are written
 
 
 def cases(engine: Engine, plan: Plan) -> list[Case]:
     found = []
-    for n in plan.lengths(20, 75, 260):  # below a block, a chunk, and above both
+    for n in plan.lengths(20, 75):  # below and above a chunk
         for name, measure in MEASURES.items():
             found.append(Case("slots", name, n, measure))
     return found
@@ -71,9 +71,9 @@ def _strange(engine: Engine, ids: Ids, rng: random.Random) -> None:
 
 def _longer(engine: Engine, ids: Ids, rng: random.Random) -> None:
     """Much longer prompts in every slot."""
-    n = min(4 * len(ids) + 200, (engine.max_ctx or 1 << 20) - 8)
+    n = min(2 * len(ids) + 130, (engine.max_ctx or 1 << 20) - 8)
     longer = [(*engine.begin, *rng.choices(engine.pool, k=n - len(engine.begin))) for _ in range(NEIGHBOURS)]
-    engine.write(longer, 4)
+    engine.write(longer, FEW)
 
 
 def _beside_strange(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:

@@ -31,12 +31,12 @@ def cases(engine: Engine, plan: Plan) -> list[Case]:
 
 
 def crossing(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
-    return _rescored(engine, ids, WRITTEN + BEFORE, rng)
+    return _rescored(engine, ids, 2 * BEFORE, rng)
 
 
 def long_answer(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
     room = (engine.max_ctx or MOST_WRITTEN) - len(ids) - 2
-    return _rescored(engine, ids, min(MOST_WRITTEN, room, 12 * len(ids)), rng)
+    return _rescored(engine, ids, min(MOST_WRITTEN, room, 8 * len(ids)), rng)
 
 
 def _rescored(engine: Engine, ids: Ids, n: int, rng: random.Random) -> Deviation:
@@ -61,9 +61,9 @@ def steps(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
 
 def resumed(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
     """Written at once, and with the first tokens in the prompt, where prompts cannot be scored."""
-    (whole,) = engine.write([ids], 2 * WRITTEN)
+    (whole,) = engine.write([ids], 3 * WRITTEN)
     found = []
-    for n in (1, 4, 9, WRITTEN):
+    for n in (1, 4, 9, 2 * WRITTEN):
         (rest,) = engine.write([(*ids, *whole.tokens[:n])], 8)
         if not rest.finite:
             return compare(whole, rest, len(ids) + n)
