@@ -23,6 +23,7 @@ import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def truth(log: Log, asked: argparse.Namespace) -> Found:
     return told(
         first,
         [(sent[-1] - sent[0]) / after for _, sent in mine],
-        [b - a for _, sent in mine for a, b in zip(sent, sent[1:], strict=False)],
+        [b - a for _, sent in mine for a, b in pairwise(sent)],
         [sent[-1] - came for came, sent in mine],
     )
 
