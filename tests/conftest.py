@@ -1,12 +1,14 @@
-"""Shared by all tests: where the outputs of official code lie that some of them compare with, and transformers' Kimi Linear."""
+"""Shared by all tests: where the outputs of official code lie that some of them compare with, and transformers' modules."""
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -42,8 +44,8 @@ def real_rows() -> Path:
 
 
 @pytest.fixture(scope="session")
-def kimi_linear() -> Any:
-    """transformers' module of Kimi Linear, in plain torch; the test skips without transformers.
+def plain_module() -> Callable[[str], Any]:
+    """transformers' module of a family, in plain torch; the test skips without transformers, or where it has no such family.
 
     With fla-core installed transformers calls its Triton kernels, which crash without a GPU. Which functions it calls is settled
     when the module is imported, so it is imported afresh while those packages are hidden.
@@ -51,16 +53,29 @@ def kimi_linear() -> Any:
     transformers = pytest.importorskip("transformers", minversion="5.17")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    name = "transformers.models.kimi_linear.modeling_kimi_linear"
     hidden = ("fla", "causal_conv1d")
-    kept = {m: sys.modules.pop(m) for m in list(sys.modules) if m == name or m.split(".")[0] in hidden}
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None makes an import fail
-    try:
-        return importlib.import_module(name)
-    finally:
-        for package in hidden:
-            del sys.modules[package]
-        sys.modules.update(kept)
+
+    @functools.cache
+    def module(family: str) -> Any:
+        name = f"transformers.models.{family}.modeling_{family}"
+        if importlib.util.find_spec(f"transformers.models.{family}") is None:
+            pytest.skip(f"transformers {transformers.__version__} has no {family}")
+        kept = {m: sys.modules.pop(m) for m in list(sys.modules) if m == name or m.split(".")[0] in hidden}
+        sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None makes an import fail
+        try:
+            return importlib.import_module(name)
+        finally:
+            for package in hidden:
+                del sys.modules[package]
+            sys.modules.update(kept)
+
+    return module
+
+
+@pytest.fixture(scope="session")
+def kimi_linear(plain_module: Callable[[str], Any]) -> Any:
+    """transformers' module of Kimi Linear, in plain torch."""
+    return plain_module("kimi_linear")
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -198,11 +198,12 @@ def _load(transformers: Any, folder: Path, name: str, spec: BackendSpec, device:
     transformers.logging.disable_progress_bar()
     try:
         with _torch_only(device):
-            _check_size(transformers, folder, name, spec)
-            model, loading = transformers.AutoModelForCausalLM.from_pretrained(
+            kind = _class(transformers, values)
+            _check_size(transformers, kind, folder, name, spec)
+            model, loading = kind.from_pretrained(
                 folder,
                 dtype=dtype,
-                trust_remote_code=spec.trust_remote_code,
+                **({"trust_remote_code": spec.trust_remote_code} if _is_auto(kind) else {}),
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
@@ -232,7 +233,26 @@ def _load(transformers: Any, folder: Path, name: str, spec: BackendSpec, device:
         raise UsageError(f"{name} does not fit on {device}: choose another --dtype or device") from error
 
 
-def _check_size(transformers: Any, folder: Path, name: str, spec: BackendSpec) -> None:
+def _class(transformers: Any, values: Mapping[str, Any]) -> Any:
+    """What loads a model: the class that its config.json names, where that is one for text and pictures (…ForConditionalGeneration),
+    which transformers does not list among causal models; else whatever transformers has for causal models."""
+    named = values.get("architectures")
+    name = named[0] if isinstance(named, list) and named else None
+    if isinstance(name, str) and name.endswith("ForConditionalGeneration") and not values.get("is_encoder_decoder"):
+        remote = values.get("auto_map")
+        for auto in ("AutoModelForCausalLM", "AutoModelForImageTextToText"):
+            if isinstance(remote, dict) and auto in remote:
+                return getattr(transformers, auto)
+        if hasattr(transformers, name):
+            return getattr(transformers, name)
+    return transformers.AutoModelForCausalLM
+
+
+def _is_auto(kind: Any) -> bool:
+    return str(kind.__name__).startswith("Auto")
+
+
+def _check_size(transformers: Any, kind: Any, folder: Path, name: str, spec: BackendSpec) -> None:
     """UsageError when the files hold far less than the config.json asks for: the rest would be made up, and may fill the memory
     before it can be told which weights are missing. Tied and packed weights count for more than they hold."""
     code = {"trust_remote_code": spec.trust_remote_code}
@@ -240,7 +260,7 @@ def _check_size(transformers: Any, folder: Path, name: str, spec: BackendSpec) -
     if getattr(config, "quantization_config", None) is not None:
         return
     with torch.device("meta"):
-        empty = transformers.AutoModelForCausalLM.from_config(config, **code)
+        empty = kind.from_config(config, **code) if _is_auto(kind) else kind(config)
     wanted = sum(p.numel() for p in empty.parameters())
     held = sum(math.prod(tensor.shape) for tensor in stored_tensors(folder))
     if held < wanted * _HELD_SHARE:

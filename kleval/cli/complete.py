@@ -16,6 +16,12 @@ def _models() -> Iterable[str]:
     return dict.fromkeys(part for name in MODELS for part in (name.partition("@")[0], name))
 
 
+def _shapes() -> Iterable[str]:
+    from kleval.models.published import PUBLISHED
+
+    return [*PUBLISHED, *_models()]
+
+
 def _tasks() -> Iterable[str]:
     from kleval.tasks.registry import all_tasks, families
 
@@ -56,7 +62,8 @@ def _of(names: Callable[[], Iterable[str]], lists: bool = False, files: bool = F
 
 
 models = _of(_models, lists=True, files=True)
-one_model = _of(_models, files=True)
+shapes = _of(_shapes, lists=True, files=True)
+one_shape = _of(_shapes, files=True)
 tasks = _of(_tasks, lists=True)
 one_task = _of(_tasks)
 suites = _of(_suites)

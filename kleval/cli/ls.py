@@ -26,16 +26,26 @@ def ls() -> None:
 
 
 @ls.command(short_help="Models, or one model's card.")
-@click.argument("model", required=False, shell_complete=complete.one_model)
+@click.argument("model", required=False, shell_complete=complete.one_shape)
 @options.json_output
 def models(model: str | None, as_json: bool) -> None:
-    """List the models that have a name, with their sizes and state; or show one MODEL: a name, a directory or a hub id.
+    """List the models that have a name, with their sizes and state; or show one MODEL: a name, a directory, a config.json or a hub id.
 
-    The state of a sequence is latent rows, so many bytes per token, and a fixed part whatever its length; both in bfloat16.
+    The state of a sequence is rows of attention, so many bytes per token, and a fixed part whatever its length; both in bfloat16. Of
+    models that kleval has no decoder for (kimi-k3, qwen3.5, …) it shows the costs, beside Kimi Linear's.
     """
     from kleval.cli import ls_models
-    from kleval.models.registry import MODELS, config_of, resolve
+    from kleval.models.published import Shape
+    from kleval.models.registry import MODELS, config_of, costs_of, resolve
 
+    if model:
+        name, shape = costs_of(model)
+        if isinstance(shape, Shape):
+            if as_json:
+                emit("model", **ls_models.shape_record(name, shape))
+            else:
+                ls_models.show_shape(name, shape)
+            return
     found = [(spec, config_of(spec)) for spec in ([resolve(model)] if model else MODELS.values())]
     if as_json:
         for spec, config in found:

@@ -7,16 +7,19 @@ shape and smaller ones are in `sizes`, the formulas behind parameters, bytes and
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from kleval.models.costs import Costs
+from kleval.models.shape import Delta, Dense, Experts, Latent, Layer, Mixer
 from kleval.types import UsageError
 
 Architecture = Literal["kimi-linear", "kimi-linear-rope", "gdn-h", "mla"]
-Mixer = Literal["kda", "gdn", "mla"]
+MixerName = Literal["kda", "gdn", "mla"]
 ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
 
 # Fields of the published config.json for which the decoder has one value: what it does.
@@ -39,9 +42,10 @@ FIXED: Mapping[str, Any] = MappingProxyType(
 class ModelConfig(Costs):
     """layer_mixers: the mixer of each layer. num_experts 0: every layer is dense (`intermediate_size`).
 
-    kda_*: KDA and GDN alike; kda_head_dim is also the rank of the two low-rank gates. mla_use_nope False: the rope dims are
-    rotated with rope_theta. bos_token_id and pad_token_id are the tokenizer's business, carried along: the decoder reads neither,
-    and configs that differ in them alone are equal.
+    kda_*: KDA and GDN alike; kda_head_dim is also the rank of the two low-rank gates. kda_gate_lower_bound: KDA's log-decay lies
+    between it and 0 (`ops.kda.log_decay`), None for the unbounded one; kda_full_rank_gate: the output gate is one matrix.
+    mla_use_nope False: the rope dims are rotated with rope_theta. bos_token_id and pad_token_id are the tokenizer's business, carried
+    along: the decoder reads neither, and configs that differ in them alone are equal.
     """
 
     architecture: str
@@ -63,6 +67,8 @@ class ModelConfig(Costs):
     num_experts_per_token: int = 0
     num_shared_experts: int = 0
     moe_intermediate_size: int = 0
+    kda_gate_lower_bound: float | None = None
+    kda_full_rank_gate: bool = False
     routed_scaling_factor: float = 1.0
     first_k_dense_replace: int = 0
     rms_norm_eps: float = 1e-5
@@ -74,12 +80,25 @@ class ModelConfig(Costs):
     max_position_embeddings: int = 1048576
 
     def __post_init__(self) -> None:
-        unknown = set(self.layer_mixers) - set(get_args(Mixer))
+        unknown = set(self.layer_mixers) - set(get_args(MixerName))
         if self.architecture not in ARCHITECTURES or unknown or not self.layer_mixers:
             raise UsageError(
                 f"model config: architecture {self.architecture!r} with mixers {self.layer_mixers}: "
-                f"expected one of {', '.join(ARCHITECTURES)} and mixers out of {', '.join(get_args(Mixer))}"
+                f"expected one of {', '.join(ARCHITECTURES)} and mixers out of {', '.join(get_args(MixerName))}"
             )
+
+    @property
+    def num_hidden_layers(self) -> int:
+        return len(self.layer_mixers)
+
+    def is_moe(self, layer: int) -> bool:
+        return self.num_experts > 0 and layer >= self.first_k_dense_replace
+
+    def layers(self) -> Counter[Layer]:
+        return _layers(self)
+
+    def full_attention(self) -> ModelConfig:
+        return replace(self, architecture="mla", layer_mixers=("mla",) * self.num_hidden_layers)
 
     @property
     def kda_layers(self) -> tuple[int, ...]:
@@ -100,7 +119,7 @@ class ModelConfig(Costs):
         mixers = values.get("layer_mixers")
         if "layer_mixers" in values and not isinstance(mixers, list | tuple):
             raise UsageError(
-                f"model config: layer_mixers is {mixers!r}: expected a list of {', '.join(get_args(Mixer))}"
+                f"model config: layer_mixers is {mixers!r}: expected a list of {', '.join(get_args(MixerName))}"
             )
         arguments: dict[str, Any] = {k: tuple(v) if k == "layer_mixers" else v for k, v in values.items() if k in known}
         try:
@@ -123,3 +142,23 @@ class ModelConfig(Costs):
             "head_dim": self.hidden_size // self.num_attention_heads,
             **FIXED,
         }
+
+
+@lru_cache(maxsize=64)
+def _layers(config: ModelConfig) -> Counter[Layer]:
+    heads, dim, taps = config.kda_num_heads, config.kda_head_dim, config.short_conv_kernel_size
+    mixers: dict[str, Mixer] = {
+        name: Delta(heads, heads, dim, dim, taps, name == "kda", config.kda_full_rank_gate) for name in ("kda", "gdn")
+    }
+    mixers["mla"] = Latent(
+        config.num_attention_heads,
+        config.qk_nope_head_dim,
+        config.qk_rope_head_dim,
+        config.v_head_dim,
+        config.kv_lora_rank,
+    )
+    dense, inner = Dense(config.intermediate_size), config.moe_intermediate_size
+    experts = Experts(config.num_experts, config.num_experts_per_token, inner, config.num_shared_experts * inner)
+    return Counter(
+        Layer(mixers[mixer], experts if config.is_moe(i) else dense) for i, mixer in enumerate(config.layer_mixers)
+    )

@@ -1,8 +1,9 @@
-"""Costs of a model in closed form, from its configuration alone: parameters, bytes of state and weights, operations and bytes moved.
+"""Costs of a model in closed form, from its shape alone: parameters, bytes of state and weights, operations and bytes moved.
 
-Components have one set of names in all of them. `linear_attention`: the projections of KDA or GDN layers; `mla`: those of MLA layers;
-`dense_mlp`, `router`, `experts`, `shared_experts`, `embedding`, `lm_head`, `norms`. Operations also have `delta_rule` (what KDA and
-GDN do with their projections) and `attention` (what MLA does with its own).
+Components have one set of names in all of them. `linear_attention`: the projections of KDA or GDN layers; `mla` and `gqa`: those of
+attention layers; `dense_mlp`, `router`, `experts`, `shared_experts` (with the projections of latent experts), `embedding`, `lm_head`,
+`norms`; `index`: a sparse attention's indexer; `residual`: connections between layers that are more than a sum. Operations also have
+`delta_rule` (what KDA and GDN do with their projections) and `attention` (what attention does with its own).
 
 FLOPs are 2 per multiply-add, of matrix products and of what takes their place; norms, activations, gates and the short convolutions
 (0.1 % at the published shape) are not counted. They are the operations that the model asks for, not those of an implementation: a
@@ -11,62 +12,103 @@ consecutive pieces of a prompt add up to those of the whole (but for a row of lo
 
 Sources: shapes of arXiv 2510.26692 and the published config.json; the delta rule as its Eq. 13 counts it, in chunks of 64. Its Eq. 14,
 2 T^2 d per head, has keys as wide as values: MLA's are 192 and 128 wide, which is 320 T^2 and not 256 T^2 (`paper_attention_flops`).
-No torch in here.
+What a layer is made of is in `shape`, formats of numbers in `number_formats`. No torch in here.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
+from kleval.models.number_formats import cache_bytes, dtype_bytes, matrix_bytes, wide_bytes
+from kleval.models.shape import DELTA_CHUNK_TOKENS, Delta, Experts, Grouped, Latent, Layer, Weights
 from kleval.types import UsageError
 
-PAPER_CHUNK_TOKENS = 64
-_DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+_COMPONENTS = (
+    "linear_attention",
+    "mla",
+    "gqa",
+    "index",
+    "dense_mlp",
+    "router",
+    "experts",
+    "shared_experts",
+    "residual",
+)
+_LATE = ("gqa", "index", "residual")  # named where a model has them
 
 
 @dataclass(frozen=True, slots=True)
 class StateBytes:
-    """Latent rows of MLA layers; recurrent states and convolution tails of KDA and GDN layers."""
+    """Latent rows of MLA layers; recurrent states and convolution tails of KDA and GDN layers; grouped keys and values; keys of an
+    indexer."""
 
     latent: int
     recurrent: int
     conv: int
+    grouped: int = 0
+    index: int = 0
 
     @property
     def total(self) -> int:
-        return self.latent + self.recurrent + self.conv
+        return self.growing + self.recurrent + self.conv
+
+    @property
+    def growing(self) -> int:
+        """What grows with the length."""
+        return self.latent + self.grouped + self.index
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Tensor parallelism over tp ranks and experts over ep groups of them: max(tp, ep) devices.
+
+    A model is cut over tp ranks; where ep is more, max / tp copies of everything but the experts serve sequences of their own. Routed
+    experts are cut over all devices, whole ones over ep and each of them over the rest.
+    """
+
+    tp: int = 1
+    ep: int = 1
+
+    @property
+    def devices(self) -> int:
+        return max(self.tp, self.ep)
+
+    @property
+    def copies(self) -> int:
+        return self.devices // self.tp
+
+
+ONE = Split()
 
 
 class Costs:
-    """Costs of a model as methods of its configuration (`kleval.models.config.ModelConfig`), whose fields they read."""
+    """Costs of a model as methods of its configuration (`kleval.models.config.ModelConfig`, `kleval.models.published.Shape`)."""
 
     __slots__ = ()
 
     vocab_size: int
     hidden_size: int
-    layer_mixers: tuple[str, ...]
-    kda_num_heads: int
-    kda_head_dim: int
-    num_attention_heads: int
-    qk_nope_head_dim: int
-    qk_rope_head_dim: int
-    v_head_dim: int
-    kv_lora_rank: int
-    intermediate_size: int
-    short_conv_kernel_size: int
-    num_experts: int
-    num_experts_per_token: int
-    num_shared_experts: int
-    moe_intermediate_size: int
-    first_k_dense_replace: int
     tie_word_embeddings: bool
+
+    def layers(self) -> Counter[Layer]:
+        """The kinds of layers and how many there are of each."""
+        raise NotImplementedError
 
     @property
     def num_hidden_layers(self) -> int:
-        return len(self.layer_mixers)
+        return self.layers().total()
 
-    def is_moe(self, layer: int) -> bool:
-        return self.num_experts > 0 and layer >= self.first_k_dense_replace
+    def full_attention(self) -> Costs:
+        """The same shape with its attention in every layer."""
+        raise NotImplementedError
+
+    @property
+    def final_residual(self) -> int:
+        """Numbers of `residual` after the last layer."""
+        return 0
 
     def parameters(self) -> int:
         return sum(self.parameters_by_component().values())
@@ -96,40 +138,65 @@ class Costs:
         active: those that one token passes through: its experts alone, and of embeddings and head only the head, since a lookup
         multiplies nothing.
         """
-        h, table = self.hidden_size, self.vocab_size * self.hidden_size
-        tied, sparse = self.tie_word_embeddings, _sparse_layers(self)
-        full = self.layer_mixers.count("mla")
-        routed = self.num_experts_per_token if active else self.num_experts
-        return {
-            "embedding": table if tied or not active else 0,
-            "lm_head": 0 if tied else table,
-            "linear_attention": _linear_matrices(self) + _linear_others(self),
-            "mla": full * (_mla_matrices(self) + self.kv_lora_rank),
-            "dense_mlp": (self.num_hidden_layers - sparse) * _mlp(self, self.intermediate_size),
-            "router": sparse * self.num_experts * (h + 1),
-            "experts": sparse * routed * _mlp(self, self.moe_intermediate_size),
-            "shared_experts": sparse * self.num_shared_experts * _mlp(self, self.moe_intermediate_size),
-            "norms": (2 * self.num_hidden_layers + 1) * h,
-        }
+        h, table, tied = self.hidden_size, self.vocab_size * self.hidden_size, self.tie_word_embeddings
+        parts = self._numbers(lambda weights: weights.total, active)
+        parts["residual"] += self.final_residual
+        ends = {"embedding": table if tied or not active else 0, "lm_head": 0 if tied else table}
+        return ends | _shown(parts) | {"norms": (2 * self.num_hidden_layers + 1) * h}
 
-    def weight_bytes(self, dtype: str = "bfloat16") -> int:
-        """All parameters in dtype, but decay rates (A_log, dt_bias) and the router's bias, which stay float32."""
-        wide = _decay_parameters(self) + _sparse_layers(self) * self.num_experts
-        return (sum(self.parameters_by_component().values()) - wide) * dtype_bytes(dtype) + wide * wide_bytes(dtype)
+    def weight_bytes(self, dtype: str = "bfloat16", form: str | None = None, split: Split = ONE) -> int:
+        """Bytes on one device of all parameters: matrices of the layers in a format of `number_formats`, None for dtype, the rest in
+        dtype, but decay rates (A_log, dt_bias) and the router's bias, which stay float32. UsageError where tp or ep do not divide."""
+        form = dtype if form is None else form
+        check_split(self, split)
+        h, size, wide = self.hidden_size, dtype_bytes(dtype), wide_bytes(dtype)
+        tables = self.vocab_size * h * (1 if self.tie_word_embeddings else 2)
+        total = -(-tables // split.tp) * size + ((2 * self.num_hidden_layers + 1) * h + self.final_residual) * size
+        for layer, count in self.layers().items():
+            for name, weights in _parts(layer, h):
+                if name == "experts" and isinstance(layer.mlp, Experts):
+                    numbers = weights.matrices * layer.mlp.num_experts // split.devices
+                    each = matrix_bytes(numbers, form, dtype, routed=True)
+                    each += weights.other * layer.mlp.num_experts // split.ep * size
+                else:
+                    plain = dtype if name == "router" else form
+                    numbers = weights.split // split.tp + _repeated(layer, name, h, split)
+                    each = matrix_bytes(numbers, plain, dtype)
+                    each += matrix_bytes(weights.whole, plain, dtype) + weights.other * size + weights.wide * wide
+                total += count * each
+        return total
 
-    def state_bytes(self, ctx: int, batch: int = 1, dtype: str = "bfloat16") -> StateBytes:
-        """State of `batch` sequences of ctx tokens each. dtype: of latent rows and convolution tails; recurrent states are float32.
+    def state_bytes(
+        self, ctx: int, batch: int = 1, dtype: str = "bfloat16", form: str | None = None, split: Split = ONE
+    ) -> StateBytes:
+        """State on one device of `batch` sequences of ctx tokens each. dtype: of rows that grow and of convolution tails; form: another
+        format of the rows; recurrent states are float32.
 
-        Per token and MLA layer kv_lora_rank + qk_rope_head_dim numbers; per KDA or GDN layer H D^2 recurrent ones and
-        3 H D (width - 1) of the convolutions, whatever ctx is.
+        Per token and MLA layer kv_lora_rank + qk_rope_head_dim numbers; per KDA layer H D^2 recurrent ones and 3 H D (width - 1) of
+        the convolutions, whatever ctx is. Latent rows and an indexer's keys are held whole by every rank of a split; grouped keys and
+        values are cut by head, down to one, recurrent states and convolution tails by head.
         """
         _not_negative(ctx, batch)
-        width, linear = self.kv_lora_rank + self.qk_rope_head_dim, _linear_layers(self)
-        heads, dim, taps = self.kda_num_heads, self.kda_head_dim, self.short_conv_kernel_size - 1
+        check_split(self, split)
+        form = dtype if form is None else form
+        found: Counter[str] = Counter()
+        for layer, count in self.layers().items():
+            mixer = layer.mixer
+            for kind, numbers in mixer.rows(ctx).items():
+                if isinstance(mixer, Grouped):
+                    numbers = numbers // mixer.kv_heads * max(1, mixer.kv_heads // split.tp)
+                elif isinstance(mixer, Delta):
+                    numbers //= split.tp
+                found[kind] += count * numbers
+        sequences = -(-batch // split.copies)
+        recurrent, conv = found.pop("recurrent", 0) * wide_bytes(dtype), found.pop("conv", 0) * dtype_bytes(dtype)
+        rows = {kind: sequences * cache_bytes(numbers, form) for kind, numbers in found.items()}
         return StateBytes(
-            latent=batch * ctx * self.layer_mixers.count("mla") * width * dtype_bytes(dtype),
-            recurrent=batch * linear * heads * dim**2 * wide_bytes(dtype),
-            conv=batch * linear * 3 * heads * dim * taps * dtype_bytes(dtype),
+            rows.get("latent", 0),
+            sequences * recurrent,
+            sequences * conv,
+            rows.get("grouped", 0),
+            rows.get("index", 0),
         )
 
     def prefill_flops_by_component(self, ctx: int, start: int = 0) -> dict[str, int]:
@@ -137,76 +204,119 @@ class Costs:
 
         With n new tokens: 2 n per number of every matrix (experts: top-k of them), MLA's kv_b among them, whose products expand the
         new rows. `attention`: every token meets itself and all before it, n (start + ctx + 1) / 2 pairs at
-        2 (nope + rope + v) per head. `delta_rule`: Eq. 13.
+        2 (nope + rope + v) per head of MLA. `delta_rule`: Eq. 13.
         """
         _not_negative(ctx, start)
         if start > ctx:
             raise ValueError(f"start {start} is behind ctx {ctx}")
         new = ctx - start
-        pairs = new * (start + ctx + 1) // 2
-        per_pair = 2 * (self.qk_nope_head_dim + self.qk_rope_head_dim + self.v_head_dim)
-        rule = paper_delta_rule_flops(new, self.kda_head_dim)
-        return _matrix_flops(self, new, rows=1 if new else 0) | {
-            "delta_rule": _linear_layers(self) * self.kda_num_heads * rule,
-            "attention": self.layer_mixers.count("mla") * self.num_attention_heads * pairs * per_pair,
-        }
+        return self._flops(new, 1 if new else 0, lambda layer: layer.mixer.prefill_flops(ctx, start))
 
     def decode_flops_by_component(self, ctx: int, batch: int = 1) -> dict[str, int]:
         """FLOPs by component of one step of `batch` sequences with ctx tokens behind them, absorbed MLA.
 
         Matrices as in prefill: kv_b's numbers are multiplied once per token here too, with queries and with weighted rows.
-        `attention`: ctx + 1 rows at 2 (rank + rope) for the score and 2 rank for the sum, per head. `delta_rule`: k^T S, the rank-1
-        update and S^T q, 6 D^2 per head.
+        `attention`: ctx + 1 rows at 2 (rank + rope) for the score and 2 rank for the sum, per head of MLA. `delta_rule`: k^T S, the
+        rank-1 update and S^T q, 6 D^2 per head.
         """
         _not_negative(ctx, batch)
-        per_row = 2 * (2 * self.kv_lora_rank + self.qk_rope_head_dim)
-        return _matrix_flops(self, batch, rows=batch) | {
-            "delta_rule": batch * _linear_layers(self) * self.kda_num_heads * 6 * self.kda_head_dim**2,
-            "attention": batch * self.layer_mixers.count("mla") * self.num_attention_heads * (ctx + 1) * per_row,
-        }
+        return self._flops(
+            batch, batch, lambda layer: {n: batch * each for n, each in layer.mixer.decode_flops(ctx).items()}
+        )
 
     def decode_bytes_by_component(self, ctx: int, batch: int = 1, dtype: str = "bfloat16") -> dict[str, int]:
         """Bytes that one step of `batch` sequences with ctx tokens behind them must read and write, by what they are.
 
         Weights are read once: everything but the experts, the expected number of distinct experts (`distinct_experts`), and of an
-        untied embedding the tokens' rows. Latent rows are read and one per sequence is written; recurrent states and convolution
-        tails are read and written.
+        untied embedding the tokens' rows. Rows that are attended to are read and one per sequence is written; recurrent states and
+        convolution tails are read and written.
         """
         _not_negative(ctx, batch)
-        size, state = dtype_bytes(dtype), self.state_bytes(ctx, batch, dtype)
-        expert, sparse = _mlp(self, self.moe_intermediate_size), _sparse_layers(self)
-        resident = self.weight_bytes(dtype) - sparse * self.num_experts * expert * size
+        size, resident, read = dtype_bytes(dtype), self.weight_bytes(dtype), 0.0
+        rows: Counter[str] = Counter()
+        for layer, count in self.layers().items():
+            for kind, numbers in layer.mixer.read_rows(ctx).items():
+                rows[kind] += batch * count * numbers * (wide_bytes(dtype) if kind == "recurrent" else size)
+            if isinstance(mlp := layer.mlp, Experts):
+                expert = mlp.expert(self.hidden_size) + mlp.expert_more
+                resident -= count * mlp.num_experts * expert * size
+                read += count * distinct_experts(mlp, batch) * expert
         if not self.tie_word_embeddings:
             resident -= (self.vocab_size - min(batch, self.vocab_size)) * self.hidden_size * size
-        return {
-            "weights": resident if batch else 0,
-            "experts": round(sparse * distinct_experts(self, batch) * expert) * size,
-            "latent": state.latent + self.state_bytes(1, batch, dtype).latent,
-            "recurrent": 2 * state.recurrent,
-            "conv": 2 * state.conv,
-        }
+        moved = {"weights": resident if batch else 0, "experts": round(read) * size}
+        return moved | dict.fromkeys(("latent", "recurrent", "conv"), 0) | dict(rows)
+
+    def _numbers(self, of: Callable[[Weights], int], active: bool) -> Counter[str]:
+        """Numbers of layers by component; active: of a token's experts alone."""
+        found = Counter(dict.fromkeys(_COMPONENTS, 0))
+        for layer, count in self.layers().items():
+            for name, weights in _parts(layer, self.hidden_size):
+                times = 1
+                if name == "experts" and isinstance(layer.mlp, Experts):
+                    times = layer.mlp.num_experts_per_token if active else layer.mlp.num_experts
+                found[name] += count * times * of(weights)
+        return found
+
+    def _flops(self, tokens: int, rows: int, mixing: Callable[[Layer], dict[str, int]]) -> dict[str, int]:
+        """2 per number and token of every matrix, of the head per row of logits, and what mixers do beside."""
+        found = Counter(
+            {n: 2 * tokens * numbers for n, numbers in self._numbers(lambda w: w.matrices, active=True).items()}
+        )
+        mixed = Counter(dict.fromkeys(("delta_rule", "attention"), 0))
+        for layer, count in self.layers().items():
+            for name, each in mixing(layer).items():
+                (found if name == "index" else mixed)[name] += count * each
+        return _shown(found) | {"lm_head": 2 * rows * self.vocab_size * self.hidden_size} | dict(mixed)
 
 
-def dtype_bytes(dtype: str) -> int:
-    """Bytes of one number. UsageError for a dtype that models do not have."""
-    if dtype not in _DTYPE_BYTES:
-        raise UsageError(f"unknown dtype {dtype!r}: choose one of {', '.join(_DTYPE_BYTES)}")
-    return _DTYPE_BYTES[dtype]
+class Routed(Protocol):
+    """What has routed experts."""
+
+    @property
+    def num_experts(self) -> int: ...
+
+    @property
+    def num_experts_per_token(self) -> int: ...
 
 
-def wide_bytes(dtype: str) -> int:
-    """Bytes of one number where a model of that dtype keeps float32 (float64 for float64)."""
-    return max(4, dtype_bytes(dtype))
-
-
-def distinct_experts(config: Costs, tokens: int) -> float:
+def distinct_experts(config: Routed, tokens: int) -> float:
     """Expected number of experts of a layer that any of so many tokens chooses, each choosing k of E uniformly: E (1 - (1 - k/E)^n)."""
     if not config.num_experts:
         return 0.0
     return config.num_experts * (1 - (1 - config.num_experts_per_token / config.num_experts) ** tokens)
 
 
-def paper_delta_rule_flops(tokens: int, head_dim: int, chunk: int = PAPER_CHUNK_TOKENS) -> int:
+def check_split(config: Costs, split: Split) -> None:
+    """UsageError where a model cannot be cut so."""
+    tp, ep = split.tp, split.ep
+    if min(tp, ep) < 1:
+        raise UsageError(f"--tp {tp} --ep {ep}: both are at least 1")
+    if split.devices % tp or split.devices % ep:
+        raise UsageError(f"--tp {tp} --ep {ep}: one must be a multiple of the other")
+    if split == ONE:
+        return
+    for layer in config.layers():
+        mixer, mlp = layer.mixer, layer.mlp
+        heads = mixer.key_heads if isinstance(mixer, Delta) else mixer.heads
+        if heads % tp:
+            raise UsageError(f"--tp {tp} does not divide the {heads} heads of its {mixer.component} layers")
+        if isinstance(mixer, Grouped) and mixer.kv_heads % tp and tp % mixer.kv_heads:
+            raise UsageError(
+                f"--tp {tp} neither divides its {mixer.kv_heads} key-value heads nor is a multiple of them"
+            )
+        if not isinstance(mlp, Experts):
+            if mlp.inner % tp:
+                raise UsageError(f"--tp {tp} does not divide the width {mlp.inner} of its dense MLP")
+        elif mlp.num_experts % ep or mlp.inner % (split.devices // ep) or mlp.shared_inner % tp:
+            raise UsageError(
+                f"--tp {tp} --ep {ep} does not divide its {mlp.num_experts} experts of width {mlp.inner} and the shared width "
+                f"{mlp.shared_inner}"
+            )
+    if ep > 1 and not any(isinstance(layer.mlp, Experts) for layer in config.layers()):
+        raise UsageError(f"--ep {ep}: this model has no experts")
+
+
+def paper_delta_rule_flops(tokens: int, head_dim: int, chunk: int = DELTA_CHUNK_TOKENS) -> int:
     """arXiv 2510.26692 Eq. 13, one head of KDA: 6 T d^2 + 3 T C d + T C^2. GDN's matrix products are the same."""
     return tokens * (6 * head_dim**2 + 3 * chunk * head_dim + chunk**2)
 
@@ -218,68 +328,39 @@ def paper_attention_flops(tokens: int, head_dim: int) -> int:
 
 def paper_mixer_flops(config: Costs, ctx: int) -> int:
     """All heads and layers by Eq. 13 and 14, projections not counted: what the paper compares."""
-    rule = config.kda_num_heads * paper_delta_rule_flops(ctx, config.kda_head_dim)
-    attention = config.num_attention_heads * paper_attention_flops(ctx, config.v_head_dim)
-    return _linear_layers(config) * rule + config.layer_mixers.count("mla") * attention
+    total = 0
+    for layer, count in config.layers().items():
+        mixer = layer.mixer
+        if isinstance(mixer, Delta):
+            total += count * sum(mixer.prefill_flops(ctx, 0).values())
+        else:
+            value = mixer.value if isinstance(mixer, Latent) else mixer.dim
+            total += count * mixer.heads * paper_attention_flops(ctx, value)
+    return total
 
 
-def _matrix_flops(config: Costs, tokens: int, rows: int) -> dict[str, int]:
-    """2 per number and token of every matrix; of the head per row of logits."""
-    h, sparse = config.hidden_size, _sparse_layers(config)
-    expert = _mlp(config, config.moe_intermediate_size)
-    numbers = {
-        "linear_attention": _linear_matrices(config),
-        "mla": config.layer_mixers.count("mla") * _mla_matrices(config),
-        "dense_mlp": (config.num_hidden_layers - sparse) * _mlp(config, config.intermediate_size),
-        "router": sparse * config.num_experts * h,
-        "experts": sparse * config.num_experts_per_token * expert,
-        "shared_experts": sparse * config.num_shared_experts * expert,
-    }
-    return {name: 2 * tokens * count for name, count in numbers.items()} | {"lm_head": 2 * rows * config.vocab_size * h}
+def _parts(layer: Layer, hidden: int) -> list[tuple[str, Weights]]:
+    """Weights of a layer by component, its two norms not among them."""
+    mixer = layer.mixer
+    index = [("index", mixer.index.weights(hidden))] if isinstance(mixer, Latent) and mixer.index else []
+    return [
+        (mixer.component, mixer.weights(hidden)),
+        *index,
+        *layer.mlp.weights(hidden).items(),
+        ("residual", layer.residual),
+    ]
 
 
-def _linear_layers(config: Costs) -> int:
-    return config.num_hidden_layers - config.layer_mixers.count("mla")
+def _repeated(layer: Layer, name: str, hidden: int, split: Split) -> int:
+    """Numbers of key and value matrices that a rank holds beyond its share, where there are more ranks than key-value heads."""
+    mixer = layer.mixer
+    if not isinstance(mixer, Grouped) or name != mixer.component or mixer.kv_heads >= split.tp:
+        return 0
+    return 2 * hidden * mixer.dim - 2 * hidden * mixer.dim * mixer.kv_heads // split.tp
 
 
-def _sparse_layers(config: Costs) -> int:
-    return sum(map(config.is_moe, range(config.num_hidden_layers)))
-
-
-def _mlp(config: Costs, inner: int) -> int:
-    """Gate, up and down."""
-    return 3 * config.hidden_size * inner
-
-
-def _mla_matrices(config: Costs) -> int:
-    """q, kv_a, kv_b and o of one layer; the norm of the latent is apart."""
-    h, heads, rank, rope = config.hidden_size, config.num_attention_heads, config.kv_lora_rank, config.qk_rope_head_dim
-    nope, value = config.qk_nope_head_dim, config.v_head_dim
-    return h * heads * (nope + rope) + h * (rank + rope) + rank * heads * (nope + value) + heads * value * h
-
-
-def _linear_matrices(config: Costs) -> int:
-    """q, k, v, o, beta, the low-rank output gate, and the decay: of low rank in KDA, a number per head in GDN; all layers."""
-    h, heads, dim = config.hidden_size, config.kda_num_heads, config.kda_head_dim
-    inner = heads * dim
-    low_rank = h * dim + dim * inner
-    shared = 4 * h * inner + h * heads + low_rank
-    return config.layer_mixers.count("kda") * (shared + low_rank) + config.layer_mixers.count("gdn") * (
-        shared + h * heads
-    )
-
-
-def _linear_others(config: Costs) -> int:
-    """Convolutions, decay rates, the norm over a head; all layers."""
-    inner = config.kda_num_heads * config.kda_head_dim
-    each = 3 * inner * config.short_conv_kernel_size + config.kda_head_dim
-    return _linear_layers(config) * each + _decay_parameters(config)
-
-
-def _decay_parameters(config: Costs) -> int:
-    """A_log per head, dt_bias per channel (KDA) or per head (GDN); all layers."""
-    heads, dim = config.kda_num_heads, config.kda_head_dim
-    return config.layer_mixers.count("kda") * heads * (1 + dim) + config.layer_mixers.count("gdn") * heads * 2
+def _shown(parts: Counter[str]) -> dict[str, int]:
+    return {name: parts[name] for name in _COMPONENTS if parts[name] or name not in _LATE}
 
 
 def _not_negative(*values: int) -> None:

@@ -1,6 +1,7 @@
 """The KDA and GDN mixer: projections, short convolutions, gates, the delta rule, gated norm, output projection.
 
-Parameter names are the published ones of KDA, as vLLM reads them. GDN has no published checkpoint here: it is KDA with `f_proj`
+Parameter names are the published ones of KDA, as vLLM reads them; with a full-rank output gate `g_proj` (hidden -> H D) stands in place
+of the two g matrices, as in Kimi K3. GDN has no published checkpoint here: it is KDA with `f_proj`
 (hidden -> H) in place of the two f matrices, `A_log` and `dt_bias` of shape [H].
 
 Everything that reads the layer's input is one matrix product in inference (`Inputs`); in training the same matrices stay apart.
@@ -25,14 +26,14 @@ from kleval.models.modules import RMSNorm, linear
 from kleval.models.packed_weights import Packed
 from kleval.ops.available import usable
 from kleval.ops.gdn import chunk_gdn, step_gdn
-from kleval.ops.kda import chunk_kda, step_kda
+from kleval.ops.kda import chunk_kda, log_decay, step_kda
 from kleval.ops.norm import L2_EPS, gated_rms_norm, l2_norm
 from kleval.ops.short_conv import short_conv
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What inference derives from the parameters. weight [sum sizes, hidden]: q, k and v; f (KDA: f_a); g_a; b."""
+    """What inference derives from the parameters. weight [sum sizes, hidden]: q, k and v; f (KDA: f_a); g_a or g; b."""
 
     weight: Tensor
     sizes: tuple[int, int, int, int]
@@ -49,6 +50,8 @@ class LinearAttention(nn.Module):
         hidden, heads, dim = config.hidden_size, config.kda_num_heads, config.kda_head_dim
         inner, width = heads * dim, config.short_conv_kernel_size
         self.heads, self.dim, self.per_head, self.eps = heads, dim, per_head, config.rms_norm_eps
+        self.full_rank_gate = config.kda_full_rank_gate
+        self.lower_bound = None if per_head else config.kda_gate_lower_bound
         self.q_proj, self.k_proj, self.v_proj = (linear(hidden, inner) for _ in range(3))
         self.q_conv1d, self.k_conv1d, self.v_conv1d = (
             nn.Conv1d(inner, inner, width, groups=inner, bias=False) for _ in range(3)
@@ -60,7 +63,10 @@ class LinearAttention(nn.Module):
         self.A_log = nn.Parameter(torch.zeros(heads) if per_head else torch.zeros(1, 1, heads, 1))
         self.dt_bias = nn.Parameter(torch.zeros(heads if per_head else inner))
         self.b_proj = linear(hidden, heads)
-        self.g_a_proj, self.g_b_proj = linear(hidden, dim), linear(dim, inner)
+        if self.full_rank_gate:
+            self.g_proj = linear(hidden, inner)
+        else:
+            self.g_a_proj, self.g_b_proj = linear(hidden, dim), linear(dim, inner)
         self.o_norm = RMSNorm(dim, config.rms_norm_eps)
         self.o_proj = linear(inner, hidden)
         self._inputs: Packed[Inputs] | None = None
@@ -77,7 +83,7 @@ class LinearAttention(nn.Module):
             projections = (self.q_proj, self.k_proj, self.v_proj)
             qkv = F.linear(x, torch.cat([p.weight for p in projections]))
             taps = torch.cat([c.weight for c in (self.q_conv1d, self.k_conv1d, self.v_conv1d)])
-            g, b, low = self.decay(x), self.b_proj(x), self.g_a_proj(x)
+            g, b, low = self.decay(x), self.b_proj(x), self.gate_proj(x)
         else:
             qkv, f, low, b = F.linear(x, inputs.weight).split_with_sizes(inputs.sizes, -1)
             taps, g = inputs.taps, self._decay(f, inputs)
@@ -97,45 +103,62 @@ class LinearAttention(nn.Module):
                 recurrent = recurrent.clone()
             o, final = (step_gdn if self.per_head else step_kda)(q, k, v, g, beta, recurrent)
         else:
-            rule = chunk_gdn if self.per_head else chunk_kda
-            o, final = rule(q, k, v, g, beta, None if state is None else state.recurrent)
+            o, final = self.rule(q, k, v, g, beta, None if state is None else state.recurrent)
         if state is not None:
             state.set(final, tail)
-        gate = F.linear(low, self.g_b_proj.weight).unflatten(-1, (self.heads, self.dim))
+        gate = self.output_gate(low).unflatten(-1, (self.heads, self.dim))
         return self.o_proj(gated_rms_norm(o, self.o_norm.weight, gate, self.eps).flatten(-2))
 
-    def decay(self, x: Tensor) -> Tensor:
-        """Log-decay g = -exp(A_log) softplus(f(x) + dt_bias), float32: [B, T, H, D] for KDA, [B, T, H] for GDN."""
-        wide = self._wide(x)
+    @property
+    def gate_proj(self) -> nn.Linear:
+        """The matrix of the output gate that reads the layer's input."""
+        return self.g_proj if self.full_rank_gate else self.g_a_proj
+
+    def output_gate(self, low: Tensor) -> Tensor:
+        """The output gate, before its sigmoid, from what `gate_proj` gives: [..., H D]."""
+        return low if self.full_rank_gate else F.linear(low, self.g_b_proj.weight)
+
+    def rule(
+        self, q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The delta rule over a prompt."""
         if self.per_head:
-            return -self.A_log.to(wide).exp() * F.softplus(self.f_proj(x).to(wide) + self.dt_bias.to(wide))
-        rate = F.softplus(self.f_b_proj(self.f_a_proj(x)).to(wide) + self.dt_bias.to(wide))
-        return -self.A_log.to(wide).exp() * rate.unflatten(-1, (self.heads, self.dim))
+            return chunk_gdn(q, k, v, g, beta, state)
+        return chunk_kda(q, k, v, g, beta, state, lower_bound=self.lower_bound)
+
+    def decay(self, x: Tensor) -> Tensor:
+        """Log-decay g (`ops.kda.log_decay`), float32: [B, T, H, D] for KDA, [B, T, H] for GDN."""
+        wide = self._wide(x)
+        f = self.f_proj(x) if self.per_head else self.f_b_proj(self.f_a_proj(x))
+        f = f.to(wide) + self.dt_bias.to(wide)
+        rate = -self.A_log.to(wide).exp()
+        return log_decay(f if self.per_head else f.unflatten(-1, (self.heads, self.dim)), rate, self.lower_bound)
 
     def _decay(self, f: Tensor, inputs: Inputs) -> Tensor:
         """`decay` from the product with `Inputs.weight`."""
         if not self.per_head:
             f = F.linear(f, self.f_b_proj.weight)
-        rate = F.softplus(inputs.bias + f)
-        return (rate if self.per_head else rate.unflatten(-1, (self.heads, self.dim))).mul_(inputs.rate)
+        f = inputs.bias + f
+        return log_decay(f if self.per_head else f.unflatten(-1, (self.heads, self.dim)), inputs.rate, self.lower_bound)
 
     def inputs(self) -> Inputs | None:
         """Up to date; None where a parameter wants a gradient."""
         if self._inputs is None:
             first = ["f_proj"] if self.per_head else ["f_a_proj"]
-            names = ["q_proj", "k_proj", "v_proj", *first, "g_a_proj", "b_proj", "q_conv1d", "k_conv1d", "v_conv1d"]
+            names = ["q_proj", "k_proj", "v_proj", *first, "g_proj" if self.full_rank_gate else "g_a_proj", "b_proj"]
+            names += ["q_conv1d", "k_conv1d", "v_conv1d"]
             self._inputs = Packed(self, [*(f"{n}.weight" for n in names), "A_log", "dt_bias"], self._make_inputs)
         return self._inputs.get()
 
     def _make_inputs(self) -> Inputs:
         inner, f = self.heads * self.dim, self.f_proj if self.per_head else self.f_a_proj
-        parts = [p.weight for p in (self.q_proj, self.k_proj, self.v_proj, f, self.g_a_proj, self.b_proj)]
+        parts = [p.weight for p in (self.q_proj, self.k_proj, self.v_proj, f, self.gate_proj, self.b_proj)]
         taps = torch.cat([c.weight for c in (self.q_conv1d, self.k_conv1d, self.v_conv1d)])
         wide = self._wide(parts[0])
         rate = -self.A_log.to(wide).exp()
         return Inputs(
             torch.cat(parts),
-            (3 * inner, len(parts[3]), self.dim, self.heads),
+            (3 * inner, len(parts[3]), len(parts[4]), self.heads),
             taps.squeeze(1).t().contiguous().t().unsqueeze(1),
             rate.view(-1) if self.per_head else rate.view(-1, 1),
             self.dt_bias.to(wide, copy=True),
@@ -165,9 +188,9 @@ def linear_prefill(
     if valid is not None:
         g = g.masked_fill(~valid.view(batch, tokens, *[1] * (g.dim() - 2)), 0.0)
         beta = beta.masked_fill(~valid.unsqueeze(-1), 0.0)
-    o, final = (chunk_gdn if layer.per_head else chunk_kda)(q, k, v, g, beta, state.recurrent)
+    o, final = layer.rule(q, k, v, g, beta, state.recurrent)
     state.set(final, _tail_after(qkv, state.conv, lengths))
-    gate = F.linear(low, layer.g_b_proj.weight).flatten(0, 1)
+    gate = layer.output_gate(low).flatten(0, 1)
     y = linear_triton.gated_norm_step(o.flatten(0, 1).contiguous(), layer.o_norm.weight, gate, layer.eps)
     return F.linear(y, layer.o_proj.weight).view(batch, tokens, -1)
 
@@ -203,8 +226,9 @@ def kernel_step(layer: LinearAttention, x: Tensor, state: RecurrentState) -> Ten
     if not layer.per_head:
         f = F.linear(f, layer.f_b_proj.weight)
     rates, bias = layer.A_log.view(-1), layer.dt_bias
-    o = kda_triton.raw_step(q, k, v, f, b, rates, bias, state.recurrent, per_channel=not layer.per_head)
-    gate = F.linear(low, layer.g_b_proj.weight)
+    channels = not layer.per_head
+    o = kda_triton.raw_step(q, k, v, f, b, rates, bias, state.recurrent, channels, layer.lower_bound)
+    gate = layer.output_gate(low)
     return F.linear(linear_triton.gated_norm_step(o, layer.o_norm.weight, gate, layer.eps), layer.o_proj.weight)
 
 
@@ -225,7 +249,7 @@ def linear_step(mixer: LinearAttention, norm: Callable[[Tensor], Tensor]) -> Ste
 
 @dataclass(frozen=True, slots=True)
 class _LinearWeights:
-    """Matrices transposed, inputs first. inputs: q, k and v; f; g_a; b, as `LinearAttention` concatenates them."""
+    """Matrices transposed, inputs first. inputs: q, k and v; f; g_a or g; b, as `LinearAttention` concatenates them."""
 
     heads: int
     dim: int
@@ -235,7 +259,8 @@ class _LinearWeights:
     forget: Tensor | None  # f_b
     bias: Tensor
     rate: Tensor
-    gate: Tensor  # g_b
+    lower_bound: float | None
+    gate: Tensor | None  # g_b, where the gate is of low rank
     norm: Tensor  # o_norm
     eps: Tensor  # of queries' and keys' norm
     output_eps: Tensor
@@ -254,7 +279,8 @@ def _linear_weights(mixer: LinearAttention) -> _LinearWeights:
         None if mixer.per_head else mixer.f_b_proj.weight.detach().t(),
         inputs.bias,
         inputs.rate.view(-1, 1),
-        mixer.g_b_proj.weight.detach().t(),
+        mixer.lower_bound,
+        None if mixer.full_rank_gate else mixer.g_b_proj.weight.detach().t(),
         mixer.o_norm.weight.detach(),
         inputs.bias.new_full((), L2_EPS),
         inputs.bias.new_full((), mixer.eps * mixer.dim),
@@ -272,7 +298,7 @@ def _linear_step(w: _LinearWeights, x: Tensor, normed: Tensor, state: RecurrentS
     qkv = F.silu((window * w.taps).sum(1), inplace=True)
     if w.forget is not None:
         f = torch.mm(f, w.forget)
-    gate = torch.mm(low, w.gate)
+    gate = low if w.gate is None else torch.mm(low, w.gate)
     recurrent = state.recurrent
     if recurrent.dtype != x.dtype:
         qkv, b, gate = qkv.to(recurrent.dtype), b.to(recurrent.dtype), gate.to(recurrent.dtype)
@@ -284,12 +310,12 @@ def _linear_step(w: _LinearWeights, x: Tensor, normed: Tensor, state: RecurrentS
     inverse_q, inverse_k = torch.addcmul(w.eps, size, size).rsqrt_().unbind()
     q, k, v = qkv.unbind()
     k = k * inverse_k
-    s.mul_(F.softplus(w.bias + f).view(batch, heads, -1).mul_(w.rate).exp_().view(pairs, -1, 1))
+    s.mul_(log_decay((w.bias + f).view(batch, heads, -1), w.rate, w.lower_bound).exp_().view(pairs, -1, 1))
     error = (v - torch.bmm(k, s)).mul_(torch.sigmoid(b).view(pairs, 1, 1))
     s.baddbmm_(k.transpose(1, 2), error)
     # The queries' scale dim^-1/2 is left out: under the norm that follows it comes to dim times the epsilon.
     o = torch.bmm(q, s).mul_(inverse_q)
     size = torch.linalg.vector_norm(o, dim=2, keepdim=True)
     o.mul_(torch.addcmul(w.output_eps, size, size, value=1.0 / dim).rsqrt_()).mul_(w.norm)
-    o = o.view(batch, -1).mul_(gate.sigmoid_())
+    o = o.view(batch, -1).mul_(gate.sigmoid())
     return torch.addmm(x, o if o.dtype == x.dtype else o.to(x.dtype), w.output)

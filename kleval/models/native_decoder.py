@@ -48,7 +48,7 @@ _Layer = _structure(
 _Model = _structure(
     "Model",
     "*layers *embeddings *norm *frequencies count hidden vocabulary heads dim taps attention_heads nope rope value rank"
-    " experts top_k expert_inner .eps .latent_eps .multiplier .scaling",
+    " experts top_k expert_inner .eps .latent_eps .multiplier .scaling .bound",
 )
 _Segment = _structure("Segment", "*rows count layer_stride")
 _Sequence = _structure("Sequence", "begin count position *recurrent *conv *segments segment_count")
@@ -128,6 +128,7 @@ def pack(model: nn.Module, config: ModelConfig) -> NativeWeights:
         LATENT_EPS,
         config.embedding_multiplier,
         config.routed_scaling_factor,
+        config.kda_gate_lower_bound or 0.0,
     )
     return NativeWeights(whole, tuple(packer.kept), min(MOST_ABSORBED, expanded // more if more > 0 else MOST_ABSORBED))
 
@@ -154,7 +155,8 @@ def _layer(packer: _Packer, block: Block) -> ctypes.Structure:
         layer.inputs = packer.matrix(inputs.weight)
         if not mixer.per_head:
             layer.forget = packer.matrix(mixer.f_b_proj.weight)
-        layer.gate = packer.matrix(mixer.g_b_proj.weight)
+        if not mixer.full_rank_gate:
+            layer.gate = packer.matrix(mixer.g_b_proj.weight)
         layer.taps = packer.keep(inputs.taps.squeeze(1).t())
         layer.bias, layer.rate = packer.keep(inputs.bias), packer.keep(inputs.rate)
         layer.head_norm = packer.keep(mixer.o_norm.weight)

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kleval.models.checkpoint import load_decoder, read_config
-from kleval.models.checkpoint.config_json import ForeignArchitecture, eos_ids
+from kleval.models.checkpoint.config_json import ForeignArchitecture, eos_ids, not_implemented, own_config, read_json
+from kleval.models.checkpoint.families import read_shape
 from kleval.models.checkpoint.files import digest, weight_files
 from kleval.models.checkpoint.formats import check_place
 from kleval.models.checkpoint.hub import fetch, is_hub_id
 from kleval.models.config import ARCHITECTURES, ModelConfig
-from kleval.models.sizes import SIZES, preset
+from kleval.models.costs import Costs
+from kleval.models.published import PUBLISHED, published_file
+from kleval.models.sizes import NAMED, SIZES, preset
 from kleval.types import UsageError
 
 if TYPE_CHECKING:
@@ -55,6 +58,8 @@ def _shipped() -> dict[str, ModelSpec]:
             here = size == "nano" and (folder / "model.safetensors").is_file()
             name = f"{architecture}@{size}"
             specs[name] = ModelSpec(name, architecture, size, folder if here else None)
+    for name, config in NAMED.items():
+        specs[name] = ModelSpec(name, config.architecture, name.partition("@")[2], None)
     return specs
 
 
@@ -73,6 +78,11 @@ def resolve(name: str) -> ModelSpec:
     check_place(folder)
     if folder.is_dir():
         return ModelSpec(name, read_config(folder).architecture, None, folder)
+    if (file := published_file(name)) is not None:
+        values = read_json(file)
+        reason = not_implemented(values) if name == "kimi-k3" else f"{name}: kleval has no decoder for it"
+        named = next((f"; {n} has its KDA" for n in NAMED if n.startswith(f"{name}@")), "")
+        raise UsageError(f"{reason}, but knows its costs (kleval ls models {name}){named}")
     architecture, _, size = full.partition("@")
     if architecture in ARCHITECTURES:
         raise UsageError(f"unknown size {size!r} of {architecture}: choose one of {', '.join(SIZES)}")
@@ -81,7 +91,7 @@ def resolve(name: str) -> ModelSpec:
         return ModelSpec(name, read_config(snapshot).architecture, None, snapshot, hub=True)
     if "/" in name:
         raise UsageError(f"there is no folder {name}")
-    known = [*ARCHITECTURES, *MODELS]
+    known = [*ARCHITECTURES, *MODELS, *PUBLISHED]
     near = difflib.get_close_matches(name, known, 1) or difflib.get_close_matches(architecture, ARCHITECTURES, 1)
     hint = (
         f"did you mean {near[0]}?" if near else f"choose one of {', '.join(ARCHITECTURES)}, or give a folder or hub id"
@@ -102,7 +112,39 @@ def config_of(spec: ModelSpec) -> ModelConfig:
     """The configuration of a model, with or without weights."""
     if spec.path is not None:
         return read_config(spec.path)
+    if spec.name in NAMED:
+        return NAMED[spec.name]
     return preset(spec.architecture, spec.size or DEFAULT_SIZE)
+
+
+def costs_of(name: str) -> tuple[str, Costs]:
+    """A model as it is printed, and its shape: of every model that `resolve` knows, of a published one without a decoder, of a
+    config.json, a folder that has one, or a hub id. UsageError for what is none of them, or whose costs are not known."""
+    if (file := published_file(name)) is not None:
+        return name, read_shape(file)
+    place = Path(name)
+    if place.suffix == ".json" and place.is_file():
+        values = read_json(place)
+        return name, read_shape(place) if values.keys() & {"model_type", "architectures"} else own_config(place)
+    try:
+        spec = resolve(name)
+    except UsageError as refused:
+        folder = place if (place / "config.json").is_file() else _snapshot(name)
+        if folder is None:
+            raise
+        try:
+            return name, read_shape(folder / "config.json")
+        except ForeignArchitecture as unknown:
+            raise (unknown if isinstance(refused, ForeignArchitecture) else refused) from None
+    return spec.name, config_of(spec)
+
+
+def _snapshot(name: str) -> Path | None:
+    """The small files of a hub id, None where a name is none or cannot be had."""
+    try:
+        return fetch(name, weights=False) if is_hub_id(name) else None
+    except UsageError:
+        return None
 
 
 def load(

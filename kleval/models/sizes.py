@@ -3,7 +3,8 @@
 `48b-a3b` is the published shape (moonshotai/Kimi-Linear-48B-A3B-*, config.json at revision e1df551a): 27 layers, MLA in the last and
 in every fourth. `1b` and `0.1b` are kleval's, with its proportions: the same heads (128; 128 + 64 for MLA's queries), 3:1, a dense
 first layer, then experts of which an eighth is chosen (8 of 64, as in the paper's scaling study) and one is shared; tied
-embeddings of a smaller vocabulary, scaled by sqrt(hidden) as in `nano`. `nano` is the size that ships with weights: 4 dense layers.
+embeddings of a smaller vocabulary, scaled by sqrt(hidden) as in `nano`. NAMED are shapes of their own.
+`nano` is the size that ships with weights: 4 dense layers.
 
 At each size the architectures differ in mixers and positions alone; the paper gives no head configuration for its GDN-H and does
 not say how its MLA baseline encodes positions.
@@ -124,5 +125,28 @@ _48B_A3B = replace(
     eos_token_id=163586,
     pad_token_id=163839,
 )
+
+# Kimi K3's layers at a sixteenth of its width (moonshotai/Kimi-K3, config.json; see published_configs): 96 heads of 128 over 7168
+# become 6 over 448, 896 experts of 3072 become 56 of 192, three KDA layers to one MLA layer. Its KDA whole; what the decoder does not
+# implement of the rest is named in K3_LEFT_OUT and left out.
+K3_TINY = replace(
+    _0_1B,
+    hidden_size=448,
+    kda_num_heads=6,
+    num_attention_heads=6,
+    intermediate_size=2112,
+    num_experts=56,
+    num_experts_per_token=1,
+    num_shared_experts=2,
+    routed_scaling_factor=1.0,
+    kda_gate_lower_bound=-5.0,
+    kda_full_rank_gate=True,
+    embedding_multiplier=448**0.5,
+)
+K3_LEFT_OUT = (
+    "q_lora_rank, mla_use_output_gate, routed_expert_hidden_size (latent experts), attn_res_block_size (attention residuals) and "
+    "hidden_act situ"
+)
+NAMED: dict[str, ModelConfig] = {"kimi-k3@tiny": K3_TINY}
 
 SIZES: dict[str, ModelConfig] = {"nano": _NANO, "0.1b": _0_1B, "1b": _1B, "48b-a3b": _48B_A3B}

@@ -1,8 +1,8 @@
 """Chunkwise KDA and GDN by fla-core's Triton kernels (>= 0.6.0), imported at the first call.
 
 Sources: fla-core 0.6.0 `fla/ops/kda/chunk.py: chunk_kda`, `fla/ops/gated_delta_rule/chunk.py: chunk_gated_delta_rule`. What matters in
-how they are called: the log-decays are passed ready-made (`use_gate_in_kernel` False) and `safe_gate` stays off, since it is for
-gates bounded below, which Kimi Linear's softplus gate is not; queries and keys come normalised; the state is [B, H, K, V] float32
+how they are called: the log-decays are passed ready-made (`use_gate_in_kernel` False); `safe_gate` is for gates of at least -5, which
+Kimi Linear's softplus gate is not and Kimi K3's is; queries and keys come normalised; the state is [B, H, K, V] float32
 (`state_v_first` False); the scale K^-0.5 is applied inside.
 
 Memory: one call keeps about 32 values of K per token and head besides its inputs (130 KiB per token at 32 heads of 128), so a
@@ -13,22 +13,31 @@ first call of a process, whatever its length; `check.check_kernels` makes that a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 CALL_TOKENS = 65536  # tokens of all rows of one kernel call: at most 8.1 GiB of working memory at 32 heads of 128
+SAFE_BOUND = -5.0  # from which on the kernels take `safe_gate`
 _CHUNK = 64  # fla's own chunk: pieces are multiples of it, so that cutting does not move chunk boundaries
 
 
 def chunk_kda(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, initial_state: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    beta: Tensor,
+    initial_state: Tensor | None = None,
+    lower_bound: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """As `kda.recurrent_kda`, for CUDA tensors in bfloat16 or float16 and T >= 1; no gradient."""
+    """As `kda.recurrent_kda`, for CUDA tensors in bfloat16 or float16 and T >= 1; no gradient. lower_bound: as `kda.chunk_kda`."""
     from fla.ops.kda import chunk_kda as kernel
 
-    return _in_pieces(kernel, q, k, v, g, beta, initial_state)
+    safe = lower_bound is not None and lower_bound >= SAFE_BOUND
+    return _in_pieces(partial(kernel, safe_gate=True) if safe else kernel, q, k, v, g, beta, initial_state)
 
 
 def chunk_gdn(

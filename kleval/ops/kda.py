@@ -1,7 +1,8 @@
 """Kimi Delta Attention: the gated delta rule with one decay per channel.
 
-arXiv 2510.26692, Eq. 1 and Listing 1; the same function as fla-core's `fla/ops/kda/naive.py: naive_recurrent_kda`. The gate is the
-unbounded one of the released Kimi Linear, not the later lower-bound gate. See `delta_rule` for the algorithm.
+arXiv 2510.26692, Eq. 1 and Listing 1; the same function as fla-core's `fla/ops/kda/naive.py: naive_recurrent_kda`. Log-decays come from
+one of two gates (`log_decay`): the unbounded one of Kimi Linear, or one with a lower bound as in Kimi K3 and GLM-5.3-Flash. See
+`delta_rule` for the algorithm.
 
 On a CUDA device whole prompts go through fla-core's kernels (`fla_kernels`) and single tokens through a kernel of our own
 (`kda_triton`); float32 and float64 operands, gradients and devices without those packages use the torch form everywhere. On a CPU the
@@ -13,11 +14,23 @@ Multiply-adds per token and head, at chunks of C tokens: 3 K V for the state, ab
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kleval.ops.available import usable
 from kleval.ops.delta_rule import DEFAULT_CHUNK_TOKENS, chunk_delta_rule, recurrent_delta_rule
 from kleval.ops.native import delta
+
+
+def log_decay(x: Tensor, rate: Tensor, lower_bound: float | None = None) -> Tensor:
+    """g of the operator from x = f + dt_bias and rate = -exp(A_log), which broadcasts to it: rate softplus(x), or, with a lower bound
+    L < 0, L sigmoid(-rate x), which lies between L and 0.
+
+    Sources: fla-core `fla/ops/kda/gate.py: naive_kda_gate, naive_kda_lowerbound_gate`; transformers `Glm5NextTextForgetGate`.
+    """
+    if lower_bound is None:
+        return F.softplus(x).mul(rate)
+    return torch.sigmoid(-rate * x).mul(lower_bound)
 
 
 def recurrent_kda(
@@ -40,16 +53,18 @@ def chunk_kda(
     beta: Tensor,
     initial_state: Tensor | None = None,
     chunk_size: int = DEFAULT_CHUNK_TOKENS,
+    lower_bound: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`recurrent_kda`, a chunk of tokens at a time; any T. Differentiable once.
 
-    chunk_size: a power of two, of the torch form; fla's kernels have their own, the C++ form has none.
+    chunk_size: a power of two, of the torch form; fla's kernels have their own, the C++ form has none. lower_bound: no g lies below
+    it, where that is known; fla's kernels have a faster form for gates of at least -5, to the others it is nothing.
     """
     if usable("kda", q.device) and not torch.is_grad_enabled():
         from kleval.ops import fla_kernels
 
         if fla_kernels.fits(q, v):
-            return fla_kernels.chunk_kda(q, k, v, g, beta, initial_state)
+            return fla_kernels.chunk_kda(q, k, v, g, beta, initial_state, lower_bound)
     if delta.fits(q):
         return delta.delta_rule(q, k, v, g, beta, initial_state)
     return chunk_delta_rule(q, k, v, g, beta, initial_state, chunk_size)

@@ -62,6 +62,7 @@ def _step_kernel(  # type: ignore[no-untyped-def]
     BV: tl.constexpr,
     PER_CHANNEL: tl.constexpr,
     RAW: tl.constexpr,
+    BOUND: tl.constexpr,
 ):
     """Program (b * H + h, block of V). *_row: distance between the batch's rows of q, k, v, g, beta in elements."""
     program = tl.program_id(0).to(tl.int64)
@@ -86,9 +87,13 @@ def _step_kernel(  # type: ignore[no-untyped-def]
         b_beta = sigmoid(b_beta)
         rate = tl.exp(tl.load(a_log + h).to(wide))
         if PER_CHANNEL:
-            b_g = -rate * _softplus(b_g + tl.load(dt_bias + h * K + i, mask=has_k, other=0.0).to(wide))
+            b_g = b_g + tl.load(dt_bias + h * K + i, mask=has_k, other=0.0).to(wide)
         else:
-            b_g = -rate * _softplus(b_g + tl.load(dt_bias + h).to(wide))
+            b_g = b_g + tl.load(dt_bias + h).to(wide)
+        if BOUND < 0.0:
+            b_g = BOUND * sigmoid(rate * b_g)
+        else:
+            b_g = -rate * _softplus(b_g)
     place = state + program * K * V + i[:, None] * V + j[None, :]
     inside = has_k[:, None] & has_v[None, :]
     s = tl.load(place, mask=inside, other=0.0)
@@ -130,16 +135,18 @@ def raw_step(
     dt_bias: Tensor,
     state: Tensor,
     per_channel: bool,
+    lower_bound: float | None = None,
 ) -> Tensor:
     """The same from what the projections and convolutions give.
 
     q, k [B, H * K], v [B, H * V] after convolution and SiLU; f [B, H * K] (KDA) or [B, H] (GDN), so that
-    g = -exp(a_log) softplus(f + dt_bias); b [B, H], beta = sigmoid(b). a_log H elements, dt_bias H * K or H. Rows contiguous, with any
-    distance between them. Returns o [B, H, V] in float32 (float64 for a float64 state).
+    g = -exp(a_log) softplus(f + dt_bias), or lower_bound sigmoid(exp(a_log) (f + dt_bias)); b [B, H], beta = sigmoid(b). a_log H
+    elements, dt_bias H * K or H. Rows contiguous, with any distance between them. Returns o [B, H, V] in float32 (float64 for a float64
+    state).
     """
     batch, heads, _, values = state.shape
     o = torch.empty(batch, heads, values, dtype=state.dtype, device=state.device)
-    _launch_step(q, k, v, f, b, a_log, dt_bias, state, o, per_channel)
+    _launch_step(q, k, v, f, b, a_log, dt_bias, state, o, per_channel, lower_bound)
     return o
 
 
@@ -154,6 +161,7 @@ def _launch_step(
     state: Tensor,
     o: Tensor,
     per_channel: bool,
+    lower_bound: float | None = None,
 ) -> None:
     batch, heads, width, values = state.shape
     if not state.is_contiguous():
@@ -184,6 +192,7 @@ def _launch_step(
         BV=columns,
         PER_CHANNEL=per_channel,
         RAW=a_log is not None,
+        BOUND=lower_bound or 0.0,
         num_warps=warps_for(triton.next_power_of_2(width) * columns, 4),
     )
 

@@ -1,101 +1,136 @@
 """State and weight memory from the configuration alone: no torch, no model.
 
-Bytes of a sequence's state at a length (kleval.models.costs has the closed forms): latent rows of the MLA layers grow with the
+Bytes of a sequence's state at a length (kleval.models.costs has the closed forms): rows of attention layers grow with the
 length, the recurrent and convolution states of KDA and GDN do not. The published model keeps latent rows in 7 of 27 layers, so
 the saving against 27 MLA layers tends to 20 / 27 = 74.1 %, not to the 75 % of an exact 3:1.
+
+Where a model is split over devices all bytes are those of one of them. What fits on a GPU model is what fits into the share of its
+memory that vLLM takes, beside the weights: activations and the engine's own are not known from a configuration, so it is at most that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kleval.profiler import vllm_plan
 from kleval.types import UsageError
 
 if TYPE_CHECKING:
-    from kleval.models.config import ModelConfig
+    from kleval.models.costs import Costs, Split
 
-MAX_CTX = 1 << 40
-MAX_BATCH = 1 << 40
+MAX_COUNT = 1 << 40  # of tokens or sequences: what is more has no limit
+# As nvidia-smi reports them.
+GPU_BYTES = {"h100": 81559 << 20, "h200": 143771 << 20, "b200": 183359 << 20, "rtx-5090": 32607 << 20}
+GPU_SHARE = 0.92  # vLLM 0.32's default of --gpu-memory-utilization
+
+
+@dataclass(frozen=True, slots=True)
+class Formats:
+    """dtype: of what nothing else is said about; weights and kv: formats of `kleval.models.number_formats`, None for dtype."""
+
+    dtype: str = "bfloat16"
+    weights: str | None = None
+    kv: str | None = None
 
 
 def memory_rows(
-    models: Sequence[str], ctxs: Sequence[int], batch: int = 1, dtype: str = "bfloat16", budget: int | None = None
+    models: Sequence[str],
+    ctxs: Sequence[int],
+    batch: int = 1,
+    formats: Formats = Formats(),
+    budget: int | None = None,
+    split: Split | None = None,
 ) -> list[dict[str, Any]]:
-    """One row per model and length, lengths together. UsageError for unknown models, a ctx or batch below 1."""
-    from kleval.models.registry import config_of, resolve
+    """One row per model and length, lengths together. UsageError for unknown models, a ctx or batch below 1, a split that does not
+    divide a model."""
+    from kleval.models.registry import costs_of
 
     if min(ctxs, default=0) < 1:
         raise UsageError("a context length is at least 1 token")
     if batch < 1:
         raise UsageError(f"--batch is at least 1, not {batch}")
-    specs = [resolve(name) for name in models]
-    configs = {spec.name: config_of(spec) for spec in specs}
-    return [memory_row(name, config, ctx, batch, dtype, budget) for ctx in ctxs for name, config in configs.items()]
+    configs = dict(costs_of(name) for name in models)
+    return [
+        memory_row(name, config, ctx, batch, formats, budget, split) for ctx in ctxs for name, config in configs.items()
+    ]
 
 
 def memory_row(
-    name: str, config: ModelConfig, ctx: int, batch: int = 1, dtype: str = "bfloat16", budget: int | None = None
+    name: str,
+    config: Costs,
+    ctx: int,
+    batch: int = 1,
+    formats: Formats = Formats(),
+    budget: int | None = None,
+    split: Split | None = None,
 ) -> dict[str, Any]:
-    """One model at one length: bytes of `batch` sequences by component.
+    """One model at one length: bytes of `batch` sequences by component, on one device of a split.
 
-    saving: of the state against the same shape with MLA in every layer; below 0 where fixed states outweigh a few tokens.
-    latent_saving: of the part that grows, at any length the share of layers that are not MLA. largest_ctx: of one such batch, and
-    largest_batch: at ctx, that fit into the budget together with the weights; None without a budget. state_batch: the same when
-    the budget is for states alone.
+    saving: of the state against the same shape with its attention in every layer; below 0 where fixed states outweigh a few tokens.
+    latent_saving: of the part that grows, at any length the share of layers that are not attention. largest_ctx: of one such batch,
+    and largest_batch: at ctx, that fit into the budget together with the weights; None without a budget. state_batch: the same when
+    the budget is for states alone. gpus: the same two per GPU model, whose share of its memory is the budget. vllm: what vLLM would
+    allocate for one sequence, where it is installed.
     """
-    state = config.state_bytes(ctx, batch, dtype)
-    weights = config.weight_bytes(dtype)
-    mla = all_mla(config).state_bytes(ctx, batch, dtype)
-    left = None if budget is None else budget - weights
+    from kleval.models.costs import ONE
+
+    split = split or ONE
+    dtype, kv = formats.dtype, formats.kv
+    weights = config.weight_bytes(dtype, formats.weights, split)
+    state = config.state_bytes(ctx, batch, dtype, kv, split)
+    full = config.full_attention().state_bytes(ctx, batch, dtype, kv, split)
+
+    def fits(left: int) -> dict[str, int]:
+        """The longest ctx of one such batch and the largest batch at ctx whose states fit into so many bytes."""
+        return {
+            "largest_ctx": largest(lambda n: config.state_bytes(n, batch, dtype, kv, split).total, left),
+            "largest_batch": largest(lambda n: config.state_bytes(ctx, n, dtype, kv, split).total, left),
+        }
+
+    gpus = {gpu: int(GPU_SHARE * nbytes) for gpu, nbytes in GPU_BYTES.items()}
     return {
         "model": name,
         "ctx": ctx,
         "batch": batch,
         "dtype": dtype,
+        "weights": formats.weights or dtype,
+        "kv": kv or dtype,
+        "tp": split.tp,
+        "ep": split.ep,
+        "devices": split.devices,
         "latent_bytes": state.latent,
+        "grouped_bytes": state.grouped,
+        "index_bytes": state.index,
         "recurrent_bytes": state.recurrent,
         "conv_bytes": state.conv,
         "state_bytes": state.total,
         "weights_bytes": weights,
-        "mla_state_bytes": mla.total,
-        "saving": 1 - state.total / mla.total,
-        "latent_saving": 1 - state.latent / mla.latent,
+        "mla_state_bytes": full.total,
+        "saving": 1 - state.total / full.total,
+        "latent_saving": 1 - state.growing / full.growing,
         "budget_bytes": budget,
-        "largest_ctx": None if left is None else largest_ctx(config, batch, left, dtype),
-        "largest_batch": None if left is None else largest_batch(config, ctx, left, dtype),
-        "state_batch": None if budget is None else largest_batch(config, ctx, budget, dtype),
+        **({"largest_ctx": None, "largest_batch": None} if budget is None else fits(budget - weights)),
+        "state_batch": None if budget is None else fits(budget)["largest_batch"],
+        "gpus": [{"gpu": gpu, "budget_bytes": most, **fits(most - weights)} for gpu, most in gpus.items()],
+        "vllm": vllm_plan.beside(config, ctx, dtype, kv, split),
+        "checkpoint": getattr(config, "quantized", None),
+        "not_counted": list(getattr(config, "not_counted", ())),
     }
 
 
-def all_mla(config: ModelConfig) -> ModelConfig:
-    """The same shape with MLA in every layer."""
-    from dataclasses import replace
-
-    return replace(config, architecture="mla", layer_mixers=("mla",) * config.num_hidden_layers)
-
-
-def largest_batch(config: ModelConfig, ctx: int, budget: int, dtype: str, most: int = MAX_BATCH) -> int:
-    """The most sequences of ctx tokens whose states fit into budget bytes, at most `most`; 0 when not one does."""
-    return _largest(lambda batch: config.state_bytes(ctx, batch, dtype).total <= budget, most)
-
-
-def largest_ctx(config: ModelConfig, batch: int, budget: int, dtype: str) -> int:
-    """The longest ctx at which batch sequences fit into budget bytes; 0 when none does."""
-    return _largest(lambda ctx: config.state_bytes(ctx, batch, dtype).total <= budget, MAX_CTX)
-
-
-def _largest(fits: Callable[[int], bool], most: int) -> int:
-    """The largest n in 1 ... most that fits, 0 for none; fits must be monotone."""
-    if not fits(1):
+def largest(total: Callable[[int], int], budget: int, most: int = MAX_COUNT) -> int:
+    """The largest n in 1 ... most for which total(n) bytes fit into the budget, 0 for none; total must not fall with n."""
+    if total(1) > budget:
         return 0
     low, high = 1, 2
-    while high <= most and fits(high):
+    while high <= most and total(high) <= budget:
         low, high = high, 2 * high
     high = min(high, most + 1)
     while high - low > 1:  # low fits, high does not or is out of range
         middle = (low + high) // 2
-        if fits(middle):
+        if total(middle) <= budget:
             low = middle
         else:
             high = middle

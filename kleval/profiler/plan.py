@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from kleval.profiler.decode_levels import DROPPED_STEPS, choose_levels
 from kleval.profiler.integrate import positions_for, sample_positions
-from kleval.profiler.memory import largest_batch
+from kleval.profiler.memory import largest
 from kleval.profiler.points import PlannedPoint, machine_points
 from kleval.profiler.prefill_levels import prefill_repeats
 from kleval.profiler.workload import DECODE_TOKENS, Batch, ProfileSpec, protocol_of, unique_lengths
@@ -142,7 +142,8 @@ def _decode(
         for batch in spec.batches:
             rows: dict[str, int] = {}
             for name, config in configs.items():
-                most = max(largest_batch(config, ctx + fed, budget, dtype, MAX_ROWS[device]), 1)
+                total = lambda n, c=config: c.state_bytes(ctx + fed, n, dtype).total  # noqa: E731, B023
+                most = max(largest(total, budget, MAX_ROWS[device]), 1)
                 rows[name] = most if batch == "max" else batch
                 need = config.state_bytes(ctx + fed, rows[name], dtype).total
                 if need > budget and batch != 1:

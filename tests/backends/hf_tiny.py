@@ -16,6 +16,7 @@ from kleval.types import Completion, Outcome, Request
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install -e '.[hf]'")
 KINDS = ("llama", "kimi_linear", "qwen3_next", "mistral", "mamba")
+PICTURES = ("glm5_next", "qwen3_5")  # models for text and pictures, published as …ForConditionalGeneration
 
 
 def config_of(kind: str) -> Any:
@@ -38,6 +39,22 @@ def config_of(kind: str) -> Any:
         return transformers.MambaConfig(
             vocab_size=257, hidden_size=32, state_size=8, num_hidden_layers=2, bos_token_id=None, eos_token_id=256, pad_token_id=0
         )  # fmt: skip
+    small |= {"num_hidden_layers": 4, "linear_conv_kernel_dim": 4}
+    if kind == "glm5_next":
+        text = small | {
+            "num_key_value_heads": 2, "kv_lora_rank": 16, "q_lora_rank": 24, "qk_nope_head_dim": 16, "qk_rope_head_dim": 0,
+            "v_head_dim": 16, "index_n_heads": 2, "index_head_dim": 16, "index_topk": 16, "index_kpool": 4, "linear_head_dim": 16,
+            "linear_num_heads": 2, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "hc_mult": 2,
+        }  # fmt: skip
+        tower = {"depth": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 16, "out_hidden_size": 32}
+        return transformers.Glm5NextConfig(text_config=text, vision_config=tower)
+    if kind == "qwen3_5":
+        text = small | {
+            "linear_key_head_dim": 16, "linear_value_head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 2,
+            "head_dim": 16,
+        }  # fmt: skip
+        tower = {"depth": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 16, "out_hidden_size": 32}
+        return transformers.Qwen3_5Config(text_config=text, vision_config=tower)
     raise AssertionError(kind)
 
 
@@ -49,7 +66,9 @@ def write_hf_model(kind: str, place: Path, make_model: Callable[..., Path]) -> P
     (place / "model.safetensors").unlink()
     torch.manual_seed(0)
     with _torch_only(torch.device("cpu")):
-        model = transformers.AutoModelForCausalLM.from_config(config_of(kind))
+        config = config_of(kind)
+        auto = transformers.AutoModelForImageTextToText if kind in PICTURES else transformers.AutoModelForCausalLM
+        model = auto.from_config(config)
     model.get_input_embeddings().weight.data *= 30
     model.save_pretrained(place)
     return place

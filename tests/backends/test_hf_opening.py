@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from hf_tiny import KINDS, ask, opened, prompts, scores, transformers
+from hf_tiny import KINDS, PICTURES, ask, check_same, opened, prompts, scores, transformers
 
 from kleval.backends.hf import open_hf
 from kleval.backends.hf_model import HFModel
@@ -41,6 +41,20 @@ def test_a_model_is_opened_and_asked_without_a_warning_of_what_will_go(hf_folder
         warnings.simplefilter("default", ResourceWarning)  # other tests' files, whenever the collector runs
         outcomes = ask(opened(folder), [*prompts(12, 30), *scores((20, 3))])
     assert all(isinstance(outcome, Completion) for outcome in outcomes)
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_a_model_for_pictures_too_is_loaded_by_the_class_that_it_names(hf_folder: Any, kind: str) -> None:
+    """Its text alone is asked; in chunks as in one piece."""
+    folder = hf_folder(kind)
+    (named,) = json.loads((folder / "config.json").read_text("utf-8"))["architectures"]
+    assert named.endswith("ForConditionalGeneration")
+    backend = opened(folder)
+    assert backend.describe()["architecture"] == named
+    asked = [*prompts(12, 30), *scores((20, 3))]
+    outcomes = ask(backend, asked)
+    assert all(isinstance(outcome, Completion) for outcome in outcomes)
+    check_same(outcomes, ask(opened(folder, prefill_tokens=8, batch=1), asked))
 
 
 @pytest.mark.parametrize("name", ["cache", "past_key_values", "cache_params"])

@@ -19,10 +19,10 @@ FROZEN = {
     " --json --dry-run --quiet",
     "profile": "--model --ctx --batch --memory-budget --time-budget --prefill --chunk-tokens --decode-tokens --repeats"
     " --device --dtype --kernels --backend --base-url --concurrency --reuse --rate --steady --slo --best-rate --requests"
-    " --tasks --edition --protocol --data-dir --tokenizer --api --api-key-env --served-name --hardware --request-timeout"
+    " --tasks --engine-log --edition --protocol --data-dir --tokenizer --api --api-key-env --served-name --hardware --request-timeout"
     " --engine-arg --tp --max-model-len --trust-remote-code --seed --verify --name --tag --out --append --format --json --dry-run"
     " --quiet",
-    "profile memory": "--model --ctx --batch --memory-budget --dtype --format --json",
+    "profile memory": "--model --ctx --batch --memory-budget --dtype --weights --kv --tp --ep --format --json",
     "profile kernels": "--ctx --heads --head-dim --repeats --time-budget --device --dtype --seed --name --tag --out --format --json"
     " --dry-run --quiet",
     "verify": "--model --backend --base-url --reference --reference-backend --reference-base-url --ctx --write-model --laws"
@@ -65,7 +65,7 @@ OWN_VARIABLES = {
         ("profile", f"--{name}"): f"KLEVAL_PROFILE_{name.upper().replace('-', '_')}"
         for name in (
             *("model", "ctx", "batch", "repeats", "seed", "out", "append", "backend"),
-            *("concurrency", "reuse", "rate", "steady", "slo", "best-rate", "requests", "tasks"),
+            *("concurrency", "reuse", "rate", "steady", "slo", "best-rate", "requests", "tasks", "engine-log"),
         )
     },
     **{
@@ -76,8 +76,10 @@ OWN_VARIABLES = {
     ("profile kernels", "--seed"): "KLEVAL_PROFILE_SEED",
     ("profile memory", "--model"): "KLEVAL_PROFILE_MODEL",
     ("profile memory", "--ctx"): "KLEVAL_PROFILE_CTX",
-    ("profile memory", "--batch"): "KLEVAL_PROFILE_MEMORY_BATCH",
-    ("profile memory", "--dtype"): "KLEVAL_PROFILE_MEMORY_DTYPE",
+    **{
+        ("profile memory", f"--{name}"): f"KLEVAL_PROFILE_MEMORY_{name.upper()}"
+        for name in ("batch", "dtype", "weights", "kv", "tp", "ep")
+    },
     ("generate", "--out"): "KLEVAL_GENERATE_OUT",
     ("generate", "--workers"): "KLEVAL_GENERATE_WORKERS",
     **{

@@ -25,6 +25,18 @@ SMALL = [
 ]
 
 
+LLAMA = {
+    "model_type": "llama",
+    "vocab_size": 100,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+Capture = pytest.CaptureFixture[str]
+
+
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kleval.profiler.bound.COPY_BYTES", {"cpu": 1 << 20})
@@ -227,3 +239,41 @@ def test_report_and_leaderboard_know_a_profile(
     assert capsys.readouterr().out.split() == [str(Path("runs/one/report.html"))]
     assert Path("runs/one/report.html").is_file()
     assert "is a profile" in one_line(["leaderboard", "runs"])
+
+
+def test_other_families_cost_what_their_config_says(capsys: Capture, tmp_path: Path) -> None:
+    file = tmp_path / "some.json"
+    file.write_text(json.dumps(LLAMA))
+    words = ["profile", "memory", "--model", f"{file},kimi-k3", "--ctx", "4k", "--weights", "fp8", "--kv", "fp8"]
+    assert call([*words, "--tp", "2", "--json"]) == 0
+    out, err = capsys.readouterr()
+    llama, k3 = (json.loads(line) for line in out.splitlines())
+    assert llama["grouped_bytes"] == 2 * 2 * 4096 * 16  # of one of two key-value heads
+    assert (llama["devices"], llama["weights"], llama["kv"]) == (2, "fp8", "fp8")
+    assert [gpu["gpu"] for gpu in k3["gpus"]] == ["h100", "h200", "b200", "rtx-5090"]
+    assert k3["gpus"][0]["largest_batch"] == 0
+    assert "kimi-k3: not counted: vision_config" in err
+    assert call(words) == 0
+    assert "What fits at most beside the weights" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "cannot be read as JSON"),
+        ('{"model_type": "mamba2"}', "model_type is 'mamba2', whose costs kleval does not know"),
+        (json.dumps({**LLAMA, "num_key_value_heads": 3}), "num_key_value_heads 3 does not divide"),
+        (json.dumps({**LLAMA, "shared_kv_layers": 2}), "shared_kv_layers is unknown"),
+    ],
+)
+@pytest.mark.parametrize("words", [["profile", "memory", "--model"], ["ls", "models"]])
+def test_a_config_that_is_not_understood_is_one_line(
+    words: list[str], text: str, said: str, capsys: Capture, tmp_path: Path
+) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(text)
+    assert call([*words, str(file)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+    assert err.count("\n") == 1

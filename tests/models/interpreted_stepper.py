@@ -126,6 +126,9 @@ def main() -> None:
         found[architecture] = errors(tiny(architecture, moe=False), torch.float64)
     for architecture in ("kimi-linear", "gdn-h"):
         found[f"{architecture} moe"] = errors(tiny(architecture, moe=True), torch.float64)
+    bounded = replace(tiny("kimi-linear", moe=False), kda_gate_lower_bound=-5.0, kda_full_rank_gate=True)
+    found["bounded, full-rank gates"] = errors(bounded, torch.float64)
+    found["bounded, full-rank gates prompt"] = prefill_errors(bounded)
     found["no shared expert"] = errors(tiny("kimi-linear", True, shared=0), torch.float64, rows=1)
     found["two shared experts"] = errors(tiny("kimi-linear", True, shared=2), torch.float64, rows=1)
     found["many rows"] = errors(tiny("kimi-linear", True), torch.float64, rows=17)

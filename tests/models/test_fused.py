@@ -15,6 +15,7 @@ pytestmark = pytest.mark.slow  # a million operations, each interpreted
 
 SCRIPT = Path(__file__).with_name("interpreted_stepper.py")
 EXACT = ["kimi-linear", "gdn-h", "mla", "kimi-linear-rope", "kimi-linear moe", "gdn-h moe"]
+GATES = "bounded, full-rank gates"
 EXPERTS = ["no shared expert", "two shared experts", "many rows"]
 
 
@@ -27,12 +28,12 @@ def errors() -> dict[str, dict[str, float]]:
     return dict(json.loads(done.stdout))
 
 
-@pytest.mark.parametrize("case", [*EXACT, *EXPERTS])
+@pytest.mark.parametrize("case", [*EXACT, *EXPERTS, GATES])
 def test_it_is_the_forward_pass(errors: dict[str, dict[str, float]], case: str) -> None:
     assert {name: error for name, error in errors[case].items() if not error < 1e-10} == {}
 
 
-@pytest.mark.parametrize("architecture", ["kimi-linear", "gdn-h"])
+@pytest.mark.parametrize("architecture", ["kimi-linear", "gdn-h", GATES])
 def test_a_prompt_is_the_layers_own_form(errors: dict[str, dict[str, float]], architecture: str) -> None:
     """Chunk by chunk, rows of unequal lengths, chunks shorter than the convolution."""
     found = errors[f"{architecture} prompt"]

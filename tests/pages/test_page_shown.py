@@ -100,6 +100,19 @@ def test_samples_are_filtered_by_result_task_length_and_model(shown: Shown) -> N
     settle(shown, "0 of")
 
 
+def test_samples_are_ordered_by_their_score(shown: Shown) -> None:
+    shown.page.select_option("#samples-task", label="ruler/cwe")
+    shown.page.select_option("#samples-model", label=MODELS[0])
+    orders = {}
+    for order in ("low", "high"):
+        shown.page.select_option("#samples-order", value=order)
+        settle(shown, f"{2 * N} of")
+        orders[order] = [float(row.split()[-1]) for row in shown.texts("#samples-list .results")]
+    assert orders["low"] == sorted(orders["high"])
+    assert orders["high"] == sorted(orders["low"], reverse=True)
+    assert orders["low"][0] < orders["low"][-1]
+
+
 def test_flips_are_the_samples_on_which_two_models_differ(shown: Shown) -> None:
     shown.page.select_option("#samples-task", label="ruler/vt")
     shown.page.select_option("#samples-flips", value="any")

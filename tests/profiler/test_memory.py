@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kleval.profiler.memory import largest_batch, largest_ctx, memory_rows
+from kleval.profiler.memory import Formats, largest, memory_rows
 from kleval.types import UsageError
 
 GIB = 2**30
@@ -36,18 +35,11 @@ def test_the_saving_is_of_20_layers_in_27() -> None:
 
 
 def test_batches_and_dtypes_scale_what_they_should() -> None:
-    (one,) = memory_rows(["kimi-linear@nano"], [4096], 1, "bfloat16")
-    (five,) = memory_rows(["kimi-linear@nano"], [4096], 5, "float32")
+    (one,) = memory_rows(["kimi-linear@nano"], [4096], 1, Formats("bfloat16"))
+    (five,) = memory_rows(["kimi-linear@nano"], [4096], 5, Formats("float32"))
     assert five["latent_bytes"] == 10 * one["latent_bytes"]
     assert five["recurrent_bytes"] == 5 * one["recurrent_bytes"]
     assert five["conv_bytes"] == 10 * one["conv_bytes"]
-
-
-def linear(fixed: int, per_token: int) -> SimpleNamespace:
-    """A configuration whose state is batch x (fixed + per_token x ctx) bytes."""
-    return SimpleNamespace(
-        state_bytes=lambda ctx, batch, dtype: SimpleNamespace(total=batch * (fixed + per_token * ctx))
-    )
 
 
 @given(st.integers(0, 5000), st.integers(0, 50), st.integers(1, 5000), st.integers(0, 10**7), st.integers(1, 3000))
@@ -57,14 +49,13 @@ def test_the_largest_batch_is_the_one_that_division_gives(
 ) -> None:
     one = fixed + per_token * ctx
     expected = most if one == 0 else min(budget // one, most)
-    assert largest_batch(linear(fixed, per_token), ctx, budget, "bfloat16", most) == expected  # type: ignore[arg-type]
+    assert largest(lambda n: n * one, budget, most) == expected
 
 
 @given(st.integers(0, 5000), st.integers(1, 50), st.integers(1, 20), st.integers(0, 10**9))
 @settings(max_examples=200, deadline=None)
 def test_the_largest_context_just_fits(fixed: int, per_token: int, batch: int, budget: int) -> None:
-    config = linear(fixed, per_token)
-    ctx = largest_ctx(config, batch, budget, "bfloat16")  # type: ignore[arg-type]
+    ctx = largest(lambda n: batch * (fixed + per_token * n), budget)
     fits = [batch * (fixed + per_token * n) <= budget for n in (ctx, ctx + 1)]
     assert fits == ([True, False] if ctx else [fits[0], False])
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from kleval.types import UsageError
 
 MODEL_TYPE = "kimi_linear"
 ARCHITECTURE = "KimiLinearForCausalLM"
+K3_MODEL_TYPE = "kimi_k3"
 MAX_NUMBER = 2**31 - 1
 MAX_PARAMETERS = 2**50
 _MAY_BE_ZERO = (
@@ -33,7 +34,10 @@ _MAY_BE_ZERO = (
     "moe_intermediate_size",
     "first_k_dense_replace",
 )
-_LINEAR = ("head_dim", "num_heads", "short_conv_kernel_size", "kda_layers", "full_attn_layers")
+# names of KDA's gates, at the top and in linear_attn_config (fla-core, Kimi K3, transformers' GLM-5.3-Flash)
+_BOUND = ("gate_lower_bound", "lower_bound", "kda_lower_bound", "linear_lower_bound")
+_GATES = (*_BOUND, "safe_gate", "use_full_rank_gate")
+_LINEAR = ("head_dim", "num_heads", "short_conv_kernel_size", "kda_layers", "full_attn_layers", *_GATES)
 
 # field of ModelConfig -> its names in config.json; where several are given they must agree
 _NUMBERS = {
@@ -69,10 +73,6 @@ _ONLY: dict[str, tuple[Any, ...]] = {
     "sliding_window": (None, False),
     "final_logit_softcapping": (None, False),
     "attn_logit_softcapping": (None, False),
-    "safe_gate": (False, None),
-    "lower_bound": (None,),
-    "gate_lower_bound": (None,),
-    "kda_lower_bound": (None,),
     "allow_neg_eigval": (False, None),
     "moe_router_activation_func": ("sigmoid",),
     "scoring_func": ("sigmoid",),
@@ -125,12 +125,27 @@ def read_config(folder: Path) -> ModelConfig:
         except UsageError as error:
             raise UsageError(f"{file}: {error}") from None
         return _checked(config, file)
+    if values.get("model_type") == K3_MODEL_TYPE:
+        raise ForeignArchitecture(f"{file}: {not_implemented(values)}; --backend vllm runs it")
     if "model_type" in values or named:
         what = values.get("model_type") or named
         raise ForeignArchitecture(
             f"{file}: unknown architecture {what!r}: kleval's decoder runs {MODEL_TYPE} and its own models; "
             "--backend hf or vllm run others"
         )
+    return own_config(file)
+
+
+def not_implemented(values: Mapping[str, Any]) -> str:
+    """What kleval's decoder lacks of Kimi K3, by the names of its config.json's fields."""
+    text = values.get("text_config")
+    fields = dict.fromkeys(fault.split(" ", 1)[0] for fault in _Reader(text if isinstance(text, dict) else {}).faults())
+    return f"Kimi K3: kleval's decoder does not implement {', '.join(fields)}"
+
+
+def own_config(file: Path) -> ModelConfig:
+    """The model of a config.json that kleval wrote, whatever the file's name. UsageError when it is none."""
+    values = read_json(file)
     check_weights(file, values)
     return _checked(ModelConfig.from_dict(values), file)
 
@@ -170,6 +185,7 @@ class _Reader:
         # Where no layer is linear its numbers say nothing, and need not be there.
         default = None if "kda" in mixers else 1
         found |= {field: self._number(names, default) for field, names in _LINEAR_NUMBERS.items()}
+        found |= {"kda_gate_lower_bound": self._bound(), "kda_full_rank_gate": self._flag("use_full_rank_gate")}
         if dense < layers:
             found |= {field: self._number(names) for field, names in _EXPERT_NUMBERS.items()}
             found["routed_scaling_factor"] = self._real("routed_scaling_factor")
@@ -224,19 +240,39 @@ class _Reader:
             raise UsageError(f"{name} is {'missing' if value is None else repr(value)}: expected a positive number")
         return float(value)
 
+    def _bound(self) -> float | None:
+        """KDA's lower bound of log-decays. safe_gate says whether there is one."""
+        value = self._given(tuple(f"{place}{name}" for name in _BOUND for place in ("linear_attn_config.", "")))
+        number = not isinstance(value, bool) and isinstance(value, int | float)
+        if value is not None and not (number and -math.inf < value < 0):
+            raise UsageError(f"gate_lower_bound is {value!r}: expected a number below 0")
+        safe = self._given(("linear_attn_config.safe_gate", "safe_gate"))
+        if safe not in (None, value is not None):
+            raise UsageError(f"safe_gate is {safe!r}, but gate_lower_bound is {value!r}")
+        return None if value is None else float(value)
+
+    def _flag(self, name: str) -> bool:
+        value = self._given((f"linear_attn_config.{name}", name))
+        if value not in (None, True, False):
+            raise UsageError(f"{name} is {value!r}: expected true or false")
+        return bool(value)
+
     def _refuse(self) -> None:
+        for fault in self.faults():
+            raise UsageError(fault)
+
+    def faults(self) -> Iterator[str]:
+        """What the decoder does not implement; each begins with the field's name."""
         for name, meant in _ONLY.items():
             for key in (name, f"linear_attn_config.{name}"):
                 if key in self.values and self.values[key] not in meant:
-                    raise UsageError(f"{key} is {self.values[key]!r}: kleval implements {meant[0]!r} only")
+                    yield f"{key} is {self.values[key]!r}: kleval implements {meant[0]!r} only"
         rope = self.values.get("rope_parameters") or {}
         if isinstance(rope, dict) and rope.get("rope_type", "default") != "default":
-            raise UsageError(
-                f"rope_parameters has rope_type {rope['rope_type']!r}: kleval implements no scaling of positions"
-            )
+            yield f"rope_parameters has rope_type {rope['rope_type']!r}: kleval implements no scaling of positions"
         known = {*_LINEAR, *_ONLY}
         if unknown := [k for k, v in self.linear.items() if k not in known and v not in (None, False)]:
-            raise UsageError(f"linear_attn_config.{unknown[0]} is unknown: kleval cannot tell what it changes")
+            yield f"linear_attn_config.{unknown[0]} is unknown: kleval cannot tell what it changes"
         read = {name for names in (_NUMBERS | _LINEAR_NUMBERS | _EXPERT_NUMBERS).values() for name in names}
         for name, value in self.values.items():
             told = (
@@ -245,9 +281,7 @@ class _Reader:
                 or name.endswith("_version")
             )
             if not told and value not in (None, False, [], {}):
-                raise UsageError(
-                    f"{name} is unknown: kleval cannot tell what it changes; take it out if that is nothing"
-                )
+                yield f"{name} is unknown: kleval cannot tell what it changes; take it out if that is nothing"
 
     def _mixers(self, layers: int) -> tuple[str, ...]:
         patterns = [p for p in (self._published_pattern(layers), self._layer_types(layers)) if p is not None]

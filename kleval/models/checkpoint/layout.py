@@ -18,6 +18,8 @@ def cannot_hold(config: ModelConfig) -> str | None:
         return "it has no GDN layers"
     if "mla" in config.layer_mixers and not config.mla_use_nope:
         return "its MLA layers do not rotate (NoPE)"
+    if config.kda_gate_lower_bound is not None or config.kda_full_rank_gate:
+        return "its KDA has neither a gate with a lower bound nor one of full rank"
     if config.num_experts and not config.num_shared_experts and config.first_k_dense_replace < config.num_hidden_layers:
         return "its expert layers always have a shared expert"
     return None

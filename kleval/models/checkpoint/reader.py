@@ -97,7 +97,7 @@ def _plan(
                 )
             continue
         expected = _stored_shape(pieces, shapes)
-        if stored.shape != expected:
+        if stored.shape != expected and not _flat_rates(stored, expected):
             faults.append(
                 f"{stored.file}: {stored.name} has shape {_text(stored.shape)}, config.json asks for {_text(expected)}"
             )
@@ -122,6 +122,11 @@ def _plan(
         more = f" (and {len(faults) - 1} more faults like it)" if len(faults) > 1 else ""
         raise UsageError(faults[0] + more)
     return plan
+
+
+def _flat_rates(stored: Stored, expected: tuple[int, ...]) -> bool:
+    """Whether these are KDA's decay rates as Kimi K3 stores them: [H] in place of [1, 1, H, 1]."""
+    return stored.name.endswith(".A_log") and stored.shape == (math.prod(expected),)
 
 
 def _same_content(one: Stored, others: Sequence[Stored]) -> bool:
@@ -168,7 +173,8 @@ def _fill(
                     tensor = content.get_tensor(stored.name)
                     for piece in pieces:
                         part = tensor if piece.source is None else tensor[piece.source]
-                        filled[piece.parameter][piece.index].copy_(part)
+                        target = filled[piece.parameter][piece.index]
+                        target.copy_(part.view(target.shape))
         except (OSError, SafetensorError) as error:
             raise UsageError(f"{file} cannot be read as safetensors: {' '.join(str(error).split())}") from error
 

@@ -13,8 +13,8 @@ enum Mixer : int64_t { MLA = 0, KDA = 1, GDN = 2 };
 struct Layer {
   int64_t mixer;
   const float *norm, *mlp_norm;
-  Matrix inputs, output;                         // of the mixer: q, k, v, f, g_a, b (KDA, GDN) or q, latent, rope part (MLA)
-  Matrix forget, gate;                           // f_b and g_b
+  Matrix inputs, output;                         // of the mixer: q, k, v, f, g_a or g, b (KDA, GDN) or q, latent, rope part (MLA)
+  Matrix forget, gate;                           // f_b and g_b; no g_b where the output gate is of full rank
   const float *taps, *bias, *rate, *head_norm;   // taps [width, 3 H D], bias [H D or H], rate [H], head_norm [D]
   const float *latent_norm, *kv_b, *to_latent, *from_latent;
   Matrix gate_up, down;                          // dense or shared
@@ -30,6 +30,7 @@ struct Model {
   int64_t attention_heads, nope, rope, value, rank;
   int64_t experts, top_k, expert_inner;
   double eps, latent_eps, multiplier, scaling;
+  double bound;  // below 0: KDA's log-decays lie between it and 0
 };
 
 // One sequence: its tokens begin ... begin + count - 1 of the batch, `position` of them are in its states already. recurrent, conv: per
@@ -132,22 +133,25 @@ struct Pass {
 
   void linear(const Layer &l, int number) {
     const int D = int(m.dim), H = int(m.heads), inner = H * D, ldy = int(l.inputs.outputs);
-    const int f = 3 * inner, low = f + (l.mixer == KDA ? D : H), b = low + D, gates = l.mixer == KDA ? inner : H;
-    Scratch<float> y(size_t(tokens) * ldy), g(size_t(tokens) * gates), gate(size_t(tokens) * inner), o(size_t(tokens) * inner);
+    const bool full = l.gate.outputs == 0;
+    const float bound = float(m.bound);
+    const int f = 3 * inner, low = f + (l.mixer == KDA ? D : H), b = low + (full ? inner : D), gates = l.mixer == KDA ? inner : H;
+    Scratch<float> y(size_t(tokens) * ldy), g(size_t(tokens) * gates), o(size_t(tokens) * inner), gate(full ? 0 : size_t(tokens) * inner);
     blocks(BLOCK, [&](int begin, int count) {
       Scratch<float> h(size_t(count) * hidden);
       normed(l.norm, begin, count, h);
       float *rows = y + int64_t(begin) * ldy;
       multiply(h, hidden, count, l.inputs, rows, ldy);
       if (l.mixer == KDA) multiply(rows + f, ldy, count, l.forget, g + int64_t(begin) * inner, inner);
-      multiply(rows + low, ldy, count, l.gate, gate + int64_t(begin) * inner, inner);
+      if (!full) multiply(rows + low, ldy, count, l.gate, gate + int64_t(begin) * inner, inner);
       for (int t = 0; t < count; t++) {
         float *row = rows + int64_t(t) * ldy, *to = g + int64_t(begin + t) * gates;
         if (l.mixer == KDA) {
           for (int head = 0; head < H; head++)
             for (int i = 0; i < D; i += W) {
               const int at = head * D + i;
-              store_some(to + at, softplus(load_some(to + at, D - i) + load_some(l.bias + at, D - i)) * l.rate[head], D - i);
+              const auto raw = load_some(to + at, D - i) + load_some(l.bias + at, D - i);
+              store_some(to + at, bound < 0 ? sigmoid(raw * -l.rate[head]) * bound : softplus(raw) * l.rate[head], D - i);
             }
         } else {
           for (int i = 0; i < H; i += W)
@@ -166,7 +170,7 @@ struct Pass {
       for (int64_t t = begin; t < begin + count; t++)
         for (int h = 0; h < H; h++) {
           float *out = o + t * inner + h * D;
-          const float *from = gate + t * inner + h * D, inverse = 1.0f / std::sqrt(square_sum(out, D) / float(D) + float(m.eps));
+          const float *from = (full ? y + t * ldy + low : gate + t * inner) + h * D, inverse = 1.0f / std::sqrt(square_sum(out, D) / float(D) + float(m.eps));
           for (int i = 0; i < D; i += W)
             store_some(out + i, load_some(out + i, D - i) * inverse * load_some(l.head_norm + i, D - i) * sigmoid(load_some(from + i, D - i)), D - i);
         }
