@@ -9,6 +9,9 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from stored_runs import write_run
+
+from kleval.report.page import write_report
 
 from .conftest import HOSTILE, MODELS, TASKS, N, Show, Shown
 
@@ -43,6 +46,15 @@ def test_every_figure_is_a_drawing_until_a_pointer_comes_and_then_answers_to_it(
         figure.hover()
         figure.locator(":scope.drawn :is(.trace, .points, .bars)").first.wait_for(state="attached")
         assert not figure.locator(".still").is_visible()
+
+
+def test_points_without_a_drawing_are_drawn_by_themselves(show: Show, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "one", ctxs=(1024,), models=MODELS[:1])
+    shown = show(write_report([run], tmp_path / "page.html"))
+    figure = shown.page.locator(".figure:has(> .still:empty)").first
+    figure.scroll_into_view_if_needed()
+    figure.locator(":scope.drawn .points").first.wait_for(state="attached")
+    assert shown.said == []
 
 
 def test_a_figure_says_a_points_numbers_and_its_legend_takes_a_model_away(shown: Shown) -> None:
