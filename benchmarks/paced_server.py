@@ -18,7 +18,8 @@ import sys
 import time
 from typing import Any
 
-EVENT = '{"model":"paced","choices":[{"index":0,"text":"x","finish_reason":%s}],"usage":{"prompt_tokens":%d,"completion_tokens":%d}}'
+CHOICE = '{"object":"text_completion","model":"paced","choices":[{"index":0,"text":"x","finish_reason":%s}],'
+EVENT = CHOICE + '"usage":{"prompt_tokens":%d,"completion_tokens":%d}}'
 
 
 class Paced(asyncio.Protocol):
@@ -55,10 +56,11 @@ class Paced(asyncio.Protocol):
             self._plain(json.dumps({"tokens": list(range(1000, 1400))}))
         elif path.endswith("/completions"):
             asked = json.loads(body)
+            n = asked.get("max_tokens") or asked.get("max_completion_tokens") or 16
             if asked.get("stream"):
-                self._stream(asked["max_tokens"], len(asked["prompt"]))
+                self._stream(n, len(asked["prompt"]))
             else:
-                self._plain(EVENT % ('"length"', len(asked["prompt"]), asked["max_tokens"]))
+                self._plain(EVENT % ('"length"', len(asked["prompt"]), n))
         else:
             self._plain('{"error":{"message":"no such page"}}', 404)
 

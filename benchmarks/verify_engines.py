@@ -34,7 +34,7 @@ SECONDS = 3600.0  # the budget is CPU time of the rows, not the clock of a machi
 STRENGTHS = {"float32": (0.3, 0.03, 1.0), "bfloat16": (0.3, 1.0)}
 LAWS = ("text", "causality", "state", "batch", "prefix-cache", "slots", "reference", "long")
 MARKS = {"holds": "·", "broken": "**broken**", "undecided": "undecided", "not testable": "–"}
-HF = ("kimi_linear", "llama", "qwen3_next", "mamba2", "gemma3")
+HF = ("llama", "mamba2", "qwen3_next", "gemma3", "kimi_linear")
 Open = Callable[[], contextlib.AbstractContextManager[Backend]]
 
 
@@ -142,7 +142,9 @@ def engines(home: Path, only: str) -> Iterator[Engine]:
 def faulty(folder: Path, fault: str, strength: float, dtype: str) -> FaultyEngine:
     from kleval.models.registry import load, resolve
 
-    choose("torch")
+    choose(
+        "native" if dtype == "float32" else "torch"
+    )  # C++ is several times as fast; faults of the model itself turn it off
     decoder, tokenizer = load(resolve(str(folder)), "cpu", getattr(torch, dtype))
     return FaultyEngine(decoder, tokenizer, fault, strength, str(folder))
 

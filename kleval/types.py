@@ -317,7 +317,8 @@ class Timed(Backend, Protocol):
     `text` or `chat`, the first where it does not say; `ignore_eos`; `server` for one behind an address), and under
     `environment` what may differ from session to session (versions). `vocabulary() -> Sequence[int]`: ids that random prompts
     are made of; without it they are those of random words in the backend's tokenizer. `times_answers`: true where requests may be
-    `free`, so that what is timed can be scored.
+    `free`, so that what is timed can be scored. `memory_told() -> dict`: what the engine says of its caches, as vLLM's `/metrics`
+    (`metrics`), its cache configuration (`cache`) or llama.cpp's `/props` (`props`).
     """
 
     def timed(self, requests: Sequence[TimedRequest], together: int | None = None) -> Sequence[Trace]:

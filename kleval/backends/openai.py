@@ -210,6 +210,9 @@ class OpenAIBackend:
     def describe_timed(self) -> dict[str, Any]:
         return self._timing().describe() | self._hardware()
 
+    def memory_told(self) -> dict[str, Any]:
+        return self._timing().memory_told()
+
     def vocabulary(self) -> Sequence[int]:
         """Empty where prompts are sent as text."""
         return self._timing().pool or ()

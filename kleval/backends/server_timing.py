@@ -24,7 +24,7 @@ from kleval.backends.server_opening import Served, choose_dialect
 from kleval.backends.server_reply import REASONING, Answer
 from kleval.backends.server_streams import Streams
 from kleval.backends.server_tokenizer import RemoteTokenizer
-from kleval.backends.server_wire import NEUTRAL, Dialect, EventReader, chat_messages
+from kleval.backends.server_wire import NEUTRAL, Dialect, EventReader, chat_messages, read_object
 from kleval.backends.spec import BackendSpec
 from kleval.backends.timing import generator, random_tokens, random_words
 from kleval.types import Arrival, Failure, Outcome, Request, TimedRequest, Trace, UsageError
@@ -156,18 +156,30 @@ class ServerTiming:
         received = zip(sent, self._streams.ask(bodies, delays, together), strict=True)
         return [read_trace(self._server, self._served, self._seconds, got, one.judge) for one, got in received]
 
+    def memory_told(self) -> dict[str, Any]:
+        """What the server says of its caches: `metrics` (vLLM) or `props` (llama.cpp); empty where it says nothing."""
+        if self._served.software == "vllm" and (text := self._page("/metrics")):
+            return {"metrics": text}
+        if self._served.software == "llama.cpp" and (text := self._page("/props")):
+            with suppress(MalformedAnswer):
+                return {"props": read_object(text.encode(), "/props")}
+        return {}
+
     def _hits(self) -> int | None:
         """Prompt tokens that the server has taken from its prefix cache so far, for all its users; None: it does not tell."""
-        if self._served.software != "vllm":
-            return None
+        text = self._page("/metrics") if self._served.software == "vllm" else None
+        return None if text is None else read_hits(text)
+
+    def _page(self, path: str) -> str | None:
+        """A page beside the API; None where there is none."""
         import httpx2
 
         if self._asking is None:
             self._asking = client_for(self._server, SHORT_SECONDS)
         with suppress(httpx2.HTTPError):
-            response = fetch(self._asking, "GET", self._server.root + "/metrics", SHORT_SECONDS)
+            response = fetch(self._asking, "GET", self._server.root + path, SHORT_SECONDS)
             if response.status == 200:
-                return read_hits(response.text)
+                return response.text
         return None
 
 

@@ -153,6 +153,10 @@ class VllmBackend:
             | {"environment": {"software": f"vLLM {self._facts.get('vllm')}", "vllm": self._facts.get("vllm")}}
         )
 
+    def memory_told(self) -> dict[str, Any]:
+        """Of the engine's caches, as its configuration has them."""
+        return {"cache": dict(vars(self._llm.llm_engine.vllm_config.cache_config))}
+
     def vocabulary(self) -> range:
         return ordinary_ids(self._vocab_size)
 

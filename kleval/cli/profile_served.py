@@ -19,7 +19,17 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 OF_TASKS = ("tasks", "edition", "protocol", "data_dir", "tokenizer")
 OF_LOAD = ("reuse", "rate", "steady", "best_rate", "slo", "requests", *OF_TASKS)
-OF_SERVERS = ("base_url", "api", "api_key_env", "served_name", "hardware", "concurrency", "request_timeout", *OF_LOAD)
+OF_SERVERS = (
+    "base_url",
+    "engine_log",
+    "api",
+    "api_key_env",
+    "served_name",
+    "hardware",
+    "concurrency",
+    "request_timeout",
+    *OF_LOAD,
+)
 OF_ENGINES = ("engine_args", "tp", "max_model_len", "trust_remote_code", "device", "dtype", "memory_budget")
 OF_NATIVE = ("batch", "prefill", "chunk_tokens", "time_budget", "memory_budget", "device", "dtype")
 OF_ADDRESSES = ("base_url", "api", "api_key_env", "served_name", "hardware")
@@ -97,6 +107,13 @@ def served_options(command: F) -> F:
                 metavar="NAMES",
                 help="Prompts of requests under load are samples of these tasks at each length, or of ./my.yaml, a file of your"
                 " own, and their answers are scored; --ctx is then prompt and answer.",
+            ),
+            options.option(
+                "--engine-log",
+                envvar="KLEVAL_PROFILE_ENGINE_LOG",
+                type=click.Path(path_type=Path),
+                metavar="FILE",
+                help="The log of the server (vLLM, llama.cpp), which says how much memory it allocated.",
             ),
             options.edition,
             options.protocol,
@@ -206,7 +223,7 @@ def make_served_spec(
         repeats=REPEATS if given["repeats"] is None else given["repeats"],
         out=out,
         command=line,
-        **options.as_given(given, "seed", "append", "dry_run", "name", "tags", "best_rate", "requests"),
+        **options.as_given(given, "seed", "append", "dry_run", "name", "tags", "best_rate", "requests", "engine_log"),
     )
     spec.check()
     return spec

@@ -74,6 +74,7 @@ def print_rows(rows: Sequence[Row], kind: str) -> None:
         (SERVED_TITLE, lambda row: row.get("load", "").startswith("concurrency-"), served, SERVED),
         (LOAD_TITLE, lambda row: row.get("load", "").startswith(("steady-", "rate-", "best-")), served, under_load),
         (REUSE_TITLE, lambda row: row.get("load", "").startswith("reuse-"), served, REUSE),
+        (ENGINE_TITLE, _first_of_length(rows), {"ctx": LENGTH, "model": _of("model")}, ENGINE),
     ):
         if shown := [row for row in rows if is_shown(row)]:
             lines = [[cell(row) for cell in lead.values()] + _cells(row, columns) for row in shown]
@@ -86,6 +87,15 @@ def _cells(row: Row, columns: Columns) -> list[str]:
     if "concurrency" not in row and row.get("value", row.get("seconds")) is None:
         return ["failed", *[""] * (len(columns) - 1)]
     return [cell(row) for cell in columns.values()]
+
+
+def _first_of_length(rows: Sequence[Row]) -> Callable[[Row], bool]:
+    """Whether a row is the one that shows what its model's engine holds at its length."""
+    known = [
+        row for row in rows if any(row.get(name) is not None for name in ("engine_pool_tokens", "server_rss_bytes"))
+    ]
+    first = {(row["model"], row["ctx"]): row for row in reversed(known)}
+    return lambda row: any(row is one for one in first.values())
 
 
 def _is(name: str, value: str) -> Callable[[Row], bool]:
@@ -233,6 +243,27 @@ LOAD: Columns = {
     "best": _best,
     "score": lambda row: "" if row["score"] is None else f"{percent(row['score'])} of {row['scored']:,.0f}",
     "failed": lambda row: f"{row['failed_requests'] or 0:,.0f}" if not row["failure"] else _failed(row),
+}
+ENGINE_TITLE = "Memory: one sequence by formula, what the engine says of its pool, what its processes hold and by how much they grew"
+
+
+def _bytes(name: str) -> Callable[[Row], str]:
+    return lambda row: "" if row[name] is None else size(row[name])
+
+
+def _count(name: str) -> Callable[[Row], str]:
+    return lambda row: "" if row[name] is None else f"{row[name]:,.0f}"
+
+
+ENGINE: Columns = {
+    "formula": _bytes("formula_bytes"),
+    "measured state": _bytes("state_bytes"),
+    "pool": _bytes("engine_pool_bytes"),
+    "pool tokens": _count("engine_pool_tokens"),
+    "block": _count("engine_block_tokens"),
+    "RSS": _bytes("server_rss_bytes"),
+    "GPU": _bytes("server_device_bytes"),
+    "grown": _bytes("server_grown_bytes"),
 }
 REUSE_TITLE = (
     "Prefix reuse: TTFT of a new prompt, of one whose beginning was sent before, and after another conversation, ms"

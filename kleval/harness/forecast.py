@@ -117,7 +117,11 @@ def forecast(
     seconds = dict.fromkeys(counters, 0.0)
     for cell in plan.cells:
         open_ = cell.n - cell.n_done
-        for request in asked.get((cell.model, cell.task), ()):
+        reads_at = getattr(
+            tasks[cell.task], "reads_at", None
+        )  # tokens that each request reads, where ctx decides how many there are
+        of_cell = [Rehearsed(False, n, 1, cell.ctx) for n in reads_at(cell.ctx)] if reads_at else ()
+        for request in of_cell or asked.get((cell.model, cell.task), ()):
             n[request.judging] += open_
             read[request.judging] += open_ * request.at(cell.ctx)
             written[request.judging] += open_ * request.written

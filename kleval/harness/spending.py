@@ -129,7 +129,9 @@ class _Metered:
         try:
             for position, outcome in run_safely(self._backend, requests):
                 if isinstance(outcome, Completion):
-                    read, written = read + outcome.prompt_tokens, written + outcome.output_tokens
+                    scored = requests[position].kind == "loglikelihood"  # its continuation was given: it is read, too
+                    read += outcome.prompt_tokens + (outcome.output_tokens if scored else 0)
+                    written += 0 if scored else outcome.output_tokens
                 yield position, outcome
         finally:
             own = self._counts()

@@ -71,9 +71,9 @@
   function come(event) {
     if (!(event.target instanceof Element) || !event.target.closest("[data-legend]")) return;
     for (const name of ["pointerover", "focusin"]) document.removeEventListener(name, come);
-    watch();
+    watch(".figure");
   }
-  function watch() {
+  function watch(which) {
     const watching = new IntersectionObserver(function (seen) {
       for (const { target, isIntersecting } of seen) {
         if (!isIntersecting) near.delete(target);
@@ -81,12 +81,13 @@
       }
       if (near.size) drawNear();
     }, { rootMargin: "300px 0px" });
-    for (const div of document.querySelectorAll(".figure")) watching.observe(div);
+    for (const div of document.querySelectorAll(which)) watching.observe(div);
   }
   if (typeof DecompressionStream !== "undefined") {
     for (const name of ["pointerover", "focusin"]) document.addEventListener(name, come);
-    // On a narrow screen the drawings' words are small: figures that are drawn at its width come by themselves.
-    if (window.innerWidth <= 640) window.addEventListener("load", () => setTimeout(watch, 300));
+    // On a narrow screen the drawings' words are small, and points without a line have no drawing: those come by themselves.
+    const which = window.innerWidth <= 640 ? ".figure" : ".figure:has(> .still:empty)";
+    if (document.querySelector(which)) window.addEventListener("load", () => setTimeout(() => watch(which), 300));
   }
   const again = () => document.querySelectorAll(".figure.drawn").forEach(draw);
   dark.addEventListener("change", again);

@@ -48,7 +48,7 @@
 
   // ---- what is shown
 
-  const inputs = Object.fromEntries(["search", "task", "length", "result", "model", "beside", "flips"].map((name) => [name, byId(name)]));
+  const inputs = Object.fromEntries(["search", "task", "length", "result", "model", "beside", "flips", "order"].map((name) => [name, byId(name)]));
   const option = (value, text) => Object.assign(document.createElement("option"), { value, textContent: text });
   tasks.forEach((task, i) => inputs.task.append(option(i, task)));
   lengths.forEach(([, name], i) => inputs.length.append(option(i, name)));
@@ -106,9 +106,22 @@
     const words = inputs.search.value.toLowerCase().split(/\s+/).filter(Boolean);
     if (words.length) kept = await searched(kept, words, chosen, mine);
     if (kept === null || mine !== turn) return;
-    found = kept;
+    found = ordered(kept, inputs.order.value, chosen);
     page = 0;
     render();
+  }
+
+  // By the mean score of the shown answers, those without a score last; else as they are.
+  function ordered(kept, order, chosen) {
+    if (order === "") return kept;
+    const mean = function (sample) {
+      const scores = answersOf(sample, chosen).map((a) => a.score).filter((score) => score !== null);
+      return scores.length ? scores.reduce((sum, score) => sum + score, 0) / scores.length : null;
+    };
+    const by = (order === "low" ? 1 : -1);
+    return kept.map((sample) => [mean(sample), sample])
+      .sort(([a], [b]) => (a === null || b === null ? (a === null) - (b === null) : by * (a - b)))
+      .map(([, sample]) => sample);
   }
 
   // Those whose task, id, prompt or shown answers hold every word; null where another search has begun.

@@ -16,9 +16,9 @@ from kleval.report.cost_curves import (
     milliseconds,
     subs,
 )
-from kleval.report.figure import Cell, Figure, Grid, looks_of
+from kleval.report.figure import Cell, Figure, Grid, looks_of, plain
 from kleval.report.load_sections import load_cards, reuse_cards
-from kleval.report.sections import Section, card, section
+from kleval.report.sections import Card, Section, card, section
 from kleval.tables import cost_rows
 from kleval.tables.costs import Measure, Profile
 from kleval.text import plural
@@ -32,7 +32,9 @@ def served_section(profile: Profile, rows: Rows) -> Section | None:
         card(f"served-{quantity}", [served_figure(profile, quantity)], served_grid(profile, show), csv)
         for quantity, (_, show) in QUANTITIES.items()
     ]
-    return section("served", [*cards, *load_cards(profile, csv), *reuse_cards(profile, csv)])
+    return section(
+        "served", [*cards, *load_cards(profile, csv), *reuse_cards(profile, csv), *_memory_cards(profile, csv)]
+    )
 
 
 def served_figure(profile: Profile, quantity: str) -> Figure:
@@ -51,6 +53,48 @@ def served_grid(profile: Profile, show: Show) -> Grid:
     found = profile.of("served")
     key, label = by_load(found)
     return measured_grid("Requests", found, show, key, lambda m: label(key(m)))
+
+
+def _memory_cards(profile: Profile, csv: str) -> list[Card]:
+    """What formula, engine and machine say of memory, by length; none where neither of the last two does."""
+    found = {(m.model, m.ctx): m for m in reversed(profile.of("served"))}
+    known = [
+        m
+        for m in found.values()
+        if any(m.of(name) for name in ("engine_pool_tokens", "engine_pool_bytes", "server_rss_bytes"))
+    ]
+    if not known:
+        return []
+    heads = (
+        "Model",
+        "Prompt",
+        "Formula, one sequence",
+        "Engine's pool",
+        "Its tokens",
+        "Block",
+        "Resident",
+        "On GPUs",
+        "Grown",
+    )
+    lines = [
+        [
+            m.model,
+            words.format_length(m.ctx),
+            _size(m.closed("state_bytes")),
+            _size(m.of("engine_pool_bytes")),
+            words.number(m.of("engine_pool_tokens")),
+            words.number(m.of("engine_block_tokens")),
+            _size(m.of("server_rss_bytes")),
+            _size(m.of("server_device_bytes")),
+            _size(m.of("server_grown_bytes")),
+        ]
+        for m in sorted(known, key=lambda m: (m.ctx, m.model))
+    ]
+    return [card("served-memory", [], plain(heads, lines, range(1, len(heads))), csv)]
+
+
+def _size(value: float | None) -> str:
+    return words.DASH if value is None else words.size(value)
 
 
 def _ttft(m: Measure) -> Cell:

@@ -19,12 +19,13 @@ class Answered:
     prompt_tokens: int = 0
 
     def add(self, row: Row) -> None:
-        """What failed has no length."""
-        told = [n for o in row.outcomes if o.get("kind") != "judge" and (n := o.get("output_tokens")) is not None]
+        """What failed has no length. The text of a likelihood was given: it is part of the prompt, and the answer has no tokens."""
+        told = [o for o in row.outcomes if o.get("kind") != "judge" and o.get("output_tokens") is not None]
         if row.failed or not told:
             return
-        self.tokens.append(sum(told))
-        self.prompt_tokens += sum(o.get("prompt_tokens") or 0 for o in row.outcomes if o.get("kind") != "judge")
+        given = sum(o["output_tokens"] for o in told if o.get("kind") == "loglikelihood")
+        self.tokens.append(sum(o["output_tokens"] for o in told) - given)
+        self.prompt_tokens += given + sum(o.get("prompt_tokens") or 0 for o in row.outcomes if o.get("kind") != "judge")
         if row.seconds:
             self.seconds.append(row.seconds)
 

@@ -31,6 +31,10 @@ LOAD = (
 )
 REUSE = ("cold_ttft_ms", "between_ttft_ms", "reuse", "between_reuse", "reused_tokens", "between_reused_tokens")
 ENERGY = ("joules_per_output_token", "joules_per_1k_prompt_tokens")
+ENGINE = (
+    *("engine_pool_bytes", "engine_pool_tokens", "engine_blocks", "engine_block_tokens", "engine_sequence_tokens"),
+    *("engine_sequence_bytes", "server_rss_bytes", "server_device_bytes", "server_grown_bytes"),
+)
 CALLER = ("connect_ms", "late_ms", "late_first_ms", "late_send_ms", "client_limited")
 STATE = ("latent_bytes", "recurrent_bytes", "conv_bytes")
 MEASURED = (
@@ -39,7 +43,7 @@ MEASURED = (
     *(*STATE, "kv_bytes", "other_bytes", "state_bytes", "allocated_bytes", "weights_bytes", "workspace_bytes"),
     *("peak_bytes", "reserved_bytes", "rss_bytes"),
     *("requests", "prompt_tokens", "output_tokens", "cached_tokens", "ttft_ms", "ttft_ms_max", "tpot_ms"),
-    *("stalled_tpot_ms", *INTERVALS, "e2e_ms", *RATES, *LOAD, *REUSE, *ENERGY, *CALLER),
+    *("stalled_tpot_ms", *INTERVALS, "e2e_ms", *RATES, *LOAD, *REUSE, *ENERGY, *ENGINE, *CALLER),
 )
 CLOSED_FORM = ("flops", "flops_per_step", "bytes", "bytes_per_step", *STATE, "state_bytes", "weights_bytes")
 SETTINGS = (
@@ -63,7 +67,7 @@ MODEL_COLUMNS = (
 )
 SERVED_MEDIANS = (
     *("prompt_tokens", "ttft_ms", "ttft_ms_max", "tpot_ms", "stalled_tpot_ms"),
-    *(*INTERVALS, "e2e_ms", *RATES, *LOAD, *REUSE, *ENERGY),
+    *(*INTERVALS, "e2e_ms", *RATES, *LOAD, *REUSE, *ENERGY, *ENGINE),
 )
 
 Rows = Sequence[Mapping[str, Any]]
@@ -184,6 +188,7 @@ def served_rows(profile: Profile) -> list[dict[str, Any]]:
             "failure": m.failure or None,
             "tpot_estimate": any(point.estimate for point in m.good),
             "state_bytes": m.of("state_bytes"),
+            "formula_bytes": m.closed("state_bytes"),
         }
         for m in sorted(profile.of("served"), key=lambda m: m.ctx)
     ]

@@ -71,9 +71,9 @@ def _half(values: list[float]) -> float | None:
     """Half of the 95 % interval of a mean."""
     if len(values) < 2:
         return None
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    return float(t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+    return float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / math.sqrt(len(values))
 
 
 def spelled(row: Mapping[str, Any]) -> list[str]:

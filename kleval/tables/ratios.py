@@ -88,10 +88,10 @@ def interval(values: list[float]) -> tuple[float, float, float]:
     mean = math.fsum(logs) / len(logs)
     if len(logs) < 2:
         return math.exp(mean), math.nan, math.nan
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     deviation = math.sqrt(math.fsum((x - mean) ** 2 for x in logs) / (len(logs) - 1))
-    half = float(t.ppf(0.5 + CONFIDENCE / 2, len(logs) - 1)) * deviation / math.sqrt(len(logs))
+    half = float(stdtrit(len(logs) - 1, 0.5 + CONFIDENCE / 2)) * deviation / math.sqrt(len(logs))
     return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
 
 

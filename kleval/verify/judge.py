@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from kleval.verify.engine import Dead, Engine, OutOfTime, Unanswered
@@ -24,6 +24,9 @@ AGAIN = 4  # fresh prompts for a deviation
 MOST_BROKEN = 3  # cases of a law that are broken before it is left
 SHRINK_TRIES = 12
 SHRINK_SECONDS = 10.0
+OTHER_DTYPE = (
+    4.0  # times the limit against a reference of another dtype: weights are rounded too, not only what is computed
+)
 LEAST_SHARE = 0.5  # of a law's cases that must have been tried for it to hold
 
 
@@ -85,10 +88,11 @@ class Judge:
     def held(self, case: Case) -> Yardstick:
         if case.exact:
             return Yardstick(0.0, 0.5)
-        dtype = self.engine.dtype
-        if case.law == "reference" and self.engine.reference is not None:
-            dtype = max(dtype, self.engine.reference.dtype, key=lambda name: "16" in name)
-        return yardstick(self.harmless, case.n, self.n_checks, self.alpha, dtype, self.numbers)
+        held = yardstick(self.harmless, case.n, self.n_checks, self.alpha, self.engine.dtype, self.numbers)
+        other = self.engine.reference
+        if case.law == "reference" and other is not None and other.dtype != self.engine.dtype:
+            return replace(held, limit=held.limit * OTHER_DTYPE)
+        return held
 
     def try_law(self, law: Law) -> Finding:
         """Its verdict. Dead where the engine gives no answers any more."""

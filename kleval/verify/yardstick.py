@@ -23,6 +23,7 @@ FLOOR = {"float32": 3e-3, "float64": 3e-3, "bfloat16": 2e-2, "float16": 6e-3}
 CEILING = {"float32": 1e-2, "float64": 1e-2, "bfloat16": 1.0, "float16": 0.3, "unknown": 0.5}
 ABSENT = 0.1  # of the floor: a smaller deviation says nothing of how large rounding is
 APART = 3.5  # times as large as the next kind: no rounding
+MOST_FLIPS = 0.5  # of a kind's texts: near ties part fewer
 LEAST_SPREAD = 0.3  # of logarithms
 REACH = 4.0  # trials of a quarter of the length and more say what its rounding is
 MOST_ABOVE = 3.0  # times the largest harmless deviation, where the spread of a few says more
@@ -44,14 +45,18 @@ def yardstick(
     """Of harmless trials, for checks of n_tokens. numbers: whether log-probabilities are compared, else texts."""
     harmless = [t for t in trials if t.case.harmless]
     if not numbers:
-        flips = (sum(t.size > 0 for t in harmless) + 1) / (len(harmless) + 2)
-        return Yardstick(0.0, 0.5, flips)
+        kinds: dict[str, list[bool]] = {}
+        for trial in harmless:
+            kinds.setdefault(trial.case.name, []).append(trial.size > 0)
+        shares = {name: (sum(parted) + 1) / (len(parted) + 2) for name, parted in kinds.items()}
+        near = {name: share for name, share in shares.items() if share <= MOST_FLIPS}
+        return Yardstick(0.0, 0.5, max(near.values(), default=MOST_FLIPS), tuple(shares.keys() - near.keys()))
     floor = FLOOR.get(dtype, FLOOR["float32"])
     ceiling = CEILING.get(dtype, CEILING["unknown"])
-    near = [t for t in harmless if t.case.n * REACH >= n_tokens] or harmless
-    kept, left_out = _rounding(near, floor * ABSENT, ceiling)
+    long_enough = [t for t in harmless if t.case.n * REACH >= n_tokens] or harmless
+    kept, left_out = _rounding(long_enough, floor * ABSENT, ceiling)
     if not kept:
-        seen = [t.size for t in near if t.size <= floor * ABSENT]
+        seen = [t.size for t in long_enough if t.size <= floor * ABSENT]
         return Yardstick(max(seen, default=0.0), floor, left_out=left_out)
     from scipy.special import stdtrit
 

@@ -19,7 +19,7 @@ FROZEN = {
     " --json --dry-run --quiet",
     "profile": "--model --ctx --batch --memory-budget --time-budget --prefill --chunk-tokens --decode-tokens --repeats"
     " --device --dtype --kernels --backend --base-url --concurrency --reuse --rate --steady --slo --best-rate --requests"
-    " --tasks --edition --protocol --data-dir --tokenizer --api --api-key-env --served-name --hardware --request-timeout"
+    " --tasks --engine-log --edition --protocol --data-dir --tokenizer --api --api-key-env --served-name --hardware --request-timeout"
     " --engine-arg --tp --max-model-len --trust-remote-code --seed --verify --name --tag --out --append --format --json --dry-run"
     " --quiet",
     "profile memory": "--model --ctx --batch --memory-budget --dtype --weights --kv --tp --ep --format --json",
@@ -65,7 +65,7 @@ OWN_VARIABLES = {
         ("profile", f"--{name}"): f"KLEVAL_PROFILE_{name.upper().replace('-', '_')}"
         for name in (
             *("model", "ctx", "batch", "repeats", "seed", "out", "append", "backend"),
-            *("concurrency", "reuse", "rate", "steady", "slo", "best-rate", "requests", "tasks"),
+            *("concurrency", "reuse", "rate", "steady", "slo", "best-rate", "requests", "tasks", "engine-log"),
         )
     },
     **{

@@ -101,6 +101,10 @@ def test_a_text_by_position(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert "negative log-likelihood by position" in said
     assert all(place in said for place in ("0–256", "256–512", "512–600"))
+    session = RunStore.open(Path("r")).manifest["sessions"][0]
+    assert session["forecast"]["requests"] == session["spent"]["requests"] == 6
+    assert session["forecast"]["read"] == pytest.approx(session["spent"]["prompt_tokens"], rel=0.05)
+    assert session["spent"]["output_tokens"] == 0
     table = Path("r/positions.csv").read_text().splitlines()
     assert table[0].startswith("model,task,ctx,from,to,nll,ci_low,ci_high,ppl")
     assert [line.split(",")[3:5] for line in table[1:]] == [["0", "256"], ["256", "512"], ["512", "600"]]

@@ -9,6 +9,9 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from stored_runs import write_run
+
+from kleval.report.page import write_report
 
 from .conftest import HOSTILE, MODELS, TASKS, N, Show, Shown
 
@@ -43,6 +46,15 @@ def test_every_figure_is_a_drawing_until_a_pointer_comes_and_then_answers_to_it(
         figure.hover()
         figure.locator(":scope.drawn :is(.trace, .points, .bars)").first.wait_for(state="attached")
         assert not figure.locator(".still").is_visible()
+
+
+def test_points_without_a_drawing_are_drawn_by_themselves(show: Show, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "one", ctxs=(1024,), models=MODELS[:1])
+    shown = show(write_report([run], tmp_path / "page.html"))
+    figure = shown.page.locator(".figure:has(> .still:empty)").first
+    figure.scroll_into_view_if_needed()
+    figure.locator(":scope.drawn .points").first.wait_for(state="attached")
+    assert shown.said == []
 
 
 def test_a_figure_says_a_points_numbers_and_its_legend_takes_a_model_away(shown: Shown) -> None:
@@ -98,6 +110,19 @@ def test_samples_are_filtered_by_result_task_length_and_model(shown: Shown) -> N
     settle(shown, "1 of")
     shown.page.select_option("#samples-model", label=MODELS[0])
     settle(shown, "0 of")
+
+
+def test_samples_are_ordered_by_their_score(shown: Shown) -> None:
+    shown.page.select_option("#samples-task", label="ruler/cwe")
+    shown.page.select_option("#samples-model", label=MODELS[0])
+    orders = {}
+    for order in ("low", "high"):
+        shown.page.select_option("#samples-order", value=order)
+        settle(shown, f"{2 * N} of")
+        orders[order] = [float(row.split()[-1]) for row in shown.texts("#samples-list .results")]
+    assert orders["low"] == sorted(orders["high"])
+    assert orders["high"] == sorted(orders["low"], reverse=True)
+    assert orders["low"][0] < orders["low"][-1]
 
 
 def test_flips_are_the_samples_on_which_two_models_differ(shown: Shown) -> None:

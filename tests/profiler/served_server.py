@@ -38,6 +38,7 @@ class Manner:
     cached: int | None = None
     hits: int | None = None
     hits_per_request: int = 0
+    metrics: str = ""
     answers_as: str | None = None
     cuts_prompts_to: int | None = None
     key: str | None = None
@@ -77,9 +78,10 @@ class Handler(BaseHTTPRequestHandler):
             self.plain(200, {"data": [entry]})
         elif self.path == "/version":
             self.plain(200, {"version": "1.2.3"})
-        elif self.path == "/metrics" and manner.hits is not None:
-            text = f'# HELP x\nvllm:prefix_cache_hits_total{{engine="0",model_name="tiny"}} {float(manner.hits)}\n'
-            self.plain(200, text)
+        elif self.path == "/metrics" and (manner.hits is not None or manner.metrics):
+            hits = 0 if manner.hits is None else manner.hits
+            text = f'# HELP x\nvllm:prefix_cache_hits_total{{engine="0",model_name="tiny"}} {float(hits)}\n'
+            self.plain(200, text + manner.metrics)
         else:
             self.plain(404, {"error": {"message": "no such page"}})
 

@@ -15,12 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kleval.backends.spec import BackendSpec
+from kleval.profiler.points import Outcome, PlannedPoint
 from kleval.profiler.served import ServedSpec
+from kleval.profiler.served.caveats import caveats
 from kleval.profiler.served.job import profile_served
 from kleval.profiler.served.load import LEAST, STEP, best_rate, interval, load_values, send_times, steps
+from kleval.profiler.served.load_rounds import load_round
 from kleval.profiler.served.slo import parse_slo
 from kleval.store import Point, RunStore
-from kleval.types import Arrival, Trace, UsageError
+from kleval.types import Arrival, Failure, Trace, UsageError
 
 
 def trace(submitted: float, first: float, step: float, n: int = 5) -> Trace:
@@ -143,6 +146,51 @@ def test_failures_beyond_one_percent_are_no_measurement(spec: ServedSpec, manner
     manner.faulty = frozenset({3})
     result = profile_served(replace(spec, rates=(60.0,)))
     assert (result.status, result.exit_code) == ("incomplete", 3)
+
+
+def round_of(n: int, failed: int, rate: float, slowed: float = 1.0) -> Outcome:
+    """At a rate, of which so many fail. slowed: how much later than asked requests are sent."""
+    planned = PlannedPoint.of("served", f"rate-{rate:g}", "tiny", 100, 0, 0)
+    engine = BackendSpec(model="tiny", backend="openai", base_url="http://localhost:1/v1")
+    spec = ServedSpec(
+        engine=engine, ctxs=(100,), concurrencies=(), rates=(rate,), requests=n, slo="ttft=1s", dry_run=True
+    )
+
+    def send(label: str, delays: Any, together: int | None) -> tuple[list[Trace], list[Failure | None], dict[str, Any]]:
+        traces = [trace(1 + slowed * delay, 0.1, 0.01) for delay in delays]
+        return traces, [Failure("server", "planned") if at < failed else None for at in range(n)], {}
+
+    return load_round(planned, spec, send, [])
+
+
+def test_one_request_in_a_hundred_may_fail_and_counts_against_the_slo() -> None:
+    values = round_of(100, 1, 20.0).values
+    assert (values["failed_requests"], values["requests"], values["slo_share"]) == (1, 99, pytest.approx(0.99))
+    failure = round_of(100, 2, 20.0).failure
+    assert failure is not None
+    assert failure["message"] == "2 of 100 requests: planned"
+
+
+def test_a_rate_that_this_machine_cannot_send_is_said_with_the_one_it_sent() -> None:
+    slow, kept = round_of(50, 0, 20.0, slowed=2.0), round_of(50, 0, 20.0)
+    assert (slow.values["client_limited"], "client_limited" in kept.values) == (1, False)
+    planned = PlannedPoint.of("served", "rate-20", "tiny", 100, 0, 0)
+    said = [text for text in caveats([planned.point(slow, {}, {})]) if "could not send" in text]
+    sent = slow.values["requests_per_second"]
+    assert said == [f"This machine could not send 20 requests per second: it sent {sent:.3g}."]
+
+
+@pytest.mark.parametrize("fault", [429, 500, "cut"])
+def test_what_failed_is_told_and_asked_again_by_the_same_command(
+    spec: ServedSpec, manner: Any, fault: int | str
+) -> None:
+    given = replace(spec, rates=(60.0,), repeats=2)
+    manner.fault, manner.faulty = fault, frozenset(range(14, 40))  # the second round
+    result = profile_served(given)
+    assert (result.exit_code, result.counts["measured"], result.counts["failed"]) == (3, 1, 1)
+    manner.faulty = frozenset()
+    result = profile_served(given)
+    assert (result.exit_code, result.counts["measured"]) == (0, 2)
 
 
 def test_the_best_rate_is_measured_and_its_search_kept(spec: ServedSpec) -> None:

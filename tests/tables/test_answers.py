@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kleval.tables.answer_lengths import Answered
 from kleval.tables.answers import MAX_PERIOD, MIN_LOOP, MIN_REPEATS, condition, looped
 
 WORDS = (
@@ -108,3 +110,12 @@ def test_several_texts_are_broken_when_one_is_and_a_judges_words_do_not_count() 
     assert condition((whole, judge)) == {"texts"}
     assert not condition((judge,))
     assert not condition(({"kind": "generate", "failure": {"kind": "timeout"}},))
+
+
+def test_the_text_of_a_likelihood_is_read_and_not_written() -> None:
+    scored = {"kind": "loglikelihood", "prompt_tokens": 100, "output_tokens": 28}
+    written = {"kind": "generate", "prompt_tokens": 50, "output_tokens": 7}
+    found = Answered()
+    for outcomes in ((scored, scored), (written,)):
+        found.add(SimpleNamespace(failed=False, outcomes=outcomes, seconds=1.0))  # type: ignore[arg-type]
+    assert (found.tokens, found.prompt_tokens) == ([0, 7], 306)

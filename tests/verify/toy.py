@@ -11,7 +11,7 @@ import numpy as np
 
 from kleval.types import Completion, Failure, Outcome, Request
 
-VOCAB, WIDTH = 64, 24
+VOCAB, WIDTH = 257, 24
 _rng = np.random.default_rng(0)
 EMBED = _rng.normal(size=(VOCAB, WIDTH))
 HEAD = _rng.normal(size=(WIDTH, VOCAB))
@@ -23,7 +23,7 @@ class Letters:
     name, digest, chat_template_digest = "letters", "", ""
 
     def encode(self, text: str) -> list[int]:
-        return [ord(c) % VOCAB for c in text]
+        return [(ord(c) - 64) % VOCAB for c in text]
 
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(chr(64 + i) for i in ids)

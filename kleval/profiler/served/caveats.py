@@ -10,6 +10,7 @@ from kleval.store import Point
 
 SEVERAL_TOKENS = 1.05  # tokens per arrival from which on inter-token times are those of groups
 LENGTH_NOTE = 0.01
+SLOWER = 0.95  # of the rate asked for, below which it was not kept
 STALLED = 1.5  # times TPOT from which on the prefill of neighbours is said to stall
 
 
@@ -32,6 +33,14 @@ def caveats(points: Iterable[Point]) -> list[str]:
             f"{LATE_SHARE:.0%} of TTFT or TPOT. Those are no figures of the server, and no gate takes them: measure on a quieter "
             "machine, or fewer requests together."
         )
+    slower = [
+        p
+        for p in limited
+        if (rate := p.values.get("rate")) and (p.values.get("requests_per_second") or 0) < SLOWER * rate
+    ]
+    for rate in dict.fromkeys(point.values["rate"] for point in slower):
+        sent = max(p.values.get("requests_per_second") or 0 for p in slower if p.values["rate"] == rate)
+        found.append(f"This machine could not send {rate:g} requests per second: it sent {sent:.3g}.")
     found += verdicts(good)
     cached = sum(point.values.get("cached_tokens") or 0 for point in good)
     sent = sum((p.values["prompt_tokens"] or 0) * (p.values["requests"] or 0) for p in good)

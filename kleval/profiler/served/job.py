@@ -123,6 +123,9 @@ class ServedJob(Job):
             )
             own = {"tasks": list(self.spec.tasks)} if self.spec.tasks else {"decode_tokens": self.spec.decode_tokens}
             shared = {**target.described, **own, "prompt_seed": self._prompt_seed}
+            if outcome.failure is None:
+                values, formula = target.memory.values(), target.memory.formula.get(planned.ctx, {})
+                outcome = replace(outcome, values={**outcome.values, **values}, closed_form=formula)
             yield planned, planned.point(outcome, shared | target.meter.describe(), target.environment)
             if all(self._dead.get(name) == MOST_DEAD_ROUNDS for name in self._targets):
                 session.stop(f"{MOST_DEAD_ROUNDS} rounds in succession had no answer: the rest was not asked")
@@ -131,7 +134,8 @@ class ServedJob(Job):
     def verdict(self, session: Session) -> Verdict:
         asked = {} if self._questions is None else self._questions.facts()
         found = caveats(list(session.store.points()))
-        told = point_verdict(session, caveats=[*found, *asked.get("caveats", ())])
+        memory = [text for target in self._targets.values() for text in target.memory.said]
+        told = point_verdict(session, caveats=[*found, *memory, *asked.get("caveats", ())])
         if not asked:
             return told
         answers = {name: n for name, n in session.store.counts().items() if name != "failed"}

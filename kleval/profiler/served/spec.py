@@ -49,7 +49,8 @@ class ServedSpec(Spec):
 
     more: further servers, measured in turn. ctxs: prompt lengths in tokens. concurrencies: how many requests are sent together.
     decode_tokens: asked of each request, or what they are drawn from (kleval.profiler.served.output). tasks: whose samples are the
-    prompts of requests under load, which `Questions` makes; ctxs are then lengths of prompt and answer. reuse: shares of a prompt
+    prompts of requests under load, which `Questions` makes; ctxs are then lengths of prompt and answer. engine_log: the server's log,
+    which says what it allocated. reuse: shares of a prompt
     that were sent before. rates: requests per second that come by themselves; steady: how many are held under way; best_rate: find
     the highest rate that holds the slo (its text, see kleval.profiler.served.slo). requests: counted in a round of these; None: as
     many as the load takes (kleval.profiler.served.load.counted_requests).
@@ -70,6 +71,7 @@ class ServedSpec(Spec):
     requests: int | None = None
     decode_tokens: int | str = DECODE_TOKENS
     tasks: tuple[str, ...] = ()
+    engine_log: Path | None = None
     repeats: int = REPEATS
     seed: int = 42
     append: bool = False
@@ -91,6 +93,8 @@ class ServedSpec(Spec):
         if min((*self.ctxs, *self.concurrencies, *self.steady)) < 1:
             raise UsageError("context lengths and concurrencies are at least 1")
         parse_output(self.decode_tokens)
+        if self.more and self.engine_log is not None:
+            raise UsageError("--engine-log is of one server: measure several without it, or each by itself")
         if self.more and {one.backend for one in (engine, *self.more)} != {"openai"}:
             raise UsageError("only servers are measured side by side: give each its --base-url")
         if self.repeats < 1:

@@ -13,6 +13,7 @@ from kleval.backends.registry import open_backend
 from kleval.backends.server_address import parse_address
 from kleval.backends.spec import BackendSpec
 from kleval.profiler.energy import Counter, Meter, counters
+from kleval.profiler.served.engine_memory import EngineMemory
 from kleval.profiler.served.prompts import Prompts
 from kleval.profiler.served.spec import ServedSpec, safe_url
 from kleval.store.machine import commit, cpu_name
@@ -28,6 +29,7 @@ class Target:
     environment: dict[str, Any]
     meter: Meter
     prompts: Prompts
+    memory: EngineMemory
 
     @property
     def name(self) -> str:
@@ -56,10 +58,21 @@ def open_targets(spec: ServedSpec, given: Timed | None, seed: str, stack: contex
             backend.model = f"{backend.model} ({urlsplit(safe_url(engine) or '').netloc})"
         described, environment = describe(backend, engine)
         meter = Meter(_counters(engine, "server" in described))
-        found.append(Target(backend, described, environment, meter, Prompts(backend, described["prompts"], seed)))
+        told = backend.memory_told() if hasattr(backend, "memory_told") else {}
+        names = (engine.model, environment.get("served_from"))
+        memory = EngineMemory.of(told, spec.engine_log, names, spec.ctxs, _port(engine))
+        prompts = Prompts(backend, described["prompts"], seed)
+        found.append(Target(backend, described, environment, meter, prompts, memory))
     if len({target.name for target in found}) < len(found):
         raise UsageError("a server is named twice: give each --base-url once")
     return found
+
+
+def _port(engine: BackendSpec) -> int | None:
+    """Of a server on this machine."""
+    if engine.base_url is None or not parse_address(engine.base_url, engine.api_key_env).is_local:
+        return None
+    return urlsplit(engine.base_url).port
 
 
 def _counters(engine: BackendSpec, is_server: bool) -> list[Counter]:

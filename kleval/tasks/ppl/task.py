@@ -80,6 +80,10 @@ class PplTask(InOrder):
             meta={"document": document.name, "cuts": list(cuts), "ends": ends(ctx)},
         )
 
+    def reads_at(self, ctx: int) -> list[int]:
+        """Tokens that each request of a sample reads."""
+        return ends(ctx)
+
     def step(self, sample: Sample, outcomes: Sequence[Completion]) -> Sequence[Request] | Score:
         text, cuts = str(sample.prompt), sample.meta["cuts"]
         if not outcomes:
