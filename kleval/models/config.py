@@ -131,7 +131,7 @@ class ModelConfig(Costs):
         """JSON values; what only some models have is left out where it is not there."""
         values = asdict(self) | {"layer_mixers": list(self.layer_mixers)}
         optional = ("bos_token_id", "pad_token_id", "kda_gate_lower_bound", "kda_full_rank_gate")
-        return {k: v for k, v in values.items() if k not in optional or v not in (None, False)}
+        return {k: v for k, v in values.items() if k not in optional or (v is not None and v is not False)}
 
     def describe(self) -> dict[str, Any]:
         """`to_dict` with what follows from it, in the published words, and what the decoder does in one way only."""
