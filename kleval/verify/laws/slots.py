@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 from kleval.types import Request
 from kleval.verify.engine import Engine, Ids, Reading
@@ -19,7 +20,7 @@ FEW = 2  # tokens that are written
 
 def cases(engine: Engine, plan: Plan) -> list[Case]:
     found = []
-    for n in plan.lengths(20, 75):  # below and above a chunk
+    for n in plan.lengths(6, 20, 75):  # what is left in a slot fades with a prompt
         for name, measure in MEASURES.items():
             found.append(Case("slots", name, n, measure))
     return found
@@ -35,7 +36,15 @@ def _after(disturb: Disturb) -> Callable[[Engine, Ids, random.Random], Deviation
         found = [compare(before, _read(engine, ids), 1)]
         fresh = [engine.prompt(len(ids), "random", rng) for _ in range(NEIGHBOURS)]
         first = [engine.write([one], FEW)[0] for one in fresh]
-        again = [engine.write([one], FEW)[0] for one in fresh]
+        if engine.scores and engine.writes_ids and engine.tells:
+            # A state that was not clean is kept by a prefix cache with the prompt, and is then the same once more.
+            again = []
+            for one, wrote in zip(fresh, first, strict=True):
+                (scored,) = engine.score([(*one, *wrote.tokens)]) if wrote.finite else (wrote,)
+                told = scored.logprobs[len(one) - 1 :]
+                again.append(replace(wrote, logprobs=told, likely=(), finite=scored.finite))
+        else:
+            again = [engine.write([one], FEW)[0] for one in fresh]
         if not all(one.finite for one in first):
             return Deviation(math.inf, len(ids), len(ids))
         return worst([*found, *(compare(a, b, len(ids)) for a, b in zip(first, again, strict=True))])
