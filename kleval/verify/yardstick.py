@@ -70,17 +70,21 @@ def yardstick(
 
 
 def _rounding(harmless: Sequence[Trial], least: float, ceiling: float) -> tuple[list[float], tuple[str, ...]]:
-    """Deviations of the kinds that are rounding, from `least` on; and the kinds that are more."""
+    """Deviations of the kinds that are rounding, from `least` on; and the kinds that are more: in the middle, or once
+    more than the ceiling, since a fault may fade with a prompt and depend on what was asked before."""
     kinds: dict[str, list[float]] = {}
     for trial in harmless:
         if trial.size > least:
             kinds.setdefault(trial.case.name, []).append(trial.size)
+    faulty = {name for name, sizes in kinds.items() if max(sizes) > ceiling}
     ordered = sorted(kinds.items(), key=lambda kind: float(np.median(kind[1])))
     kept: list[float] = []
-    for number, (_, sizes) in enumerate(ordered):
+    for number, (name, sizes) in enumerate(ordered):
+        if name in faulty:
+            continue
         here = [s for s in sizes if math.isfinite(s)]
         far = APART * float(np.median(kept)) if kept else ceiling
         if not here or float(np.median(here)) > min(far, ceiling):
-            return kept, tuple(name for name, _ in ordered[number:])
+            return kept, tuple({name: None for name, _ in ordered[number:]} | dict.fromkeys(sorted(faulty)))
         kept += here
-    return kept, ()
+    return kept, tuple(sorted(faulty))
