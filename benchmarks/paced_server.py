@@ -18,7 +18,7 @@ import sys
 import time
 from typing import Any
 
-CHOICE = '{"object":"text_completion","model":"paced","choices":[{"index":0,"text":"x","finish_reason":%s}],'
+CHOICE = '{"object":"text_completion","model":"paced","choices":[{"index":0,"text":"%s","finish_reason":%s}],'
 EVENT = CHOICE + '"usage":{"prompt_tokens":%d,"completion_tokens":%d}}'
 
 
@@ -60,7 +60,7 @@ class Paced(asyncio.Protocol):
             if asked.get("stream"):
                 self._stream(n, len(asked["prompt"]))
             else:
-                self._plain(EVENT % ('"length"', len(asked["prompt"]), n))
+                self._plain(EVENT % ("x" * n, '"length"', len(asked["prompt"]), n))
         else:
             self._plain('{"error":{"message":"no such page"}}', 404)
 
@@ -80,7 +80,8 @@ class Paced(asyncio.Protocol):
         def step(i: int) -> None:
             over = i + 1 == events
             so_far = min((i + 1) * self._together, n)
-            event = b"data: " + (EVENT % ('"length"' if over else "null", n_prompt, so_far)).encode() + b"\n\n"
+            text, finish = "x" * (so_far - i * self._together), '"length"' if over else "null"
+            event = b"data: " + (EVENT % (text, finish, n_prompt, so_far)).encode() + b"\n\n"
             event += b"data: [DONE]\n\n" if over else b""
             record[2] = max(record[2], loop.time() - due[i])
             sent.append(time.perf_counter())

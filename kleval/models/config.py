@@ -128,9 +128,10 @@ class ModelConfig(Costs):
             raise UsageError(f"model config: {str(error).removeprefix('ModelConfig.__init__() ')}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """JSON values; what only some models have is left out where it is not there."""
         values = asdict(self) | {"layer_mixers": list(self.layer_mixers)}
-        return {k: v for k, v in values.items() if v is not None or k not in ("bos_token_id", "pad_token_id")}
+        optional = ("bos_token_id", "pad_token_id", "kda_gate_lower_bound", "kda_full_rank_gate")
+        return {k: v for k, v in values.items() if k not in optional or (v is not None and v is not False)}
 
     def describe(self) -> dict[str, Any]:
         """`to_dict` with what follows from it, in the published words, and what the decoder does in one way only."""

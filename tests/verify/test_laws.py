@@ -15,7 +15,7 @@ from kleval.work import Result
 
 
 def verified(engine: Toy, out: Path, laws: tuple[str, ...] = (), **more: Any) -> tuple[Result, dict[str, Point]]:
-    spec = VerifySpec(engine=BackendSpec(model="toy"), ctx=200, laws=laws, out=out, command="kleval verify", **more)
+    spec = VerifySpec(engine=BackendSpec(model="toy"), ctx=120, laws=laws, out=out, command="kleval verify", **more)
     result = verify(spec, backend=engine, reference=Toy() if "reference" in laws else None)
     return result, {point.protocol: point for point in RunStore.open(out).points()}
 
@@ -78,7 +78,7 @@ def test_a_fault_of_texts_alone_is_found(tmp_path: Path) -> None:
 def test_a_server_that_dies_leaves_the_verdicts_that_were_reached(tmp_path: Path) -> None:
     whole = Toy()
     verified(whole, tmp_path / "whole", ("causality", "state"))
-    result, points = verified(Toy(dies_after=whole.n_asked - 10), tmp_path / "out", ("causality", "state"))
+    result, points = verified(Toy(dies_after=whole.n_asked - 17), tmp_path / "out", ("causality", "state"))
     assert verdicts(points) == {"causality": "holds"}
     assert (result.status, result.exit_code) == ("incomplete", 3)
     assert "gives no answers any more" in result.message
@@ -87,7 +87,7 @@ def test_a_server_that_dies_leaves_the_verdicts_that_were_reached(tmp_path: Path
 def test_the_same_command_tries_what_is_left(tmp_path: Path) -> None:
     whole = Toy()
     verified(whole, tmp_path / "whole", ("causality", "state"))
-    verified(Toy(dies_after=whole.n_asked - 10), tmp_path / "out", ("causality", "state"))
+    verified(Toy(dies_after=whole.n_asked - 17), tmp_path / "out", ("causality", "state"))
     result, points = verified(Toy(), tmp_path / "out", ("causality", "state"))
     assert verdicts(points) == {"causality": "holds", "state": "holds"}
     assert result.exit_code == 0

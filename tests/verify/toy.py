@@ -82,7 +82,7 @@ class Toy:
         for n, token in enumerate(whole):
             if self.fault == "chunk" and n % 16 == 0:
                 state = state * 0.7
-            if self.fault == "forgets" and n == 150:
+            if self.fault == "forgets" and n == 70:
                 state = np.zeros(WIDTH)
             state = self._step(state, token)
             at_each.append(state)
