@@ -89,7 +89,7 @@ def test_the_engineer_who_serves_a_model(
         assert call([*cost, "--out", "cost", "-q"]) == 0
     assert call(["report", "run", "cost", "--out", "page.html"]) == 0
     page = Path("page.html").read_text("utf-8")
-    assert all(f'id="{section}"' in page for section in ("tasks", "p0-served", "samples"))
+    assert all(f'id="{section}"' in page for section in ("p0-served", "samples"))
     capsys.readouterr()
     assert call(["gate", "run", "--against", "run", "--fail-on", "ruler/niah_single_1 < -60"]) == 4
     verdicts = capsys.readouterr().out
