@@ -21,7 +21,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import psutil
 from common import length, print_environment, print_table, short
 
 TASKS = [
@@ -79,6 +78,8 @@ def write(folder: Path, samples: int, ctx: int, models: int) -> None:
 
 def spent() -> float:
     """Processor seconds of the processes that this one started and that are there."""
+    import psutil
+
     times = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
     return sum(time.user + time.system for time in times)
 
