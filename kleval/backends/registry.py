@@ -59,7 +59,7 @@ def find_opener(name: str) -> Callable[[BackendSpec], Backend]:
         near = difflib.get_close_matches(name, all_backends(), 1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of auto, {', '.join(all_backends())}"
         raise UsageError(f"unknown backend {name!r}: {hint}")
-    if name not in BACKENDS:
+    if name not in BACKENDS and name in plugins(GROUP):
         return cast("Callable[[BackendSpec], Backend]", load(plugins(GROUP)[name]))
     module, _, attribute = target.partition(":")
     return cast("Callable[[BackendSpec], Backend]", getattr(import_module(module), attribute))

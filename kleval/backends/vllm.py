@@ -155,7 +155,8 @@ class VllmBackend:
 
     def memory_told(self) -> dict[str, Any]:
         """Of the engine's caches, as its configuration has them."""
-        return {"cache": dict(vars(self._llm.llm_engine.vllm_config.cache_config))}
+        config = getattr(self._llm.llm_engine.vllm_config, "cache_config", None)
+        return {"cache": dict(vars(config))} if config is not None else {}
 
     def vocabulary(self) -> range:
         return ordinary_ids(self._vocab_size)

@@ -203,7 +203,8 @@ def _brought(name: str) -> str:
         find_opener(name)
     except UsageError as error:
         return str(error)
-    return f"of {origin(plugins(GROUP)[name])}"
+    plugin = plugins(GROUP).get(name)
+    return f"of {origin(plugin)}" if plugin else "of this process"
 
 
 def _timed(is_timed: Callable[[str], bool | None], name: str) -> str:

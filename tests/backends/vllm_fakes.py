@@ -36,6 +36,7 @@ class SamplingParams:
     seed: int | None = None
     max_tokens: int = 16
     prompt_logprobs: int | None = None
+    logprobs: int | None = None
     logprob_token_ids: list[int] | None = None
     stop_token_ids: list[int] | None = None
     ignore_eos: bool = False

@@ -157,28 +157,34 @@ def configure(**more: Any) -> Callable[[Path], None]:
     return edit
 
 
+FOREIGN = [
+    (configure(quantization_config={"quant_method": "awq"}), "quantization_config is awq"),
+    (configure(quantization={"bits": 4, "group_size": 64}), "quantized by MLX"),
+    (configure(swiglu_limit=7.0), "swiglu_limit is 7.0"),
+]
+GGUF = (to_gguf, "is a GGUF file, which llama.cpp's server runs (llama-server -m model-q4.gguf)")
+RUN = ["run", "--suite", "smoke", "--ctx", "1k", "--quiet", "--model"]
+COSTS = (["ls", "models"], ["profile", "memory", "--model"])
+
+
 @pytest.mark.parametrize(
-    ("edit", "said"),
-    [
-        (to_gguf, "is a GGUF file, which llama.cpp's server runs (llama-server -m model-q4.gguf)"),
-        (configure(quantization_config={"quant_method": "awq"}), "quantization_config is awq"),
-        (configure(quantization={"bits": 4, "group_size": 64}), "quantized by MLX"),
-        (configure(swiglu_limit=7.0), "swiglu_limit is 7.0"),
-    ],
+    ("command", "edit", "said"), [*((RUN, *one) for one in FOREIGN), *((command, *GGUF) for command in (RUN, *COSTS))]
 )
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["run", "--suite", "smoke", "--ctx", "1k", "--quiet", "--model"],
-        ["ls", "models"],
-        ["profile", "memory", "--model"],
-    ],
-)
-def test_checkpoints_of_other_tools_are_one_line_in_every_command(
+def test_checkpoints_of_other_tools_are_one_line(
     command: list[str], edit: Callable[[Path], Any], said: str, checkpoint: Path, one_line: Callable[..., str]
 ) -> None:
     edit(checkpoint)
     assert said in one_line([*command, str(checkpoint)])
+
+
+@pytest.mark.parametrize("command", COSTS)
+@pytest.mark.parametrize("edit", [edit for edit, _ in FOREIGN])
+def test_what_they_cost_is_counted_from_their_config(
+    command: list[str], edit: Callable[[Path], Any], checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(checkpoint)
+    assert call([*command, str(checkpoint)]) == 0
+    assert "checkpoint" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("backend", ["native", "hf", "auto"])

@@ -23,6 +23,7 @@ class Spec:
     command: str = "count"
     name: str = ""
     tags: dict = dataclasses.field(default_factory=dict)
+    verified: dict = dataclasses.field(default_factory=dict)
 
     def check(self):
         if self.n < 1:

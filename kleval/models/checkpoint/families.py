@@ -166,7 +166,7 @@ def _pattern(f: _Fields, layers: int, default: str) -> list[str]:
             raise UsageError(f"layer_types is no list of {layers} times {', '.join(_KINDS)}")
         found.append([_KINDS[t] for t in types])
     kda, full = (f.given(f"linear_attn_config.{n}") for n in ("kda_layers", "full_attn_layers"))
-    if default == "kimi" or (kda and full and types is None):
+    if (default == "kimi" and (kda or full)) or (types is None and (default == "kimi" or (kda and full))):
         found.append(_lists(kda, full, layers))
     elif kda and types is not None:  # GLM-5.3-Flash counts from 0, Kimi from 1
         named = [i for i, kind in enumerate(found[0]) if kind == "linear"]
