@@ -14,9 +14,15 @@ import gc
 import itertools
 import json
 import random
+import subprocess
 import sys
 import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+Log = list[tuple[float, list[float], float]]  # when a request came, when its events were sent, by how much one was late
 
 CHOICE = '{"object":"text_completion","model":"paced","choices":[{"index":0,"text":"%s","finish_reason":%s}],'
 EVENT = CHOICE + '"usage":{"prompt_tokens":%d,"completion_tokens":%d}}'
@@ -94,6 +100,25 @@ class Paced(asyncio.Protocol):
     def _plain(self, text: str, status: int = 200) -> None:
         data = text.encode()
         self._transport.write(b"HTTP/1.1 %d -\r\nContent-Length: %d\r\n\r\n%s" % (status, len(data), data))
+
+
+@contextmanager
+def paced(first_ms: float, step_ms: float, seed: int | None = None, together: int = 1) -> Iterator[int]:
+    """The port of such a server in a process of its own."""
+    drawn = "-" if seed is None else str(seed)
+    command = [sys.executable, __file__, "0", str(first_ms), str(step_ms), drawn, str(together)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.terminate()
+
+
+def read_log(port: int) -> Log:
+    """Of each answer since the last question."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/log") as response:
+        return [(came, sent, late) for came, sent, late in json.load(response)]
 
 
 async def main(port: int, first: float, step: float, seed: int | None, together: int) -> None:

@@ -14,16 +14,12 @@ import http.client
 import json
 import random
 import statistics
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
 import common
+from paced_server import paced, read_log
 
 from kleval.backends.registry import open_backend
 from kleval.types import Request, TimedRequest, Trace
@@ -56,9 +52,8 @@ def main() -> None:
                     requests = [TimedRequest(make(asked.tokens)) for _ in range(together)]
                     read_log(port)
                     times = ask(requests)
-                    truth = [
-                        one for one in read_log(port) if len(one[1]) == asked.tokens
-                    ]  # not how the server was found out
+                    # without how the server was found out
+                    truth = [(came, sent) for came, sent, _ in read_log(port) if len(sent) == asked.tokens]
                     found[name].append(compare(times, truth, asked.tokens))
             for name, rounds in found.items():
                 ttft, more, truth, off = (statistics.median(column) for column in zip(*rounds, strict=True))
@@ -66,28 +61,10 @@ def main() -> None:
         backend.close()
 
 
-@contextmanager
-def paced(first_ms: float, step_ms: float) -> Iterator[int]:
-    """The port of a server in a process of its own."""
-    script = Path(__file__).with_name("paced_server.py")
-    command = [sys.executable, str(script), "0", str(first_ms), str(step_ms)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield int(process.stdout.readline())
-        finally:
-            process.terminate()
-
-
 def make(n_out: int) -> Request:
     return Request(
         "generate", "", max_new_tokens=n_out, token_ids=tuple(random.choices(range(1000, 1400), k=PROMPT_TOKENS))
     )
-
-
-def read_log(port: int) -> Times:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/log") as response:
-        return [(came, sent) for came, sent, _ in json.load(response)]
 
 
 def compare(times: Times, truth: Times, n_out: int) -> tuple[float, float, float, float]:

@@ -18,16 +18,14 @@ import os
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import common
+from paced_server import Log, paced, read_log
 
 from kleval.backends.spec import BackendSpec
 from kleval.profiler.served import ServedSpec
@@ -46,7 +44,6 @@ add_cli_args(parser)
 asyncio.run(main_async(parser.parse_args(sys.argv[1:])))
 """
 Found = dict[str, float]  # ms, by NAMES
-Log = list[tuple[float, list[float], float]]
 
 
 def main() -> None:
@@ -72,7 +69,10 @@ def main() -> None:
     found: dict[str, list[tuple[Found, Found]]] = {name: [] for name in clients}
     for _ in range(asked.rounds):
         for name, ask in clients.items():
-            with paced(asked) as port, tempfile.TemporaryDirectory() as folder:
+            with (
+                paced(asked.first_ms, asked.step_ms, together=asked.tokens_per_event) as port,
+                tempfile.TemporaryDirectory() as folder,
+            ):
                 told = ask(port, asked, Path(folder))
                 found[name].append((told, truth(read_log(port), asked)))
     print(f"{'client':18} " + " ".join(f"{name:>22}" for name in NAMES) + "    ms: told (more than the server's own)")
@@ -83,24 +83,6 @@ def main() -> None:
             more = statistics.median(told[one] - true[one] for told, true in rounds)
             cells.append(f"{value:10.2f} ({more:+8.2f})")
         print(f"{name:18} " + " ".join(f"{cell:>22}" for cell in cells), flush=True)
-
-
-@contextmanager
-def paced(asked: argparse.Namespace) -> Iterator[int]:
-    """The port of a server in a process of its own."""
-    more = ["-", str(asked.tokens_per_event)]
-    command = [sys.executable, str(FOLDER / "paced_server.py"), "0", str(asked.first_ms), str(asked.step_ms), *more]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield int(process.stdout.readline())
-        finally:
-            process.terminate()
-
-
-def read_log(port: int) -> Log:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/log") as response:
-        return [(came, sent, late) for came, sent, late in json.load(response)]
 
 
 def truth(log: Log, asked: argparse.Namespace) -> Found:

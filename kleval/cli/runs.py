@@ -49,5 +49,5 @@ def without_studies(directories: Sequence[Path]) -> tuple[list[Path], Studies]:
     from kleval.store import RunStore
     from kleval.tables.trainings import studies
 
-    rest = [place for place in directories if not studies([place]) or RunStore.find_runs(place)]
+    rest = [place for place in directories if RunStore.find_runs(place) or not studies([place])]
     return rest, studies(directories)

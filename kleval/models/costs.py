@@ -17,6 +17,7 @@ What a layer is made of is in `shape`, formats of numbers in `number_formats`. N
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ class Split:
 ONE = Split()
 
 
-class Costs:
+class Costs(ABC):
     """Costs of a model as methods of its configuration (`kleval.models.config.ModelConfig`, `kleval.models.published.Shape`)."""
 
     __slots__ = ()
@@ -93,17 +94,17 @@ class Costs:
     hidden_size: int
     tie_word_embeddings: bool
 
+    @abstractmethod
     def layers(self) -> Counter[Layer]:
         """The kinds of layers and how many there are of each."""
-        raise NotImplementedError
 
     @property
     def num_hidden_layers(self) -> int:
         return self.layers().total()
 
+    @abstractmethod
     def full_attention(self) -> Costs:
         """The same shape with its attention in every layer."""
-        raise NotImplementedError
 
     @property
     def final_residual(self) -> int:

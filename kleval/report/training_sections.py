@@ -129,7 +129,7 @@ def _series(
 ) -> Series:
     ys = [value(point) for point in points]
     notes = [
-        (f"{label} after {point[over]:,} {over}s".replace("ss", "s"), words.DASH if y is None else spell.format(y))
+        (f"{label} after {point[over]:,} {over.removesuffix('s')}s", words.DASH if y is None else spell.format(y))
         for point, y in zip(points, ys, strict=True)
     ]
     return Series(label, label, look, [point[over] for point in points], ys, notes)

@@ -8,7 +8,8 @@ paper's where settings match; or `loss` of an ablation or a ladder. A last line 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,9 +61,9 @@ class Studies:
 
 def studies(places: Iterable[Path]) -> Studies:
     """All below the places; nothing where there is none."""
-    logs = dict.fromkeys(path for place in places if place.is_dir() for path in sorted(place.rglob(LOG)))
-    results = dict.fromkeys(path for place in places if place.is_dir() for path in sorted(place.rglob(RESULTS)))
-    rows = [row for path in results for row in _lines(path)]
+    found = list(dict.fromkeys(path for place in places for path in _files(place)))
+    logs = [path for path in found if path.name == LOG]
+    rows = [row for path in found if path.name == RESULTS for row in _lines(path)]
     return Studies(
         tuple(_labelled([one for path in logs if (one := _training(path))])),
         tuple(row for row in rows if {"peak", "task", "model", "length"} <= row.keys()),
@@ -78,6 +79,13 @@ def best(tests: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         if key not in found or row["peak"] > found[key]["peak"]:
             found[key] = row
     return [found[key] for key in sorted(found)]
+
+
+def _files(place: Path) -> Iterator[Path]:
+    """Logs and results below a folder, hidden ones and symbolic links left out; none where it is not there."""
+    for folder, inside, names in os.walk(place):
+        inside[:] = sorted(name for name in inside if not name.startswith("."))
+        yield from (Path(folder, name) for name in (LOG, RESULTS) if name in names)
 
 
 def _training(path: Path) -> Training | None:

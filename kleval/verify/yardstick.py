@@ -76,15 +76,13 @@ def _rounding(harmless: Sequence[Trial], least: float, ceiling: float) -> tuple[
     for trial in harmless:
         if trial.size > least:
             kinds.setdefault(trial.case.name, []).append(trial.size)
-    faulty = {name for name, sizes in kinds.items() if max(sizes) > ceiling}
-    ordered = sorted(kinds.items(), key=lambda kind: float(np.median(kind[1])))
     kept: list[float] = []
-    for number, (name, sizes) in enumerate(ordered):
-        if name in faulty:
+    used = set()
+    for name, sizes in sorted(kinds.items(), key=lambda kind: float(np.median(kind[1]))):
+        if max(sizes) > ceiling:
             continue
-        here = [s for s in sizes if math.isfinite(s)]
-        far = APART * float(np.median(kept)) if kept else ceiling
-        if not here or float(np.median(here)) > min(far, ceiling):
-            return kept, tuple({name: None for name, _ in ordered[number:]} | dict.fromkeys(sorted(faulty)))
-        kept += here
-    return kept, tuple(sorted(faulty))
+        if kept and float(np.median(sizes)) > APART * float(np.median(kept)):
+            break
+        kept += sizes
+        used.add(name)
+    return kept, tuple(sorted(kinds.keys() - used))

@@ -13,7 +13,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-import torch
+from one_thread import one_thread
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -22,6 +22,8 @@ from kleval.backends.spec import BackendSpec
 from kleval.backends.vllm import VllmBackend, open_vllm
 from kleval.models.decoder import Decoder
 from kleval.models.sizes import preset
+
+__all__ = ["one_thread"]
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "harness")]  # the fakes
 
@@ -99,12 +101,3 @@ def fake_vllm(monkeypatch: pytest.MonkeyPatch, engine_arguments: dict[str, Any])
 @pytest.fixture
 def opened_vllm(fake_vllm: None, model_folder: Path) -> Callable[..., VllmBackend]:
     return lambda **given: open_vllm(BackendSpec(model=str(model_folder), **given))
-
-
-@pytest.fixture(autouse=True, scope="package")
-def one_thread() -> Iterator[None]:
-    """Tensors here are small: more threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

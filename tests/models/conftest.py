@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
+from one_thread import one_thread
 
 from kleval.models.config import ModelConfig
 from kleval.models.decoder import Decoder
 from kleval.models.sizes import preset
+
+__all__ = ["one_thread"]
 
 
 def tiny_config(architecture: str, moe: bool = False) -> ModelConfig:
@@ -57,12 +60,3 @@ def tiny_decoder() -> Callable[..., Decoder]:
         return decoder.double().eval().requires_grad_(False)
 
     return make
-
-
-@pytest.fixture(autouse=True, scope="package")
-def one_thread() -> Iterator[None]:
-    """Tensors here are small: more threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

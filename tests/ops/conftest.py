@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
+from one_thread import one_thread
 from torch import Tensor
+
+__all__ = ["one_thread"]
 
 Operands = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -46,12 +49,3 @@ def operands() -> Callable[..., Operands]:
         return q, k, v, g, beta, state
 
     return make
-
-
-@pytest.fixture(autouse=True, scope="package")
-def one_thread() -> Iterator[None]:
-    """Tensors here are small: more threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from one_thread import one_thread
+
+__all__ = ["one_thread"]
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(Path(__file__).parent))  # for toy
@@ -49,11 +52,3 @@ def engine_with(tiny: Path, faults: ModuleType) -> Callable[..., Any]:
         return faults.FaultyEngine(decoder, tokenizer, fault, strength)
 
     return make
-
-
-@pytest.fixture(autouse=True, scope="package")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
