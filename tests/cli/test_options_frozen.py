@@ -17,6 +17,8 @@ FROZEN = {
     " --memory-budget --share-prefixes --allow-code-execution --data-dir --offline --sample-cache --workers --max-errors"
     " --price-per-mtok --judge-price-per-mtok --max-cost --max-requests --verify --name --tag --out --amend"
     " --json --dry-run --quiet",
+    "plan": "--model --suite --tasks --ctx --limit --repeats --edition --protocol --hardware --measured --price --tp --batch"
+    " --dtype --weights --kv --tokenizer --data-dir --json",
     "profile": "--model --ctx --batch --memory-budget --time-budget --prefill --chunk-tokens --decode-tokens --repeats"
     " --device --dtype --kernels --backend --base-url --concurrency --reuse --rate --steady --slo --best-rate --requests"
     " --tasks --engine-log --edition --protocol --data-dir --tokenizer --api --api-key-env --served-name --hardware --request-timeout"
