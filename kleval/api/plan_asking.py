@@ -60,7 +60,8 @@ class Asking:
                         requests.append(Rehearsed(False, read, budget, ctx))
                         read += budget
                     if counts.judge:
-                        requests.append(Rehearsed(True, *counts.judge, ctx))
+                        read, written = counts.judge
+                        requests.append(Rehearsed(True, read, written, ctx))
                     found.append(Load(model, name, ctx, n * self._spec.repeats, tuple(requests)))
         return found
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -235,7 +236,7 @@ def _placed(config: Costs, ctxs: Sequence[int], machine: Hardware, split: Split,
         weights,
         budget,
         {ctx: states(ctx, 1) for ctx in ctxs},
-        {ctx: largest(lambda n, ctx=ctx: states(ctx, n), budget - weights) for ctx in ctxs},
+        {ctx: largest(partial(states, ctx), budget - weights) for ctx in ctxs},
     )
 
 
@@ -270,8 +271,9 @@ def records(plan: RunPlan) -> list[dict[str, Any]]:
                     "batch": model.batch.get(ctx),
                 }
             )
-        for ctx, n in model.place.together.items() if model.place else ():
-            place = model.place
+        if (place := model.place) is None:
+            continue
+        for ctx, n in place.together.items():
             found.append(
                 {
                     "record": "memory",
