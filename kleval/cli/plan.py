@@ -17,7 +17,7 @@ from kleval.text import DASH, count, duration, format_length, format_lengths, nu
 from kleval.types import UsageError
 
 if TYPE_CHECKING:
-    from kleval.api.planning import ModelPlan, RunPlan, Span
+    from kleval.planning import ModelPlan, RunPlan, Span
 
 ALL = "all"
 
@@ -117,8 +117,8 @@ def plan(command: click.Context, /, as_json: bool, **given: Any) -> None:
     are closed forms over the rates of a profile's rows (--measured); without one they are a range between two assumed shares of what
     the datasheet promises. Answers are taken to use their whole budget.
     """
-    from kleval.api.planning import plan_run, records
     from kleval.harness.spec import RunSpec
+    from kleval.planning import plan_run, records
     from kleval.profiler.memory import Formats
     from kleval.tasks.registry import expand, loader, make_task
 

@@ -82,6 +82,10 @@ OWN_VARIABLES = {
         ("profile memory", f"--{name}"): f"KLEVAL_PROFILE_MEMORY_{name.upper()}"
         for name in ("batch", "dtype", "weights", "kv", "tp", "ep")
     },
+    **{
+        ("plan", f"--{name}"): f"KLEVAL_PLAN_{name.upper()}"
+        for name in ("model", "limit", "hardware", "tp", "dtype", "weights", "kv")
+    },
     ("generate", "--out"): "KLEVAL_GENERATE_OUT",
     ("generate", "--workers"): "KLEVAL_GENERATE_WORKERS",
     **{

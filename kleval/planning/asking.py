@@ -1,4 +1,4 @@
-"""What a plan asks of each model: counted by the cards of the official edition, or rehearsed on samples made here."""
+"""Requests of a plan, model by model: counted by the cards of the official edition, or rehearsed on samples made here."""
 
 from __future__ import annotations
 

@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kleval.api.plan_asking import Asking
-from kleval.api.plan_rates import Rows
 from kleval.harness.forecast import Forecast, Load, forecast
 from kleval.harness.spec import RunSpec
 from kleval.models.costs import Costs, Split, check_split
 from kleval.models.registry import costs_of
+from kleval.planning.asking import Asking
+from kleval.planning.rates import Rows
 from kleval.profiler.hardware import Hardware, parse_hardware
 from kleval.profiler.memory import GPU_SHARE, Formats, largest
 from kleval.profiler.speeds import Speed
