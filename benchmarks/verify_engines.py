@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import itertools
 import json
 import tempfile
@@ -91,10 +92,9 @@ def engines(home: Path, only: str, given: argparse.Namespace) -> Iterator[Engine
         for dtype, sizes in SIZES.items():
             for size in sizes:
                 for fault in FAULTS:
-                    strength = known.of(fault, dtype, size)
-                    make = planted(small, fault, strength, dtype)
+                    make = functools.partial(faulty_by_size, known, small, fault, size, dtype)
                     laws = () if dtype == "float32" else (FOUND_BY[fault],)
-                    yield Engine("small server", dtype, make, "in process", fault, strength, True, size, laws)
+                    yield Engine("small server", dtype, make, "in process", fault, refers=True, size=size, laws=laws)
         for fault in FAULTS:
             yield Engine("small server", "float32", served(small, fault, 1.0, "float32"), "HTTP", fault, 1.0, True)
     if only in ("", "real"):
@@ -112,6 +112,10 @@ def faulty(folder: Path, fault: str, strength: float, dtype: str) -> FaultyEngin
     choose("native" if dtype == "float32" else "torch")
     decoder, tokenizer = load(resolve(str(folder)), "cpu", getattr(torch, dtype))
     return FaultyEngine(decoder, tokenizer, fault, strength, str(folder))
+
+
+def faulty_by_size(known: Strengths, folder: Path, fault: str, size: float, dtype: str) -> Any:
+    return contextlib.closing(faulty(folder, fault, known.of(fault, dtype, size), dtype))
 
 
 def planted(folder: Path, fault: str, strength: float, dtype: str) -> Open:
@@ -235,10 +239,11 @@ def row_of(engine: Engine, backend: Backend, home: Path, seed: int) -> dict[str,
         result = verify(spec, backend=backend, reference=reference)
         points = list(RunStore.open(spec.out or Path()).points())
     values = ("deviation", "legal", "limit", "tried", "planned", "prompt_tokens")
-    named = {name: getattr(engine, name) for name in ("name", "dtype", "way", "fault", "strength", "size")}
+    named = {name: getattr(engine, name) for name in ("name", "dtype", "way", "fault", "size")}
     return {
         "key": engine.key(seed),
         **named,
+        "strength": getattr(backend, "strength", engine.strength) if engine.fault else 0.0,
         "ctx": CTX,
         "seed": seed,
         "exit_code": result.exit_code,
