@@ -133,6 +133,7 @@ class RunShow(Show):
             f"data      edition {spec.edition}, protocol {spec.protocol or 'each task’s default'}, seed {spec.seed}",
             f"ctx       {format_lengths(spec.ctxs)} tokens of {spec.tokenizer or 'the model'}",
             f"samples   --limit {spec.limit} per task and length, --repeats {spec.repeats}, {temperature}",
+            *([f"shard     {spec.shard}, an equal part of the samples at each length"] if spec.shard else []),
             *([f"opening   {', '.join(spec.models)}"] if opening else []),
         ]
 

@@ -46,6 +46,8 @@ def spec_settings(spec: RunSpec, tasks: Mapping[str, Task]) -> dict[str, Any]:
         "ctx": sorted(set(spec.ctxs)),
         **{name: getattr(spec, name) for name in SPEC_SETTINGS},
     }
+    if spec.shard is not None:
+        settings["shard"] = spec.shard
     if spec.max_new_tokens is not None:
         settings["max_new_tokens"] = spec.max_new_tokens
     if spec.metric is not None:

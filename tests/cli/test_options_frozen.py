@@ -15,7 +15,7 @@ FROZEN = {
     " --served-name --request-field --without-field --hardware --concurrency --request-timeout --timeout"
     " --engine-arg --tp --max-model-len --trust-remote-code --tokenizer --add-bos --template-arg --device --dtype --kernels --batch"
     " --memory-budget --share-prefixes --allow-code-execution --data-dir --offline --sample-cache --workers --max-errors"
-    " --price-per-mtok --judge-price-per-mtok --max-cost --max-requests --verify --name --tag --out --amend"
+    " --price-per-mtok --judge-price-per-mtok --max-cost --max-requests --verify --name --tag --out --shard --amend"
     " --json --dry-run --quiet",
     "profile": "--model --ctx --batch --memory-budget --time-budget --prefill --chunk-tokens --decode-tokens --repeats"
     " --device --dtype --kernels --backend --base-url --concurrency --reuse --rate --steady --slo --best-rate --requests"
