@@ -25,6 +25,7 @@ COMMANDS = {
     "run": "kleval.cli.run:run",
     "profile": "kleval.cli.profile:profile",
     "verify": "kleval.cli.verify:verify",
+    "merge": "kleval.cli.merge:merge",
     "score": "kleval.cli.score:score",
     "generate": "kleval.cli.generate:generate",
     "demo": "kleval.cli.demo:demo",
