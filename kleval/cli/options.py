@@ -131,7 +131,7 @@ class Place(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         from kleval.store.remote import here
 
-        return here(super().convert(value, param, ctx))
+        return here(str(super().convert(value, param, ctx)))
 
 
 PLACE = Place(path_type=Path)
