@@ -97,6 +97,7 @@ OWN_VARIABLES = {
     ("compare", "--model"): "KLEVAL_COMPARE_MODEL",
     ("gate", "--model"): "KLEVAL_GATE_MODEL",
     ("demo", "--out"): "KLEVAL_DEMO_OUT",
+    ("merge", "--out"): "KLEVAL_MERGE_OUT",
     ("export", "--out"): "KLEVAL_EXPORT_OUT",
     ("export", "--format"): "KLEVAL_EXPORT_FORMAT",
     ("train nano", "--model"): "KLEVAL_TRAIN_MODEL",
