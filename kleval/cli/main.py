@@ -23,6 +23,7 @@ from kleval.types import INTERNAL, INTERRUPTED, OK, USAGE, UsageError
 
 COMMANDS = {
     "run": "kleval.cli.run:run",
+    "plan": "kleval.cli.plan:plan",
     "profile": "kleval.cli.profile:profile",
     "verify": "kleval.cli.verify:verify",
     "score": "kleval.cli.score:score",

@@ -20,6 +20,7 @@ from kleval.types import Backend, UsageError
 
 if TYPE_CHECKING:
     from kleval.harness.spec import RunSpec
+    from kleval.suites import Suite
 
 DEFAULT_SUITE = "long"
 DEFAULT_CTX = "1k,2k,4k"
@@ -259,25 +260,9 @@ def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
     line = shlex.join(["kleval", *map(options.without_secrets, command.obj or [])])
     sources = {name: command.get_parameter_source(name) for name in given}
     kept = {name: _kept(given[name]) for name, source in sources.items() if source is not ParameterSource.DEFAULT}
-    suite, limit, ctx, temperature = None, None, given["ctx"], given["temperature"]
-    if given["suite"] is not None and given["tasks"] is not None:
-        if _typed(command, "suite") == _typed(command, "tasks"):
-            raise UsageError("give --suite or --tasks, not both")
-        given["suite" if _typed(command, "tasks") else "tasks"] = None
-    if given["tasks"] is not None:
-        wanted = options.names(given["tasks"])
-    else:
-        from kleval.suites import suite as find_suite
-
-        found = find_suite(DEFAULT_SUITE if given["suite"] is None else given["suite"])
-        suite, wanted, limit = found.name, found.tasks, found.limit
-        temperature = found.temperature if temperature is None else temperature
-        if found.edition is not None:
-            if _typed(command, "edition") and given["edition"] != found.edition:
-                raise UsageError(f"suite {suite} is of the {found.edition} edition: leave out --edition")
-            given["edition"] = found.edition
-        if command.get_parameter_source("ctx") is ParameterSource.DEFAULT:
-            ctx = found.lengths(given["edition"]) or ctx
+    found, wanted, ctx = asked_tasks(command, given)
+    suite, limit = (found.name, found.limit) if found else (None, None)
+    temperature = found.temperature if found and given["temperature"] is None else given["temperature"]
     if given["edition"] == OWN:
         raise UsageError("edition own is of documents of your own: name them with --haystack FILE")
     if given["haystack"] is not None:
@@ -304,6 +289,26 @@ def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
         options=kept,
         **options.as_given(given, *AS_GIVEN),
     )
+
+
+def asked_tasks(command: click.Context, given: dict[str, Any]) -> tuple[Suite | None, tuple[str, ...], str]:
+    """What a command with --suite, --tasks, --edition and --ctx asks: the suite, None where tasks are named, the names, and the
+    lengths. `given` gets the suite's edition. UsageError for what does not go together."""
+    if given["suite"] is not None and given["tasks"] is not None:
+        if _typed(command, "suite") == _typed(command, "tasks"):
+            raise UsageError("give --suite or --tasks, not both")
+        given["suite" if _typed(command, "tasks") else "tasks"] = None
+    if given["tasks"] is not None:
+        return None, options.names(given["tasks"]), given["ctx"]
+    from kleval.suites import suite as find_suite
+
+    found = find_suite(DEFAULT_SUITE if given["suite"] is None else given["suite"])
+    if found.edition is not None:
+        if _typed(command, "edition") and given["edition"] != found.edition:
+            raise UsageError(f"suite {found.name} is of the {found.edition} edition: leave out --edition")
+        given["edition"] = found.edition
+    is_default = command.get_parameter_source("ctx") is ParameterSource.DEFAULT
+    return found, found.tasks, (found.lengths(given["edition"]) or given["ctx"]) if is_default else given["ctx"]
 
 
 def _kept(value: Any) -> Any:

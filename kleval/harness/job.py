@@ -14,7 +14,7 @@ from kleval.harness.asking import finish
 from kleval.harness.earlier import reusable
 from kleval.harness.faults import Faults
 from kleval.harness.filing import make_row, not_asked
-from kleval.harness.forecast import Forecast, Pace, forecast, try_pace
+from kleval.harness.forecast import Forecast, Pace, forecast, loads, try_pace
 from kleval.harness.manifest import add_judge, all_settings, hardware, model_record, run_facts, spec_settings
 from kleval.harness.opening import check_permissions, length_tokenizer, load_tasks, open_models
 from kleval.harness.plan import LoadTask, ModelFacts, OpenBackend, Plan, PlannedCell, make_plan, model_facts, skip
@@ -138,7 +138,9 @@ class RunJob(Job):
         plan = make_plan(self.spec, self._facts, self.tasks, self._answered, say)
         cells, self.skips = plan.cells, plan.skips
         paces = self._paces(plan, say) if self.spec.dry_run else {}
-        self._forecast = forecast(plan, self._facts, self.tasks, self._price, self._judge_price, paces)
+        together = {model.name: float(model.describe.get("concurrency") or 1) for model in self._facts}
+        found = loads(plan, self._facts, self.tasks)
+        self._forecast = forecast(found, self._price, self._judge_price, paces, together)
         # Cells that an earlier session finished make no samples again, so what it passed over in them is taken from it.
         complete = {(cell.model, cell.task, cell.ctx) for cell in cells if cell.n_done == cell.n}
         before = old.manifest["skips"] if old is not None else []

@@ -11,6 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from kleval.tasks.base import InOrder
 from kleval.tasks.cards import Card, head
+from kleval.tasks.counts import Counts
 from kleval.tasks.draws import Draws, own_draws
 from kleval.tasks.registry import EDITIONS, OWN, check_protocol
 from kleval.types import ContextTooSmall, Prompt, Sample, Tokenizer, Unfit
@@ -139,6 +140,10 @@ class SizedTask(InOrder, OfData[Edition]):
             "defects": list(card.texts("defects")),
             "unknown": card.text("unknown"),
         }
+
+    def counts(self) -> Counts | None:
+        """What the official edition asks, known without its data; None where it is not, and of another edition."""
+        return Counts.of(self._card.table("counts"), self.official_budget)
 
     def _facts(self) -> Mapping[str, Any]:
         """What the card says beside what all cards say."""

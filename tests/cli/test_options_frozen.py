@@ -17,6 +17,8 @@ FROZEN = {
     " --memory-budget --share-prefixes --allow-code-execution --data-dir --offline --sample-cache --workers --max-errors"
     " --price-per-mtok --judge-price-per-mtok --max-cost --max-requests --verify --name --tag --out --amend"
     " --json --dry-run --quiet",
+    "plan": "--model --suite --tasks --ctx --limit --repeats --edition --protocol --hardware --measured --price --tp --batch"
+    " --dtype --weights --kv --tokenizer --data-dir --json",
     "profile": "--model --ctx --batch --memory-budget --time-budget --prefill --chunk-tokens --decode-tokens --repeats"
     " --device --dtype --kernels --backend --base-url --concurrency --reuse --rate --steady --slo --best-rate --requests"
     " --tasks --engine-log --edition --protocol --data-dir --tokenizer --api --api-key-env --served-name --hardware --request-timeout"
@@ -79,6 +81,10 @@ OWN_VARIABLES = {
     **{
         ("profile memory", f"--{name}"): f"KLEVAL_PROFILE_MEMORY_{name.upper()}"
         for name in ("batch", "dtype", "weights", "kv", "tp", "ep")
+    },
+    **{
+        ("plan", f"--{name}"): f"KLEVAL_PLAN_{name.upper()}"
+        for name in ("model", "limit", "hardware", "tp", "dtype", "weights", "kv")
     },
     ("generate", "--out"): "KLEVAL_GENERATE_OUT",
     ("generate", "--workers"): "KLEVAL_GENERATE_WORKERS",

@@ -16,6 +16,7 @@ from typing import Any
 from kleval.tasks import data
 from kleval.tasks.base import OneCall, as_prompt
 from kleval.tasks.cards import Card, head
+from kleval.tasks.counts import Counts
 from kleval.tasks.registry import EDITIONS, OWN, check_protocol
 from kleval.tasks.ruler.editions import Edition, does_fit, edition_of, protocols, templates
 from kleval.tasks.ruler.official import DoesNotFit, Fitted
@@ -88,6 +89,9 @@ class RulerTask(OneCall, OfData[Edition]):
             "deviations": list(self.deviations),
             "defects": list(card.texts("defects")),
         }
+
+    def counts(self) -> Counts | None:
+        return Counts.of(self._card.table("counts"), self.spec.budget)
 
     def _stream(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[tuple[Fitted, int]]:
         def measure(draft: Draft) -> int:
