@@ -244,7 +244,9 @@ LOAD: Columns = {
     "score": lambda row: "" if row["score"] is None else f"{percent(row['score'])} of {row['scored']:,.0f}",
     "failed": lambda row: f"{row['failed_requests'] or 0:,.0f}" if not row["failure"] else _failed(row),
 }
-ENGINE_TITLE = "Memory: a sequence by formula; the engine's pool and a sequence in it; what its processes hold, and grew by"
+ENGINE_TITLE = (
+    "Memory: a sequence by formula; the engine's pool and a sequence in it; what its processes hold, and grew by"
+)
 
 
 def _bytes(name: str) -> Callable[[Row], str]:
