@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from kleval.cli import complete
+from kleval.text import plural
 from kleval.types import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -99,7 +100,41 @@ def named(command: F) -> F:
 def out(place: str, envvar: str | None = None) -> Callable[[F], F]:
     """--out of a command that its directory continues. place: of a new one."""
     said = f"The run directory; the same command continues it.  [default: where this command stopped, else {place}]"
-    return option("--out", envvar=envvar, type=click.Path(path_type=Path), metavar="DIR", help=said)
+    path = click.Path(path_type=Path)
+    return option("--out", envvar=envvar, type=path, callback=uploaded, metavar="DIR", help=said)
+
+
+def uploaded(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    """A directory to write into: for a remote address the one on this machine, which is uploaded when the command ends."""
+    if value is None or context.resilient_parsing:
+        return value
+    from kleval.cli.console import note
+    from kleval.store import remote
+
+    url = remote.address(value)
+    if url is None:
+        return value
+
+    def upload() -> None:
+        if (folder / "run.json").is_file() and not context.params.get("dry_run"):
+            n = remote.upload(url)
+            note(f"uploaded  {url} ({plural(n, 'file')})")
+
+    folder = remote.begin(url)
+    context.call_on_close(upload)
+    return folder
+
+
+class Place(click.Path):
+    """A directory to read; a remote address is a copy of what lies there."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from kleval.store.remote import here
+
+        return here(str(super().convert(value, param, ctx)))
+
+
+PLACE = Place(path_type=Path)
 
 
 model = option(

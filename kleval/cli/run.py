@@ -205,6 +205,12 @@ ENGINE_SETTINGS = (
 @options.verify
 @options.named
 @options.out("runs/<time>")
+@options.option(
+    "--shard",
+    metavar="I/N|auto",
+    help="Ask for the I-th of N parts alone, in an --out of its own; kleval merge joins them. auto: this job's of its SLURM array;"
+    " auto/N: of a Kubernetes Job's.",
+)
 @options.option("--amend", is_flag=True, help="Extend the run in --out by more models, tasks, lengths or samples.")
 @options.json_output
 @options.dry_run
@@ -254,9 +260,16 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
 
 def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
     """The run that a command line asks for, every default filled in. UsageError for what cannot be."""
+    from kleval.harness.shards import named
     from kleval.harness.spec import RunSpec
     from kleval.tasks.registry import OWN, TAKE_DOCUMENTS, expand, groups, themselves
 
+    if given["shard"] is not None:
+        given["shard"] = named(given["shard"], os.environ)
+        if given["out"] is None and not given["dry_run"]:
+            raise UsageError(
+                "--shard needs --out DIR: each shard has a directory of its own, where it goes on when it is run again"
+            )
     line = shlex.join(["kleval", *map(options.without_secrets, command.obj or [])])
     sources = {name: command.get_parameter_source(name) for name in given}
     kept = {name: _kept(given[name]) for name, source in sources.items() if source is not ParameterSource.DEFAULT}
@@ -280,6 +293,7 @@ def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
         ctxs=parse_lengths(ctx),
         ctxs_given=command.get_parameter_source("ctx") is not ParameterSource.DEFAULT,
         out=given["out"] or (None if given["dry_run"] else run_directory(line)),
+        shard=given["shard"],
         limit=given["limit"] or limit or DEFAULT_LIMIT,
         temperature=temperature,
         sample_cache=options.cache_folder(given["sample_cache"]),

@@ -22,7 +22,7 @@ from kleval.harness.preparing import Asked, Policy, encode
 from kleval.harness.spec import RunSpec
 from kleval.harness.spending import COUNTED, Price, Spending, metered
 from kleval.store import Row, RunStore
-from kleval.tasks.makers import Makers
+from kleval.tasks.makers import Cell, Makers
 from kleval.tasks.own.files import said
 from kleval.tasks.sample_cache import SampleCache
 from kleval.types import Backend, ContextTooSmall, Sample, Task, Tokenizer, Unfit, UsageError
@@ -138,6 +138,7 @@ class RunJob(Job):
         plan = make_plan(self.spec, self._facts, self.tasks, self._answered, say)
         cells, self.skips = plan.cells, plan.skips
         paces = self._paces(plan, say) if self.spec.dry_run else {}
+        self._shards = plan.shards
         together = {model.name: float(model.describe.get("concurrency") or 1) for model in self._facts}
         found = loads(plan, self._facts, self.tasks)
         self._forecast = forecast(found, self._price, self._judge_price, paces, together)
@@ -162,6 +163,8 @@ class RunJob(Job):
         assert self._forecast is not None
         session = {"forecast": self._forecast.record(), "paid": self._paid or any(model.paid for model in self._facts)}
         own = {"skips": list(self.skips), "session": session, **judge}
+        if self._shards:
+            own["shards"] = list(self._shards)
         return {**run_facts(self.spec, self.tasks, self._facts, self._sources), **own}
 
     @contextlib.contextmanager
@@ -238,7 +241,7 @@ class RunJob(Job):
         window: list[Asked] = []
         tokens, budget = 0, max(1, self.spec.window_tokens // FIRST_WINDOW)
         # The first is made here, sample by sample, so that asking can begin with its first.
-        self._makers.prepare([(self.tasks[cell.task], model.counter, cell.ctx) for cell in cells[1:]])
+        self._makers.prepare([Cell(self.tasks[cell.task], model.counter, cell.ctx, cell.part) for cell in cells[1:]])
         for cell in cells:
             for sample in self._samples(model, cell, session):
                 repeats = [r for r in range(self.spec.repeats) if _open(session.store, model, sample, r)]
@@ -270,7 +273,7 @@ class RunJob(Job):
         ids: set[str] = set()
         unfit: list[Unfit] = []
         try:
-            for sample in self._makers.samples(task, model.counter, cell.ctx):
+            for sample in self._makers.samples(task, model.counter, cell.ctx, cell.part):
                 if isinstance(sample, Unfit):
                     unfit.append(sample)
                     continue
@@ -279,7 +282,7 @@ class RunJob(Job):
                 ids.add(sample.id)
                 n_made += 1
                 yield sample
-                if n_made == self.spec.limit:
+                if n_made * repeats == cell.n:
                     break
         except ContextTooSmall as error:
             session.skip(skip(model, task, cell.ctx, cell.n - n_made * repeats, error))
