@@ -26,6 +26,7 @@ COMMANDS = {
     "plan": "kleval.cli.plan:plan",
     "profile": "kleval.cli.profile:profile",
     "verify": "kleval.cli.verify:verify",
+    "merge": "kleval.cli.merge:merge",
     "score": "kleval.cli.score:score",
     "generate": "kleval.cli.generate:generate",
     "demo": "kleval.cli.demo:demo",

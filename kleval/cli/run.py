@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ AS_GIVEN = (
         "backend",
         "device",
         "dtype",
+        "devices",
         "batch",
         "memory_budget",
         "data_dir",
@@ -153,6 +155,7 @@ ENGINE_SETTINGS = (
 @options.add_bos
 @options.template_args
 @options.device
+@options.devices
 @options.dtype
 @options.kernels
 @options.batch
@@ -205,6 +208,12 @@ ENGINE_SETTINGS = (
 @options.verify
 @options.named
 @options.out("runs/<time>")
+@options.option(
+    "--shard",
+    metavar="I/N|auto",
+    help="Ask for the I-th of N parts alone, in an --out of its own; kleval merge joins them. auto: this job's of its SLURM array;"
+    " auto/N: of a Kubernetes Job's.",
+)
 @options.option("--amend", is_flag=True, help="Extend the run in --out by more models, tasks, lengths or samples.")
 @options.json_output
 @options.dry_run
@@ -217,17 +226,23 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
     are stored one by one in the run directory, which ends up with report.html and leaderboard.csv. Interrupted or killed,
     the same command continues where it stopped.
     """
-    from kleval.backends.registry import open_backend
+    from kleval.backends.registry import open_backend, open_on
     from kleval.backends.spec import BackendSpec
     from kleval.cli.shows import RunShow
     from kleval.cli.verify_first import verdicts
     from kleval.cli.watch import watched
     from kleval.harness import run as harness_run
+    from kleval.harness.replicas import replicas
     from kleval.tasks.own.metric import with_metric
     from kleval.tasks.registry import loader
+    from kleval.work.executors import find_launcher
 
     spec = make_spec(command, given)
     settings = {name: given[name] for name in ENGINE_SETTINGS}
+    served = given["base_url"] is not None or spec.backend == "openai"
+    launcher = find_launcher(spec.executor, spec.devices, spec.ray_address, spec.gpus_per_model, spec.device, served)
+    if spec.devices:
+        settings["device"] = spec.devices[0]  # for what this process does with a model itself
     if given["verify"] and not spec.dry_run and spec.out is not None:
         engines = [
             BackendSpec(model=name, backend=spec.backend, base_url=given["base_url"], **settings)
@@ -236,6 +251,8 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
         spec = replace(spec, verified=verdicts(engines, spec.out))
 
     def backend(name: str) -> Backend:
+        if launcher is not None and not spec.dry_run:
+            return replicas(launcher, partial(open_on, {**settings, "backend": spec.backend}), name)
         return open_backend(name, backend=spec.backend, base_url=given["base_url"], **settings)
 
     def judge(name: str) -> Backend:
@@ -254,9 +271,16 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
 
 def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
     """The run that a command line asks for, every default filled in. UsageError for what cannot be."""
+    from kleval.harness.shards import named
     from kleval.harness.spec import RunSpec
     from kleval.tasks.registry import OWN, TAKE_DOCUMENTS, expand, groups, themselves
 
+    if given["shard"] is not None:
+        given["shard"] = named(given["shard"], os.environ)
+        if given["out"] is None and not given["dry_run"]:
+            raise UsageError(
+                "--shard needs --out DIR: each shard has a directory of its own, where it goes on when it is run again"
+            )
     line = shlex.join(["kleval", *map(options.without_secrets, command.obj or [])])
     sources = {name: command.get_parameter_source(name) for name in given}
     kept = {name: _kept(given[name]) for name, source in sources.items() if source is not ParameterSource.DEFAULT}
@@ -280,6 +304,7 @@ def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
         ctxs=parse_lengths(ctx),
         ctxs_given=command.get_parameter_source("ctx") is not ParameterSource.DEFAULT,
         out=given["out"] or (None if given["dry_run"] else run_directory(line)),
+        shard=given["shard"],
         limit=given["limit"] or limit or DEFAULT_LIMIT,
         temperature=temperature,
         sample_cache=options.cache_folder(given["sample_cache"]),
