@@ -1,7 +1,7 @@
 """Catches and false alarms of `kleval verify`: right engines, and the engine of `verify_faults` with each fault at three strengths.
 
     python benchmarks/verify_engines.py --out reports/verify [--only right|planted|real] [--repeats 20]
-        [--vllm PYTHON] [--llama-server FILE --gguf-python PYTHON]
+        [--ctx 260] [--vllm PYTHON] [--llama-server FILE --gguf-python PYTHON]
 
 One line of rows.jsonl per engine, dtype, way (in process or over HTTP), fault, strength and seed; what is there is not done again, so
 the command goes on where it stopped. README.md has the table: engine by law. Times are CPU seconds of this process with one thread.
@@ -228,7 +228,7 @@ def llama_cpp(folder: Path, program: str) -> Open:
     return lambda: server([*command, "-ctk", "f32", "-ctv", "f32"], tokenizer=f"hf:{folder}")
 
 
-def row_of(engine: Engine, backend: Backend, home: Path, seed: int) -> dict[str, Any]:
+def row_of(engine: Engine, backend: Backend, seed: int, ctx: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as out, contextlib.ExitStack() as stack:
         reference = None
         if engine.refers:
@@ -237,7 +237,7 @@ def row_of(engine: Engine, backend: Backend, home: Path, seed: int) -> dict[str,
             reference = stack.enter_context(contextlib.closing(open_backend(str(folder), other, dtype="float32")))
         spec = VerifySpec(
             engine=BackendSpec(model=engine.name),
-            ctx=CTX,
+            ctx=ctx,
             seed=seed,
             laws=engine.laws,
             time_budget=SECONDS,
@@ -253,7 +253,7 @@ def row_of(engine: Engine, backend: Backend, home: Path, seed: int) -> dict[str,
         "key": engine.key(seed),
         **named,
         "strength": getattr(backend, "strength", engine.strength) if engine.fault else 0.0,
-        "ctx": CTX,
+        "ctx": ctx,
         "seed": seed,
         "exit_code": result.exit_code,
         "cpu_seconds": round(time.process_time() - began, 1),
@@ -279,6 +279,7 @@ def main() -> None:
     parser.add_argument("--vllm", metavar="PYTHON", help="of an environment with vLLM's CPU build")
     parser.add_argument("--llama-server", metavar="FILE", help="llama.cpp's server")
     parser.add_argument("--gguf-python", metavar="PYTHON", help="of an environment with gguf, which writes its models")
+    parser.add_argument("--ctx", type=int, default=CTX, help="the longest prompt")
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)
@@ -295,7 +296,7 @@ def main() -> None:
     for engine, group in itertools.groupby(todo, key=lambda pair: pair[0]):
         with engine.open() as backend:
             for _, seed in group:
-                row = row_of(engine, backend, home, seed)
+                row = row_of(engine, backend, seed, given.ctx)
                 with file.open("a") as log:
                     log.write(json.dumps(row) + "\n")
                 rows = [json.loads(line) for line in file.read_text().splitlines()]

@@ -84,3 +84,13 @@ def test_rounded_logits_are_told_by_their_steps() -> None:
 def test_a_step_of_the_logits_is_no_fault() -> None:
     found = trials(copies=[0.0] * 9)
     assert yardstick(found, 100, 50, 1e-3, "bfloat16", True, step=1 / 32).limit > 2 / 32
+
+
+def test_of_rounded_logits_a_kind_that_stands_alone_is_rounding_up_to_some_steps() -> None:
+    def limit(size: float) -> Yardstick:
+        return yardstick(
+            trials(copies=[0.0] * 9, rescored=drawn(size, 9, 0)), 100, 50, 1e-3, "bfloat16", True, step=1 / 64
+        )
+
+    assert limit(0.02).left_out == ()
+    assert limit(0.3).left_out == ("rescored",)
