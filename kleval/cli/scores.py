@@ -36,6 +36,7 @@ def print_scores(cells: Sequence[Cell], means: Sequence[Cell], all_metrics: bool
 
     all_metrics: further metrics too, below their task's main one.
     """
+    from kleval.tables.area import area_of_all
     from kleval.tables.ruler import in_words
 
     groups: dict[tuple[str, str], list[Cell]] = {}
@@ -50,6 +51,9 @@ def print_scores(cells: Sequence[Cell], means: Sequence[Cell], all_metrics: bool
         _print_group(group, below, with_protocol=not protocol)
         if summary := in_words(below):
             click.echo(f"RULER: {summary}")
+        if found := area_of_all(cell for cell in group if cell.headline):
+            of, tasks = found
+            click.echo(f"area under score against log length, {len(tasks)} tasks with a score at every length: {of}")
         _print_columns(model, edition, [*(cell for cell in group if cell.headline), *below])
 
 
