@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kleval.cli.console import table
-from kleval.text import format_length
+from kleval.text import format_length, plural
 
 if TYPE_CHECKING:
     from kleval.store import RunStore
@@ -53,7 +53,10 @@ def print_scores(cells: Sequence[Cell], means: Sequence[Cell], all_metrics: bool
             click.echo(f"RULER: {summary}")
         if found := area_of_all(cell for cell in group if cell.headline):
             of, tasks = found
-            click.echo(f"area under score against log length, {len(tasks)} tasks with a score at every length: {of}")
+            value = f"{100 * of.value:.1f} [{100 * of.low:.0f}, {100 * of.high:.0f}] over {of.span}"
+            click.echo(
+                f"area under score against log length, {plural(len(tasks), 'task')} scored at every length: {value}"
+            )
         _print_columns(model, edition, [*(cell for cell in group if cell.headline), *below])
 
 

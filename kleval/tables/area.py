@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kleval.tables.cells import Cell, average, mover
-from kleval.text import format_length, limits, score
+from kleval.text import format_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +25,6 @@ class Area:
     first: int
     last: int
     lengths: int
-
-    def __str__(self) -> str:
-        """`38.2 (35.0 – 41.3) over 1k to 16k`"""
-        return f"{score(self.value)} ({limits(self.low, self.high)}) over {self.span}"
 
     @property
     def span(self) -> str:
