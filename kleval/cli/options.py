@@ -41,6 +41,11 @@ def as_given(given: Mapping[str, Any], *wanted: str) -> dict[str, Any]:
     return {name: given[name] for name in wanted}
 
 
+def device_list(text: str | None) -> tuple[str, ...]:
+    """`cuda:0,cuda:1`; one that is named twice is there twice."""
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
 def whole_numbers(text: str, what: str, name: str, example: str) -> tuple[int, ...]:
     """`16,32`, each once. UsageError for anything else. what: one of them is; name: of the option."""
     parts = names(text)
@@ -191,6 +196,27 @@ workers = option(
 )
 backend = option("--backend", default="auto", shell_complete=complete.backends, help="What runs the model.")
 device = option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+executor = option(
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    help="Where the work is done: on this machine, or by actors on a Ray cluster.",
+)
+devices = option(
+    "--devices",
+    callback=lambda context, parameter, value: device_list(value),
+    metavar="NAMES",
+    help="One process for each, like cuda:0,cuda:1, that work side by side, instead of --device.",
+)
+ray_address = option(
+    "--ray-address", metavar="HOST:PORT", help="Where the Ray cluster is.  [default: auto, the one of this machine]"
+)
+gpus_per_model = option(
+    "--gpus-per-model",
+    type=click.FloatRange(min=0),
+    metavar="N",
+    help="GPUs of each actor on a Ray cluster.  [default: 1 where it has any]",
+)
 dtype = option("--dtype", default="auto", help="auto, float32, bfloat16 or float16.")
 kernels = option(
     "--kernels",

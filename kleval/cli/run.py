@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ AS_GIVEN = (
         "backend",
         "device",
         "dtype",
+        "devices",
         "batch",
         "memory_budget",
         "data_dir",
@@ -153,6 +155,7 @@ ENGINE_SETTINGS = (
 @options.add_bos
 @options.template_args
 @options.device
+@options.devices
 @options.dtype
 @options.kernels
 @options.batch
@@ -223,17 +226,23 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
     are stored one by one in the run directory, which ends up with report.html and leaderboard.csv. Interrupted or killed,
     the same command continues where it stopped.
     """
-    from kleval.backends.registry import open_backend
+    from kleval.backends.registry import open_backend, open_on
     from kleval.backends.spec import BackendSpec
     from kleval.cli.shows import RunShow
     from kleval.cli.verify_first import verdicts
     from kleval.cli.watch import watched
     from kleval.harness import run as harness_run
+    from kleval.harness.replicas import replicas
     from kleval.tasks.own.metric import with_metric
     from kleval.tasks.registry import loader
+    from kleval.work.executors import find_launcher
 
     spec = make_spec(command, given)
     settings = {name: given[name] for name in ENGINE_SETTINGS}
+    served = given["base_url"] is not None or spec.backend == "openai"
+    launcher = find_launcher(spec.executor, spec.devices, spec.ray_address, spec.gpus_per_model, spec.device, served)
+    if spec.devices:
+        settings["device"] = spec.devices[0]  # for what this process does with a model itself
     if given["verify"] and not spec.dry_run and spec.out is not None:
         engines = [
             BackendSpec(model=name, backend=spec.backend, base_url=given["base_url"], **settings)
@@ -242,6 +251,8 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
         spec = replace(spec, verified=verdicts(engines, spec.out))
 
     def backend(name: str) -> Backend:
+        if launcher is not None and not spec.dry_run:
+            return replicas(launcher, partial(open_on, {**settings, "backend": spec.backend}), name)
         return open_backend(name, backend=spec.backend, base_url=given["base_url"], **settings)
 
     def judge(name: str) -> Backend:

@@ -211,6 +211,6 @@ def try_pace(backend: Backend, model: ModelFacts, plan: Plan) -> Pace | str:
 def _asked(backend: Backend, request: Request) -> tuple[float, int] | None:
     """Seconds, and tokens written."""
     began = time.perf_counter()
-    outcomes = [outcome for _, outcome in run_safely(backend, [request])]
+    outcomes = [answer[1] for answer in run_safely(backend, [request]) if answer is not None]
     seconds = time.perf_counter() - began
     return (seconds, outcomes[0].output_tokens) if isinstance(outcomes[0], Completion) else None

@@ -10,7 +10,7 @@ from traceback import format_exception
 from typing import Any
 
 from kleval.backends.reasoning import tags
-from kleval.harness.asking import finish
+from kleval.harness.asking import End, in_turn
 from kleval.harness.earlier import reusable
 from kleval.harness.faults import Faults
 from kleval.harness.filing import make_row, not_asked
@@ -19,6 +19,7 @@ from kleval.harness.manifest import add_judge, all_settings, hardware, model_rec
 from kleval.harness.opening import check_permissions, length_tokenizer, load_tasks, open_models
 from kleval.harness.plan import LoadTask, ModelFacts, OpenBackend, Plan, PlannedCell, make_plan, model_facts, skip
 from kleval.harness.preparing import Asked, Policy, encode
+from kleval.harness.replicas import Replicas, interleaved
 from kleval.harness.spec import RunSpec
 from kleval.harness.spending import COUNTED, Price, Spending, metered
 from kleval.store import Row, RunStore
@@ -76,6 +77,7 @@ class RunJob(Job):
         self._judge_facts: dict[str, Any] = {}
         self._faults = Faults()
         self.stats: dict[str, dict[str, int]] = {}
+        self._workers: dict[str, dict[str, Any]] = {}
         self._price, self._judge_price = Price.of(spec.price_per_mtok), Price.of(spec.judge_price_per_mtok)
         self._spending = Spending(spec.max_cost, spec.max_requests)
         self._forecast: Forecast | None = None
@@ -182,7 +184,7 @@ class RunJob(Job):
         """One model's cells."""
         model = next(model for model in self._facts if model.name == group[0].model)
         with self._opened(model) as backend:
-            yield from self._ask(model, metered(backend, self._spending, self._price), group, session)
+            yield from self._ask(model, backend, group, session)
 
     def _ask(
         self, model: ModelFacts, backend: Backend, cells: Sequence[PlannedCell], session: Session
@@ -202,34 +204,58 @@ class RunJob(Job):
             sleep=time.sleep,
             on_retry=retrying,
         )
-        for window in self._windows(model, backend, cells, session):
-            if self._spending.reached:
-                break
-            try:
-                for asked in window:
-                    sample = asked.sample
-                    session.store.put_prompt(
-                        model.name,
-                        asked.task.id,
-                        sample.ctx,
-                        sample.prompt_hash,
-                        sample.prompt,
-                        sample.references,
-                        sample.meta,
-                    )
-                session.store.sync()
-                for asked, end in finish(window, backend, self._judge, policy):
-                    row = make_row(model.name, asked, end)
-                    if not_asked(row):
-                        continue
-                    self._faults.see(asked, end, session)
-                    yield asked, row
-            finally:
-                # What the backend counted while it answered (tokens saved by sharing), of this session.
-                if stats := getattr(backend, "stats", None):
-                    self.stats[model.name] = dict(stats)
+        if isinstance(backend, Replicas):
+            backend.say_to(session.say)
+            cells = sorted(cells, key=lambda cell: -cell.ctx)  # else all would wait for the last of the longest
+        asking = metered(backend, self._spending, self._price)
+        limited = self.spec.max_cost is not None or self.spec.max_requests is not None
+        begun = self._begun(model, backend, cells, session, lambda w: in_turn(w, asking, self._judge, policy))
+        try:
+            for asked, end in interleaved(begun, backend, limited):
+                row = make_row(model.name, asked, end)
+                if not_asked(row):
+                    continue
+                self._faults.see(asked, end, session)
+                yield asked, row
+        finally:
+            self._note(model, backend)
         if self._spending.reached:
             session.stop(self._spending.message())
+
+    def _begun(
+        self,
+        model: ModelFacts,
+        backend: Backend,
+        cells: Sequence[PlannedCell],
+        session: Session,
+        begin: Callable[[Sequence[Asked]], Iterator[tuple[Asked, End] | None]],
+    ) -> Iterator[Iterator[tuple[Asked, End] | None]]:
+        """Windows as they are begun, their prompts on the disk."""
+        for window in self._windows(model, backend, cells, session):
+            if self._spending.reached:
+                return
+            for asked in window:
+                sample = asked.sample
+                session.store.put_prompt(
+                    model.name,
+                    asked.task.id,
+                    sample.ctx,
+                    sample.prompt_hash,
+                    sample.prompt,
+                    sample.references,
+                    sample.meta,
+                )
+            session.store.sync()
+            yield begin(window)
+            self._note(model, backend)
+
+    def _note(self, model: ModelFacts, backend: Backend) -> None:
+        """What the backend counted while it answered (tokens saved by sharing), of this session; and where replicas were."""
+        replicas = backend if isinstance(backend, Replicas) else None
+        if stats := replicas.counted() if replicas is not None else getattr(backend, "stats", None):
+            self.stats[model.name] = dict(stats)
+        if replicas is not None:
+            self._workers[model.name] = replicas.record()
 
     def _windows(
         self, model: ModelFacts, backend: Backend, cells: Sequence[PlannedCell], session: Session
@@ -318,7 +344,8 @@ class RunJob(Job):
         advice, again = faults.advice(bool(missing), self.spec.out)
         if self._spending.reached:
             advice, again = "", False
-        session_fields = {"backend_stats": self.stats, "spent": self._spending.record()}
+        session_fields: dict[str, Any] = {"backend_stats": self.stats, "spent": self._spending.record()}
+        session_fields |= {"workers": self._workers} if self._workers else {}
         fields = {"skips": skips, "errors": faults.errors, "session": session_fields}
         return Verdict(counts, f"{'; '.join(whys)}{advice}" if whys else "", fields, again)
 

@@ -41,6 +41,7 @@ class RunSpec(Spec):
     skipped; None: all of them.
     groups: names that stand for several of the tasks and get a mean over them.
     name, tags: what people call the run and tell it by. suite, command, options (by parameter, as given): for the record.
+    executor, devices, ray_address, gpus_per_model: where replicas of the models answer (`kleval.work.executors`).
     backend, device, dtype, batch, memory_budget, data_dir: for whoever opens backends and tasks; recorded, not used here (but a window
     holds at least `batch` samples).
     """
@@ -68,6 +69,10 @@ class RunSpec(Spec):
     backend: str = "auto"
     device: str = "auto"
     dtype: str = "auto"
+    executor: str = "local"
+    devices: tuple[str, ...] = ()
+    ray_address: str | None = None
+    gpus_per_model: float | None = None
     batch: int | None = None
     memory_budget: int | str | None = None
     data_dir: Path | None = None
