@@ -44,6 +44,7 @@ def open_native(folder: Path) -> Prefill:
 
     from kleval.models.cache import HybridCache
     from kleval.models.checkpoint import load_decoder
+    from kleval.models.stepper import Stepper
 
     decoder = load_decoder(folder).requires_grad_(False).eval()
 
@@ -52,10 +53,8 @@ def open_native(folder: Path) -> Prefill:
         for part in ids.split(chunk or ids.shape[1], 1):
             hidden = decoder.hidden(part, cache)
 
-        def step(token: int) -> Any:
-            return decoder.logits(decoder.hidden(torch.tensor([[token]]), cache)[0, -1])
-
-        return decoder.logits(hidden[0, -1]), step
+        stepper = Stepper(decoder, cache)
+        return decoder.logits(hidden[0, -1]), lambda token: stepper.step(torch.tensor([token]))[0]
 
     return prefill
 

@@ -140,6 +140,11 @@ class HybridCache:
         """Changes whenever tensors that a captured step refers to have been replaced."""
         return self._latents.epoch
 
+    @property
+    def layout(self) -> tuple[int, int]:
+        """Changes whenever latent rows lie elsewhere, or there are more places where they lie."""
+        return self._latents.epoch, self._latents.grown
+
     def reserve(self, tokens: int | Sequence[int]) -> None:
         """Make room for that many more tokens in each row: one segment of what is missing, exact to 256 tokens."""
         self._latents.make_room(self._latents.per_row(tokens), exact=True)

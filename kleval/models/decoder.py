@@ -18,7 +18,7 @@ from kleval.models.cache import HybridCache
 from kleval.models.config import ModelConfig
 from kleval.models.layers import Block
 from kleval.models.modules import RMSNorm
-from kleval.models.native_decoder import NativeWeights, fits, native_hidden, pack
+from kleval.models.native_decoder import NativeSteps, NativeWeights, fits, native_hidden, pack
 from kleval.models.packed_weights import Packed
 from kleval.ops.native.loading import native
 
@@ -58,8 +58,8 @@ class Decoder(nn.Module):
         at position 0 and autograd works; with one, no gradient is kept.
         """
         batch, tokens = ids.shape
-        if cache is not None and tokens and ids.device.type == "cpu" and cache.dtype == torch.float32:
-            weights = self._native_weights()
+        if cache is not None and tokens and ids.device.type == "cpu":
+            weights = self._native_weights(cache)
             if weights is not None:
                 counts = cache.begin(tokens if lengths is None else lengths)
                 x = native_hidden(weights, ids, cache, counts)
@@ -81,21 +81,30 @@ class Decoder(nn.Module):
             cache.advance(tokens if lengths is None else counts)
         return x
 
-    def _native_weights(self) -> NativeWeights | None:
+    def native_steps(self, cache: HybridCache) -> NativeSteps | None:
+        """Decode steps of the cache in C++; None where the torch form is to be taken."""
+        weights = self._native_weights(cache)
+        return None if weights is None else NativeSteps(weights, cache)
+
+    def _native_weights(self, cache: HybridCache) -> NativeWeights | None:
         """The weights as the C++ library reads them, up to date; None where the torch form is to be taken."""
-        if native() is None:
+        if native() is None or cache.dtype != torch.float32 or cache.lengths.device.type != "cpu":
             return None
         if self._native is None:
-            names = [f"model.{name}" for name, _ in self.model.named_parameters()]
+            names = [name for name, _ in self.named_parameters()]
             self._native = Packed(
-                self, names, lambda: pack(self.model, self.config) if fits(self.model, self.config) else None
+                self, names, lambda: pack(self.model, self.head, self.config) if fits(self, self.config) else None
             )
         return self._native.get()
 
+    @property
+    def head(self) -> Tensor:
+        """[V, hidden]: the weights that make logits of hidden states."""
+        return (self.model.embed_tokens if self.config.tie_word_embeddings else self.lm_head).weight
+
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., hidden] -> [..., V], float32 (float64 for float64)."""
-        head = self.model.embed_tokens if self.config.tie_word_embeddings else self.lm_head
-        logits = F.linear(hidden, head.weight)
+        logits = F.linear(hidden, self.head)
         return logits if logits.dtype == torch.float64 else logits.float()
 
     @torch.no_grad()

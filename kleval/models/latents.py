@@ -92,7 +92,7 @@ class Latents:
     """Rows of all MLA layers of a batch. lengths [B]: tokens per row, on the device; `rows` knows the same on the host.
 
     counts: tokens per row of the step under way. table [L, B, granules]: addresses, kept where `tracked`. epoch changes whenever
-    tensors that a captured step refers to have been replaced.
+    tensors that a captured step refers to have been replaced, grown whenever a row has got a segment.
     """
 
     layers: int
@@ -104,6 +104,7 @@ class Latents:
     table: Tensor | None = None
     tracked: bool = False
     epoch: int = field(default=0)
+    grown: int = field(default=0)
 
     @classmethod
     def empty(cls, layers: int, width: int, batch: int, device: torch.device | str, dtype: torch.dtype) -> Latents:
@@ -133,6 +134,7 @@ class Latents:
                 for dropped in set(row.segments) - set(keeps):
                     dropped.holders.discard(row)
             row.segments = [*keeps, segment]
+            self.grown += 1
             if self.tracked:
                 self._record(index, segment)
 

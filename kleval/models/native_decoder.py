@@ -48,11 +48,13 @@ _Layer = _structure(
 _Model = _structure(
     "Model",
     "*layers *embeddings *norm *frequencies count hidden vocabulary heads dim taps attention_heads nope rope value rank"
-    " experts top_k expert_inner .eps .latent_eps .multiplier .scaling .bound",
+    " experts top_k expert_inner .eps .latent_eps .multiplier .scaling .bound [head",
 )
 _Segment = _structure("Segment", "*rows count layer_stride")
 _Sequence = _structure("Sequence", "begin count position *recurrent *conv *segments segment_count")
-_Run = _structure("Run", "*model *sequences *ids *hidden sequence_count tokens absorbed_tokens threads")
+_Run = _structure(
+    "Run", "*model *sequences *ids *hidden *logits *lengths sequence_count tokens absorbed_tokens threads"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +93,8 @@ class _Packer:
         return _Matrix(self.keep(self.panels(x)), *x.shape)
 
 
-def pack(model: nn.Module, config: ModelConfig) -> NativeWeights:
-    """The weights of a decoder's `model` (embeddings, layers, norm)."""
+def pack(model: nn.Module, head: Tensor, config: ModelConfig) -> NativeWeights:
+    """The weights of a decoder: its `model` (embeddings, layers, norm) and head [vocabulary, hidden]."""
     library = native()
     assert library is not None
     library.code.kleval_panel.restype = ctypes.c_int64
@@ -129,6 +131,7 @@ def pack(model: nn.Module, config: ModelConfig) -> NativeWeights:
         config.embedding_multiplier,
         config.routed_scaling_factor,
         config.kda_gate_lower_bound or 0.0,
+        packer.matrix(head),
     )
     return NativeWeights(whole, tuple(packer.kept), min(MOST_ABSORBED, expanded // more if more > 0 else MOST_ABSORBED))
 
@@ -185,46 +188,95 @@ def native_hidden(weights: NativeWeights, ids: Tensor, cache: HybridCache, count
     hidden = torch.empty(batch, tokens, width)
     ids = ids.to(torch.int64).contiguous()
     ids_at, hidden_at, lengths = ids.data_ptr(), hidden.data_ptr(), cache.lengths_host
-    states = [state for state in cache.layers if isinstance(state, RecurrentState)]
-    for state in states:
-        _settle(state)
-    latent = next((state for state in cache.layers if isinstance(state, LatentState)), None)
+    states = _settled(cache)
     full = min(counts) == tokens
     groups = [range(batch)] if full and tokens <= TOGETHER else [range(row, row + 1) for row in range(batch)]
     for group in groups:
         n = counts[group[0]]
-        kept, sequences = [], (_Sequence * len(group))()
-        for place, row in enumerate(group):
-            recurrent = (ctypes.c_void_p * len(states))(*(_row(state.recurrent, row) for state in states))
-            conv = (ctypes.c_void_p * len(states))(*(_row(state.conv, row) for state in states))
-            segments = _segments(latent, row)
-            sequences[place] = _Sequence(
-                place * n,
-                n,
-                lengths[row],
-                ctypes.addressof(recurrent),
-                ctypes.addressof(conv),
-                ctypes.addressof(segments),
-                len(segments),
-            )
-            kept += [recurrent, conv, segments]
+        sequences, kept = _sequences(cache, states, group, n)
+        for sequence, row in zip(sequences, group, strict=True):
+            sequence.position = lengths[row]
         if n:
-            first = group[0] * tokens
-            _run(weights, sequences, ids_at + first * 8, hidden_at + first * width * 4, n)
+            first, count = group[0] * tokens, len(group)
+            run = _Run(
+                ids=ids_at + first * 8, hidden=hidden_at + first * width * 4, sequence_count=count, tokens=count * n
+            )
+            _run(weights, run, sequences)
+        del kept
     return hidden
 
 
-def _run(weights: NativeWeights, sequences: Any, ids: int, hidden: int, tokens: int) -> None:
+class NativeSteps:
+    """Decode steps of a cache: one new token per row -> logits. What a step reads is prepared once, and again when the cache has moved.
+
+    The weights are those of the beginning: a generation under way does not see what is written to them.
+    """
+
+    __slots__ = ("_cache", "_kept", "_layout", "_run", "_sequences", "_states", "_weights")
+
+    def __init__(self, weights: NativeWeights, cache: HybridCache) -> None:
+        self._weights, self._cache = weights, cache
+        self._layout: tuple[int, int] | None = None
+
+    def logits(self, ids: Tensor) -> Tensor:
+        """ids int64 [B] -> float32 [B, V]; the cache is advanced by one token per row."""
+        cache = self._cache
+        cache.begin(1)
+        if cache.layout != self._layout or any(
+            state.recurrent is not recurrent or state.conv is not conv for state, recurrent, conv in self._states
+        ):
+            self._prepare()
+        ids = ids.to(torch.int64).contiguous()
+        logits = torch.empty(len(ids), self._weights.model.head.outputs)
+        self._run.ids, self._run.logits = ids.data_ptr(), logits.data_ptr()
+        _run(self._weights, self._run, self._sequences)
+        cache.advance_host(1)
+        return logits
+
+    def _prepare(self) -> None:
+        cache = self._cache
+        states, lengths = _settled(cache), cache.lengths
+        batch = len(lengths)
+        self._sequences, self._kept = _sequences(cache, states, range(batch), 1)
+        self._run = _Run(lengths=lengths.data_ptr(), sequence_count=batch, tokens=batch)
+        self._states = [(state, state.recurrent, state.conv) for state in states]
+        self._layout = cache.layout
+
+
+def _sequences(
+    cache: HybridCache, states: Sequence[RecurrentState], rows: Sequence[int], tokens: int
+) -> tuple[Any, Any]:
+    """What the library reads of some rows with so many new tokens each, behind one another; and what has to be kept with it."""
+    latent = next((state for state in cache.layers if isinstance(state, LatentState)), None)
+    kept, sequences = [], (_Sequence * len(rows))()
+    for place, row in enumerate(rows):
+        recurrent = (ctypes.c_void_p * len(states))(*(_row(state.recurrent, row) for state in states))
+        conv = (ctypes.c_void_p * len(states))(*(_row(state.conv, row) for state in states))
+        segments = _segments(latent, row)
+        addresses = [ctypes.addressof(array) for array in (recurrent, conv, segments)]
+        sequences[place] = _Sequence(place * tokens, tokens, 0, *addresses, len(segments))
+        kept += [recurrent, conv, segments]
+    return sequences, kept
+
+
+def _run(weights: NativeWeights, run: Any, sequences: Any) -> None:
     library = native()
     assert library is not None
-    threads = torch.get_num_threads()
-    model, count = ctypes.addressof(weights.model), len(sequences)
-    run = _Run(model, ctypes.addressof(sequences), ids, hidden, count, count * tokens, weights.absorbed_tokens, threads)
+    run.model, run.sequences = ctypes.addressof(weights.model), ctypes.addressof(sequences)
+    run.absorbed_tokens, run.threads = weights.absorbed_tokens, torch.get_num_threads()
     failed = library.code.kleval_decoder_run(ctypes.byref(run))
     if failed == 3:
         raise IndexError("a token id outside of the vocabulary")
     if failed:
         raise MemoryError("decoder: out of memory") if failed == 1 else RuntimeError("decoder failed")
+
+
+def _settled(cache: HybridCache) -> list[RecurrentState]:
+    """The recurrent states, as the library wants them."""
+    states = [state for state in cache.layers if isinstance(state, RecurrentState)]
+    for state in states:
+        _settle(state)
+    return states
 
 
 def _settle(state: RecurrentState) -> None:

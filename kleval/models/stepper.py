@@ -33,18 +33,21 @@ class Stepper:
         self.graph = not self.why
         self.fused = fusable(decoder)
         self.captures = 0
+        self._native = None if self.graph else decoder.native_steps(cache)
         self._recorder = Recorder(device) if self.graph else None
         self._warm: tuple[int, int] | None = None  # batch and epoch of the last step that ran as it is
         self._key: tuple[int, int] | None = None  # of the step that is recorded
         self._ids = self._logits = torch.empty(0)
 
-    @torch.inference_mode()
     def step(self, ids: Tensor) -> Tensor:
         """ids [B], one new token per row -> logits [B, V], float32. They are valid until the next step."""
         if ids.dim() != 1 or len(ids) != len(self.cache.lengths_host):
             rows = len(self.cache.lengths_host)
             raise ValueError(f"ids of shape {tuple(ids.shape)} for {rows} rows: give one id per row")
-        ids = ids.unsqueeze(1)
+        return self._step(ids.unsqueeze(1)) if self._native is None else self._native.logits(ids)
+
+    @torch.inference_mode()
+    def _step(self, ids: Tensor) -> Tensor:
         if self._recorder is None:
             return self._forward(ids)
         self.cache.begin(1)

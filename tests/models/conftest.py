@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -48,10 +49,10 @@ def tiny_config(architecture: str, moe: bool = False) -> ModelConfig:
 
 @pytest.fixture(scope="session")
 def tiny_decoder() -> Callable[..., Decoder]:
-    """make(architecture, moe=False) -> a float64 decoder with random weights, without gradients."""
+    """make(architecture, moe=False, **changed fields of the config) -> a float64 decoder with random weights, without gradients."""
 
-    def make(architecture: str, moe: bool = False) -> Decoder:
-        decoder = Decoder(tiny_config(architecture, moe))
+    def make(architecture: str, moe: bool = False, **changed: Any) -> Decoder:
+        decoder = Decoder(replace(tiny_config(architecture, moe), **changed))
         decoder.init_weights(1)
         if moe:
             for name, parameter in decoder.named_parameters():

@@ -122,6 +122,43 @@ def test_a_token_that_is_none_is_refused(tiny_decoder: Make) -> None:
             decoder.hidden(torch.tensor([[3, wrong]]), HybridCache(decoder.config, 1))
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("architecture", ["kimi-linear", "mla"])
+def test_prepared_steps_follow_a_cache_that_grows_forks_and_loses_rows(
+    tiny_decoder: Make, architecture: str, tied: bool
+) -> None:
+    exact, ids = tiny_decoder(architecture, True, tie_word_embeddings=tied), tokens(3, 262)
+    decoder = single(exact)
+    cache = HybridCache(decoder.config, 3)
+    decoder.hidden(ids[:, :250], cache)
+    steps = decoder.native_steps(cache)
+    assert steps is not None
+    made = [steps.logits(ids[:, i]) for i in range(250, 258)]
+    other = cache.fork([2])
+    cache.keep([2, 0])
+    made += [torch.cat([steps.logits(ids[[2, 0], i])[[1, 1, 0]]]) for i in range(258, 262)]
+    forked = decoder.native_steps(other)
+    assert forked is not None
+    made.append(forked.logits(ids[[2], 258]).expand(3, -1))
+    assert cache.lengths.tolist() == cache.lengths_host == [262, 262]
+    want = exact.logits(exact.hidden(ids))
+    close(torch.stack(made[:8], 1), want[:, 250:258])
+    close(torch.stack(made[8:12], 1)[[0, 2]], want[[0, 2], 258:])
+    close(made[12][2], want[2, 258])
+
+
+def test_logits_are_shared_among_threads(tiny_decoder: Make) -> None:
+    decoder = single(tiny_decoder("kimi-linear", False, vocab_size=70_000))
+    caches = [HybridCache(decoder.config, 2) for _ in range(2)]
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        made = [decoder.native_steps(caches[0]).logits(tokens(2))]  # type: ignore[union-attr]
+    finally:
+        torch.set_num_threads(before)
+    close(made[0], decoder.logits(decoder.hidden(tokens(2)[:, None], caches[1])[:, 0]).double())
+
+
 def test_broken_weights_give_no_plausible_answer(tiny_decoder: Make) -> None:
     decoder = single(tiny_decoder("kimi-linear", True))
     with torch.no_grad():

@@ -31,6 +31,7 @@ struct Model {
   int64_t experts, top_k, expert_inner;
   double eps, latent_eps, multiplier, scaling;
   double bound;  // below 0: KDA's log-decays lie between it and 0
+  Matrix head;   // hidden -> vocabulary
 };
 
 // One sequence: its tokens begin ... begin + count - 1 of the batch, `position` of them are in its states already. recurrent, conv: per
@@ -47,11 +48,14 @@ struct Sequence {
   int64_t segment_count;
 };
 
+// hidden [tokens, hidden] and logits [tokens, vocabulary]: what is wanted of the two, else null. lengths [sequence_count]: null, or the
+// positions, which are then advanced.
 struct Run {
   const Model *model;
-  const Sequence *sequences;
+  Sequence *sequences;
   const int64_t *ids;
-  float *hidden;  // [tokens, hidden]
+  float *hidden, *logits;
+  int64_t *lengths;
   int64_t sequence_count, tokens, absorbed_tokens, threads;
 };
 
@@ -60,6 +64,7 @@ namespace {
 constexpr int BLOCK = 48;          // tokens that go through a product together: their activations stay in the second cache
 constexpr int64_t SHARED_WORK = 1 << 20;  // values of state that tokens pass, from which on another thread is worth making
 constexpr int EXPERT_BLOCK = 384;  // and through the experts, so that each has some
+constexpr int HEAD_SLICE = 64 * PANEL;    // logits that one thread makes at a time
 
 struct Pass {
   const Run &run;
@@ -298,7 +303,21 @@ struct Pass {
     });
   }
 
+  void logits() {
+    const Matrix &w = m.head;
+    Scratch<float> h(size_t(tokens) * hidden);
+    normed(m.norm, 0, tokens, h);
+    const bool worth = w.outputs * w.inputs > SHARED_WORK;
+    share((w.outputs + HEAD_SLICE - 1) / HEAD_SLICE, worth ? threads : 1, [&](int64_t i) {
+      const NoDenormals quick;
+      const int64_t first = i * HEAD_SLICE, left = w.outputs - first;
+      const Matrix slice{w.data + first * w.inputs, left < HEAD_SLICE ? left : HEAD_SLICE, w.inputs};
+      multiply(h, hidden, tokens, slice, run.logits + first, w.outputs);
+    });
+  }
+
   void all() {
+    for (int64_t i = 0; run.lengths && i < run.sequence_count; i++) run.sequences[i].position = run.lengths[i];
     embed();
     int linear_layers = 0, latent_layers = 0;
     for (int64_t i = 0; i < m.count; i++) {
@@ -309,7 +328,9 @@ struct Pass {
         linear(l, linear_layers++);
       mlp(l);
     }
-    blocks(BLOCK, [&](int begin, int count) { normed(m.norm, begin, count, run.hidden + int64_t(begin) * hidden); });
+    if (run.hidden) blocks(BLOCK, [&](int begin, int count) { normed(m.norm, begin, count, run.hidden + int64_t(begin) * hidden); });
+    if (run.logits) logits();
+    for (int64_t i = 0; run.lengths && i < run.sequence_count; i++) run.lengths[i] += run.sequences[i].count;
   }
 };
 
