@@ -21,7 +21,7 @@ LOCKED := PIP_CONSTRAINT=locks/kleval.txt PIP_BUILD_CONSTRAINT=locks/kleval.txt
 # By file: what a file's tests share is made once.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: help demo test test-slow test-pages test-latest test-vllm real figures notebook lint format lock clean
+.PHONY: help demo test test-slow test-distributed test-pages test-latest test-vllm real figures notebook lint format lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -99,10 +99,13 @@ demo: $(VENV)/installed ## install, score and profile the nano models, write one
 	$(BIN)/kleval demo --limit $(LIMIT) --out demo
 
 test: $(VENV)/installed-dev ## install and run the tests
-	$(PYTEST) -m 'not slow and not pages'
+	$(PYTEST) -m 'not slow and not pages and not distributed'
 
 test-slow: $(VENV)/installed-dev ## the tests that are slow by nature
 	$(PYTEST) -m slow
+
+test-distributed: $(VENV)/installed-dev ## several workers: processes that are killed, what they had given to others
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m distributed tests/distributed
 
 test-pages: ## the page in headless Chromium (on PATH, or KLEVAL_CHROMIUM); skipped, with the reason, where there is none
 	@if $(MAKE) --no-print-directory $(VENV)/installed-pages; then \

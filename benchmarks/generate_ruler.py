@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from kleval.lengths import parse_length
-from kleval.tasks.makers import Makers
+from kleval.tasks.makers import Cell, Makers
 from kleval.tasks.registry import expand, load_task
 from kleval.tasks.sample_cache import SampleCache
 from kleval.tokenization import load_tokenizer
@@ -59,7 +59,7 @@ def main() -> None:
 def _all(tasks, tokenizer, given, cache, workers) -> float:  # type: ignore[no-untyped-def]
     started = time.perf_counter()
     with Makers(cache, given.samples, 42, workers, given.data_dir) as makers:
-        makers.prepare([(task, tokenizer, given.ctx) for task in tasks[1:]])
+        makers.prepare([Cell(task, tokenizer, given.ctx) for task in tasks[1:]])
         for task in tasks:
             count = sum(1 for _ in makers.samples(task, tokenizer, given.ctx))
             assert count == given.samples, (task.id, count)

@@ -1,6 +1,7 @@
-"""Catches and false alarms of `kleval verify`: right engines, and the engine of `verify_faults` with each fault at several strengths.
+"""Catches and false alarms of `kleval verify`: right engines, and the engine of `verify_faults` with each fault at three strengths.
 
-    python benchmarks/verify_engines.py --out reports/verify [--only right|planted|served] [--repeats 1] [--ctx 640]
+    python benchmarks/verify_engines.py --out reports/verify [--only right|planted|real] [--repeats 20]
+        [--vllm PYTHON] [--llama-server FILE --gguf FILE]
 
 One line of rows.jsonl per engine, dtype, way (in process or over HTTP), fault, strength and seed; what is there is not done again, so
 the command goes on where it stopped. README.md has the table: engine by law. Times are CPU seconds of this process with one thread.
@@ -10,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
+import itertools
 import json
 import tempfile
 import time
@@ -19,28 +22,36 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from verify_faults import FAULTS, FaultyEngine, serving
+from verify_faults import FAULTS, FOUND_BY, FaultyEngine, serving
+from verify_models import hf_folder, server, small_model, vllm_folder
+from verify_table import HEAD, table
 
-from kleval.backends.hf import _torch_only
 from kleval.backends.registry import open_backend
 from kleval.backends.spec import BackendSpec
 from kleval.ops.native.loading import choose
 from kleval.store import RunStore
 from kleval.types import Backend
 from kleval.verify import VerifySpec, verify
-from kleval.verify.model import write_model
+from kleval.verify.engine import Engine as Asked
+from kleval.verify.engine import Unanswered
+from kleval.verify.judge import Judge
+from kleval.verify.laws import LAWS, harmless
+from kleval.verify.plan import Plan
+from kleval.verify.trial import Case
 
 SECONDS = 3600.0  # the budget is CPU time of the rows, not the clock of a machine that is shared
-STRENGTHS = {"float32": (0.3, 0.03, 1.0), "bfloat16": (0.3, 1.0)}
-LAWS = ("text", "causality", "state", "batch", "prefix-cache", "slots", "reference", "long")
-MARKS = {"holds": "·", "broken": "**broken**", "undecided": "undecided", "not testable": "–"}
+CTX = 260  # tokens: past three boundaries, and past the length from which faults of long prompts begin
+# float32: nats; bfloat16: times the legal rounding.
+SIZES = {"float32": (0.01, 0.1, 100.0), "bfloat16": (5.0, 20.0, 100.0)}
 HF = ("llama", "mamba2", "qwen3_next", "gemma3", "kimi_linear")
+VLLM = (("llama", "float32"), ("llama", "bfloat16"), ("mla", "float32"), ("mla", "bfloat16"), ("gdn", "bfloat16"))
 Open = Callable[[], contextlib.AbstractContextManager[Backend]]
 
 
 @dataclass(frozen=True)
 class Engine:
-    """fault, strength: planted; "" and 0 in a right one. referred: whether law 7 is tried against the native engine."""
+    """fault, strength: planted; "" and 0 in a right one. refers: whether law 7 is tried against the native engine. size: what the
+    strength was chosen for. laws: that are tried, all if empty."""
 
     name: str
     dtype: str
@@ -48,67 +59,15 @@ class Engine:
     way: str = "in process"
     fault: str = ""
     strength: float = 0.0
-    referred: bool = False
+    refers: bool = False
+    size: float = 0.0
+    laws: tuple[str, ...] = ()
 
     def key(self, seed: int) -> str:
-        return "/".join(map(str, (self.name, self.dtype, self.way, self.fault or "right", self.strength, seed)))
+        return "/".join(map(str, (self.name, self.dtype, self.way, self.fault or "right", self.size, seed)))
 
 
-def hf_config(kind: str) -> Any:
-    import transformers
-
-    small = {
-        "vocab_size": 257, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "max_position_embeddings": 4096, "bos_token_id": None, "eos_token_id": 256,
-        "pad_token_id": 0, "tie_word_embeddings": False,
-    }  # fmt: skip
-    if kind == "llama":
-        return transformers.LlamaConfig(**small)
-    if kind == "gemma3":
-        return transformers.Gemma3TextConfig(**small, head_dim=16, sliding_window=128)
-    if kind == "mamba2":
-        return transformers.Mamba2Config(
-            vocab_size=257, hidden_size=64, state_size=16, num_hidden_layers=3, num_heads=8, head_dim=16, n_groups=2,
-            expand=2, bos_token_id=None, eos_token_id=256, pad_token_id=0, tie_word_embeddings=False,
-        )  # fmt: skip
-    return transformers.Qwen3NextConfig(
-        **small, layer_types=["linear_attention", "linear_attention", "linear_attention", "full_attention"],
-        linear_key_head_dim=16, linear_value_head_dim=16, linear_num_key_heads=2, linear_num_value_heads=4, num_experts=4,
-        num_experts_per_tok=2, head_dim=16, moe_intermediate_size=32, shared_expert_intermediate_size=32,
-    )  # fmt: skip
-
-
-def hf_folder(kind: str, home: Path) -> Path:
-    """A small random model with the byte tokenizer of `write_model`."""
-    small = small_model(home)
-    if kind == "kimi_linear":
-        return small
-    folder = home / kind
-    if not (folder / "config.json").exists():
-        import transformers
-
-        torch.manual_seed(0)
-        with _torch_only(torch.device("cpu")):
-            model = transformers.AutoModelForCausalLM.from_config(hf_config(kind))
-        for name, parameter in model.named_parameters():
-            if name.endswith(("embed_tokens.weight", "embeddings.weight")):
-                parameter.data *= 30
-            if name.endswith("lm_head.weight"):
-                parameter.data *= 12
-        model.save_pretrained(folder)
-        for file in ("tokenizer.json", "tokenizer_config.json"):
-            (folder / file).write_text((small / file).read_text())
-    return folder
-
-
-def small_model(home: Path) -> Path:
-    folder = home / "small"
-    if not (folder / "config.json").exists():
-        write_model(folder, max_ctx=4096)
-    return folder
-
-
-def engines(home: Path, only: str) -> Iterator[Engine]:
+def engines(home: Path, only: str, given: argparse.Namespace) -> Iterator[Engine]:
     small = small_model(home)
 
     def opened(folder: Path, backend: str, dtype: str, kernels: str = "torch") -> Open:
@@ -123,30 +82,40 @@ def engines(home: Path, only: str) -> Iterator[Engine]:
         for dtype in ("float32", "bfloat16"):
             yield Engine("native, torch", dtype, opened(small, "native", dtype))
             for kind in HF:
-                folder = hf_folder(kind, home)
-                same = kind == "kimi_linear"
-                yield Engine(f"hf, {kind}", dtype, opened(folder, "hf", dtype), referred=same)
-            yield Engine("small server", dtype, planted(small, "", 0.0, dtype), referred=True)
-    if only in ("", "right", "served"):
-        yield Engine("small server", "float32", served(small, "", 0.0, "float32"), "HTTP", referred=True)
-    steps = [(dtype, strength) for dtype, strengths in STRENGTHS.items() for strength in strengths]
-    for dtype, strength in steps if only in ("", "planted") else ():
+                yield Engine(
+                    f"hf, {kind}", dtype, opened(hf_folder(kind, home), "hf", dtype), refers=kind == "kimi_linear"
+                )
+            yield Engine("small server", dtype, planted(small, "", 0.0, dtype), refers=True)
+        yield Engine("small server", "float32", served(small, "", 0.0, "float32"), "HTTP", refers=True)
+    if only in ("", "planted"):
+        known = Strengths(home, small)
+        for dtype, sizes in SIZES.items():
+            for size in sizes:
+                for fault in FAULTS:
+                    make = functools.partial(faulty_by_size, known, small, fault, size, dtype)
+                    laws = () if dtype == "float32" else (FOUND_BY[fault],)
+                    yield Engine("small server", dtype, make, "in process", fault, refers=True, size=size, laws=laws)
         for fault in FAULTS:
-            yield Engine(
-                "small server", dtype, planted(small, fault, strength, dtype), "in process", fault, strength, True
-            )
-    for fault in FAULTS if only in ("", "served") else ():
-        yield Engine("small server", "float32", served(small, fault, 1.0, "float32"), "HTTP", fault, 1.0, True)
+            yield Engine("small server", "float32", served(small, fault, 1.0, "float32"), "HTTP", fault, 1.0, True)
+    if only in ("", "real"):
+        if given.llama_server:
+            name = "llama.cpp's server, Llama (SmolLM2 135M, Q4_1)"
+            yield Engine(name, "float32", llama_cpp(given), "HTTP")
+        for kind, dtype in VLLM if given.vllm else ():
+            yield Engine(f"vLLM's CPU build, {kind}", dtype, vllm(vllm_folder(kind, home), given.vllm, dtype), "HTTP")
 
 
 def faulty(folder: Path, fault: str, strength: float, dtype: str) -> FaultyEngine:
     from kleval.models.registry import load, resolve
 
-    choose(
-        "native" if dtype == "float32" else "torch"
-    )  # C++ is several times as fast; faults of the model itself turn it off
+    # C++ is several times as fast; faults of the model itself turn it off.
+    choose("native" if dtype == "float32" else "torch")
     decoder, tokenizer = load(resolve(str(folder)), "cpu", getattr(torch, dtype))
     return FaultyEngine(decoder, tokenizer, fault, strength, str(folder))
+
+
+def faulty_by_size(known: Strengths, folder: Path, fault: str, size: float, dtype: str) -> Any:
+    return contextlib.closing(faulty(folder, fault, known.of(fault, dtype, size), dtype))
 
 
 def planted(folder: Path, fault: str, strength: float, dtype: str) -> Open:
@@ -164,17 +133,104 @@ def served(folder: Path, fault: str, strength: float, dtype: str) -> Open:
     return make
 
 
-def row_of(engine: Engine, home: Path, ctx: int, seed: int) -> dict[str, Any]:
-    with engine.open() as backend, tempfile.TemporaryDirectory() as out, contextlib.ExitStack() as stack:
+class Strengths:
+    """The strength at which a fault shifts a log-probability of its law's cases by so much, found in float32 and kept in a file."""
+
+    TRIES = 5
+
+    def __init__(self, home: Path, folder: Path) -> None:
+        self.file, self.folder = home / "strengths.json", folder
+        self.known: dict[str, float] = json.loads(self.file.read_text()) if self.file.exists() else {}
+        self.legal = self.known.get("legal") or self._legal()
+
+    def of(self, fault: str, dtype: str, size: float) -> float:
+        """size: nats in float32, times the legal rounding in bfloat16. Of NaN in a slot: how many of the slots."""
+        if fault == "nan-slot":
+            return {0: 0.25, 1: 0.5, 2: 1.0}[SIZES[dtype].index(size)]
+        target = size * (self.legal if dtype == "bfloat16" else 1.0)
+        key = f"{fault} {target:.4g}"
+        if key not in self.known:
+            self._keep(key, self._found(fault, target))
+        return self.known[key]
+
+    def _found(self, fault: str, target: float) -> float:
+        strength = 1.0
+        for _ in range(self.TRIES):
+            shift = self._shift(fault, strength)
+            if shift / 1.2 <= target <= shift * 1.2 or (strength == 1.0 and shift < target):
+                break
+            strength = min(1.0, strength * target / max(shift, 1e-9))
+        return float(f"{strength:.3g}")
+
+    def _shift(self, fault: str, strength: float) -> float:
+        judge = self._judge(fault, strength, "float32")
+        sizes = []
+        for case in LAWS[FOUND_BY[fault]].cases(judge.engine, judge.plan):
+            with contextlib.suppress(Unanswered):
+                sizes.append(judge.trial(case).size)
+        return max(size for size in sizes if size < float("inf"))
+
+    def _judge(self, fault: str, strength: float, dtype: str) -> Judge:
+        engine = Asked.of(faulty(self.folder, fault, strength, dtype))
+        engine.reference = Asked.of(faulty(self.folder, "", 0.0, "float32"))
+        return Judge(engine, Plan(CTX), 1e-3)
+
+    def _legal(self) -> float:
+        judge = self._judge("", 0.0, "bfloat16")
+        judge.measure(harmless.cases(judge.engine, judge.plan))
+        self._keep("legal", judge.held(Case("state", "", 100, harmless.repeat)).legal)
+        return self.known["legal"]
+
+    def _keep(self, key: str, value: float) -> None:
+        self.known[key] = value
+        self.file.write_text(json.dumps(self.known, indent=1))
+
+
+def vllm(folder: Path, python: str, dtype: str) -> Open:
+    command = [
+        python,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        str(folder),
+        "--served-model-name",
+        "small",
+    ]
+    command += ["--dtype", dtype, "--enforce-eager", "--max-model-len", "2048", "--max-num-seqs", "8"]
+    command += ["--kv-cache-memory-bytes", str(1 << 28), "--host", "127.0.0.1"]
+    return lambda: server(command, tokenizer=f"hf:{folder}")
+
+
+def llama_cpp(given: argparse.Namespace) -> Open:
+    command = [
+        given.llama_server,
+        "-m",
+        given.gguf,
+        "--alias",
+        "small",
+        "-c",
+        "8192",
+        "-np",
+        "4",
+        "-t",
+        "1",
+        "-tb",
+        "1",
+    ]
+    return lambda: server(command, tokenizer=f"hf:{given.gguf_tokenizer}" if given.gguf_tokenizer else None)
+
+
+def row_of(engine: Engine, backend: Backend, home: Path, seed: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as out, contextlib.ExitStack() as stack:
         reference = None
-        if engine.referred:
-            reference = stack.enter_context(
-                contextlib.closing(open_backend(str(small_model(home)), "native", dtype="float32"))
-            )
+        if engine.refers:
+            small = open_backend(str(small_model(home)), "native", dtype="float32")
+            reference = stack.enter_context(contextlib.closing(small))
         spec = VerifySpec(
             engine=BackendSpec(model=engine.name),
-            ctx=ctx,
+            ctx=CTX,
             seed=seed,
+            laws=engine.laws,
             time_budget=SECONDS,
             out=Path(out) / "out",
             command="bench",
@@ -182,93 +238,64 @@ def row_of(engine: Engine, home: Path, ctx: int, seed: int) -> dict[str, Any]:
         began, clock = time.process_time(), time.monotonic()
         result = verify(spec, backend=backend, reference=reference)
         points = list(RunStore.open(spec.out or Path()).points())
-    laws = {
-        p.protocol: {"verdict": p.settings["verdict"], **p.values, "cause": p.settings.get("cause")} for p in points
-    }
-    facts = {"cpu_seconds": round(time.process_time() - began, 1), "seconds": round(time.monotonic() - clock, 1)}
-    named = {name: getattr(engine, name) for name in ("name", "dtype", "way", "fault", "strength")}
+    values = ("deviation", "legal", "limit", "tried", "planned", "prompt_tokens")
+    named = {name: getattr(engine, name) for name in ("name", "dtype", "way", "fault", "size")}
     return {
         "key": engine.key(seed),
         **named,
-        "ctx": ctx,
+        "strength": getattr(backend, "strength", engine.strength) if engine.fault else 0.0,
+        "ctx": CTX,
         "seed": seed,
         "exit_code": result.exit_code,
-        **facts,
-        "laws": laws,
+        "cpu_seconds": round(time.process_time() - began, 1),
+        "seconds": round(time.monotonic() - clock, 1),
+        "laws": {
+            p.protocol: {
+                "verdict": p.settings["verdict"],
+                **{name: p.values[name] for name in values if name in p.values},
+                **{name: p.settings[name] for name in ("cause", "why") if p.settings.get(name)},
+            }
+            for p in points
+        },
     }
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Right engines first, then faults; a cell per law."""
-    lines = []
-    for title, chosen in (
-        ("Right engines", [r for r in rows if not r["fault"]]),
-        ("Planted faults", [r for r in rows if r["fault"]]),
-    ):
-        if not chosen:
-            continue
-        broken = sum(r["exit_code"] == 4 for r in chosen)
-        undecided = sum(r["exit_code"] == 5 for r in chosen)
-        lines.append(f"\n## {title}: {broken} of {len(chosen)} called broken, {undecided} undecided\n")
-        head = ["engine", "dtype", "way", "fault", "strength", "largest", "times legal", "CPU s", *LAWS]
-        lines += [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
-        for r in chosen:
-            worst = max(
-                (law for law in r["laws"].values() if law["verdict"] == "broken"),
-                key=lambda law: float("inf") if law["deviation"] is None else law["deviation"],
-                default=None,
-            )
-            largest = (
-                "" if worst is None else "not finite" if worst["deviation"] is None else f"{worst['deviation']:.3g}"
-            )
-            legal = (
-                f"{worst['deviation'] / worst['legal']:.3g}"
-                if worst and worst["deviation"] and worst["legal"] > 1e-9
-                else ""
-            )
-            cells = [MARKS[r["laws"][law]["verdict"]] if law in r["laws"] else "" for law in LAWS]
-            told = [r["name"], r["dtype"], r["way"], r["fault"], r["strength"] or "", largest, legal, r["cpu_seconds"]]
-            lines.append(f"| {' | '.join(map(str, [*told, *cells]))} |")
-    return "\n".join(lines)
-
-
-HEAD = """# `kleval verify` on right engines and on planted faults
-
-Made by `python benchmarks/verify_engines.py --out reports/verify`; rows in rows.jsonl. The small server is the engine of
-`benchmarks/verify_faults.py` (slots, chunks of 64 tokens, a prefix cache of blocks of 16) over a random Kimi Linear of four layers;
-a strength of 1 is the whole bug, 0.3 a state that is three tenths wrong. `largest`: the largest deviation of a broken law, nats; `times
-legal`: over the legal rounding that was measured of that engine. · holds, – not testable.
-"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--only", choices=("right", "planted", "served"), default="")
+    parser.add_argument("--only", choices=("right", "planted", "real"), default="")
+    parser.add_argument("--match", default="", help="only engines with this in their key")
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--ctx", type=int, default=400)
     parser.add_argument("--home", type=Path, help="where the small models are kept")
+    parser.add_argument("--vllm", metavar="PYTHON", help="of an environment with vLLM's CPU build")
+    parser.add_argument("--llama-server", metavar="FILE", help="llama.cpp's server")
+    parser.add_argument("--gguf", metavar="FILE", help="the model that it serves")
+    parser.add_argument("--gguf-tokenizer", metavar="DIR", help="of that model")
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)
     home = given.home or Path(tempfile.mkdtemp())
+    home.mkdir(parents=True, exist_ok=True)
     file = given.out / "rows.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    for seed in range(given.repeats):
-        for engine in engines(home, given.only):
-            if engine.key(seed) in {r["key"] for r in rows}:
-                continue
-            row = row_of(engine, home, given.ctx, seed)
-            rows.append(row)
-            with file.open("a") as log:
-                log.write(json.dumps(row) + "\n")
-            told = {
-                name: law["verdict"]
-                for name, law in row["laws"].items()
-                if law["verdict"] not in ("holds", "not testable")
-            }
-            print(f"{row['key']}: {told or 'holds'}, {row['cpu_seconds']} CPU s", flush=True)
-            (given.out / "README.md").write_text(HEAD + table(rows) + "\n")
+    done = {r["key"] for r in rows}
+    if given.only == "real":  # a server is started once for all its runs
+        todo = [(e, seed) for e in engines(home, given.only, given) for seed in range(given.repeats)]
+    else:
+        todo = [(e, seed) for seed in range(given.repeats) for e in engines(home, given.only, given)]
+    todo = [(e, seed) for e, seed in todo if e.key(seed) not in done and given.match in e.key(seed)]
+    for engine, group in itertools.groupby(todo, key=lambda pair: pair[0]):
+        with engine.open() as backend:
+            for _, seed in group:
+                row = row_of(engine, backend, home, seed)
+                with file.open("a") as log:
+                    log.write(json.dumps(row) + "\n")
+                rows = [json.loads(line) for line in file.read_text().splitlines()]
+                told = {
+                    n: v["verdict"] for n, v in row["laws"].items() if v["verdict"] not in ("holds", "not testable")
+                }
+                print(f"{row['key']}: {told or 'holds'}, {row['cpu_seconds']} CPU s", flush=True)
+                (given.out / "README.md").write_text(HEAD + table(rows) + "\n")
 
 
 if __name__ == "__main__":

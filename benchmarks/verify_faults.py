@@ -49,7 +49,13 @@ FAULTS = {
     "wrong-layers": "a layer has another layer's output weights",
     "wrong-inverse": "the delta rule of a chunk clamps large decays",
 }
-NEEDS_REFERENCE = ("rope-in-nope", "wrong-layers")
+# The law that finds it first.
+FOUND_BY = {
+    "state-layout": "state", "carry-layout": "state", "state-not-carried": "state", "conv-tail-lost": "state",
+    "cache-without-state": "prefix-cache", "cache-stale-state": "prefix-cache", "rope-in-nope": "reference",
+    "batch-mixes": "batch", "overflow": "state", "forgets": "state", "nan-slot": "slots", "dirty-slot": "slots",
+    "wrong-layers": "reference", "wrong-inverse": "state",
+}  # fmt: skip
 
 
 @dataclass
@@ -73,6 +79,7 @@ class FaultyEngine:
         self.dtype = decoder.model.embed_tokens.weight.dtype
         self.slots = [Slot() for _ in range(SLOTS)]
         self.blocks: dict[tuple[int, ...], HybridCache] = {}
+        self.ends = tuple(end for end in (self.config.eos_token_id,) if end is not None)
         self._next_slot = 0
         if fault in _OF_MODEL:
             _OF_MODEL[fault](decoder, strength)
@@ -104,7 +111,7 @@ class FaultyEngine:
                 cache, logits = self._prefilled(job, slot)
                 running.append((job, cache, slot, logits))
             jobs = [one[0] for one in running]
-            kept, done = advance(jobs, torch.stack([one[3] for one in running]), self.tokenizer, (), 0.0)
+            kept, done = advance(jobs, torch.stack([one[3] for one in running]), self.tokenizer, self.ends, 0.0)
             for job, outcome in done:
                 _, cache, slot, _ = next(one for one in running if one[0] is job)
                 self._leave(cache, slot)
@@ -362,7 +369,7 @@ class Handler(BaseHTTPRequestHandler):
             choice["token_ids"] = list(outcome.token_ids)
             tops = [{tokenizer.decode([t]): p for t, p in place.items()} for place in outcome.likely]
             choice["logprobs"] = {"token_logprobs": list(outcome.logprobs), "top_logprobs": tops}
-            choice["finish_reason"] = "stop" if outcome.finish_reason == "stop" else "length"
+            choice["finish_reason"] = "length" if outcome.finish_reason == "length" else "stop"
         usage = {"prompt_tokens": len(ids), "completion_tokens": n_new}
         self._send(200, {"model": self.batcher.engine.model, "choices": [choice], "usage": usage})
 

@@ -42,9 +42,14 @@ def size(value: float | None, precise: bool = False) -> str:
     """Bytes: `512 B`, `3.4 MiB`; precise: with three significant figures, `7.88 GiB`."""
     if value is None or math.isnan(value):
         return DASH
-    factor, unit = next(((f, u) for f, u in _BYTES if value >= f), _BYTES[-1])
+    factor, unit = next(((f, u) for f, u in _BYTES if abs(value) >= f), _BYTES[-1])
     shown = f"{value / factor:.1f}" if not precise else number(value / factor)
     return f"{value:,.0f} B" if factor == 1 else f"{shown} {unit}"
+
+
+def size_at(value: float | None, tokens: float | None) -> str:
+    """Bytes of a sequence of so many tokens: `6.0 MiB at 8k`; empty where one is not known."""
+    return "" if value is None or tokens is None else f"{size(value)} at {format_length(round(tokens))}"
 
 
 def seconds(value: float | None) -> str:

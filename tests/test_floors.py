@@ -23,7 +23,7 @@ FLOORS: tuple[set[str], ...] = (
     {"work"},
     {"harness", "profiler", "verify", "train"},
     {"tables"},
-    {"report"},
+    {"report", "planning"},
     {"api", "cli"},
     {"__main__"},
 )

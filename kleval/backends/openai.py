@@ -157,10 +157,11 @@ class OpenAIBackend:
             self._timer.close()
             self._timer = None
 
-    def as_text(self) -> OpenAIBackend:
-        """The same server sent text, also where it takes token ids: what it makes of that is its own tokenizer's."""
+    def as_text(self, chats: bool = False) -> OpenAIBackend:
+        """The same server sent text, also where it takes token ids: what it makes of that is its own tokenizer's. chats: messages
+        go to its chat endpoint, and are its own template's."""
         prompts: Any = "text" if self._dialect.prompts == "ids" else self._dialect.prompts
-        dialect = replace(self._dialect, prompts=prompts)
+        dialect = replace(self._dialect, prompts=prompts, chats=chats or self._dialect.chats)
         return OpenAIBackend(self._spec, self._server, self._served, self.tokenizer, dialect, self._facts)
 
     def timed(self, requests: Sequence[TimedRequest], together: int | None = None) -> list[Trace]:

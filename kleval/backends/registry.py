@@ -6,7 +6,7 @@ Other packages add theirs as entry points of the group `kleval.backends`: a func
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
 from typing import Any, cast, get_type_hints
@@ -50,6 +50,11 @@ def open_backend(model: str, backend: str = "auto", **settings: Any) -> Backend:
         if getattr(spec, of_server) is not None and name != "openai" and name in BACKENDS:
             raise UsageError(f"--{of_server.replace('_', '-')} is for --backend openai, not {name}")
     return opener(spec)
+
+
+def open_on(settings: Mapping[str, Any], model: str, device: str) -> Backend:
+    """`open_backend` on a device: one of several replicas."""
+    return open_backend(model, **{**settings, "device": device})
 
 
 def find_opener(name: str) -> Callable[[BackendSpec], Backend]:

@@ -21,8 +21,8 @@ MOST_FLIPS = 20  # on the terminal
 
 
 @click.command(short_help="Is B worse than A? Paired tests of runs, ratios of profiles.")
-@click.argument("a", metavar="A", type=click.Path(path_type=Path))
-@click.argument("b", metavar="B", type=click.Path(path_type=Path))
+@click.argument("a", metavar="A", type=options.PLACE)
+@click.argument("b", metavar="B", type=options.PLACE)
 @options.option(
     "--model",
     envvar="KLEVAL_COMPARE_MODEL",

@@ -13,7 +13,7 @@ FORMATS = ("lm-eval", "hf", "every-eval-ever")
 
 
 @click.command(short_help="Stored runs in the formats that others read.")
-@click.argument("directories", nargs=-1, required=True, metavar="DIR…", type=click.Path(path_type=Path))
+@click.argument("directories", nargs=-1, required=True, metavar="DIR…", type=options.PLACE)
 @options.option(
     "--format", "kind", envvar="KLEVAL_EXPORT_FORMAT", required=True, type=click.Choice(FORMATS), help="What to write."
 )

@@ -26,7 +26,7 @@ CODES = {"pass": OK, "fail": REGRESSION, "undecided": UNDECIDED}
 
 
 @click.command(short_help="May it ship? Conditions on runs and profiles, as an exit code.")
-@click.argument("directories", nargs=-1, required=True, metavar="RUN…", type=click.Path(path_type=Path))
+@click.argument("directories", nargs=-1, required=True, metavar="RUN…", type=options.PLACE)
 @options.option(
     "--against",
     multiple=True,

@@ -67,7 +67,7 @@ def generate(
     from kleval.cli.console import note
     from kleval.cli.progress import ProgressView
     from kleval.tasks.generate import rows
-    from kleval.tasks.makers import Makers
+    from kleval.tasks.makers import Cell, Makers
     from kleval.tasks.registry import expand, load_task
     from kleval.tasks.sample_cache import SampleCache
     from kleval.tokenization import asked_with, check_growth
@@ -77,7 +77,7 @@ def generate(
     tasks = [load_task(name, edition=edition, protocol=protocol, data_dir=data_dir) for name in expand([task])]
     count = asked_with(_tokenizer(tokenizer, model), add_bos, template_args)
     check_growth(count, max(lengths))
-    cells = [(one, count, length) for one in tasks for length in lengths]
+    cells = [Cell(one, count, length) for one in tasks for length in lengths]
     processes = (os.cpu_count() or 1) if workers is None else workers
     cache = SampleCache(options.cache_folder(sample_cache))
 

@@ -14,7 +14,7 @@ from kleval.types import UsageError
 
 
 @click.command(short_help="Scores of stored runs as CSV, markdown, JSON, Parquet or HTML, with what they cost.")
-@click.argument("directories", nargs=-1, required=True, metavar="DIR…", type=click.Path(path_type=Path))
+@click.argument("directories", nargs=-1, required=True, metavar="DIR…", type=options.PLACE)
 @options.option(
     "--out",
     envvar="KLEVAL_LEADERBOARD_OUT",

@@ -23,8 +23,10 @@ from kleval.types import INTERNAL, INTERRUPTED, OK, USAGE, UsageError
 
 COMMANDS = {
     "run": "kleval.cli.run:run",
+    "plan": "kleval.cli.plan:plan",
     "profile": "kleval.cli.profile:profile",
     "verify": "kleval.cli.verify:verify",
+    "merge": "kleval.cli.merge:merge",
     "score": "kleval.cli.score:score",
     "generate": "kleval.cli.generate:generate",
     "demo": "kleval.cli.demo:demo",

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from kleval.cli import complete
+from kleval.text import plural
 from kleval.types import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,6 +39,11 @@ def names(text: str | None) -> tuple[str, ...]:
 def as_given(given: Mapping[str, Any], *wanted: str) -> dict[str, Any]:
     """Those of a command's options that a Spec calls the same."""
     return {name: given[name] for name in wanted}
+
+
+def device_list(text: str | None) -> tuple[str, ...]:
+    """`cuda:0,cuda:1`; one that is named twice is there twice."""
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
 def whole_numbers(text: str, what: str, name: str, example: str) -> tuple[int, ...]:
@@ -99,7 +105,41 @@ def named(command: F) -> F:
 def out(place: str, envvar: str | None = None) -> Callable[[F], F]:
     """--out of a command that its directory continues. place: of a new one."""
     said = f"The run directory; the same command continues it.  [default: where this command stopped, else {place}]"
-    return option("--out", envvar=envvar, type=click.Path(path_type=Path), metavar="DIR", help=said)
+    path = click.Path(path_type=Path)
+    return option("--out", envvar=envvar, type=path, callback=uploaded, metavar="DIR", help=said)
+
+
+def uploaded(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    """A directory to write into: for a remote address the one on this machine, which is uploaded when the command ends."""
+    if value is None or context.resilient_parsing:
+        return value
+    from kleval.cli.console import note
+    from kleval.store import remote
+
+    url = remote.address(value)
+    if url is None:
+        return value
+
+    def upload() -> None:
+        if (folder / "run.json").is_file() and not context.params.get("dry_run"):
+            n = remote.upload(url)
+            note(f"uploaded  {url} ({plural(n, 'file')})")
+
+    folder = remote.begin(url)
+    context.call_on_close(upload)
+    return folder
+
+
+class Place(click.Path):
+    """A directory to read; a remote address is a copy of what lies there."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from kleval.store.remote import here
+
+        return here(str(super().convert(value, param, ctx)))
+
+
+PLACE = Place(path_type=Path)
 
 
 model = option(
@@ -156,6 +196,27 @@ workers = option(
 )
 backend = option("--backend", default="auto", shell_complete=complete.backends, help="What runs the model.")
 device = option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+executor = option(
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    help="Where the work is done: on this machine, or by actors on a Ray cluster.",
+)
+devices = option(
+    "--devices",
+    callback=lambda context, parameter, value: device_list(value),
+    metavar="NAMES",
+    help="One process for each, like cuda:0,cuda:1, that work side by side, instead of --device.",
+)
+ray_address = option(
+    "--ray-address", metavar="HOST:PORT", help="Where the Ray cluster is.  [default: auto, the one of this machine]"
+)
+gpus_per_model = option(
+    "--gpus-per-model",
+    type=click.FloatRange(min=0),
+    metavar="N",
+    help="GPUs of each actor on a Ray cluster.  [default: 1 where it has any]",
+)
 dtype = option("--dtype", default="auto", help="auto, float32, bfloat16 or float16.")
 kernels = option(
     "--kernels",

@@ -9,7 +9,7 @@ import click
 
 from kleval.cli.console import table
 from kleval.tables import formats
-from kleval.text import format_length, load, number, percent, size, times
+from kleval.text import format_length, load, number, percent, size, size_at, times
 
 if TYPE_CHECKING:
     from kleval.tables.costs import Profile
@@ -244,7 +244,9 @@ LOAD: Columns = {
     "score": lambda row: "" if row["score"] is None else f"{percent(row['score'])} of {row['scored']:,.0f}",
     "failed": lambda row: f"{row['failed_requests'] or 0:,.0f}" if not row["failure"] else _failed(row),
 }
-ENGINE_TITLE = "Memory: one sequence by formula, what the engine says of its pool, what its processes hold and by how much they grew"
+ENGINE_TITLE = (
+    "Memory: a sequence by formula; the engine's pool and a sequence in it; what its processes hold, and grew by"
+)
 
 
 def _bytes(name: str) -> Callable[[Row], str]:
@@ -257,10 +259,10 @@ def _count(name: str) -> Callable[[Row], str]:
 
 ENGINE: Columns = {
     "formula": _bytes("formula_bytes"),
-    "measured state": _bytes("state_bytes"),
     "pool": _bytes("engine_pool_bytes"),
     "pool tokens": _count("engine_pool_tokens"),
     "block": _count("engine_block_tokens"),
+    "a sequence": lambda row: size_at(row["engine_sequence_bytes"], row["engine_sequence_tokens"]),
     "RSS": _bytes("server_rss_bytes"),
     "GPU": _bytes("server_device_bytes"),
     "grown": _bytes("server_grown_bytes"),

@@ -12,7 +12,7 @@ from kleval.cli.runs import readable_runs, without_studies
 
 
 @click.command(short_help="Make an HTML report of stored runs.")
-@click.argument("directories", nargs=-1, required=True, metavar="DIR…", type=click.Path(path_type=Path))
+@click.argument("directories", nargs=-1, required=True, metavar="DIR…", type=options.PLACE)
 @options.option(
     "--out",
     envvar="KLEVAL_REPORT_OUT",

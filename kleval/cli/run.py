@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from kleval.types import Backend, UsageError
 
 if TYPE_CHECKING:
     from kleval.harness.spec import RunSpec
+    from kleval.suites import Suite
 
 DEFAULT_SUITE = "long"
 DEFAULT_CTX = "1k,2k,4k"
@@ -34,6 +36,7 @@ AS_GIVEN = (
         "backend",
         "device",
         "dtype",
+        "devices",
         "batch",
         "memory_budget",
         "data_dir",
@@ -152,6 +155,7 @@ ENGINE_SETTINGS = (
 @options.add_bos
 @options.template_args
 @options.device
+@options.devices
 @options.dtype
 @options.kernels
 @options.batch
@@ -204,6 +208,12 @@ ENGINE_SETTINGS = (
 @options.verify
 @options.named
 @options.out("runs/<time>")
+@options.option(
+    "--shard",
+    metavar="I/N|auto",
+    help="Ask for the I-th of N parts alone, in an --out of its own; kleval merge joins them. auto: this job's of its SLURM array;"
+    " auto/N: of a Kubernetes Job's.",
+)
 @options.option("--amend", is_flag=True, help="Extend the run in --out by more models, tasks, lengths or samples.")
 @options.json_output
 @options.dry_run
@@ -216,17 +226,23 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
     are stored one by one in the run directory, which ends up with report.html and leaderboard.csv. Interrupted or killed,
     the same command continues where it stopped.
     """
-    from kleval.backends.registry import open_backend
+    from kleval.backends.registry import open_backend, open_on
     from kleval.backends.spec import BackendSpec
     from kleval.cli.shows import RunShow
     from kleval.cli.verify_first import verdicts
     from kleval.cli.watch import watched
     from kleval.harness import run as harness_run
+    from kleval.harness.replicas import replicas
     from kleval.tasks.own.metric import with_metric
     from kleval.tasks.registry import loader
+    from kleval.work.executors import find_launcher
 
     spec = make_spec(command, given)
     settings = {name: given[name] for name in ENGINE_SETTINGS}
+    served = given["base_url"] is not None or spec.backend == "openai"
+    launcher = find_launcher(spec.executor, spec.devices, spec.ray_address, spec.gpus_per_model, spec.device, served)
+    if spec.devices:
+        settings["device"] = spec.devices[0]  # for what this process does with a model itself
     if given["verify"] and not spec.dry_run and spec.out is not None:
         engines = [
             BackendSpec(model=name, backend=spec.backend, base_url=given["base_url"], **settings)
@@ -235,6 +251,8 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
         spec = replace(spec, verified=verdicts(engines, spec.out))
 
     def backend(name: str) -> Backend:
+        if launcher is not None and not spec.dry_run:
+            return replicas(launcher, partial(open_on, {**settings, "backend": spec.backend}), name)
         return open_backend(name, backend=spec.backend, base_url=given["base_url"], **settings)
 
     def judge(name: str) -> Backend:
@@ -253,31 +271,22 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
 
 def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
     """The run that a command line asks for, every default filled in. UsageError for what cannot be."""
+    from kleval.harness.shards import named
     from kleval.harness.spec import RunSpec
     from kleval.tasks.registry import OWN, TAKE_DOCUMENTS, expand, groups, themselves
 
+    if given["shard"] is not None:
+        given["shard"] = named(given["shard"], os.environ)
+        if given["out"] is None and not given["dry_run"]:
+            raise UsageError(
+                "--shard needs --out DIR: each shard has a directory of its own, where it goes on when it is run again"
+            )
     line = shlex.join(["kleval", *map(options.without_secrets, command.obj or [])])
     sources = {name: command.get_parameter_source(name) for name in given}
     kept = {name: _kept(given[name]) for name, source in sources.items() if source is not ParameterSource.DEFAULT}
-    suite, limit, ctx, temperature = None, None, given["ctx"], given["temperature"]
-    if given["suite"] is not None and given["tasks"] is not None:
-        if _typed(command, "suite") == _typed(command, "tasks"):
-            raise UsageError("give --suite or --tasks, not both")
-        given["suite" if _typed(command, "tasks") else "tasks"] = None
-    if given["tasks"] is not None:
-        wanted = options.names(given["tasks"])
-    else:
-        from kleval.suites import suite as find_suite
-
-        found = find_suite(DEFAULT_SUITE if given["suite"] is None else given["suite"])
-        suite, wanted, limit = found.name, found.tasks, found.limit
-        temperature = found.temperature if temperature is None else temperature
-        if found.edition is not None:
-            if _typed(command, "edition") and given["edition"] != found.edition:
-                raise UsageError(f"suite {suite} is of the {found.edition} edition: leave out --edition")
-            given["edition"] = found.edition
-        if command.get_parameter_source("ctx") is ParameterSource.DEFAULT:
-            ctx = found.lengths(given["edition"]) or ctx
+    found, wanted, ctx = asked_tasks(command, given)
+    suite, limit = (found.name, found.limit) if found else (None, None)
+    temperature = found.temperature if found and given["temperature"] is None else given["temperature"]
     if given["edition"] == OWN:
         raise UsageError("edition own is of documents of your own: name them with --haystack FILE")
     if given["haystack"] is not None:
@@ -295,6 +304,7 @@ def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
         ctxs=parse_lengths(ctx),
         ctxs_given=command.get_parameter_source("ctx") is not ParameterSource.DEFAULT,
         out=given["out"] or (None if given["dry_run"] else run_directory(line)),
+        shard=given["shard"],
         limit=given["limit"] or limit or DEFAULT_LIMIT,
         temperature=temperature,
         sample_cache=options.cache_folder(given["sample_cache"]),
@@ -304,6 +314,26 @@ def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
         options=kept,
         **options.as_given(given, *AS_GIVEN),
     )
+
+
+def asked_tasks(command: click.Context, given: dict[str, Any]) -> tuple[Suite | None, tuple[str, ...], str]:
+    """What a command with --suite, --tasks, --edition and --ctx asks: the suite, None where tasks are named, the names, and the
+    lengths. `given` gets the suite's edition. UsageError for what does not go together."""
+    if given["suite"] is not None and given["tasks"] is not None:
+        if _typed(command, "suite") == _typed(command, "tasks"):
+            raise UsageError("give --suite or --tasks, not both")
+        given["suite" if _typed(command, "tasks") else "tasks"] = None
+    if given["tasks"] is not None:
+        return None, options.names(given["tasks"]), given["ctx"]
+    from kleval.suites import suite as find_suite
+
+    found = find_suite(DEFAULT_SUITE if given["suite"] is None else given["suite"])
+    if found.edition is not None:
+        if _typed(command, "edition") and given["edition"] != found.edition:
+            raise UsageError(f"suite {found.name} is of the {found.edition} edition: leave out --edition")
+        given["edition"] = found.edition
+    is_default = command.get_parameter_source("ctx") is ParameterSource.DEFAULT
+    return found, found.tasks, (found.lengths(given["edition"]) or given["ctx"]) if is_default else given["ctx"]
 
 
 def _kept(value: Any) -> Any:

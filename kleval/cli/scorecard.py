@@ -13,7 +13,7 @@ from kleval.types import UsageError
 
 
 @click.command(short_help="Claims of a paper beside what was measured here.")
-@click.argument("directories", nargs=-1, required=True, metavar="DIR…", type=click.Path(path_type=Path))
+@click.argument("directories", nargs=-1, required=True, metavar="DIR…", type=options.PLACE)
 @options.option(
     "--claims",
     "file",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kleval.cli.console import table
-from kleval.text import format_length
+from kleval.text import format_length, plural
 
 if TYPE_CHECKING:
     from kleval.store import RunStore
@@ -36,6 +36,7 @@ def print_scores(cells: Sequence[Cell], means: Sequence[Cell], all_metrics: bool
 
     all_metrics: further metrics too, below their task's main one.
     """
+    from kleval.tables.area import area_of_all
     from kleval.tables.ruler import in_words
 
     groups: dict[tuple[str, str], list[Cell]] = {}
@@ -50,6 +51,12 @@ def print_scores(cells: Sequence[Cell], means: Sequence[Cell], all_metrics: bool
         _print_group(group, below, with_protocol=not protocol)
         if summary := in_words(below):
             click.echo(f"RULER: {summary}")
+        if found := area_of_all(cell for cell in group if cell.headline):
+            of, tasks = found
+            value = f"{100 * of.value:.1f} [{100 * of.low:.0f}, {100 * of.high:.0f}] over {of.span}"
+            click.echo(
+                f"area under score against log length, {plural(len(tasks), 'task')} scored at every length: {value}"
+            )
         _print_columns(model, edition, [*(cell for cell in group if cell.headline), *below])
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Show stored results on the terminal.")
-@click.argument("directories", nargs=-1, required=True, metavar="DIR…", type=click.Path(path_type=Path))
+@click.argument("directories", nargs=-1, required=True, metavar="DIR…", type=options.PLACE)
 @options.option("--all-metrics", is_flag=True, help="Each task's further metrics too, below its main one.")
 def show(directories: tuple[Path, ...], all_metrics: bool) -> None:
     """Show the verdict on the runs and profiles in the DIRs, as a report has it, and the tables of each.
@@ -108,7 +108,7 @@ def _state(store: RunStore) -> Iterator[str]:
 
 
 @click.command(short_help="Say how far runs and profiles are.")
-@click.argument("directories", nargs=-1, required=True, metavar="DIR…", type=click.Path(path_type=Path))
+@click.argument("directories", nargs=-1, required=True, metavar="DIR…", type=options.PLACE)
 @options.json_output
 def status(directories: tuple[Path, ...], as_json: bool) -> None:
     """Say of each run or profile in the DIRs whether it is complete, what is there of what was planned, what failed, and which

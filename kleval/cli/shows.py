@@ -133,6 +133,7 @@ class RunShow(Show):
             f"data      edition {spec.edition}, protocol {spec.protocol or 'each task’s default'}, seed {spec.seed}",
             f"ctx       {format_lengths(spec.ctxs)} tokens of {spec.tokenizer or 'the model'}",
             f"samples   --limit {spec.limit} per task and length, --repeats {spec.repeats}, {temperature}",
+            *([f"shard     {spec.shard}, an equal part of the samples at each length"] if spec.shard else []),
             *([f"opening   {', '.join(spec.models)}"] if opening else []),
         ]
 
@@ -247,7 +248,10 @@ def speed_lines(store: RunStore) -> list[str]:
     answered = Answered()
     for row in store.rows():
         answered.add(row)
-    took = sum(map(_session_seconds, store.manifest.get("sessions", ())))
+    sessions = store.manifest.get("sessions", ())
+    took = sum(map(_session_seconds, sessions))
+    of = len({session["shard"] for session in sessions if "shard" in session})
+    together = f" of {of} shards together" if of else ""
     if not answered.tokens:
         return []
     through = ""
@@ -256,7 +260,7 @@ def speed_lines(store: RunStore) -> list[str]:
         through = f", {number(prompts)} prompt and {number(answers)} answer tokens/s"
     p50, p99 = quantiles(answered.seconds, (0.5, 0.99)) or (None, None)
     each = "" if p50 is None else f"; per answer p50 {seconds(p50)}, p99 {seconds(p99)}"
-    return [f"time      {duration(took)} for {plural(len(answered.tokens), 'answer')}{through}{each}"]
+    return [f"time      {duration(took)}{together} for {plural(len(answered.tokens), 'answer')}{through}{each}"]
 
 
 def _session_seconds(session: Mapping[str, Any]) -> float:

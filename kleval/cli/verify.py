@@ -109,7 +109,7 @@ def verify(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) 
         from kleval.cli.console import note
         from kleval.verify.model import write_model
 
-        note(f"model     {write_model(given['write_model'], given['seed'])}")
+        note(f"model     {write_model(given['write_model'], given['seed'], experts=8)}")
         return 0
     from kleval.cli.directory import run_directory
     from kleval.cli.verify_show import VerifyShow

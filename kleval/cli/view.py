@@ -13,7 +13,7 @@ from kleval.cli.runs import readable_runs
 
 
 @click.command(short_help="Look at runs in a browser, prompts whole.")
-@click.argument("directories", nargs=-1, required=True, metavar="DIR…", type=click.Path(path_type=Path))
+@click.argument("directories", nargs=-1, required=True, metavar="DIR…", type=options.PLACE)
 @options.option(
     "--port",
     type=click.IntRange(0, 65535),

@@ -32,12 +32,20 @@ from kleval.work.loop import describe
 MAX_STEPS = 64
 MAX_WAIT_SECONDS = 30.0
 End = Score | Failure
+Answer = tuple[int, Outcome] | None  # a position and what came; None: of replicas, nothing has come yet
 
 
 def finish(
     window: Sequence[Asked], backend: Backend, judge: Backend | None, policy: Policy
 ) -> Iterator[tuple[Asked, End]]:
     """Each sample of the window with how it ended, as it ends. UsageError when a task wants a judge and there is none."""
+    return (one for one in in_turn(window, backend, judge, policy) if one is not None)
+
+
+def in_turn(
+    window: Sequence[Asked], backend: Backend, judge: Backend | None, policy: Policy
+) -> Iterator[tuple[Asked, End] | None]:
+    """As `finish`; None where replicas have not answered yet, so that another window has its turn."""
     calls: list[Call] = []
     for asked in window:
         ended = _advance(asked, backend, judge, policy, calls)
@@ -48,7 +56,11 @@ def finish(
         wave, calls = sorted(calls, key=lambda call: -call.length), []
         again: list[Call] = []
         failures: list[Failure] = []
-        for call, answered in _unsure_last(_answers(wave, backend, judge), unsure, calls, policy):
+        for told in _unsure_last(_answers(wave, backend, judge), unsure, calls, policy):
+            if told is None:
+                yield None
+                continue
+            call, answered = told
             outcome = call.reading.read(call.request, answered)
             if outcome is None:
                 call.reading = replace(call.reading, unstopped=True)
@@ -76,11 +88,18 @@ def finish(
 
 
 def _unsure_last(
-    answers: Iterator[tuple[Call, Outcome]], unsure: list[tuple[Call, Completion]], calls: list[Call], policy: Policy
-) -> Iterator[tuple[Call, Outcome]]:
+    answers: Iterator[tuple[Call, Outcome] | None],
+    unsure: list[tuple[Call, Completion]],
+    calls: list[Call],
+    policy: Policy,
+) -> Iterator[tuple[Call, Outcome] | None]:
     """The answers as they come, but those that may be reasoning alone when the others have shown whether it is. Where none does, one
     that a stop string ended is asked for again without, once per model."""
-    for call, outcome in answers:
+    for answer in answers:
+        if answer is None:
+            yield None
+            continue
+        call, outcome = answer
         call.attempts += 1
         shown = call.reading.shows(outcome)
         if shown is not None:
@@ -107,25 +126,25 @@ def _unsure_last(
         yield call, outcome
 
 
-def _answers(wave: Sequence[Call], backend: Backend, judge: Backend | None) -> Iterator[tuple[Call, Outcome]]:
+def _answers(wave: Sequence[Call], backend: Backend, judge: Backend | None) -> Iterator[tuple[Call, Outcome] | None]:
     """Every call of the wave with its outcome, each exactly once, whatever the backends do."""
     for answering, judging in ((backend, False), (judge, True)):
         calls = [call for call in wave if (call.request.kind == "judge") == judging]
         if calls and answering is not None:
-            for position, outcome in run_safely(answering, [call.reading.sent(call.request) for call in calls]):
-                yield calls[position], outcome
+            for answer in run_safely(answering, [call.reading.sent(call.request) for call in calls]):
+                yield None if answer is None else (calls[answer[0]], answer[1])
 
 
-def run_safely(backend: Backend, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
+def run_safely(backend: Backend, requests: Sequence[Request]) -> Iterator[Answer]:
     """backend.run, but each position exactly once: an exception or a missing answer becomes Failure(internal)."""
     waiting = set(range(len(requests)))
     reason = f"{backend.name} gave no outcome for this request"
-    answers: Iterator[tuple[int, Outcome]] | None = None
+    answers: Iterator[Answer] | None = None
     try:
         while waiting:
             try:
                 answers = answers if answers is not None else iter(backend.run(requests))
-                position, outcome = next(answers)
+                answer = next(answers)
             except StopIteration:
                 break
             except UsageError:
@@ -133,6 +152,10 @@ def run_safely(backend: Backend, requests: Sequence[Request]) -> Iterator[tuple[
             except Exception as error:
                 reason = describe(error)
                 break
+            if answer is None:
+                yield None
+                continue
+            position, outcome = answer
             if position in waiting:
                 waiting.remove(position)
                 yield position, sound(requests[position], outcome)

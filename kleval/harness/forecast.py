@@ -102,42 +102,82 @@ class Pace:
         return read * self.per_token + read * read * self.per_square + written * self.per_written
 
 
-def forecast(
-    plan: Plan,
-    models: Sequence[ModelFacts],
-    tasks: Mapping[str, Task],
-    price: Price | None,
-    judge_price: Price | None,
-    paces: Mapping[str, Pace | str],
-) -> Forecast:
-    """Of the answers that are not there yet. paces: by model; a text says why there is none."""
-    n, read, written = {True: 0, False: 0}, {True: 0, False: 0}, {True: 0, False: 0}
+@dataclass(frozen=True, slots=True)
+class Load:
+    """n samples of a task at a length, each asked by those requests."""
+
+    model: str
+    task: str
+    ctx: int
+    n: int
+    requests: tuple[Rehearsed, ...]
+
+    def total(self, name: str, judging: bool = False) -> int:
+        """Tokens `read` or `written`."""
+        return self.n * sum(getattr(request, name) for request in self.requests if request.judging == judging)
+
+    def asked(self, judging: bool = False) -> int:
+        """Requests."""
+        return self.n * sum(request.judging == judging for request in self.requests)
+
+
+def loads(plan: Plan, models: Sequence[ModelFacts], tasks: Mapping[str, Task]) -> list[Load]:
+    """Of the answers that are not there yet, in the plan's order."""
     counters = {model.name: model.counter for model in models}
     asked = {key: rehearse(tasks[key[1]], first, counters[key[0]]) for key, first in plan.samples.items()}
-    seconds = dict.fromkeys(counters, 0.0)
+    found = []
     for cell in plan.cells:
-        open_ = cell.n - cell.n_done
-        reads_at = getattr(
-            tasks[cell.task], "reads_at", None
-        )  # tokens that each request reads, where ctx decides how many there are
-        of_cell = [Rehearsed(False, n, 1, cell.ctx) for n in reads_at(cell.ctx)] if reads_at else ()
-        for request in of_cell or asked.get((cell.model, cell.task), ()):
-            n[request.judging] += open_
-            read[request.judging] += open_ * request.at(cell.ctx)
-            written[request.judging] += open_ * request.written
-            pace = paces.get(cell.model)
-            if isinstance(pace, Pace) and not request.judging:
-                seconds[cell.model] += open_ * pace.seconds(request.at(cell.ctx), request.written)
+        # Tokens that each request reads, where ctx decides how many there are.
+        reads_at = getattr(tasks[cell.task], "reads_at", None)
+        requests = (
+            tuple(Rehearsed(False, n, 1, cell.ctx) for n in reads_at(cell.ctx))
+            if reads_at
+            else tuple(
+                Rehearsed(one.judging, one.at(cell.ctx), one.written, cell.ctx)
+                for one in asked.get((cell.model, cell.task), ())
+            )
+        )
+        found.append(Load(cell.model, cell.task, cell.ctx, cell.n - cell.n_done, requests))
+    return found
+
+
+def forecast(
+    found: Sequence[Load],
+    price: Price | None = None,
+    judge_price: Price | None = None,
+    paces: Mapping[str, Pace | str] | None = None,
+    together: Mapping[str, float] | None = None,
+) -> Forecast:
+    """paces: by model; a text says why there is none. together: how many answers of a model are under way at once, 1 unless given."""
+    paces, together = paces or {}, together or {}
+    own, judged = (
+        {name: sum(load.total(name, judging) for load in found) for name in ("read", "written")}
+        | {"requests": sum(load.asked(judging) for load in found)}
+        for judging in (False, True)
+    )
     cost = None
     if price is not None:
-        cost = price.cost(read[False], written[False]) + (judge_price or price).cost(read[True], written[True])
+        cost = price.cost(own["read"], own["written"])
+        cost += (judge_price or price).cost(judged["read"], judged["written"])
     untried = "; ".join(pace for pace in dict.fromkeys(paces.values()) if isinstance(pace, str))
     spans = None
     if paces and not untried:
-        together = {model.name: float(model.describe.get("concurrency") or 1) for model in models}
-        spans = (sum(total / together[name] for name, total in seconds.items()), sum(seconds.values()))
+        seconds = dict.fromkeys(paces, 0.0)
+        for load in found:
+            if isinstance(pace := paces.get(load.model), Pace):
+                each = (pace.seconds(one.read, one.written) for one in load.requests if not one.judging)
+                seconds[load.model] += load.n * sum(each)
+        spans = (sum(total / together.get(name, 1.0) for name, total in seconds.items()), sum(seconds.values()))
     return Forecast(
-        n[True] + n[False], n[True], read[False], written[False], read[True], written[True], cost, spans, untried
+        own["requests"] + judged["requests"],
+        judged["requests"],
+        own["read"],
+        own["written"],
+        judged["read"],
+        judged["written"],
+        cost,
+        spans,
+        untried,
     )
 
 
@@ -171,6 +211,6 @@ def try_pace(backend: Backend, model: ModelFacts, plan: Plan) -> Pace | str:
 def _asked(backend: Backend, request: Request) -> tuple[float, int] | None:
     """Seconds, and tokens written."""
     began = time.perf_counter()
-    outcomes = [outcome for _, outcome in run_safely(backend, [request])]
+    outcomes = [answer[1] for answer in run_safely(backend, [request]) if answer is not None]
     seconds = time.perf_counter() - began
     return (seconds, outcomes[0].output_tokens) if isinstance(outcomes[0], Completion) else None

@@ -10,19 +10,20 @@ from traceback import format_exception
 from typing import Any
 
 from kleval.backends.reasoning import tags
-from kleval.harness.asking import finish
+from kleval.harness.asking import End, in_turn
 from kleval.harness.earlier import reusable
 from kleval.harness.faults import Faults
 from kleval.harness.filing import make_row, not_asked
-from kleval.harness.forecast import Forecast, Pace, forecast, try_pace
+from kleval.harness.forecast import Forecast, Pace, forecast, loads, try_pace
 from kleval.harness.manifest import add_judge, all_settings, hardware, model_record, run_facts, spec_settings
 from kleval.harness.opening import check_permissions, length_tokenizer, load_tasks, open_models
 from kleval.harness.plan import LoadTask, ModelFacts, OpenBackend, Plan, PlannedCell, make_plan, model_facts, skip
 from kleval.harness.preparing import Asked, Policy, encode
+from kleval.harness.replicas import Replicas, interleaved
 from kleval.harness.spec import RunSpec
 from kleval.harness.spending import COUNTED, Price, Spending, metered
 from kleval.store import Row, RunStore
-from kleval.tasks.makers import Makers
+from kleval.tasks.makers import Cell, Makers
 from kleval.tasks.own.files import said
 from kleval.tasks.sample_cache import SampleCache
 from kleval.types import Backend, ContextTooSmall, Sample, Task, Tokenizer, Unfit, UsageError
@@ -76,6 +77,7 @@ class RunJob(Job):
         self._judge_facts: dict[str, Any] = {}
         self._faults = Faults()
         self.stats: dict[str, dict[str, int]] = {}
+        self._workers: dict[str, dict[str, Any]] = {}
         self._price, self._judge_price = Price.of(spec.price_per_mtok), Price.of(spec.judge_price_per_mtok)
         self._spending = Spending(spec.max_cost, spec.max_requests)
         self._forecast: Forecast | None = None
@@ -138,7 +140,10 @@ class RunJob(Job):
         plan = make_plan(self.spec, self._facts, self.tasks, self._answered, say)
         cells, self.skips = plan.cells, plan.skips
         paces = self._paces(plan, say) if self.spec.dry_run else {}
-        self._forecast = forecast(plan, self._facts, self.tasks, self._price, self._judge_price, paces)
+        self._shards = plan.shards
+        together = {model.name: float(model.describe.get("concurrency") or 1) for model in self._facts}
+        found = loads(plan, self._facts, self.tasks)
+        self._forecast = forecast(found, self._price, self._judge_price, paces, together)
         # Cells that an earlier session finished make no samples again, so what it passed over in them is taken from it.
         complete = {(cell.model, cell.task, cell.ctx) for cell in cells if cell.n_done == cell.n}
         before = old.manifest["skips"] if old is not None else []
@@ -160,6 +165,8 @@ class RunJob(Job):
         assert self._forecast is not None
         session = {"forecast": self._forecast.record(), "paid": self._paid or any(model.paid for model in self._facts)}
         own = {"skips": list(self.skips), "session": session, **judge}
+        if self._shards:
+            own["shards"] = list(self._shards)
         return {**run_facts(self.spec, self.tasks, self._facts, self._sources), **own}
 
     @contextlib.contextmanager
@@ -177,7 +184,7 @@ class RunJob(Job):
         """One model's cells."""
         model = next(model for model in self._facts if model.name == group[0].model)
         with self._opened(model) as backend:
-            yield from self._ask(model, metered(backend, self._spending, self._price), group, session)
+            yield from self._ask(model, backend, group, session)
 
     def _ask(
         self, model: ModelFacts, backend: Backend, cells: Sequence[PlannedCell], session: Session
@@ -197,34 +204,58 @@ class RunJob(Job):
             sleep=time.sleep,
             on_retry=retrying,
         )
-        for window in self._windows(model, backend, cells, session):
-            if self._spending.reached:
-                break
-            try:
-                for asked in window:
-                    sample = asked.sample
-                    session.store.put_prompt(
-                        model.name,
-                        asked.task.id,
-                        sample.ctx,
-                        sample.prompt_hash,
-                        sample.prompt,
-                        sample.references,
-                        sample.meta,
-                    )
-                session.store.sync()
-                for asked, end in finish(window, backend, self._judge, policy):
-                    row = make_row(model.name, asked, end)
-                    if not_asked(row):
-                        continue
-                    self._faults.see(asked, end, session)
-                    yield asked, row
-            finally:
-                # What the backend counted while it answered (tokens saved by sharing), of this session.
-                if stats := getattr(backend, "stats", None):
-                    self.stats[model.name] = dict(stats)
+        if isinstance(backend, Replicas):
+            backend.say_to(session.say)
+            cells = sorted(cells, key=lambda cell: -cell.ctx)  # else all would wait for the last of the longest
+        asking = metered(backend, self._spending, self._price)
+        limited = self.spec.max_cost is not None or self.spec.max_requests is not None
+        begun = self._begun(model, backend, cells, session, lambda w: in_turn(w, asking, self._judge, policy))
+        try:
+            for asked, end in interleaved(begun, backend, limited):
+                row = make_row(model.name, asked, end)
+                if not_asked(row):
+                    continue
+                self._faults.see(asked, end, session)
+                yield asked, row
+        finally:
+            self._note(model, backend)
         if self._spending.reached:
             session.stop(self._spending.message())
+
+    def _begun(
+        self,
+        model: ModelFacts,
+        backend: Backend,
+        cells: Sequence[PlannedCell],
+        session: Session,
+        begin: Callable[[Sequence[Asked]], Iterator[tuple[Asked, End] | None]],
+    ) -> Iterator[Iterator[tuple[Asked, End] | None]]:
+        """Windows as they are begun, their prompts on the disk."""
+        for window in self._windows(model, backend, cells, session):
+            if self._spending.reached:
+                return
+            for asked in window:
+                sample = asked.sample
+                session.store.put_prompt(
+                    model.name,
+                    asked.task.id,
+                    sample.ctx,
+                    sample.prompt_hash,
+                    sample.prompt,
+                    sample.references,
+                    sample.meta,
+                )
+            session.store.sync()
+            yield begin(window)
+            self._note(model, backend)
+
+    def _note(self, model: ModelFacts, backend: Backend) -> None:
+        """What the backend counted while it answered (tokens saved by sharing), of this session; and where replicas were."""
+        replicas = backend if isinstance(backend, Replicas) else None
+        if stats := replicas.counted() if replicas is not None else getattr(backend, "stats", None):
+            self.stats[model.name] = dict(stats)
+        if replicas is not None:
+            self._workers[model.name] = replicas.record()
 
     def _windows(
         self, model: ModelFacts, backend: Backend, cells: Sequence[PlannedCell], session: Session
@@ -236,7 +267,7 @@ class RunJob(Job):
         window: list[Asked] = []
         tokens, budget = 0, max(1, self.spec.window_tokens // FIRST_WINDOW)
         # The first is made here, sample by sample, so that asking can begin with its first.
-        self._makers.prepare([(self.tasks[cell.task], model.counter, cell.ctx) for cell in cells[1:]])
+        self._makers.prepare([Cell(self.tasks[cell.task], model.counter, cell.ctx, cell.part) for cell in cells[1:]])
         for cell in cells:
             for sample in self._samples(model, cell, session):
                 repeats = [r for r in range(self.spec.repeats) if _open(session.store, model, sample, r)]
@@ -268,7 +299,7 @@ class RunJob(Job):
         ids: set[str] = set()
         unfit: list[Unfit] = []
         try:
-            for sample in self._makers.samples(task, model.counter, cell.ctx):
+            for sample in self._makers.samples(task, model.counter, cell.ctx, cell.part):
                 if isinstance(sample, Unfit):
                     unfit.append(sample)
                     continue
@@ -277,7 +308,7 @@ class RunJob(Job):
                 ids.add(sample.id)
                 n_made += 1
                 yield sample
-                if n_made == self.spec.limit:
+                if n_made * repeats == cell.n:
                     break
         except ContextTooSmall as error:
             session.skip(skip(model, task, cell.ctx, cell.n - n_made * repeats, error))
@@ -313,7 +344,8 @@ class RunJob(Job):
         advice, again = faults.advice(bool(missing), self.spec.out)
         if self._spending.reached:
             advice, again = "", False
-        session_fields = {"backend_stats": self.stats, "spent": self._spending.record()}
+        session_fields: dict[str, Any] = {"backend_stats": self.stats, "spent": self._spending.record()}
+        session_fields |= {"workers": self._workers} if self._workers else {}
         fields = {"skips": skips, "errors": faults.errors, "session": session_fields}
         return Verdict(counts, f"{'; '.join(whys)}{advice}" if whys else "", fields, again)
 

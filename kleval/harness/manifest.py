@@ -18,6 +18,7 @@ from kleval.text import format_length, plural
 from kleval.types import Task, Tokenizer
 
 MOST_CHARACTERS = 16  # of a token on the average: longer documents are not counted
+SHARD = "These are the answers of shard"
 # What of a command changes its results, beside its models, tasks and lengths.
 SPEC_SETTINGS = ("limit", "repeats", "edition", "protocol", "seed", "temperature", "top_p", "tokenizer", "judge_model")
 # What a backend describes that changes no answers: speed, and what the weights' digest stands for. It may differ when a run continues.
@@ -46,6 +47,8 @@ def spec_settings(spec: RunSpec, tasks: Mapping[str, Task]) -> dict[str, Any]:
         "ctx": sorted(set(spec.ctxs)),
         **{name: getattr(spec, name) for name in SPEC_SETTINGS},
     }
+    if spec.shard is not None:
+        settings["shard"] = spec.shard
     if spec.max_new_tokens is not None:
         settings["max_new_tokens"] = spec.max_new_tokens
     if spec.metric is not None:
@@ -148,7 +151,7 @@ def comparison(models: Sequence[ModelFacts]) -> dict[str, Any]:
 
 def caveats(spec: RunSpec, models: Sequence[ModelFacts]) -> list[str]:
     """What a reader of the numbers must know, one sentence each."""
-    found = []
+    found = [] if spec.shard is None else [f"{SHARD} {spec.shard} of a run: kleval merge joins it with the others."]
     if len({(m.counter.digest, m.counter.chat_template_digest) for m in models}) > 1:
         names = ", ".join(f"{model.name} ({model.counter.name})" for model in models)
         found.append(f"The models' tokenizers or chat templates differ, so their samples differ too: {names}.")

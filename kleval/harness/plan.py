@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from kleval.harness.shards import deal
 from kleval.harness.spec import RunSpec
 from kleval.tasks.makers import with_budget
+from kleval.tasks.parts import Part
 from kleval.text import format_length
 from kleval.types import Backend, ContextTooSmall, Sample, Task, TextTooShort, Tokenizer, Unfit, UsageError
 
@@ -43,13 +45,14 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class PlannedCell:
-    """A task at a length for a model: a unit of n answers (samples x repeats), n_done of them by earlier sessions."""
+    """A task at a length for a model: a unit of n answers (samples x repeats), n_done of them by earlier sessions. part: a shard's."""
 
     model: str
     task: str
     ctx: int
     n: int
     n_done: int
+    part: Part | None = None
 
     optional: ClassVar[bool] = False
     prompt: ClassVar[None] = None
@@ -74,11 +77,12 @@ class PlannedCell:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """cells: in the order in which they run. skips: what does not fit. samples: by model and task with something to ask, the first
-    sample that fits."""
+    sample that fits. shards: how many answers each shard has, of a run that is one."""
 
     cells: tuple[PlannedCell, ...]
     skips: tuple[dict[str, Any], ...]
     samples: Mapping[tuple[str, str], Sample]
+    shards: tuple[int, ...] = ()
 
 
 def model_facts(given: str, backend: Backend, counter: Tokenizer | None) -> ModelFacts:
@@ -135,12 +139,23 @@ def make_plan(
     named = set(tasks if spec.named is None else spec.named)
     if unfit := [unfit for unfit in fits.nowhere.values() if unfit.task in named or not cells]:
         raise _fits_nowhere(unfit, max(ctxs))
+    shards: tuple[int, ...] = ()
+    if spec.shard is not None:
+        parts, counts = deal(spec.shard, cells, tasks, spec.limit)
+        shards = tuple(spec.repeats * count for count in counts)
+        cells = [
+            replace(cell, n=own, n_done=min(cell.n_done, own), part=part)
+            for cell in cells
+            if (own := spec.repeats * len((part := parts[cell.id]).positions(spec.limit)))
+        ]
+        # What fits nowhere is nobody's, and told once.
+        skips = skips if spec.shard.startswith("1/") else []
     samples: dict[tuple[str, str], Sample] = {}
     counters = {model.name: model.counter for model in models}
     for cell in cells:
         if cell.n_done < cell.n and (first := fits.first(tasks[cell.task], counters[cell.model])) is not None:
             samples[cell.model, cell.task] = first
-    return Plan(tuple(cells), tuple(skips), samples)
+    return Plan(tuple(cells), tuple(skips), samples, shards)
 
 
 def _no_prefix(refused: Mapping[str, Task]) -> UsageError:

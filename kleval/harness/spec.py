@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kleval.backends.reasoning import tags
+from kleval.harness.shards import parse
 from kleval.types import UsageError
 from kleval.work import Spec
 
@@ -25,6 +26,7 @@ class RunSpec(Spec):
     add_bos*, template_args*: of the models' begin token and chat template (`kleval.tokenization.asked_with`).
     metric*: takes the place of the tasks' own (`kleval.tasks.own.metric`). haystack*: the user's documents, which needles are put into.
     tokenizer*: counts the samples' lengths in another tokenizer than the model's; the model still gets its own token ids.
+    shard*: `3/8`, the third of eight parts of the run (`kleval.harness.shards`); None is all of it.
     max_errors: None, any failure makes the run incomplete and none ends it early; a count (>= 1) or a share of all
     answers (< 1), up to that many are tolerated and more end the run.
     max_cost, max_requests: all sessions of the run together spend no more (`kleval.harness.spending`). price_per_mtok: of a million
@@ -39,6 +41,7 @@ class RunSpec(Spec):
     skipped; None: all of them.
     groups: names that stand for several of the tasks and get a mean over them.
     name, tags: what people call the run and tell it by. suite, command, options (by parameter, as given): for the record.
+    executor, devices, ray_address, gpus_per_model: where replicas of the models answer (`kleval.work.executors`).
     backend, device, dtype, batch, memory_budget, data_dir: for whoever opens backends and tasks; recorded, not used here (but a window
     holds at least `batch` samples).
     """
@@ -62,9 +65,14 @@ class RunSpec(Spec):
     haystack: Path | None = None
     tokenizer: str | None = None
     judge_model: str | None = None
+    shard: str | None = None
     backend: str = "auto"
     device: str = "auto"
     dtype: str = "auto"
+    executor: str = "local"
+    devices: tuple[str, ...] = ()
+    ray_address: str | None = None
+    gpus_per_model: float | None = None
     batch: int | None = None
     memory_budget: int | str | None = None
     data_dir: Path | None = None
@@ -111,6 +119,10 @@ class RunSpec(Spec):
         if not (self.max_new_tokens is None or _whole(self.max_new_tokens)):
             raise UsageError(f"--max-new-tokens is at least 1, not {self.max_new_tokens!r}")
         tags(self.reasoning)
+        if self.shard is not None:
+            parse(self.shard)
+            if self.amend:
+                raise UsageError("--amend extends a whole run: merge the shards first, then amend the merged directory")
         if not (self.max_errors is None or _between(0, self.max_errors)):
             raise UsageError(f"--max-errors is a count or a share below 1, not {self.max_errors!r}")
         if not (self.max_requests is None or _whole(self.max_requests)):

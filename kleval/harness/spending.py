@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from kleval.harness.asking import run_safely
-from kleval.types import Backend, Completion, Failure, Outcome, Request
+from kleval.harness.asking import Answer, run_safely
+from kleval.types import Backend, Completion, Failure, Request
 
 COUNTED = ("requests", "judge_requests", "prompt_tokens", "output_tokens", "cached_tokens", "cost")
 CHARS_PER_TOKEN = 2  # at least so many where the model's tokenizer is not here
@@ -109,25 +109,29 @@ class _Metered:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
-    def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
+    def run(self, requests: Sequence[Request]) -> Iterator[Answer]:
         at = 0
         while at < len(requests):
             n = self._spending.admits(requests[at:], self._price, self._exact)
             if not n:
                 break
-            for position, outcome in self._asked(requests[at : at + n]):
-                yield at + position, outcome
+            for answer in self._asked(requests[at : at + n]):
+                yield None if answer is None else (at + answer[0], answer[1])
             at += n
         for position in range(at, len(requests)):
             yield position, Failure("not_asked", f"not asked: {self._spending.reached}")
 
-    def _asked(self, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
+    def _asked(self, requests: Sequence[Request]) -> Iterator[Answer]:
         spent = self._spending.spent
         spent["requests"] += len(requests)
         spent["judge_requests"] += len(requests) if self._judging else 0
         before, read, written = self._counts(), 0, 0
         try:
-            for position, outcome in run_safely(self._backend, requests):
+            for answer in run_safely(self._backend, requests):
+                if answer is None:
+                    yield None
+                    continue
+                position, outcome = answer
                 if isinstance(outcome, Completion):
                     scored = requests[position].kind == "loglikelihood"  # its continuation was given: it is read, too
                     read += outcome.prompt_tokens + (outcome.output_tokens if scored else 0)

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kleval.profiler import vllm_plan
+from kleval.profiler.hardware import HARDWARE
 from kleval.types import UsageError
 
 if TYPE_CHECKING:
     from kleval.models.costs import Costs, Split
 
 MAX_COUNT = 1 << 40  # of tokens or sequences: what is more has no limit
-# As nvidia-smi reports them.
-GPU_BYTES = {"h100": 81559 << 20, "h200": 143771 << 20, "b200": 183359 << 20, "rtx-5090": 32607 << 20}
+GPU_BYTES = {gpu: HARDWARE[gpu].memory_bytes for gpu in ("h100", "h200", "b200", "rtx-5090")}
 GPU_SHARE = 0.92  # vLLM 0.32's default of --gpu-memory-utilization
 
 

@@ -151,7 +151,10 @@ def _sheet(title: str, of: Run | Profile) -> Sheet:
     hardware = {n: v for n, v in of.get("hardware", default={}).items() if n not in ("kleval", "commit", *settings)}
     facts += _facts({"kleval": of.get("kleval", default={})}) + _facts(hardware)
     if (sessions := len(of.get("sessions", default=[]))) > 1:
-        facts.append(Fact("Sessions", f"{sessions} (the run was continued)"))
+        shards = len(of.get("merged", default=[]))
+        facts.append(
+            Fact("Sessions", f"{sessions} ({f'{shards} shards, merged' if shards else 'the run was continued'})")
+        )
     for amendment in of.get("amendments", default=[]):
         facts.append(Fact("Amended", f"{moment(amendment.get('at'))}: {', '.join(amendment.get('changes', []))}"))
     if command := of.get("spec", "command"):

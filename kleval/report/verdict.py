@@ -21,6 +21,7 @@ from kleval.tables.verify import law_rows, verified
 from kleval.text import DASH, format_length, limits, percent, plural, score, seconds, size
 
 MOST_NAMED = 4  # models in the sentence; of more, the ends
+MOST_NUMBERS = 5  # of a model
 MOST_LINES = 8  # models with large numbers; the rest is in the tables
 
 
@@ -201,10 +202,10 @@ def _numbers(found: Sequence[Headline]) -> tuple[tuple[tuple[str, bool], ...], l
             [_state(one.state_bytes, one.saved, several) for one in found],
         ),
         (say["failed"] + at, True, [_failed(one) for one in found]),
+        (say["area"], False, [_area(one) for one in found]),
         (say["broken"] + at, True, [_broken(one) for one in found]),
     ]
-    costs = any(one.tpot or one.state_bytes for one in found)
-    shown = [column for column in columns[: 5 if costs else 6] if any(number.value != DASH for number in column[2])]
+    shown = [column for column in columns if any(number.value != DASH for number in column[2])][:MOST_NUMBERS]
     return tuple((name, less) for name, less, _ in shown), list(zip(*(numbers for *_, numbers in shown), strict=True))
 
 
@@ -231,6 +232,14 @@ def _effective(found: Effective | None) -> Number:
     both = (spelled(found.low), spelled(found.high))
     interval = " – ".join(both) if both[0] != both[1] else "at both limits"
     return Number(spelled(found.at), interval, f"score of {THRESHOLD} or more up to there")
+
+
+def _area(one: Headline) -> Number:
+    if one.area is None:
+        return Number(DASH, note="takes two lengths")
+    found, tasks = one.area
+    note = f"mean score over log length, {found.span}, {plural(len(tasks), 'task')}"
+    return Number(score(found.value), limits(found.low, found.high), note)
 
 
 def _tpot(m: Measure | None, ms: float | None) -> Number:

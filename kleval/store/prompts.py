@@ -75,6 +75,23 @@ class Prompts:
         self._found[group][digest] = file, self._appender.append(file, member), len(member)
         self._unsynced.add(digest)
 
+    def take(self, other: Prompts) -> None:
+        """Store the prompts of another directory that are not here, as they are there, with their excerpts. Durable after `sync`."""
+        for file in sorted(other.folder.glob("*.gz")):
+            group, own = file.name.rsplit(".", 2)[0], self.folder / file.name
+            here, there = self._index(group), dict[str, tuple[Path, int, int]]()
+            other._scan(file, there, 0)
+            new = [digest for digest in there if digest not in here]
+            shown = other._excerpts_of(file.with_suffix(".excerpts"))
+            with files.usage_errors(file), file.open("rb") as members:
+                for digest in new:
+                    _, begin, length = there[digest]
+                    members.seek(begin)
+                    if digest in shown:
+                        line = f"{digest} {shown[digest]}\n".encode("utf-8", "replace")
+                        self._appender.append(own.with_suffix(".excerpts"), line)
+                    here[digest] = own, self._appender.append(own, members.read(length)), length
+
     def sync(self, digest: str | None = None) -> None:
         """What was put is on the disk when this returns; with digest, only if that prompt is not there yet."""
         if digest is None or digest in self._unsynced:
@@ -107,11 +124,16 @@ class Prompts:
         if self._excerpts[0] != group or digest not in self._excerpts[1]:
             found: dict[str, str] = {}
             for file in sorted(self.folder.glob(f"{escape(group)}.*.excerpts")):
-                with contextlib.suppress(OSError):
-                    lines = file.read_text("utf-8", "replace").split("\n")[:-1]  # the last one, cut short, is none
-                    found |= {line[:64]: line[65:] for line in lines}
+                found |= self._excerpts_of(file)
             self._excerpts = group, found
         return self._excerpts[1].get(digest)
+
+    @staticmethod
+    def _excerpts_of(file: Path) -> dict[str, str]:
+        with contextlib.suppress(OSError):
+            lines = file.read_text("utf-8", "replace").split("\n")[:-1]  # the last one, cut short, is none
+            return {line[:64]: line[65:] for line in lines}
+        return {}
 
     def repair(self) -> list[Path]:
         """Cut off members that a kill cut short; the files that had one. UsageError when more than the last one is damaged."""

@@ -200,6 +200,19 @@ class RunStore:
         self.index  # noqa: B018 - which rows stand
         self._rows.rewrite(change, say)
 
+    def take(self, other: RunStore) -> int:
+        """Add the rows of another directory that have no answer here, with the prompts; how many were added."""
+        self._writable()
+        self._prompts.take(other._prompts)
+        self.sync()
+        added = 0
+        for row in other.rows():
+            place = self.index.get(row.key)
+            if place is None or (place.failed and not row.failed):
+                self._rows.append(row)
+                added += 1
+        return added
+
     def put_prompt(
         self,
         model: str,

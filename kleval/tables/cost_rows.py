@@ -33,7 +33,7 @@ REUSE = ("cold_ttft_ms", "between_ttft_ms", "reuse", "between_reuse", "reused_to
 ENERGY = ("joules_per_output_token", "joules_per_1k_prompt_tokens")
 ENGINE = (
     *("engine_pool_bytes", "engine_pool_tokens", "engine_blocks", "engine_block_tokens", "engine_sequence_tokens"),
-    *("engine_sequence_bytes", "server_rss_bytes", "server_device_bytes", "server_grown_bytes"),
+    *("engine_sequence_bytes", "engine_sequences", "server_rss_bytes", "server_device_bytes", "server_grown_bytes"),
 )
 CALLER = ("connect_ms", "late_ms", "late_first_ms", "late_send_ms", "client_limited")
 STATE = ("latent_bytes", "recurrent_bytes", "conv_bytes")

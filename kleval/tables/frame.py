@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kleval.store import Point, Row, RunStore
+from kleval.store.remote import here
 from kleval.tables import cost_rows, leaderboard
 from kleval.tables.answers import BROKEN, condition
 from kleval.tables.costs import METRIC, UNITS, read_profile
@@ -74,8 +75,9 @@ class Loaded:
 
 
 def load(*paths: str | Path) -> Loaded:
-    """Open run directories and profiles, or folders of them. UsageError for one that is not there or cannot be read."""
-    stores = [RunStore.open(path) for path in RunStore.find_named(paths)]
+    """Open run directories and profiles, or folders of them, here or at remote addresses (`s3://…`). UsageError for one that is
+    not there or cannot be read."""
+    stores = [RunStore.open(path) for path in RunStore.find_named(map(here, paths))]
     return Loaded(tuple(s for s in stores if s.is_run), tuple(s for s in stores if s.is_profile))
 
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from kleval.tables.area import Area, area_of_all
 from kleval.tables.cells import Cell
 from kleval.tables.costs import Measure, Profile
 from kleval.tables.joined import Cost
@@ -38,7 +39,8 @@ class Effective:
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """One model's. ctx: where score and costs are of, 0 without a score. cells: the mean over everything at each length.
+    """One model's. ctx: where score and costs are of, 0 without a score. cells: the mean over everything at each length. area: over
+    lengths, of so many tasks; None below two lengths.
 
     tpot, its value in ms and state_bytes: None where they were not measured there. saved: share of the baseline's state bytes that
     the model does without, None for the baseline itself.
@@ -48,6 +50,7 @@ class Headline:
     ctx: int
     cells: Mapping[int, Cell]
     effective: Effective | None
+    area: tuple[Area, tuple[str, ...]] | None = None
     tpot: Measure | None = None
     tpot_ms: float | None = None
     state_bytes: float | None = None
@@ -88,6 +91,7 @@ def headlines(entrants: Sequence[Entrant], costs: Mapping[tuple[str, int], Cost]
                 ctx,
                 mine,
                 effective(mine),
+                area_of_all(e.cells.values()),
                 here.measures[name] if here and name else None,
                 here.values[name] if here and name else None,
                 state,

@@ -3,7 +3,8 @@
 Scores, limits and bounds are shown x 100. A family's average has the family as task and `average` as metric; n_tasks
 of n_tasks_expected tell how many tasks it covers, and an average over fewer than all is not the family's score. Text
 that a spreadsheet would take for a formula is kept from being one. `run` is what people call the run, `run_uid` tells it from all
-others, `date` is when it began (UTC, ISO 8601).
+others, `date` is when it began (UTC, ISO 8601). `area…`: under the curve of the row's task and metric over the lengths of the run
+(`kleval.tables.area`), the same in each of its rows.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from kleval.files import write_text
 from kleval.store import RunStore
 from kleval.tables import formats
+from kleval.tables.area import Area, area
 from kleval.tables.cells import Cell
 from kleval.tables.costs import Profile, read_profile
 from kleval.tables.joined import columns, engine_version, joined, run_setting
@@ -32,6 +34,7 @@ COLUMNS = (
     *("n_texts", *(f"n_{name}" for name in BROKEN), *(f"share_{name}" for name in BROKEN)),
     *("value_completed", "n_completed", "n_reasoning_cut"),
     *("run", "tags", "engine_version", "hardware", "verified", "run_uid"),
+    *("area", "area_low", "area_high", "area_ctx"),
 )
 MARKDOWN_COLUMNS = ("model", "task", "ctx", "metric", "value", "95 % interval", "n", "failed", "edition", "protocol")
 
@@ -53,8 +56,12 @@ def entrant_rows(entrants: Sequence[Entrant], profiles: Sequence[Profile] = ()) 
     names = columns(costs)
     for entrant in entrants:
         cells = [*entrant.averages.values(), *entrant.cells.values(), *entrant.others]
+        curves: dict[tuple[str, str], list[Cell]] = {}
+        for cell in cells:
+            curves.setdefault((cell.task, cell.metric), []).append(cell)
+        areas = {curve: area(of) for curve, of in curves.items()}
         for cell in sorted(cells, key=lambda c: (c.task, not c.headline, c.metric, c.ctx, c.edition, c.protocol)):
-            row = _row(entrant, cell, average=(cell.task, cell.ctx) in entrant.averages)
+            row = _row(entrant, cell, (cell.task, cell.ctx) in entrant.averages, areas[cell.task, cell.metric])
             if costs:
                 cost = costs[entrant.key, cell.ctx]
                 row |= {"cost_of": cost.of, **{name: cost.values.get(name) for name in names}}
@@ -120,7 +127,7 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     return formats.to_markdown(names, lines, right=("ctx", "value", "n", *BROKEN, *costs[1:]))
 
 
-def _row(entrant: Entrant, cell: Cell, average: bool) -> dict[str, Any]:
+def _row(entrant: Entrant, cell: Cell, average: bool, over: Area | None) -> dict[str, Any]:
     run, task = entrant.run, entrant.task(cell.task)
     if average:
         members = [entrant.task(name) for name, _ in entrant.cells if name.startswith(f"{cell.task}/")]
@@ -152,6 +159,10 @@ def _row(entrant: Entrant, cell: Cell, average: bool) -> dict[str, Any]:
         "hardware": run_setting(entrant)["hardware"],
         "verified": run.get("verify", entrant.model, "verdict"),
         "run_uid": run.store.uid,
+        "area": percent(over.value) if over else None,
+        "area_low": percent(over.low) if over else None,
+        "area_high": percent(over.high) if over else None,
+        "area_ctx": f"{over.first}-{over.last}" if over else None,
     }
     return {name: row[name] for name in COLUMNS}
 

@@ -33,6 +33,10 @@ class Card:
     def texts(self, key: str) -> tuple[str, ...]:
         return tuple(text.format_map(self) for layer in self._layers for text in layer.get(key, ()))
 
+    def table(self, key: str) -> dict[str, Any]:
+        """The values of a table, those of the most particular part over the rest."""
+        return {name: value for layer in self._layers for name, value in layer.get(key, {}).items()}
+
     def __getitem__(self, name: str) -> object:
         """What a text says for `{name}`."""
         if name in self._values:

@@ -13,12 +13,21 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
+from kleval.tasks.parts import Part
 from kleval.tasks.registry import all_tasks, load_task
 from kleval.tasks.sample_cache import Made, SampleCache
 from kleval.types import ContextTooSmall, Task, Tokenizer, Unfit
 
-Cell = tuple[Task, Tokenizer, int]  # task, tokenizer, ctx
+
+class Cell(NamedTuple):
+    """Samples of a task at a length. part: those alone."""
+
+    task: Task
+    tokenizer: Tokenizer
+    ctx: int
+    part: Part | None = None
 
 
 @dataclass(slots=True)
@@ -39,7 +48,7 @@ class Makers:
         """Have these made, in this order. What is there already, or is not a task of the registry, is left alone."""
         if not self.workers or self.cache.folder is None:
             return
-        for task, tokenizer, length in cells:
+        for task, tokenizer, length, part in cells:
             ctx = length - self.budget
             place = _place(task, tokenizer, ctx)
             if place in self._jobs or task.id not in all_tasks():
@@ -50,14 +59,14 @@ class Makers:
                 context = multiprocessing.get_context("spawn")
                 self._pool = ProcessPoolExecutor(self.workers, mp_context=context)
             named = (task.id, task.edition, task.protocol, self.data_dir)
-            self._jobs[place] = self._pool.submit(_make, self.cache, named, tokenizer, ctx, self.n, self.seed)
+            self._jobs[place] = self._pool.submit(_make, self.cache, named, tokenizer, ctx, self.n, self.seed, part)
 
-    def samples(self, task: Task, tokenizer: Tokenizer, ctx: int) -> Iterator[Made]:
+    def samples(self, task: Task, tokenizer: Tokenizer, ctx: int, part: Part | None = None) -> Iterator[Made]:
         """The samples of a cell, waited for where they are being made. Raises as `task.samples` does."""
         job = self._jobs.pop(_place(task, tokenizer, ctx - self.budget), None)
         if job is not None and not job.cancel():
             job.exception()
-        cached = partial(self.cache.samples, task, tokenizer, n=self.n, seed=self.seed)
+        cached = partial(self.cache.samples, task, tokenizer, n=self.n, seed=self.seed, part=part)
         return with_budget(cached, ctx, self.budget)
 
     def __enter__(self) -> Makers:
@@ -101,8 +110,9 @@ def _make(
     ctx: int,
     n: int,
     seed: int,
+    part: Part | None,
 ) -> None:
     """In another process: fill the cache. What goes wrong here goes wrong again, and is told, where the samples are asked for."""
     task = load_task(*named)
-    for _ in cache.samples(task, tokenizer, ctx, n, seed):
+    for _ in cache.samples(task, tokenizer, ctx, n, seed, part):
         pass

@@ -26,6 +26,7 @@ from typing import Any
 import kleval
 from kleval.files import readable
 from kleval.tasks.own.code import digests
+from kleval.tasks.parts import Part
 from kleval.types import Sample, Task, Tokenizer, Unfit
 
 FORMAT = "1"
@@ -44,12 +45,31 @@ class SampleCache:
         self.folder = folder
         self.limit_bytes = limit_bytes
 
-    def samples(self, task: Task, tokenizer: Tokenizer, ctx: int, n: int, seed: int) -> Iterator[Made]:
-        """`task.samples`, from the disk as far as they are there. Raises as that does."""
-        if self.folder is None or not type(task).__module__.startswith("kleval.") or digests(task)[0]:
-            yield from task.samples(tokenizer, ctx, n, seed)
+    def samples(
+        self, task: Task, tokenizer: Tokenizer, ctx: int, n: int, seed: int, part: Part | None = None
+    ) -> Iterator[Made]:
+        """`task.samples`, from the disk as far as they are there. Raises as that does. part: of the first n, those alone.
+
+        A part is made by itself (`samples_at`) where the task can do that and the whole is not there.
+        """
+        if part is None:
+            yield from self._cached(task, tokenizer, ctx, n, seed, "", task.samples(tokenizer, ctx, n, seed))
             return
-        name = key(task, tokenizer, ctx, seed)
+        alone = None
+        if not self.has(task, tokenizer, ctx, n, seed) and hasattr(task, "samples_at"):
+            alone = task.samples_at(tokenizer, ctx, part.positions(n), seed)
+        if alone is None:
+            yield from part.taken(self.samples(task, tokenizer, ctx, n, seed), n)
+        else:
+            yield from self._cached(task, tokenizer, ctx, len(part.positions(n)), seed, f"{part}of{n}", alone)
+
+    def _cached(
+        self, task: Task, tokenizer: Tokenizer, ctx: int, n: int, seed: int, part: str, fresh: Iterator[Made]
+    ) -> Iterator[Made]:
+        if self.folder is None or not type(task).__module__.startswith("kleval.") or digests(task)[0]:
+            yield from fresh
+            return
+        name = key(task, tokenizer, ctx, seed) + part
         file = _holding(self.folder, name, n)
         known = 0
         if file is not None:
@@ -63,7 +83,6 @@ class SampleCache:
             except (OSError, EOFError, ValueError, TypeError, KeyError, zlib.error):
                 with contextlib.suppress(OSError):
                     file.unlink(missing_ok=True)
-        fresh = task.samples(tokenizer, ctx, n, seed)
         if known:
             yield from islice(fresh, known, None)
         else:

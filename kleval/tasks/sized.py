@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
 from kleval.tasks.base import InOrder
 from kleval.tasks.cards import Card, head
+from kleval.tasks.counts import Counts
 from kleval.tasks.draws import Draws, own_draws
+from kleval.tasks.parts import ALL
 from kleval.tasks.registry import EDITIONS, OWN, check_protocol
 from kleval.types import ContextTooSmall, Prompt, Sample, Tokenizer, Unfit
 
@@ -55,12 +57,18 @@ class OfficialData:
         return Unfit(index, reason, tokens + budget)
 
 
-class BuiltinData:
-    """Questions that kleval makes, each from random draws of its own."""
+class BuiltinData(ABC):
+    """Questions that kleval makes, each from random draws of its own, so that any can be made without the others: those with the given
+    indices."""
 
     def __init__(self, task_id: str, task_version: str, revision: str, digest: str) -> None:
         self._task_id, self._task_version = task_id, task_version
         self.revision, self.digest = revision, digest
+
+    @abstractmethod
+    def questions(
+        self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL
+    ) -> Iterator[Question | Unfit]: ...
 
     def _draws(self, ctx: int, seed: int, index: object) -> Draws:
         """index: of a question, or the name of what is drawn beside the questions."""
@@ -117,7 +125,21 @@ class SizedTask(InOrder, OfData[Edition]):
         self.description, self.deviations = self._card.text("description"), (*self._card.texts("deviations"), *own)
 
     def _samples(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Sample | Unfit]:
-        for question in self._made.questions(tokenizer, ctx, seed):
+        return self._of(self._made.questions(tokenizer, ctx, seed), ctx, seed)
+
+    def samples_at(
+        self, tokenizer: Tokenizer, ctx: int, indices: Iterable[int], seed: int
+    ) -> Iterator[Sample | Unfit] | None:
+        """The samples with those indices, without the others; None where the edition makes them all in order."""
+        made = self._made
+        return (
+            self._of(made.questions(tokenizer, ctx, seed, indices), ctx, seed)
+            if isinstance(made, BuiltinData)
+            else None
+        )
+
+    def _of(self, questions: Iterator[Question | Unfit], ctx: int, seed: int) -> Iterator[Sample | Unfit]:
+        for question in questions:
             yield question if isinstance(question, Unfit) else self._sample(question, ctx, seed)
 
     def sample_id(self, index: int, ctx: int, seed: int) -> str:
@@ -139,6 +161,10 @@ class SizedTask(InOrder, OfData[Edition]):
             "defects": list(card.texts("defects")),
             "unknown": card.text("unknown"),
         }
+
+    def counts(self) -> Counts | None:
+        """What the official edition asks, known without its data; None where it is not, and of another edition."""
+        return Counts.of(self._card.table("counts"), self.official_budget)
 
     def _facts(self) -> Mapping[str, Any]:
         """What the card says beside what all cards say."""

@@ -21,6 +21,8 @@ from kleval.types import Backend, Completion, Failure, Outcome, Request
 MOST_LOST = 3
 POOL_WORDS = 800
 LIKELY = 5  # tokens at each place of an answer, the most that some servers tell
+STEPS = tuple(2.0**-k for k in range(2, 10))  # of bfloat16 from logits of 32 down to 0.25
+NEAR, EXACT = 20.0, 2e-5  # nats
 _NOT_FINITE = ("not finite", "nan as log", "inf as log")
 _HOPELESS = ("bad_request", "context_overflow")
 
@@ -37,6 +39,10 @@ class OutOfTime(Exception):
 
 class Unanswered(Exception):
     """One request has no answer, and the trial no deviation."""
+
+
+class Untestable(Unanswered):
+    """Answered, and yet the case says nothing on this model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +63,14 @@ class Reading:
 
 @dataclass(slots=True)
 class Engine:
-    """asked: tokens that were sent or written. deadline: of time.monotonic, past which it is not asked any more."""
+    """asked: tokens that were sent or written. deadline: of time.monotonic, past which it is not asked any more. step: of its logits,
+    as far as seen, 0 where they are not rounded."""
 
     backend: Backend
     deadline: float = math.inf
     asked: int = 0
     lost: int = 0
+    step: float = 0.0
     scores: bool = False
     tells: bool = False
     writes_ids: bool = False
@@ -86,7 +94,7 @@ class Engine:
             scored = engine._outcomes([_likelihood(ids)])[0]
             engine.scores = isinstance(scored, Completion) and len(scored.logprobs) == len(ids) - 1
             engine.why_not = scored.message if isinstance(scored, Failure) else ""
-        (written,) = engine._outcomes([engine._generate(ids, 4)])
+        (written,) = engine._outcomes([engine.request(ids, 4)])
         if isinstance(written, Failure):
             raise Dead(written.message)
         engine.tells = bool(written.logprobs)
@@ -120,17 +128,17 @@ class Engine:
 
     def write(self, prompts: Sequence[Ids], n: int) -> list[Reading]:
         """n tokens after each prompt, the most likely ones, asked in one call."""
-        return self._readings([self._generate(ids, n) for ids in prompts])
+        return self._readings([self.request(ids, n) for ids in prompts])
 
     def draw(self, ids: Ids, n: int, seed: int) -> Reading:
         """n tokens drawn at temperature 1: the most likely ones soon repeat each other, with probabilities of 1 that nothing moves."""
-        return self._readings([replace(self._generate(ids, n), temperature=1.0, seed=seed)])[0]
+        return self._readings([self.request(ids, n, temperature=1.0, seed=seed)])[0]
 
     def drop(self, prompts: Sequence[Ids], n: int) -> None:
         """Ask and be gone: the caller leaves before answers are whole."""
         self._check_time()
-        requests = [self._generate(ids, n) for ids in prompts]
-        short = self._generate(prompts[0][:2], 1)
+        requests = [self.request(ids, n) for ids in prompts]
+        short = self.request(prompts[0][:2], 1)
         answers = self.backend.run([short, *requests])
         next(answers, None)
         if (close := getattr(answers, "close", None)) is not None:
@@ -141,10 +149,12 @@ class Engine:
         self._check_time()
         return [outcome for _, outcome in self._run(list(requests))]
 
-    def _generate(self, ids: Ids, n: int) -> Request:
-        if self.sends_ids:
-            return Request("generate", "", max_new_tokens=n, token_ids=ids, logprobs=LIKELY)
-        return Request("generate", self.backend.tokenizer.decode(ids), max_new_tokens=n, logprobs=LIKELY)
+    def request(self, ids: Ids, n: int, **more: Any) -> Request:
+        """n tokens after a prompt, sent as ids or as text. more: fields of a Request."""
+        text = "" if self.sends_ids else self.backend.tokenizer.decode(ids)
+        return Request(
+            "generate", text, max_new_tokens=n, token_ids=ids if self.sends_ids else None, logprobs=LIKELY, **more
+        )
 
     def _readings(self, requests: Sequence[Request]) -> list[Reading]:
         self._check_time()
@@ -152,6 +162,7 @@ class Engine:
         for outcome in self._outcomes(requests):
             if isinstance(outcome, Completion):
                 found.append(Reading(outcome.logprobs, outcome.token_ids, outcome.likely, outcome.text))
+                self.step = max([self.step, *(step_of(tuple(place.values())) for place in outcome.likely)])
             elif any(word in outcome.message.lower() for word in _NOT_FINITE):
                 found.append(Reading(finite=False))
             else:
@@ -175,6 +186,15 @@ class Engine:
     def _check_time(self) -> None:
         if time.monotonic() > self.deadline:
             raise OutOfTime
+
+
+def step_of(logprobs: Sequence[float]) -> float:
+    """The power of two of which all that these likely ones differ by are multiples: the step of a narrow dtype at their logits, of
+    which one rounding more or less moves each. 0 where there is none."""
+    apart = [max(logprobs) - p for p in logprobs if p > max(logprobs) - NEAR] if len(logprobs) >= LIKELY else []
+    if len(apart) < LIKELY:
+        return 0.0
+    return next((s for s in STEPS if max(abs(d / s - round(d / s)) * s for d in apart) < EXACT), 0.0)
 
 
 def _likelihood(ids: Ids) -> Request:

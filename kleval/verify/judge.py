@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from kleval.verify.engine import Dead, Engine, OutOfTime, Unanswered
+from kleval.verify.engine import Engine, OutOfTime, Unanswered, Untestable
 from kleval.verify.laws import Law
 from kleval.verify.plan import Plan
 from kleval.verify.trial import Case, Trial
@@ -46,6 +46,7 @@ class Finding:
     broken: list[Trial] = field(default_factory=list)
     once: list[Trial] = field(default_factory=list)
     unanswered: list[str] = field(default_factory=list)
+    untestable: int = 0
     seconds: float = 0.0
 
     @property
@@ -88,7 +89,9 @@ class Judge:
     def held(self, case: Case) -> Yardstick:
         if case.exact:
             return Yardstick(0.0, 0.5)
-        held = yardstick(self.harmless, case.n, self.n_checks, self.alpha, self.engine.dtype, self.numbers)
+        held = yardstick(
+            self.harmless, case.n, self.n_checks, self.alpha, self.engine.dtype, self.numbers, self.engine.step
+        )
         other = self.engine.reference
         if case.law == "reference" and other is not None and other.dtype != self.engine.dtype:
             return replace(held, limit=held.limit * OTHER_DTYPE)
@@ -120,6 +123,7 @@ class Judge:
             trial = self.trial(case)
         except Unanswered as error:
             found.unanswered.append(str(error))
+            found.untestable += isinstance(error, Untestable)
             return
         found.tried += 1
         held = self.held(case)
@@ -146,7 +150,7 @@ class Judge:
 
     def _is_broken(self, beyond: int, n: int, held: Yardstick, case: Case) -> bool:
         if self.numbers or case.exact:
-            return beyond >= 2
+            return beyond >= (min(2, n) if case.exact else 2)
         from scipy.special import bdtrc
 
         return bool(bdtrc(beyond - 1, n, min(held.flips, 0.9)) < self.alpha)
@@ -182,14 +186,12 @@ class Judge:
         if found.once:
             found.verdict = "undecided"
             found.why = f"{found.once[0].case.label}: beyond the limit once, not again on {AGAIN} other prompts"
-        elif found.tried < LEAST_SHARE * found.planned:
+        elif not found.tried and found.untestable:
+            found.verdict, found.why = "not testable", found.unanswered[0]
+        elif found.tried < LEAST_SHARE * (found.planned - found.untestable):
             found.verdict = "undecided"
             lost = found.unanswered[0] if found.unanswered else "no time was left"
             found.why = f"{found.tried} of {found.planned} cases tried: {lost}"
-
-
-def dead(law: Law, error: Dead) -> Finding:
-    return Finding(law, "undecided", f"the engine gives no answers any more: {error}")
 
 
 def finite(x: float) -> float | None:

@@ -1,7 +1,8 @@
 """Small random checkpoint in the published layout, for an engine that is to serve it and a reference that reads the same files.
 
 Decays, gates and keys are of the size that trained models have (kleval.models.random draws them as fla-core's layers are initialised),
-which a checkpoint of plain normal weights has not; the tokenizer has a token for each byte.
+which a checkpoint of plain normal weights has not; the router has a bias, and no two experts, layers or matrices are alike. The
+tokenizer has a token for each byte.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ LAYERS = ("kda", "kda", "kda", "mla")
 SHARPER = 2.0  # than random logits, so that what is written is not the same everywhere
 
 
-def write_model(folder: Path, seed: int = 0, max_ctx: int = 16384, dtype: torch.dtype = torch.float32) -> Path:
-    """Four layers of Kimi Linear (3 KDA, 1 NoPE MLA), 64 channels. UsageError when the folder holds weights already."""
+def write_model(folder: Path, seed: int = 0, max_ctx: int = 16384, experts: int = 0) -> Path:
+    """Four layers of Kimi Linear (3 KDA, 1 NoPE MLA), 64 channels, in float32; experts: two of so many in all layers but the first.
+
+    In bfloat16 rounding sends tokens to other experts: without experts it is smaller. UsageError when the folder holds weights already.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -40,9 +44,18 @@ def write_model(folder: Path, seed: int = 0, max_ctx: int = 16384, dtype: torch.
         intermediate_size=96,
         tie_word_embeddings=False,
         max_position_embeddings=max_ctx,
+        num_experts=experts,
+        num_experts_per_token=min(2, experts),
+        num_shared_experts=min(1, experts),
+        moe_intermediate_size=32 if experts else 0,
+        routed_scaling_factor=2.446 if experts else 1.0,
+        first_k_dense_replace=1 if experts else 0,
     )
-    decoder = random_decoder(config, dtype=dtype, seed=seed)
+    decoder = random_decoder(config, dtype=torch.float32, seed=seed)
     decoder.lm_head.weight.mul_(SHARPER)
+    for name, parameter in decoder.named_parameters():
+        if name.endswith("e_score_correction_bias"):
+            parameter.copy_(torch.linspace(-0.2, 0.2, experts))
     save(decoder, folder)
     tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate([*alphabet, "<|eos|>"])}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

@@ -82,6 +82,26 @@ def compare(one: Reading, other: Reading, first: int = 0) -> Deviation:
     return differ(a, b, first)
 
 
+def rescored(engine: Engine, ids: Ids, written: Reading, by: Engine | None = None) -> Deviation:
+    """What was written after a prompt, against the scores of the same tokens, those of another engine if it is given."""
+    (scored,) = (by or engine).score([(*ids, *written.tokens)])
+    if not (written.finite and scored.finite):
+        return compare(written, scored, len(ids))
+    return differ(written.logprobs, scored.logprobs[len(ids) - 1 :], len(ids))
+
+
+def resumed(engine: Engine, ids: Ids, n: int, cuts: Sequence[int], more: int) -> Deviation:
+    """n tokens written at once, against so many more after the prompt with the first of them behind it."""
+    (whole,) = engine.write([ids], n)
+    found = []
+    for cut in cuts:
+        tail = whole.after(cut)
+        if tail.tokens or not tail.finite:
+            (rest,) = engine.write([(*ids, *whole.tokens[:cut])], more)
+            found.append(compare(tail, rest, len(ids) + cut))
+    return worst(found)
+
+
 def differ(one: Sequence[float], other: Sequence[float], first: int = 0) -> Deviation:
     """Of two lists of log-probabilities, as far as both go."""
     pairs = list(zip(one, other, strict=False))

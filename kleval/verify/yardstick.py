@@ -4,7 +4,8 @@ Repeats show too little: an engine that is deterministic repeats itself exactly,
 round in other places. So harmless variations of several kinds are tried first. Rounding is either absent from a kind or about as
 large as in any other, since layers amplify the last bit of anything; a kind that is far above the others holds a fault, and is left
 out. The logarithms of what remains are about normal: the limit is the quantile (Student's t, of a further draw) at which one of N
-checks is beyond it with probability alpha, and never less than the step of the dtype explains.
+checks is beyond it with probability alpha, and never less than the step of the dtype explains: a model of few layers rounds most
+numbers alike however it is asked, and then one logit of many otherwise, by a whole step.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ FLOOR = {"float32": 3e-3, "float64": 3e-3, "bfloat16": 2e-2, "float16": 6e-3}
 # No rounding, however alone it stands: what even small models with many layers do not reach.
 CEILING = {"float32": 1e-2, "float64": 1e-2, "bfloat16": 1.0, "float16": 0.3, "unknown": 0.5}
 ABSENT = 0.1  # of the floor: a smaller deviation says nothing of how large rounding is
+MOST_STEPS = 4.0  # of rounded logits, where harmless variations happened to move none: two on either side
 APART = 3.5  # times as large as the next kind: no rounding
 MOST_FLIPS = 0.5  # of a kind's texts: near ties part fewer
 LEAST_SPREAD = 0.3  # of logarithms
@@ -40,9 +42,9 @@ class Yardstick:
 
 
 def yardstick(
-    trials: Sequence[Trial], n_tokens: int, n_checks: int, alpha: float, dtype: str, numbers: bool
+    trials: Sequence[Trial], n_tokens: int, n_checks: int, alpha: float, dtype: str, numbers: bool, step: float = 0.0
 ) -> Yardstick:
-    """Of harmless trials, for checks of n_tokens. numbers: whether log-probabilities are compared, else texts."""
+    """Of harmless trials, for checks of n_tokens. numbers: whether log-probabilities are compared, else texts. step: of the logits."""
     harmless = [t for t in trials if t.case.harmless]
     if not numbers:
         kinds: dict[str, list[bool]] = {}
@@ -51,12 +53,13 @@ def yardstick(
         shares = {name: (sum(parted) + 1) / (len(parted) + 2) for name, parted in kinds.items()}
         near = {name: share for name, share in shares.items() if share <= MOST_FLIPS}
         return Yardstick(0.0, 0.5, max(near.values(), default=MOST_FLIPS), tuple(shares.keys() - near.keys()))
-    floor = FLOOR.get(dtype, FLOOR["float32"])
+    floor = max(FLOOR.get(dtype, FLOOR["float32"]), MOST_STEPS * step)
     ceiling = CEILING.get(dtype, CEILING["unknown"])
     long_enough = [t for t in harmless if t.case.n * REACH >= n_tokens] or harmless
-    kept, left_out = _rounding(long_enough, floor * ABSENT, ceiling)
+    least = FLOOR.get(dtype, FLOOR["float32"]) * ABSENT
+    kept, left_out = _rounding(long_enough, least, ceiling)
     if not kept:
-        seen = [t.size for t in long_enough if t.size <= floor * ABSENT]
+        seen = [t.size for t in long_enough if t.size <= least]
         return Yardstick(max(seen, default=0.0), floor, left_out=left_out)
     from scipy.special import stdtrit
 

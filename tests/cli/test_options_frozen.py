@@ -13,10 +13,12 @@ FROZEN = {
     "run": "--config --model --suite --tasks --ctx --limit --edition --protocol --haystack --metric --seed --temperature"
     " --repeats --max-new-tokens --reasoning --judge-model --judge-backend --judge-base-url --backend --base-url --api --api-key-env"
     " --served-name --request-field --without-field --hardware --concurrency --request-timeout --timeout"
-    " --engine-arg --tp --max-model-len --trust-remote-code --tokenizer --add-bos --template-arg --device --dtype --kernels --batch"
-    " --memory-budget --share-prefixes --allow-code-execution --data-dir --offline --sample-cache --workers --max-errors"
-    " --price-per-mtok --judge-price-per-mtok --max-cost --max-requests --verify --name --tag --out --amend"
+    " --engine-arg --tp --max-model-len --trust-remote-code --tokenizer --add-bos --template-arg --device --devices --dtype --kernels"
+    " --batch --memory-budget --share-prefixes --allow-code-execution --data-dir --offline --sample-cache --workers --max-errors"
+    " --price-per-mtok --judge-price-per-mtok --max-cost --max-requests --verify --name --tag --out --shard --amend"
     " --json --dry-run --quiet",
+    "plan": "--model --suite --tasks --ctx --limit --repeats --edition --protocol --hardware --measured --price --tp --batch"
+    " --dtype --weights --kv --tokenizer --data-dir --json",
     "profile": "--model --ctx --batch --memory-budget --time-budget --prefill --chunk-tokens --decode-tokens --repeats"
     " --device --dtype --kernels --backend --base-url --concurrency --reuse --rate --steady --slo --best-rate --requests"
     " --tasks --engine-log --edition --protocol --data-dir --tokenizer --api --api-key-env --served-name --hardware --request-timeout"
@@ -29,6 +31,7 @@ FROZEN = {
     " --time-budget --alpha --seed --api --api-key-env --served-name --request-field --without-field --concurrency"
     " --request-timeout --tokenizer --add-bos --template-arg --device --dtype --kernels --batch --memory-budget --engine-arg"
     " --tp --max-model-len --trust-remote-code --offline --name --tag --out --json --dry-run --quiet",
+    "merge": "directories --out --json --quiet",
     "score": "directory --tasks --metric --json --quiet",
     "generate": "task --edition --protocol --ctx --tokenizer --model --add-bos --template-arg --limit --seed --data-dir"
     " --sample-cache --workers --out",
@@ -80,6 +83,10 @@ OWN_VARIABLES = {
         ("profile memory", f"--{name}"): f"KLEVAL_PROFILE_MEMORY_{name.upper()}"
         for name in ("batch", "dtype", "weights", "kv", "tp", "ep")
     },
+    **{
+        ("plan", f"--{name}"): f"KLEVAL_PLAN_{name.upper()}"
+        for name in ("model", "limit", "hardware", "tp", "dtype", "weights", "kv")
+    },
     ("generate", "--out"): "KLEVAL_GENERATE_OUT",
     ("generate", "--workers"): "KLEVAL_GENERATE_WORKERS",
     **{
@@ -96,6 +103,7 @@ OWN_VARIABLES = {
     ("compare", "--model"): "KLEVAL_COMPARE_MODEL",
     ("gate", "--model"): "KLEVAL_GATE_MODEL",
     ("demo", "--out"): "KLEVAL_DEMO_OUT",
+    ("merge", "--out"): "KLEVAL_MERGE_OUT",
     ("export", "--out"): "KLEVAL_EXPORT_OUT",
     ("export", "--format"): "KLEVAL_EXPORT_FORMAT",
     ("train nano", "--model"): "KLEVAL_TRAIN_MODEL",

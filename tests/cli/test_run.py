@@ -224,6 +224,10 @@ def test_a_typed_option_beats_a_variable_of_its_rival(monkeypatch: pytest.Monkey
         (["--temperature", "inf"], "--temperature is 0 (greedy) or a number above it"),
         (["--max-errors", "nan"], "--max-errors is a count or a share"),
         (["--memory-budget", "lots"], "'lots' is not an amount of memory"),
+        (["--devices", "cpu,cuda:77"], "device 'cuda:77' is not there: this machine has"),
+        (["--devices", "cpu,gpu7"], "unknown device 'gpu7'"),
+        (["--devices", "cpu,cpu", "--device", "cpu"], "leave it out, or leave out --devices"),
+        (["--devices", "cpu,cpu", "--base-url", "http://localhost:1/v1"], "of a server raise --concurrency instead"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(extra: list[str], expected: str, one_line: Callable[..., str]) -> None:

@@ -43,7 +43,10 @@ def test_a_score_has_its_interval_and_n(capsys: Capture) -> None:
     assert lines[2].split() == ["task", "1k", "2k"]
     assert "50.0 [19, 81]" in lines[4]
     assert "100.0 [19, 100]" in lines[4]
-    assert lines[-1] == "no failures"
+    assert lines[-2] == "no failures"
+    assert (
+        lines[-1] == "area under score against log length, 1 task scored at every length: 75.0 [32, 90] over 1k to 2k"
+    )
 
 
 def test_different_n_stand_with_each_score(capsys: Capture) -> None:
@@ -92,7 +95,7 @@ def test_cut_empty_and_looping_answers_are_told_beside_no_failures(capsys: Captu
     lines = shown(capsys, broken, replace(CELL, ctx=2048, n_texts=6))
     at = lines.index("no failures")
     said = "of 6 answers 3 cut by the budget (50%), 1 looping to the end (17%); over completed answers: ruler/vt 100.0 (n=2)"
-    assert lines[at + 1 :] == [f"1k: {said}"]
+    assert lines[at + 1] == f"1k: {said}"
 
 
 @pytest.mark.parametrize(("looped", "said"), [(6, True), (5, False)])

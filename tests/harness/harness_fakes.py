@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from kleval.harness import RunSpec, run
@@ -227,3 +229,23 @@ def failing(share, seed=0, **kind):
         return Failure(**kind) if rng.random() < share else None
 
     return fault
+
+
+def open_echo(seconds: float, model: str, device: str) -> EchoBackend:
+    """One of several replicas, in a process of its own. seconds: for each batch."""
+    return EchoBackend(f"fake@{model}", seconds=seconds)
+
+
+def deadly(words: Sequence[str], request: Request) -> None:
+    if any(word in str(request.prompt).split() for word in words):
+        os._exit(7)
+
+
+def open_deadly(words: Sequence[str], model: str, device: str) -> EchoBackend:
+    """One whose process ends where a prompt has one of the words."""
+    return EchoBackend(f"fake@{model}", fault=partial(deadly, words))
+
+
+def open_named(model: str, device: str) -> EchoBackend:
+    """One that says on which device it is."""
+    return EchoBackend(f"fake@{model}", settings={"dtype": "float32", "device": device})

@@ -46,7 +46,9 @@ def test_what_was_answered_in_part_is_kept_and_not_asked_again(tmp_path):
     assert len(asked(backend)) + len(asked(again)) == 20
 
 
-@given(st.lists(st.integers(1, 400), min_size=1, max_size=30), st.floats(1e-5, 0.01), st.integers(1, 5))
+@given(
+    st.lists(st.integers(1, 400), min_size=1, max_size=30), st.floats(1e-5, 0.01), st.integers(2, 5)
+)  # the fake writes 2 tokens
 @settings(max_examples=60, deadline=None)
 def test_no_cost_is_passed_whatever_is_asked(lengths, limit, new):
     spending, price = Spending(max_cost=limit), Price.of(PRICE)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kleval.tasks import sample_cache
-from kleval.tasks.makers import Makers
+from kleval.tasks.makers import Cell, Makers
 from kleval.tasks.registry import load_task
 from kleval.tasks.sample_cache import SampleCache
 from kleval.tokenization import load_tokenizer
@@ -161,10 +161,10 @@ def test_the_files_used_longest_ago_go_first(tmp_path: Path, words: Tokenizer) -
 
 def test_other_processes_make_the_same_samples(cache: SampleCache, words: Tokenizer) -> None:
     tasks = [load_task("ruler/niah_single_1"), load_task("ruler/vt"), load_task("ruler/cwe")]
-    cells = [(tasks[0], words, 1024), (tasks[1], words, 1024), (tasks[2], words, 64)]
+    cells = [Cell(tasks[0], words, 1024), Cell(tasks[1], words, 1024), Cell(tasks[2], words, 64)]
     with Makers(cache, n=2, seed=5, workers=1) as makers:
         makers.prepare(cells)
-        for task, tokenizer, ctx in cells[:2]:
+        for task, tokenizer, ctx, _ in cells[:2]:
             assert list(makers.samples(task, tokenizer, ctx)) == list(task.samples(tokenizer, ctx, 2, 5))
             assert cache.has(task, tokenizer, ctx, 2, 5)
         with pytest.raises(ContextTooSmall):

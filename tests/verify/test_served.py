@@ -36,7 +36,8 @@ def verified(backend: Backend, out: Path, *laws: str) -> dict[str, Point]:
 def test_a_right_server_obeys(tiny: Path, faults: ModuleType, tmp_path: Path) -> None:
     with served(Toy(), tiny, faults) as backend:
         points = verified(backend, tmp_path / "out", "text", "causality", "state", "batch")
-    assert {point.settings["verdict"] for point in points.values()} == {"holds"}
+    told = {name: (point.settings["verdict"], point.settings["why"]) for name, point in points.items()}
+    assert told == dict.fromkeys(points, ("holds", ""))
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ class Toy:
         new, told, likely = [], [], []
         for n in range(request.max_new_tokens):
             each = self._logprobs(state)
-            token = (int(each.argmax()) + (7 * n + request.seed) % 5 * (request.temperature > 0)) % VOCAB
+            token = (int(each.argmax()) + (7 * n + request.seed) % 5 * (request.temperature > 0)) % (VOCAB - 1)
             new.append(token)
             told.append(float(each[token]))
             likely.append({int(t): float(each[t]) for t in each.argsort()[-5:]})

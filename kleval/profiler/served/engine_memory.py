@@ -1,10 +1,11 @@
 """Memory of an engine that serves a model: by formula, as the engine says that it allocated it, and as measured; and why they part.
 
-What engines say: vLLM its blocks and tokens in `/metrics` (`vllm:cache_config_info`; in this process in its configuration) and the
-pool's bytes in its log; llama.cpp its slots and tokens in `/props`, and the bytes of its caches in its log. A log is read where it is
-named (`--engine-log`). Measured: resident bytes of the server's processes, and what they hold of GPUs by NVML, where it runs on this
-machine and can be seen; how much more than at the begin of the profile is a figure of its own, since weights and what is allocated
-ahead are in the whole. Nothing is estimated: what nobody tells is absent.
+What engines say: vLLM its blocks, its tokens and how many longest sequences they hold in `/metrics` (`vllm:cache_config_info`; in this
+process in its configuration), and the pool's bytes there or in its log; llama.cpp its slots' context in `/props`, and the bytes of its
+caches in its log (from `-lv 4` on). A log is read where it is named (`--engine-log`). Measured: resident bytes of the engine's
+processes, and what they hold of GPUs by NVML, where it runs on this machine and can be seen; how much more than at the begin of the
+profile is a figure of its own, since weights and what is allocated ahead are in the whole. Nothing is estimated: what nobody tells is
+absent.
 """
 
 from __future__ import annotations
@@ -14,100 +15,142 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kleval.files import usage_errors
 from kleval.profiler.points import Values
 from kleval.text import format_length, size, times
 from kleval.types import UsageError
 
+if TYPE_CHECKING:
+    import psutil
+
 _INFO = re.compile(r"^vllm:cache_config_info\{(.*)\}", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
-_POOL = re.compile(r"Available KV cache memory: ([\d.]+) GiB")
+_POOL = re.compile(
+    r"(?:Available KV cache memory: |(?:Explicitly|Auto) set \()([\d.]+)(?: GiB|/[\d.]+\) GiB for KV cache)"
+)
 _TOKENS = re.compile(r"KV cache size: ([\d,]+) tokens")
 _HELD = re.compile(r"Maximum concurrency for ([\d,]+) tokens per request: ([\d.]+)x")
 _PINNED = re.compile(
     r"Setting attention block size to (\d+) tokens to ensure that attention page size is >= mamba page size"
 )
 _PADDED = re.compile(r"Padding mamba page size by ([\d.]+)%")
-_LLAMA = re.compile(r"(llama_(?:kv_cache|memory_recurrent)\w*): +size = +([\d.]+) MiB")
+_LLAMA = re.compile(
+    r"(llama_(?:kv_cache|memory_recurrent)\w*): +size = +([\d.]+) MiB \( *(\d+) cells, *\d+ layers, *(\d+)(?:/(\d+))? seqs"
+)
+_LLAMA_BEGINS = "load_model: loading model"
+_PROMPTS = re.compile(r"prompt cache is enabled, size limit: (\d+) MiB")
+_CHECKPOINTS = re.compile(r"context checkpoints enabled, max = (\d+)")
 GAINS = (1024, 32768)  # lengths at which the gain of halved rows is told
+Reasons = dict[str, str]  # why it is another than the formula, by what it is about
 
 
-def of_vllm(told: Mapping[str, Any]) -> tuple[Values, list[str]]:
+def of_vllm(told: Mapping[str, Any]) -> tuple[Values, Reasons]:
     """Values of a cache configuration, by its field names, and sentences on what makes it another than the formula."""
     block, blocks = _whole(told, "block_size"), _whole(told, "num_gpu_blocks")
+    tokens, sequences = _whole(told, "kv_cache_size_tokens"), _number(told, "kv_cache_max_concurrency")
     values: Values = {
         "engine_block_tokens": block,
         "engine_blocks": blocks,
-        "engine_pool_tokens": _whole(told, "kv_cache_size_tokens"),
+        "engine_pool_tokens": tokens,
         "engine_pool_bytes": _whole(told, "kv_cache_memory_bytes"),
+        "engine_sequences": sequences,
+        "engine_sequence_tokens": round(tokens / sequences) if tokens and sequences else None,
     }
-    said = []
+    said: Reasons = {}
     padded, snapshots = _whole(told, "mamba_page_size_padded"), str(told.get("mamba_cache_mode", "none"))
-    if padded is not None and block is not None:
-        said.append(
-            f"One page holds {block:,} tokens of attention or one recurrent state ({size(padded)} per layer): the state pins its size, "
-            "and a sequence takes whole pages."
+    recurrent = snapshots not in ("none", "None")
+    if block is not None and (recurrent or padded is not None):
+        state = "" if padded is None else f" ({size(padded)} per layer)"
+        said["page"] = (
+            f"One page holds {block:,} tokens of attention or one recurrent state{state}: the state pins its size, and a sequence "
+            "takes whole pages."
         )
-    if snapshots not in ("none", "None"):
-        said.append(
+    if recurrent:
+        said["snapshots"] = (
             f"Snapshots of recurrent states lie in the same pool (mamba_cache_mode {snapshots}), so that cached beginnings take "
             "room which the formula of one sequence does not have."
         )
-    if blocks and block and (held := values["engine_pool_tokens"]) and abs(blocks * block / held - 1) > 0.1:
-        said.append(
+    if blocks and block and tokens and abs(blocks * block / tokens - 1) > 0.1:
+        said["groups"] = (
             f"{blocks:,} blocks of {block:,} tokens are no {blocks * block:,} tokens of context: groups of layers share the blocks, "
-            f"and the engine itself counts {held:,.0f}."
+            f"and the engine itself counts {tokens:,.0f}."
         )
     return {name: value for name, value in values.items() if value is not None}, said
 
 
-def of_metrics(text: str) -> tuple[Values, list[str]]:
+def of_metrics(text: str) -> tuple[Values, Reasons]:
     """Of vLLM's `/metrics`; nothing where it does not say."""
     found = _INFO.search(text)
-    return of_vllm(dict(_LABEL.findall(found[1]))) if found else ({}, [])
+    return of_vllm(dict(_LABEL.findall(found[1]))) if found else ({}, {})
 
 
 def of_props(told: Mapping[str, Any]) -> Values:
-    """Of llama.cpp's `/props`: all slots together, each with the context that its requests may have."""
+    """Of llama.cpp's `/props`: the context that a request may have. Whether slots share one pool (their default) it does not say."""
     settings = told.get("default_generation_settings")
     n_ctx = settings.get("n_ctx") if isinstance(settings, Mapping) else None
-    slots = told.get("total_slots")
-    if type(n_ctx) is int and type(slots) is int:
-        return {"engine_pool_tokens": n_ctx * slots}
-    return {}
+    return {"engine_sequence_tokens": n_ctx} if type(n_ctx) is int else {}
 
 
-def of_log(path: Path) -> tuple[Values, list[str]]:
+def of_log(path: Path) -> tuple[Values, Reasons]:
     """Of the log of vLLM or llama.cpp, its last start. UsageError for a file that cannot be read, or holds no such line."""
     with usage_errors(path):
         text = path.read_text("utf-8", "replace")
-    values: Values = {}
-    said = []
+    values, said = _llama_log(text.rpartition(_LLAMA_BEGINS)[2])
     if pool := _POOL.findall(text):
         values["engine_pool_bytes"] = int(float(pool[-1]) * (1 << 30))
     if tokens := _TOKENS.findall(text):
         values["engine_pool_tokens"] = int(tokens[-1].replace(",", ""))
-    if pool and (held := _HELD.findall(text)):
+    if held := _HELD.findall(text):
         values["engine_sequence_tokens"] = int(held[-1][0].replace(",", ""))
-        values["engine_sequence_bytes"] = int((values["engine_pool_bytes"] or 0) / float(held[-1][1]))
+        values["engine_sequences"] = float(held[-1][1])
     if pinned := _PINNED.findall(text):
         values["engine_block_tokens"] = int(pinned[-1])
-        said.append(
-            f"The recurrent state pins the page: {int(pinned[-1]):,} tokens of attention, so that both have one size."
+        said["page"] = (
+            f"The recurrent state pins the page: {int(pinned[-1]):,} tokens of attention, so that both have one size, and a sequence "
+            "takes whole pages."
         )
     if padded := _PADDED.findall(text):
-        said.append(f"Recurrent states are padded by {padded[-1]} % to the size of a page.")
-    caches = dict(_LLAMA.findall(text))  # each kind once: the last start's
-    if caches:
-        values["engine_pool_bytes"] = int(sum(map(float, caches.values())) * (1 << 20))
-        parts = ", ".join(f"{name} {mib} MiB" for name, mib in caches.items())
-        if len(caches) > 1:
-            said.append(f"Rows of attention and recurrent states are pools of their own: {parts}.")
+        said["padded"] = f"Recurrent states are padded by {padded[-1]} % to the size of a page."
     if not values:
         raise UsageError(
-            f"--engine-log {path} has no line about a cache: give the log of vLLM or of llama.cpp's server"
+            f"--engine-log {path} has no line about a cache: give the log of vLLM, or of llama.cpp's server started with -lv 4"
+        )
+    return values, said
+
+
+def _llama_log(text: str) -> tuple[Values, Reasons]:
+    """Of one start of llama.cpp's server. A sequence has the cells of one stream, which all share where there is one, and one cell of
+    recurrent state."""
+    caches = [
+        (name, float(mib), *map(int, (n, seqs, streams or seqs)))
+        for name, mib, n, seqs, streams in _LLAMA.findall(text)
+    ]
+    if not caches:
+        return {}, {}
+    rows = [(n, streams) for name, _, n, _, streams in caches if "recurrent" not in name]
+    values: Values = {
+        "engine_pool_bytes": int(sum(mib for _, mib, *_ in caches) * (1 << 20)),
+        "engine_sequence_bytes": int(sum(mib / streams for _, mib, _, _, streams in caches) * (1 << 20)),
+    }
+    if rows:
+        values["engine_pool_tokens"] = max(n * streams for n, streams in rows)
+        values["engine_sequence_tokens"] = max(n for n, _ in rows)
+    said: Reasons = {}
+    if len(caches) > 1:
+        parts = ", ".join(f"{name} {mib:.2f} MiB" for name, mib, *_ in caches)
+        said["pools"] = f"Not all layers keep the same, so that they have pools of their own: {parts}."
+    states = sum(mib / n for name, mib, n, *_ in caches if "recurrent" in name and n)
+    if states and (kept := _CHECKPOINTS.findall(text)):
+        said["snapshots"] = (
+            f"Up to {kept[-1]} snapshots of the recurrent states per slot, of {states:.2f} MiB, lie beside the pools "
+            "(--ctx-checkpoints), which the formula of one sequence does not have."
+        )
+    if prompts := _PROMPTS.findall(text):
+        said["prompts"] = (
+            f"Prompts that were answered are kept beside the pools, up to {int(prompts[-1]):,} MiB (--cache-ram 0: none): what its "
+            "processes hold grows with every new prompt."
         )
     return values, said
 
@@ -155,32 +198,34 @@ class EngineMemory:
         log: Path | None,
         names: Sequence[str | None],
         ctxs: Sequence[int],
-        port: int | None,
+        processes: Sequence[psutil.Process] = (),
     ) -> EngineMemory:
-        """told: by a backend's `memory_told`. names: of the model, for its formula. port: of a server on this machine."""
-        values, said = of_metrics(told["metrics"]) if "metrics" in told else of_vllm(told.get("cache", {}))
+        """told: by a backend's `memory_told`. names: of the model, for its formula. processes: the engine's."""
+        values, reasons = of_metrics(told["metrics"]) if "metrics" in told else of_vllm(told.get("cache", {}))
         values |= of_props(told.get("props", {}))
         if log is not None:
-            more, reasons = of_log(log)
-            values, said = values | more, [*said, *reasons]
-        lengths = [*ctxs, *([int(n)] if (n := values.get("engine_sequence_tokens")) else [])]
+            more, others = of_log(log)
+            values, reasons = more | values, reasons | others  # a log rounds to 0.01 GiB
+        if (pool := values.get("engine_pool_bytes")) and (sequences := values.get("engine_sequences")):
+            values["engine_sequence_bytes"] = int(pool / sequences)
+        said, n = list(reasons.values()), values.get("engine_sequence_tokens")
+        lengths = [*ctxs, *([int(n)] if n else [])]
         formula, gains = by_formula(names, lengths)
-        if (n := values.get("engine_sequence_tokens")) and (of := formula.get(int(n), {}).get("state_bytes")):
-            held = values["engine_sequence_bytes"] or 0
-            said.append(
-                f"A sequence of {format_length(int(n))} takes {size(held)} of the pool, {times(held / of)} of the formula's {size(of)}."
-            )
-        return cls(values, formula, (*said, *gains), Watched(port))
+        held, of = values.get("engine_sequence_bytes"), formula.get(int(n or 0), {}).get("state_bytes")
+        if n and held and of:
+            takes = f"takes {size(held)} of the engine's memory, {times(held / of)} of the formula's {size(of)}"
+            said.append(f"A sequence of {format_length(int(n))} {takes}.")
+        return cls(values, formula, (*said, *gains), Watched(processes))
 
     def values(self) -> Values:
         return self.engine | self.watched.values()
 
 
 class Watched:
-    """Processes of a server on this machine, by the port on which it listens; none where they cannot be seen."""
+    """Processes of an engine on this machine, from now on."""
 
-    def __init__(self, port: int | None) -> None:
-        self._processes = [] if port is None else _tree(port)
+    def __init__(self, processes: Sequence[psutil.Process]) -> None:
+        self._processes = processes
         self._begin = self._bytes()
 
     def values(self) -> Values:
@@ -202,16 +247,24 @@ class Watched:
         return found | ({"server_device_bytes": on_device} if on_device else {})
 
 
-def _tree(port: int) -> list[Any]:
+def listening(port: int) -> list[psutil.Process]:
+    """Processes behind a port of this machine; none where they cannot be seen."""
     import psutil
 
-    found: dict[int, Any] = {}
+    found: dict[int, psutil.Process] = {}
     with contextlib.suppress(psutil.Error, OSError):
         for one in psutil.net_connections("tcp"):
             if one.status == psutil.CONN_LISTEN and one.laddr and one.laddr.port == port and one.pid:
-                process = psutil.Process(one.pid)
-                found |= {each.pid: each for each in (process, *process.children(recursive=True))}
+                found |= {each.pid: each for each in with_children(one.pid)}
     return list(found.values())
+
+
+def with_children(pid: int | None = None) -> list[psutil.Process]:
+    """A process and those that it started, this one's by default."""
+    import psutil
+
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
 
 
 def _device_bytes(pids: set[int]) -> int:
@@ -228,7 +281,10 @@ def _device_bytes(pids: set[int]) -> int:
 
 
 def _whole(told: Mapping[str, Any], name: str) -> int | None:
-    try:
-        return int(str(told.get(name)))
-    except ValueError:
-        return None
+    return None if (found := _number(told, name)) is None else int(found)
+
+
+def _number(told: Mapping[str, Any], name: str) -> float | None:
+    with contextlib.suppress(ValueError):
+        return float(str(told.get(name)))
+    return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import platform
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import kleval
@@ -13,11 +13,14 @@ from kleval.backends.registry import open_backend
 from kleval.backends.server_address import parse_address
 from kleval.backends.spec import BackendSpec
 from kleval.profiler.energy import Counter, Meter, counters
-from kleval.profiler.served.engine_memory import EngineMemory
+from kleval.profiler.served.engine_memory import EngineMemory, listening, with_children
 from kleval.profiler.served.prompts import Prompts
 from kleval.profiler.served.spec import ServedSpec, safe_url
 from kleval.store.machine import commit, cpu_name
 from kleval.types import Timed, UsageError
+
+if TYPE_CHECKING:
+    import psutil
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,7 +63,8 @@ def open_targets(spec: ServedSpec, given: Timed | None, seed: str, stack: contex
         meter = Meter(_counters(engine, "server" in described))
         told = backend.memory_told() if hasattr(backend, "memory_told") else {}
         names = (engine.model, environment.get("served_from"))
-        memory = EngineMemory.of(told, spec.engine_log, names, spec.ctxs, _port(engine))
+        processes = _processes(engine, "server" in described, bool(told))
+        memory = EngineMemory.of(told, spec.engine_log, names, spec.ctxs, processes)
         prompts = Prompts(backend, described["prompts"], seed)
         found.append(Target(backend, described, environment, meter, prompts, memory))
     if len({target.name for target in found}) < len(found):
@@ -68,11 +72,14 @@ def open_targets(spec: ServedSpec, given: Timed | None, seed: str, stack: contex
     return found
 
 
-def _port(engine: BackendSpec) -> int | None:
-    """Of a server on this machine."""
+def _processes(engine: BackendSpec, is_server: bool, tells: bool) -> list[psutil.Process]:
+    """Of a server on this machine, or of an engine in this process that tells of its caches."""
+    if not is_server:
+        return with_children() if tells else []
     if engine.base_url is None or not parse_address(engine.base_url, engine.api_key_env).is_local:
-        return None
-    return urlsplit(engine.base_url).port
+        return []
+    port = urlsplit(engine.base_url).port
+    return [] if port is None else listening(port)
 
 
 def _counters(engine: BackendSpec, is_server: bool) -> list[Counter]:

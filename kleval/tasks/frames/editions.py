@@ -6,8 +6,7 @@ others of the same corpus as far as ctx goes, in random order; one corpus per ct
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import count
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from kleval.tasks import lexicon
@@ -16,6 +15,7 @@ from kleval.tasks.base import as_prompt
 from kleval.tasks.fitting import Filled, budget_for, fill
 from kleval.tasks.frames import dataset, hops
 from kleval.tasks.frames.prompts import answer_sentence, context, question_prompt
+from kleval.tasks.parts import ALL
 from kleval.tasks.sized import BuiltinData, OfficialData, Question, digest_of
 from kleval.tokenization import count_given
 from kleval.types import Prompt, Tokenizer, Unfit
@@ -63,7 +63,9 @@ class Builtin(BuiltinData):
         digest = digest_of(ARTICLES_VERSION, hops.HOPS_VERSION, words)
         super().__init__(task_id, task_version, f"kleval {ARTICLES_VERSION}, {hops.HOPS_VERSION}", digest)
 
-    def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
+    def questions(
+        self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL
+    ) -> Iterator[Question | Unfit]:
         few = corpus(_PROBE_ARTICLES, f"frames/{seed}")
         counts = [tokenizer.count(_document(article)) for article in few]
         articles = corpus(_corpus_size(ctx, sum(counts) / len(counts)), f"frames/{seed}")
@@ -71,7 +73,7 @@ class Builtin(BuiltinData):
         room = _FILLED * ctx - bare
         kinds = [kind for kind, n in hops.KINDS.items() if n * max(counts) <= room] or ["chain-2"]
         budget = self._budget(tokenizer, articles, kinds, ctx, seed)
-        for index in count():
+        for index in indices:
             yield self._question(index, kinds[index % len(kinds)], articles, tokenizer, ctx, seed, budget)
 
     def _budget(self, tokenizer: Tokenizer, articles: Sequence[Article], kinds: list[str], ctx: int, seed: int) -> int:

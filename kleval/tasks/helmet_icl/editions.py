@@ -7,9 +7,9 @@ there are fewer labels, about two examples for each.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 
 from kleval.tasks import lexicon
@@ -28,6 +28,7 @@ from kleval.tasks.helmet_icl.drawing import (
 )
 from kleval.tasks.helmet_icl.shots import LENGTHS, shots_at
 from kleval.tasks.helmet_icl.truncation import head
+from kleval.tasks.parts import ALL
 from kleval.tasks.sized import BuiltinData, OfficialData, Question, digest_of
 from kleval.types import ContextTooSmall, Prompt, Tokenizer, Unfit
 
@@ -131,10 +132,12 @@ class Builtin(BuiltinData):
         digest = digest_of(version, name, intents.SHAPES[name], intents.ACTIONS, words)
         super().__init__(f"helmet_icl/{name}", task_version, f"kleval {version}", digest)
 
-    def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
+    def questions(
+        self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL
+    ) -> Iterator[Question | Unfit]:
         budget = budget_for(max(tokenizer.count(f" {n}") for n in range(self._n_labels)))
         n_labels = self._labels_at(tokenizer, ctx - budget, seed)
-        for index in count():
+        for index in indices:
             yield self._question(index, tokenizer, ctx, seed, n_labels, budget)
 
     def _labels_at(self, tokenizer: Tokenizer, room: int, seed: int) -> int:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import count
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from kleval.tasks import lexicon
 from kleval.tasks.base import as_prompt
 from kleval.tasks.fitting import Filled, budget_for, fill
 from kleval.tasks.lca import commits, dataset, invented, prompts
+from kleval.tasks.parts import ALL
 from kleval.tasks.sized import BuiltinData, OfficialData, Question, digest_of
 from kleval.tokenization import count_given
 from kleval.types import Prompt, Tokenizer, Unfit
@@ -104,9 +104,11 @@ class BuiltinLibrary(_Builtin):
     def __init__(self, task_version: str) -> None:
         super().__init__("lca/lib", task_version, invented.LIBRARY_VERSION)
 
-    def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
+    def questions(
+        self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL
+    ) -> Iterator[Question | Unfit]:
         n_steps, budget = self._size(tokenizer, ctx, seed)
-        for index in count():
+        for index in indices:
             yield self._question(index, tokenizer, ctx, seed, n_steps, budget)
 
     def _assignment(self, ctx: int, seed: int, index: object, n_steps: int) -> invented.Assignment:
@@ -154,10 +156,12 @@ class BuiltinCommits(_Builtin):
         super().__init__("lca/commit", task_version, commits.COMMITS_VERSION)
         self._simple = simple
 
-    def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
+    def questions(
+        self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL
+    ) -> Iterator[Question | Unfit]:
         probes = [self._commit(ctx, seed, f"probe-{i}") for i in range(4 * PROBES)]
         budget = budget_for(max(tokenizer.count(probe.message) for probe in probes))
-        for index in count():
+        for index in indices:
             yield self._question(index, tokenizer, ctx, seed, budget)
 
     def _commit(self, ctx: int, seed: int, index: object) -> commits.Commit:

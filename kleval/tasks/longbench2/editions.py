@@ -8,8 +8,7 @@ of ctx; nothing is cut.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import count
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from kleval.tasks.base import as_prompt
 from kleval.tasks.fitting import budget_for, fill_by_characters
 from kleval.tasks.longbench2 import dataset, exams, prompts
 from kleval.tasks.longbench2.scoring import LETTERS
+from kleval.tasks.parts import ALL
 from kleval.tasks.prose import SENTENCES_VERSION
 from kleval.tasks.sized import BuiltinData, OfficialData, Question, digest_of
 from kleval.tokenization import count_given
@@ -114,9 +114,11 @@ class Builtin(BuiltinData):
         digest = digest_of(exams.EXAMS_VERSION, SENTENCES_VERSION, words)
         super().__init__(task_id, task_version, f"kleval {exams.EXAMS_VERSION}", digest)
 
-    def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
+    def questions(
+        self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL
+    ) -> Iterator[Question | Unfit]:
         answer_budget = budget_for(max(tokenizer.count(reference(letter)) for letter in LETTERS))
-        for index in count():
+        for index in indices:
             yield self._question(index, tokenizer, ctx, seed, answer_budget)
 
     def _question(self, index: int, tokenizer: Tokenizer, ctx: int, seed: int, answer_budget: int) -> Question:

@@ -7,13 +7,13 @@ texts in it are the longer the longer ctx is, so that at 1k eight needles and so
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import count
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kleval.tasks import lexicon, texts
 from kleval.tasks.fitting import budget_for, fill_by_characters
 from kleval.tasks.mrcr import bins, conversations, dataset
+from kleval.tasks.parts import ALL
 from kleval.tasks.prose import SENTENCES_VERSION, essay
 from kleval.tasks.sized import BuiltinData, OfficialData, Question, digest_of
 from kleval.tokenization import count_given
@@ -82,9 +82,11 @@ class Builtin(BuiltinData):
             self._matter = conversations.Matter(passages=own.sentences())
             self.revision, self.digest = f"{own.name} in {self.revision}", digest_of(self.digest, own.digest)
 
-    def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
+    def questions(
+        self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL
+    ) -> Iterator[Question | Unfit]:
         text_chars, budget = self._size(tokenizer, ctx, seed)
-        for index in count():
+        for index in indices:
             yield self._question(index, tokenizer, ctx, seed, text_chars, budget)
 
     def _conversation(self, ctx: int, seed: int, index: object, text_chars: int) -> conversations.Conversation:

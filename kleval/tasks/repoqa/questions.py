@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import count as counting
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +22,7 @@ from kleval.tasks import sized
 from kleval.tasks.base import as_prompt
 from kleval.tasks.fitting import budget_for
 from kleval.tasks.languages import COMMENT_PREFIX
+from kleval.tasks.parts import ALL
 from kleval.tasks.repoqa import context, dataset, stdlib
 from kleval.tasks.repoqa.context import Context, Needle
 from kleval.tasks.repoqa.scoring import Candidate
@@ -194,14 +194,16 @@ class Builtin(BuiltinData):
         super().__init__(task_id, task_version, *stdlib.identity())
         self._counted: dict[str, tuple[Callable[[str], int], float, list[tuple[int, Needle]]]] = {}
 
-    def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
+    def questions(
+        self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL
+    ) -> Iterator[Question | Unfit]:
         count, ratio, sizes = self._counts(tokenizer)
         pool = [function for size, function in sizes if size * _PART <= ctx]
         if len(pool) < NEEDLES:
             raise self._too_small(ctx, sizes[NEEDLES - 1][0] * _PART)
         budget = budget_for(max(tokenizer.count(function.code) for function in pool))
         order = sorted(pool, key=lambda function: self._draws(ctx, seed, function.name).seed)
-        for index in counting():
+        for index in indices:
             asked = order[index % len(order)]
             rng = self._draws(ctx, seed, index).rng
             yield self._question(index, asked, pool, rng, tokenizer, count, ratio, ctx, budget)

@@ -7,15 +7,15 @@ official generator is on the cards.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from importlib import metadata
-from itertools import count as counting
 from pathlib import Path
 from typing import Literal, Protocol
 
 from kleval.tasks import data, datafile, registry, texts
 from kleval.tasks.draws import own_draws
+from kleval.tasks.parts import ALL
 from kleval.tasks.ruler import builtin, corpus, cwe, fwe, haystack, lm_eval, niah, official, qa, vt
 from kleval.tasks.ruler.builtin import Guess, Source
 from kleval.tasks.ruler.official import DoesNotFit, Drafter, Fitted, Measure
@@ -27,13 +27,14 @@ Count = Callable[[str], int]
 
 
 class Edition(Protocol):
-    """revision, digest: of the data. stream: samples at ctx with their budgets, without end or until data end."""
+    """revision, digest: of the data. stream: samples at ctx with their budgets, without end or until data end; of the builtin edition
+    those with the given indices, in the official order all."""
 
     revision: str
     digest: str
 
     def stream(
-        self, measure: Measure, count: Count, tokenizer_key: str, ctx: int, seed: int
+        self, measure: Measure, count: Count, tokenizer_key: str, ctx: int, seed: int, indices: Iterable[int] = ALL
     ) -> Iterator[tuple[Fitted, int]]: ...
 
 
@@ -63,7 +64,7 @@ class Official:
         self.digest = _combined({name: digest for name, (_, digest) in named.items()})
 
     def stream(
-        self, measure: Measure, count: Count, tokenizer_key: str, ctx: int, seed: int
+        self, measure: Measure, count: Count, tokenizer_key: str, ctx: int, seed: int, indices: Iterable[int] = ALL
     ) -> Iterator[tuple[Fitted, int]]:
         samples = (
             self._as_in_lm_eval(measure, count, ctx)
@@ -155,13 +156,13 @@ class Builtin:
         self._guesses: dict[tuple[str, int, int], Guess] = {}
 
     def stream(
-        self, measure: Measure, count: Count, tokenizer_key: str, ctx: int, seed: int
+        self, measure: Measure, count: Count, tokenizer_key: str, ctx: int, seed: int, indices: Iterable[int] = ALL
     ) -> Iterator[tuple[Fitted, int]]:
         source = self._source(measure, count, ctx, seed)
         key = (tokenizer_key, ctx, seed)
         if key not in self._guesses:
             self._guesses[key] = builtin.probe(source, measure, count, ctx)
-        for index in counting():
+        for index in indices:
             yield builtin.sample(source, measure, count, ctx, self._guesses[key], index)
 
     def _source(self, measure: Measure, count: Count, ctx: int, seed: int) -> Source:

@@ -7,15 +7,16 @@ a tokenizer with a chat template the input is the user's message; the official s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from kleval.tasks import data
 from kleval.tasks.base import OneCall, as_prompt
 from kleval.tasks.cards import Card, head
+from kleval.tasks.counts import Counts
+from kleval.tasks.parts import ALL
 from kleval.tasks.registry import EDITIONS, OWN, check_protocol
 from kleval.tasks.ruler.editions import Edition, does_fit, edition_of, protocols, templates
 from kleval.tasks.ruler.official import DoesNotFit, Fitted
@@ -50,6 +51,8 @@ class RulerTask(OneCall, OfData[Edition]):
         )
         own = ("haystack: sentences of the user's documents",) if edition == OWN else ()
         self.deviations = (*self._card.texts("deviations"), *own)
+        # The official samples of a length share one random state: to make one is to make all before it.
+        self.together = 0 if edition == "official" else 1
         self._variant = "" if self.protocol == PROTOCOL else f"/{self.protocol}"
         self._minimum: dict[tuple[str, int, int], int] = {}
         # Long lists alone read it, so that it is not in the digest.
@@ -60,12 +63,18 @@ class RulerTask(OneCall, OfData[Edition]):
     def samples(self, tokenizer: Tokenizer, ctx: int, n: int, seed: int) -> Iterator[Sample]:
         if ctx < 1 or n < 0:
             raise UsageError(f"{self.id}: ctx must be at least 1 and the number of samples at least 0")
-        stream = self._stream(tokenizer, ctx, seed)
+        yield from self._first(tokenizer, ctx, range(n), seed)
+
+    def samples_at(self, tokenizer: Tokenizer, ctx: int, indices: Sequence[int], seed: int) -> Iterator[Sample] | None:
+        """The samples with those indices, without the others; None for the official order."""
+        return None if self.edition == "official" else self._first(tokenizer, ctx, indices, seed)
+
+    def _first(self, tokenizer: Tokenizer, ctx: int, indices: Sequence[int], seed: int) -> Iterator[Sample]:
         try:
-            for index, (fitted, budget) in enumerate(islice(stream, n)):
+            for index, (fitted, budget) in zip(indices, self._stream(tokenizer, ctx, seed, indices), strict=False):
                 yield self._sample(tokenizer, ctx, seed, index, fitted, budget)
         except DoesNotFit as error:
-            raise self._too_small(tokenizer, ctx, n, seed, error.needed_tokens) from error
+            raise self._too_small(tokenizer, ctx, len(indices), seed, error.needed_tokens) from error
 
     def score(self, sample: Sample, answer: Completion) -> Score:
         prediction = postprocess(answer.text)
@@ -89,14 +98,19 @@ class RulerTask(OneCall, OfData[Edition]):
             "defects": list(card.texts("defects")),
         }
 
-    def _stream(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[tuple[Fitted, int]]:
+    def counts(self) -> Counts | None:
+        return Counts.of(self._card.table("counts"), self.spec.budget)
+
+    def _stream(
+        self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL
+    ) -> Iterator[tuple[Fitted, int]]:
         def measure(draft: Draft) -> int:
             prompt, prefix = self._asked(tokenizer, draft)
             if self.edition == "official":  # the scripts count without special tokens
                 return count_given(tokenizer, prompt, prefix)
             return tokenizer.count(tokenizer.render(prompt, prefix)) + self._repeated(tokenizer, draft)
 
-        return self._made.stream(measure, tokenizer.count, _counts_as(tokenizer), ctx, seed)
+        return self._made.stream(measure, tokenizer.count, _counts_as(tokenizer), ctx, seed, indices)
 
     def _sample(self, tokenizer: Tokenizer, ctx: int, seed: int, index: int, fitted: Fitted, budget: int) -> Sample:
         draft = fitted.draft

@@ -8,7 +8,7 @@ ones: the two accuracies are alike, not the same.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 from kleval.tasks.base import OneCall, as_prompt
 from kleval.tasks.fitting import budget_for, fill_by_characters
+from kleval.tasks.parts import ALL
 from kleval.tasks.sized import BuiltinData, Question, SizedTask, digest_of
 from kleval.tasks.synthetic.puzzles import ASKED, PUZZLES, PUZZLES_VERSION, STACKS
 from kleval.types import Completion, Prompt, Sample, Score, Tokenizer, Unfit, UsageError
@@ -62,11 +63,11 @@ class Builtin(BuiltinData):
         self._puzzle, self._all_asked = PUZZLES[name], name == "palindrome"
         super().__init__(task_id, task_version, "generated", digest_of(PUZZLES_VERSION, name))
 
-    def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
-        index = 0
-        while True:
+    def questions(
+        self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL
+    ) -> Iterator[Question | Unfit]:
+        for index in indices:
             yield self._question(index, tokenizer, ctx, seed)
-            index += 1
 
     def _question(self, index: int, tokenizer: Tokenizer, ctx: int, seed: int) -> Question:
         draws = self._draws(ctx, seed, index)

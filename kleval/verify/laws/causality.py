@@ -14,19 +14,21 @@ from kleval.verify.laws.law import NEEDS_SCORES, Law
 from kleval.verify.plan import Plan
 from kleval.verify.trial import Case, Deviation, Trial, compare, worst
 
-CUTS = (16, 37, 64, 100)  # tokens of a chunk
+CUTS = (16, 37, 64, 100, 512, 1000, 2049)  # tokens of a chunk
+MOST_CHUNKS = 64
 
 
 def cases(engine: Engine, plan: Plan) -> list[Case]:
     found = [
         Case("causality", "what follows", b + 1, followed, kind, b)
-        for b in plan.boundaries(80)
+        for b in (1, *plan.boundaries(80))
         for kind in (("random", "repeated") if b in (16, 64, 512) else ("random",))
     ]
     if hasattr(engine.backend, "prefill_tokens"):
-        lengths = plan.lengths(70, 200, 520)
         found += [
-            Case("causality", "cut differently", n, cut, kind) for n in lengths for kind in ("random", "repeated")
+            Case("causality", "cut differently", n, cut, kind)
+            for n in plan.lengths(70, 200, 520, 1100, 2200, 4400)
+            for kind in (("random", "repeated") if n <= 520 else ("random",))
         ]
     return found
 
@@ -35,7 +37,7 @@ def followed(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
     """Prompts that end below, at and above a boundary, and before two texts of one length."""
     n = rng.choice((1, 7, 40, 70))
     longer, other = (engine.score([(*ids, *rng.choices(engine.pool, k=n))])[0] for _ in range(2))
-    alone = [engine.score([ids[:end]])[0] for end in (len(ids) - 2, len(ids) - 1, len(ids))]
+    alone = [engine.score([ids[:end]])[0] for end in range(max(2, len(ids) - 2), len(ids) + 1)]
     begins = replace(longer, logprobs=longer.logprobs[: len(ids) - 1])
     return worst([compare(one, begins, 1) for one in (other, *alone)])
 
@@ -47,7 +49,7 @@ def cut(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
     whole = engine.score([ids])[0]
     found = []
     try:
-        for tokens in CUTS:
+        for tokens in (t for t in CUTS if len(ids) / MOST_CHUNKS <= t < len(ids)):
             backend.prefill_tokens = tokens  # type: ignore[attr-defined]
             found.append(compare(whole, engine.score([ids])[0], 1))
     finally:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from kleval.verify.engine import Engine, Ids
 from kleval.verify.plan import WRITTEN, Plan
-from kleval.verify.trial import Case, Deviation, compare, differ, worst
+from kleval.verify.trial import Case, Deviation, compare, rescored, resumed, worst
 
 LENGTHS = (23, 90, 200, 410, 900, 1700, 3300)  # away from boundaries
 PROMPTS = 3  # of each of the shorter ones
@@ -19,9 +19,9 @@ def cases(engine: Engine, plan: Plan) -> list[Case]:
     if engine.scores:
         kinds.append(("longer", longer))
         if engine.tells and engine.writes_ids:
-            kinds.append(("rescored", rescored))
+            kinds.append(("rescored", _rescored))
     elif engine.tells and engine.writes_ids:
-        kinds.append(("resumed", resumed))
+        kinds.append(("resumed", _resumed))
     found = []
     for n in plan.lengths(*LENGTHS):
         made = [Case("harmless", name, n, measure, harmless=True) for name, measure in kinds]
@@ -51,17 +51,9 @@ def longer(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
     return compare(alone, more, 1)
 
 
-def rescored(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
-    """Tokens as they were written, and scored."""
-    written = engine.draw(ids, 5, rng.randrange(1 << 30))
-    (scored,) = engine.score([(*ids, *written.tokens)])
-    if not (written.finite and scored.finite):
-        return compare(written, scored, len(ids))
-    return differ(written.logprobs, scored.logprobs[len(ids) - 1 :], len(ids))
+def _rescored(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
+    return rescored(engine, ids, engine.draw(ids, 5, rng.randrange(1 << 30)))
 
 
-def resumed(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
-    """Written at once, and with the first of them in the prompt."""
-    (whole,) = engine.write([ids], 6)
-    (rest,) = engine.write([(*ids, *whole.tokens[:3])], 3)
-    return compare(whole.after(3), rest, len(ids) + 3)
+def _resumed(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
+    return resumed(engine, ids, 6, (3,), 3)

@@ -1,8 +1,9 @@
 """Law of long prompts: nothing past a length is forgotten at once.
 
-The influence of a changed early token on the last log-probabilities may fade with distance, smoothly; where it ends between one
-length and a slightly longer one, tokens were cut, overwritten or left out of a window. That asks for no skill of the model: one that
-retrieves nothing is tried too, as long as an early token has any influence at a quarter of the length.
+A needle is put at several depths, and the prompt ends with the same tokens: a model that retrieves finds their likelihood there, in any
+other an early token has some influence on the last ones. Either may fade with distance, smoothly; where it ends between one length and
+a slightly longer one, tokens were cut, overwritten or left out of a window. It asks for no skill of the model; where nothing has any
+influence at a quarter of the distance, it cannot be tried.
 """
 
 from __future__ import annotations
@@ -11,47 +12,46 @@ import math
 import random
 from collections.abc import Callable
 
-from kleval.verify.engine import Engine, Ids
+from kleval.verify.engine import Engine, Ids, Untestable
 from kleval.verify.laws.law import Law
 from kleval.verify.plan import Plan
 from kleval.verify.trial import Case, Deviation, Trial, compare
 
-LAST = 12  # tokens whose log-probabilities show the influence
-CHANGED = 4  # tokens of the beginning
+LAST = 12  # tokens of the needle, and of the end that repeats it
+PAST = 24  # tokens past a power of two, where an index overflows
 STEP = 16  # tokens between the two lengths that are told apart
 DROP = 20.0  # times less influence within STEP tokens is no fading
 SEEN = 1e-4  # nats: an influence below it is none
+DEPTHS = (0.0, 0.5)
+ALL_DEPTHS = (0.0, 0.25, 0.5, 0.75, 0.9)  # of prompts beyond 2^15
 
 
 def cases(engine: Engine, plan: Plan) -> list[Case]:
-    lengths = []
-    n = 512
-    while n < plan.longest - LAST:
-        lengths.append(n)
-        n *= 2
-    lengths.append(plan.longest - LAST - 8)
+    last = plan.longest - LAST
+    lengths = {1 << power for power in range(9, 21)}
+    lengths = {n + PAST for n in lengths if n + PAST < last} | {last - 8}
     return [
-        Case("long", f"changed token at {share:.0%}", n, _at(share), exact=True)
-        for n in lengths
-        for share in (0.0, 0.3)
+        Case("long", f"needle at {depth:.0%}", n, _at(depth), exact=True)
+        for n in sorted(lengths)
+        for depth in (ALL_DEPTHS if n > 1 << 15 else DEPTHS)
     ]
 
 
-def _at(share: float) -> Callable[[Engine, Ids, random.Random], Deviation]:
+def _at(depth: float) -> Callable[[Engine, Ids, random.Random], Deviation]:
     def measure(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
         """0, or the logarithm of how much influence ends within STEP tokens."""
-        at = max(len(engine.begin), int(share * len(ids) / 4))
-        other = [rng.choice(engine.pool) for _ in range(CHANGED)]
-        tail = ids[-LAST:]
+        at = max(len(engine.begin), int(depth * len(ids)))
+        needle, other = (tuple(rng.choices(engine.pool, k=LAST)) for _ in range(2))
 
         def influence(n: int) -> float:
-            one = (*ids[: n - LAST], *tail)
-            changed = (*one[:at], *other, *one[at + CHANGED :])
+            one, changed = ((*ids[:at], *each, *ids[at + LAST : n - LAST], *needle) for each in (needle, other))
             return _influence(engine, one, changed)
 
-        low, high = at + CHANGED + 2 * LAST + len(ids) // 4, len(ids)
+        low, high = at + 2 * LAST + (len(ids) - at) // 4, len(ids)
         low_seen, high_seen = influence(low), influence(high)
-        if low_seen < DROP * max(SEEN, high_seen):
+        if low_seen < DROP * SEEN:
+            raise Untestable(f"the model makes nothing of a token {low - at} tokens before the end")
+        if low_seen < DROP * high_seen:
             return Deviation(0.0)
         while high - low > STEP:
             middle = (low + high) // 2
@@ -67,15 +67,11 @@ def _at(share: float) -> Callable[[Engine, Ids, random.Random], Deviation]:
 
 
 def _influence(engine: Engine, one: Ids, other: Ids) -> float:
-    if engine.scores:
-        a, b = (engine.score([ids])[0] for ids in (one, other))
-        pairs = list(zip(a.logprobs[-LAST:], b.logprobs[-LAST:], strict=True))
-    else:
-        a, b = (engine.write([ids], 1)[0] for ids in (one, other))
-        pairs = list(zip(a.logprobs, b.logprobs, strict=True))
+    ask = engine.score if engine.scores else lambda prompts: engine.write(prompts, 1)
+    a, b = (ask([ids])[0] for ids in (one, other))
     if not (a.finite and b.finite):
         return compare(a, b).size
-    return max((abs(x - y) for x, y in pairs), default=0.0)
+    return max((abs(x - y) for x, y in zip(a.logprobs[-LAST:], b.logprobs[-LAST:], strict=True)), default=0.0)
 
 
 def cause(trial: Trial) -> str:

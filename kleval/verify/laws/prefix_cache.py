@@ -7,12 +7,11 @@ the prompt was new, and with scores of the same tokens.
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 from kleval.verify.engine import Engine, Ids
 from kleval.verify.laws.law import Law
 from kleval.verify.plan import WRITTEN, Plan, slices
-from kleval.verify.trial import Case, Deviation, Trial, compare, differ, worst
+from kleval.verify.trial import Case, Deviation, Trial, compare, rescored, resumed, worst
 
 FLOOD = 12  # prompts that push out what is cached
 
@@ -42,14 +41,7 @@ def twice(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
 
 def continued(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
     """A prompt that is the beginning of another: with the first of its own tokens behind it, the others must follow."""
-    (cold,) = engine.write([ids], 3 * WRITTEN)
-    found = []
-    for n in (1, 5, 2 * WRITTEN, 2 * WRITTEN + 3):
-        (rest,) = engine.write([(*ids, *cold.tokens[:n])], 4)
-        tail = cold.after(n)
-        if tail.tokens or not cold.finite:
-            found.append(compare(tail, rest, len(ids) + n))
-    return worst(found)
+    return resumed(engine, ids, 3 * WRITTEN, (1, 5, 2 * WRITTEN, 2 * WRITTEN + 3), 4)
 
 
 def shared(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
@@ -96,12 +88,7 @@ def together(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
 
 
 def _against_scores(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
-    """What is written after a prompt against the scores of prompt and answer."""
-    written = engine.draw(ids, 6, rng.randrange(1 << 30))
-    (scored,) = engine.score([(*ids, *written.tokens)]) if written.finite else (written,)
-    if not (written.finite and scored.finite):
-        return compare(replace(scored, finite=True), written, len(ids))
-    return differ(written.logprobs, scored.logprobs[len(ids) - 1 :], len(ids))
+    return rescored(engine, ids, engine.draw(ids, 6, rng.randrange(1 << 30)))
 
 
 def cause(trial: Trial) -> str:
@@ -116,8 +103,4 @@ def cause(trial: Trial) -> str:
     )
 
 
-def _needs(engine: Engine, plan: Plan) -> str:
-    return ""
-
-
-LAW = Law("prefix-cache", "Prefix cache = cold", cases, cause, _needs)
+LAW = Law("prefix-cache", "Prefix cache = cold", cases, cause)

@@ -11,7 +11,7 @@ import random
 from kleval.verify.engine import Engine, Ids
 from kleval.verify.laws.law import Law
 from kleval.verify.plan import WRITTEN, Plan
-from kleval.verify.trial import Case, Deviation, Trial, compare, differ
+from kleval.verify.trial import Case, Deviation, Trial, compare, rescored
 
 EARLY = 4  # tokens: a function that differs there does so without any history
 
@@ -26,11 +26,7 @@ def same(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
     assert other is not None
     if engine.scores:
         return compare(engine.score([ids])[0], other.score([ids])[0], 1)
-    (written,) = engine.write([ids], WRITTEN)
-    if not written.finite:
-        return compare(written, other.score([ids])[0], len(ids))
-    (scored,) = other.score([(*ids, *written.tokens)])
-    return differ(written.logprobs, scored.logprobs[len(ids) - 1 :], len(ids))
+    return rescored(engine, ids, engine.write([ids], WRITTEN)[0], other)
 
 
 def cause(trial: Trial) -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from dataclasses import replace
 
 from kleval.types import Request
 from kleval.verify.engine import Engine, Ids, Reading
 from kleval.verify.laws.law import Law
 from kleval.verify.plan import WRITTEN, Plan, slices
-from kleval.verify.trial import Case, Deviation, Trial, compare, worst
+from kleval.verify.trial import Case, Deviation, Trial, compare, rescored, worst
 
 Disturb = Callable[[Engine, Ids, random.Random], None]
 NEIGHBOURS = 5  # more than small engines have slots
@@ -36,18 +35,15 @@ def _after(disturb: Disturb) -> Callable[[Engine, Ids, random.Random], Deviation
         found = [compare(before, _read(engine, ids), 1)]
         fresh = [engine.prompt(len(ids), "random", rng) for _ in range(NEIGHBOURS)]
         first = [engine.write([one], FEW)[0] for one in fresh]
-        if engine.scores and engine.writes_ids and engine.tells:
-            # A state that was not clean is kept by a prefix cache with the prompt, and is then the same once more.
-            again = []
-            for one, wrote in zip(fresh, first, strict=True):
-                (scored,) = engine.score([(*one, *wrote.tokens)]) if wrote.finite else (wrote,)
-                told = scored.logprobs[len(one) - 1 :]
-                again.append(replace(wrote, logprobs=told, likely=(), finite=scored.finite))
-        else:
-            again = [engine.write([one], FEW)[0] for one in fresh]
         if not all(one.finite for one in first):
             return Deviation(math.inf, len(ids), len(ids))
-        return worst([*found, *(compare(a, b, len(ids)) for a, b in zip(first, again, strict=True))])
+        if engine.scores and engine.writes_ids and engine.tells:
+            # A state that was not clean is kept by a prefix cache with the prompt, and is then the same once more.
+            found += [rescored(engine, one, wrote) for one, wrote in zip(fresh, first, strict=True)]
+        else:
+            again = [engine.write([one], FEW)[0] for one in fresh]
+            found += [compare(a, b, len(ids)) for a, b in zip(first, again, strict=True)]
+        return worst(found)
 
     return measure
 
@@ -75,7 +71,7 @@ def _strange(engine: Engine, ids: Ids, rng: random.Random) -> None:
     """One token over and over, the first and last of the vocabulary, a single one: what makes numbers overflow."""
     pool = engine.pool
     strange = [(pool[0],) * 200, (pool[-1],) * 67, (pool[0], pool[-1]) * 40, (rng.choice(pool),)]
-    engine.provoke([engine._generate((*engine.begin, *one), 4) for one in strange])
+    engine.provoke([engine.request((*engine.begin, *one), 4) for one in strange])
 
 
 def _longer(engine: Engine, ids: Ids, rng: random.Random) -> None:

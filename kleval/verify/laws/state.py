@@ -7,7 +7,7 @@ import random
 from kleval.verify.engine import Engine, Ids
 from kleval.verify.laws.law import NEEDS_IDS, Law
 from kleval.verify.plan import WRITTEN, Plan
-from kleval.verify.trial import Case, Deviation, Trial, compare, differ, worst
+from kleval.verify.trial import Case, Deviation, Trial, rescored, resumed
 
 BEFORE = 8  # tokens of a prompt that ends before a boundary which the answer crosses
 MOST_WRITTEN = 2048
@@ -15,7 +15,7 @@ MOST_WRITTEN = 2048
 
 def cases(engine: Engine, plan: Plan) -> list[Case]:
     if not engine.scores:
-        return [Case("state", "resumed", n, resumed, boundary=b) for b, n in plan.around(96)]
+        return [Case("state", "resumed", n, in_parts, boundary=b) for b, n in plan.around(96)]
     found = []
     for boundary in plan.boundaries(96):
         n = boundary - BEFORE
@@ -26,49 +26,28 @@ def cases(engine: Engine, plan: Plan) -> list[Case]:
         for n in plan.lengths(20, 66, 200)
         for kind in ("random", "repeated")
     ]
-    found += [Case("state", "a long answer", n, long_answer) for n in (40, 200) if 4 * n < plan.longest]
+    found += [Case("state", "a long answer", n, long_answer) for n in (40, 256) if 4 * n < plan.longest]
     return found
 
 
 def crossing(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
-    return _rescored(engine, ids, 2 * BEFORE, rng)
+    return rescored(engine, ids, engine.draw(ids, 2 * BEFORE, rng.randrange(1 << 30)))
 
 
 def long_answer(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
     room = (engine.max_ctx or MOST_WRITTEN) - len(ids) - 2
-    return _rescored(engine, ids, min(MOST_WRITTEN, room, 8 * len(ids)), rng)
-
-
-def _rescored(engine: Engine, ids: Ids, n: int, rng: random.Random) -> Deviation:
-    written = engine.draw(ids, n, rng.randrange(1 << 30))
-    (scored,) = engine.score([(*ids, *written.tokens)]) if written.finite else (written,)
-    if not (written.finite and scored.finite):
-        return Deviation(float("inf"), len(ids), len(ids))
-    return differ(written.logprobs, scored.logprobs[len(ids) - 1 :], len(ids))
+    n = min(MOST_WRITTEN, room, 8 * len(ids))
+    return rescored(engine, ids, engine.draw(ids, n, rng.randrange(1 << 30)))
 
 
 def steps(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
     """The next tokens of a prompt one at a time, each with those before in the prompt."""
-    (written,) = engine.write([ids], 6)
-    singles = [engine.write([(*ids, *written.tokens[:n])], 1)[0] for n in range(len(written.tokens))]
-    found = []
-    for n, single in enumerate(singles):
-        if not single.finite:
-            return Deviation(float("inf"), len(ids) + n, len(ids) + n)
-        found.append(compare(written.after(n), single, len(ids) + n))
-    return worst(found)
+    return resumed(engine, ids, 6, range(6), 1)
 
 
-def resumed(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
+def in_parts(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
     """Written at once, and with the first tokens in the prompt, where prompts cannot be scored."""
-    (whole,) = engine.write([ids], 3 * WRITTEN)
-    found = []
-    for n in (1, 4, 9, 2 * WRITTEN):
-        (rest,) = engine.write([(*ids, *whole.tokens[:n])], 8)
-        if not rest.finite:
-            return compare(whole, rest, len(ids) + n)
-        found.append(compare(whole.after(n), rest, len(ids) + n))
-    return worst(found)
+    return resumed(engine, ids, 3 * WRITTEN, (1, 4, 9, 2 * WRITTEN), WRITTEN)
 
 
 def cause(trial: Trial) -> str:

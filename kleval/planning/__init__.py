@@ -1,0 +1,8 @@
+"""Plan of a run on hardware that need not be here: counts of what is asked, memory, time and money, from closed forms.
+
+`plan_run` makes it, `records` are its JSON values; nothing here prints.
+"""
+
+from kleval.planning.plan import ModelPlan, RunPlan, Span, plan_run, records
+
+__all__ = ["ModelPlan", "RunPlan", "Span", "plan_run", "records"]

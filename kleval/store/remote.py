@@ -1,0 +1,150 @@
+"""Run directories at remote addresses (`s3://bucket/run`, `gs://…`), through fsspec: written here first, uploaded at the end.
+
+An address has one directory here that is written, `runs/s3/bucket/run`, so that the same command goes on in it; where that is not
+there (another machine), what was uploaded is brought first. What is read comes into a cache of its own, so that reading never touches
+rows that were not uploaded yet. Prompts, which only grow, are sent when their size differs, all other files always, `run.json` last:
+who sees it sees what it names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kleval.packages import need
+from kleval.store.manifest import read_manifest
+from kleval.types import UsageError
+
+WRITTEN = Path("runs")
+MANIFEST = "run.json"
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}([^/].*)")  # a Path has swallowed a slash
+
+
+def address(place: str | Path) -> str | None:
+    """The remote address that a place is; None for a place on this machine."""
+    found = _ADDRESS.fullmatch(str(place))
+    return f"{found[1]}://{found[2].rstrip('/')}" if found and not Path(place).exists() else None
+
+
+def written(url: str) -> Path:
+    """Where what belongs at the address is written on this machine."""
+    return WRITTEN.joinpath(*_parts(url))
+
+
+def begin(url: str) -> Path:
+    """`written`, with what was uploaded from elsewhere. UsageError where that is not what was written here, or is ahead of it."""
+    folder = written(url)
+    with _reached(url) as (system, root):
+        if not system.exists(f"{root}/{MANIFEST}"):
+            return folder
+        if not (folder / MANIFEST).is_file():
+            _bring(system, root, folder)
+            return folder
+        there = folder.with_name(f".{folder.name}.there")
+        try:
+            _get(system, f"{root}/{MANIFEST}", there / MANIFEST)
+            old, new = read_manifest(folder), read_manifest(there)
+        finally:
+            (there / MANIFEST).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                there.rmdir()
+    if old["uid"] != new["uid"] or len(old["sessions"]) < len(new["sessions"]):
+        what = "was continued elsewhere" if old["uid"] == new["uid"] else "holds another run"
+        raise UsageError(
+            f"{url} {what} than {folder} has it: move {folder} away to go on from there, or give another --out"
+        )
+    return folder
+
+
+def fetched(url: str) -> Path:
+    """A copy of what lies at the address, in the user's cache. UsageError where nothing does."""
+    folder = Path.home().joinpath(".cache", "kleval", "remote", *_parts(url))
+    with _reached(url) as (system, root):
+        if not _bring(system, root, folder):
+            raise UsageError(f"there is nothing at {url}")
+    return folder
+
+
+def upload(url: str) -> int:
+    """Send what was written for the address there; how many files."""
+    folder = written(url)
+    sent = 0
+    with _reached(url, f"; everything is in {folder}, and the same command uploads it") as (system, root):
+        there = dict(_listed(system, root))
+        for name in sorted(_names(folder), key=lambda name: (name == MANIFEST, name)):
+            if not (_grows(name) and there.get(name) == (folder / name).stat().st_size):
+                system.put_file(str(folder / name), f"{root}/{name}")
+                sent += 1
+    return sent
+
+
+def here(place: str | Path) -> Path:
+    """A place on this machine, or a copy of a remote one."""
+    url = address(place)
+    return Path(place) if url is None else fetched(url)
+
+
+def _bring(system: Any, root: str, folder: Path) -> int:
+    """How many files lie there; run.json comes last."""
+    names = dict(_listed(system, root))
+    for name in sorted(names, key=lambda name: (name.endswith(MANIFEST), name)):
+        file = folder / name
+        if not (_grows(name) and file.is_file() and file.stat().st_size == names[name]):
+            _get(system, f"{root}/{name}", file)
+    return len(names)
+
+
+def _get(system: Any, path: str, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f".{file.name}.part")
+    try:
+        system.get_file(path, str(draft))
+        draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _names(folder: Path) -> Iterator[str]:
+    for file in folder.rglob("*"):
+        name = file.relative_to(folder)
+        if file.is_file() and name.parts[0] != "tmp" and not file.name.startswith("."):
+            yield name.as_posix()
+
+
+def _listed(system: Any, root: str) -> Iterator[tuple[str, int]]:
+    system.invalidate_cache()
+    for path, about in system.find(root, detail=True).items():
+        name = path.strip("/").removeprefix(root.strip("/")).strip("/")
+        if name and ".." not in name.split("/"):
+            yield name, int(about.get("size") or 0)
+
+
+def _grows(name: str) -> bool:
+    return "prompts" in name.split("/")[:-1]
+
+
+def _parts(url: str) -> list[str]:
+    scheme, _, path = url.partition("://")
+    return [scheme, *(part for part in path.split("/") if part not in ("", ".", ".."))]
+
+
+@contextlib.contextmanager
+def _reached(url: str, more: str = "") -> Iterator[tuple[Any, str]]:
+    """The file system of an address, and the path in it. What goes wrong with it is one UsageError. more: what it ends with."""
+    scheme = url.partition("://")[0]
+    fsspec = need("fsspec", "remote", url)
+    try:
+        system, root = fsspec.core.url_to_fs(url)
+        yield system, str(root).rstrip("/")
+    except UsageError:
+        raise
+    except ImportError as error:
+        if scheme in ("s3", "s3a"):
+            need("s3fs", "remote", url)
+        raise UsageError(f"{url} cannot be used: {error}{more}") from error
+    except Exception as error:  # of any file system's client
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(f"{url} cannot be used: {said}{more}") from error

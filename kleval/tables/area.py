@@ -1,0 +1,60 @@
+"""Area under a score–length curve: the mean score over the logarithm of length, one number for a run over several lengths.
+
+The trapezoid rule on log2(length), divided by the span: 1k to 2k weighs as much as 64k to 128k, and a score that does not depend on
+length has that score as its area, whatever the lengths. It is a weighted mean of independent cells (no sample is in two of them), so
+its interval is `cells.mover`'s. Areas over different lengths do not compare; `first`, `last` and `lengths` say which they are of.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kleval.tables.cells import Cell, average, mover
+from kleval.text import format_length
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """value with its 95 % interval low ... high, in [0, 1]. lengths: how many have a score, `first` and `last` the ends."""
+
+    value: float
+    low: float
+    high: float
+    first: int
+    last: int
+    lengths: int
+
+    @property
+    def span(self) -> str:
+        return f"{format_length(self.first)} to {format_length(self.last)}"
+
+
+def area(cells: Iterable[Cell]) -> Area | None:
+    """Of one task's cells, or a family's, one per length. Lengths without a value, or that lack tasks of the family, are left out; None
+    where fewer than two are left."""
+    whole = sorted((c for c in cells if not c.missing and not math.isnan(c.value)), key=lambda c: c.ctx)
+    if len(whole) < 2:
+        return None
+    at = [math.log2(cell.ctx) for cell in whole]
+    ends = [at[0], *at, at[-1]]
+    found = mover(whole, [(ends[i + 2] - ends[i]) / 2 for i in range(len(at))])
+    return Area(found.mean, found.low, found.high, whole[0].ctx, whole[-1].ctx, len(whole))
+
+
+def area_of_all(cells: Iterable[Cell]) -> tuple[Area, tuple[str, ...]] | None:
+    """The area of the mean over the tasks that have a value at every length, and these tasks; None where that is not to be had.
+
+    cells: of one model, each task's headline metric. A length at which nothing has a value is left out; a task that is skipped at
+    some length (too short for it) has no part in the area, so that every length is of the same tasks.
+    """
+    valued = [cell for cell in cells if not math.isnan(cell.value)]
+    ctxs = {cell.ctx for cell in valued}
+    lengths: dict[str, set[int]] = {}
+    for cell in valued:
+        lengths.setdefault(cell.task, set()).add(cell.ctx)
+    tasks = {task for task, found in lengths.items() if found == ctxs}
+    by_ctx = {ctx: [cell for cell in valued if cell.ctx == ctx and cell.task in tasks] for ctx in ctxs}
+    found = area(average("", "", ctx, "", group, tasks) for ctx, group in by_ctx.items() if group)
+    return (found, tuple(sorted(tasks))) if found else None

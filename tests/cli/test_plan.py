@@ -1,0 +1,123 @@
+"""`kleval plan`: what is counted without data, where its times are from, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kleval.cli.main import call
+
+REPORT = Path(__file__).parent.parent.parent / "reports" / "cpu-nano" / "4k-64k"
+LONG = ["plan", "--model", "kimi-linear@48b-a3b", "--suite", "long-official", "--ctx", "128k,1m"]
+
+
+def planned(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, list[dict[str, Any]]]:
+    assert call([*words, "--json"]) == 0
+    found: dict[str, list[dict[str, Any]]] = {}
+    for line in capsys.readouterr().out.splitlines():
+        record = json.loads(line)
+        found.setdefault(record["record"], []).append(record)
+    return found
+
+
+def test_the_official_long_suite_is_planned_without_its_data(capsys: pytest.CaptureFixture[str]) -> None:
+    found = planned(capsys, *LONG, "--hardware", "8xH200", "--limit", "all", "--price", "2")
+    (total,) = found["plan"]
+    ruler = [cell for cell in found["cell"] if cell["task"] == "ruler/vt"]
+    assert [(cell["ctx"], cell["samples"], cell["read"]) for cell in ruler] == [
+        (ctx, 500, 500 * (ctx - 30)) for ctx in (131072, 1 << 20)
+    ]
+    low, high = total["device_hours"]
+    assert high == pytest.approx(3 * low)
+    assert total["money"] == pytest.approx([2 * low, 2 * high])
+    assert total["read"] == sum(cell["read"] for cell in found["cell"])
+    assert total["wall_hours"] == pytest.approx([low / 8, high / 8])
+    assert "assumed 20% to 60%" in found["model"][0]["basis"]
+    assert total["rows"] == []
+    assert {skip["task"].partition("/")[0] for skip in total["skipped"]} == {"helmet_icl"}
+
+
+def test_money_is_never_invented(capsys: pytest.CaptureFixture[str]) -> None:
+    assert planned(capsys, *LONG, "--hardware", "h200")["plan"][0]["money"] is None
+
+
+def test_without_hardware_tokens_alone_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    (total,) = planned(capsys, *LONG)["plan"]
+    assert total["device_hours"] is None
+    assert total["requests"] > 0
+
+
+def test_what_does_not_fit_is_a_result(capsys: pytest.CaptureFixture[str]) -> None:
+    found = planned(capsys, *LONG, "--hardware", "h100")
+    assert [(row["fits"], "does not fit" in row["why"]) for row in found["memory"]] == [(False, True)] * 2
+    assert found["plan"][0]["device_hours"] is None
+    assert call([*LONG, "--hardware", "h100"]) == 0
+    assert "nothing fits" in capsys.readouterr().out
+
+
+def test_a_model_takes_as_few_devices_as_hold_it(capsys: pytest.CaptureFixture[str]) -> None:
+    found = planned(capsys, *LONG, "--hardware", "8xh100")
+    assert {(row["devices_per_replica"], row["replicas"]) for row in found["memory"]} == {(2, 4)}
+
+
+def test_measured_rows_give_one_number_and_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "plan",
+        "--model",
+        "kimi-linear",
+        "--tasks",
+        "ruler/niah_single_1",
+        "--ctx",
+        "4k",
+        "--measured",
+        str(REPORT),
+    ]
+    found = planned(capsys, *words)
+    (total,) = found["plan"]
+    assert total["device_hours"][0] == total["device_hours"][1] > 0
+    assert found["model"][0]["basis"].startswith("measured: ")
+    assert f"{REPORT}: prefill/full/kimi-linear@nano/4096/1" in total["rows"]
+
+
+def test_rows_of_other_models_give_a_range(capsys: pytest.CaptureFixture[str]) -> None:
+    found = planned(capsys, *LONG, "--measured", str(REPORT))
+    low, high = found["plan"][0]["device_hours"] or (None, None)
+    assert (low is None) or low < high
+    assert found["model"][0]["basis"].startswith("a range: ")
+
+
+def test_of_the_builtin_edition_samples_are_made_as_a_dry_run_makes_them(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model", "kimi-linear", "--tasks", "ruler/vt,ruler/qa_1", "--ctx", "1k,2k", "--limit", "3"]
+    (total,) = planned(capsys, "plan", *words)["plan"]
+    assert call(["run", *words, "--dry-run", "--json"]) == 0
+    done = json.loads(capsys.readouterr().out.splitlines()[-1])["forecast"]
+    assert [total[name] for name in ("requests", "read", "written")] == [
+        done[name] for name in ("requests", "read", "written")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--hardware", "8xfoo"], "h200"),
+        (["--hardware", "0xh200"], "0 devices"),
+        (["--hardware", "8xh200", "--tp", "3"], "--tp 3"),
+        (["--hardware", "h200", "--limit", "none"], "--limit none"),
+        (["--hardware", "h200", "--measured", str(REPORT)], "a CPU"),
+        (["--hardware", "h200", "--measured", "nowhere"], "nowhere"),
+        (["--model", "gpt-none", "--hardware", "h200"], "gpt-none"),
+    ],
+)
+def test_bad_input_is_one_line(words: list[str], says: str, one_line: Any) -> None:
+    assert says in one_line([*LONG, *words])
+
+
+def test_tasks_of_unknown_counts_is_one_line(one_line: Any) -> None:
+    said = one_line(
+        ["plan", "--tasks", "short/hmmt25", "--edition", "official", "--data-dir", "none", "--hardware", "h200"]
+    )
+    assert "counts are not known" in said
+    assert "kleval data fetch" in said

@@ -1,0 +1,83 @@
+"""Speeds in closed form: exact where they were measured, between and beyond them as told, and a range by shares."""
+
+from __future__ import annotations
+
+import pytest
+
+from kleval.models.costs import Split
+from kleval.models.registry import costs_of
+from kleval.profiler.hardware import HARDWARE, of_device, parse_hardware
+from kleval.profiler.memory import Formats
+from kleval.profiler.speeds import ASSUMED_SHARES, AtRates, Measured, at_shares, moved_bytes, of_others
+from kleval.types import UsageError
+
+_, NANO = costs_of("kimi-linear")
+_, LARGE = costs_of("kimi-linear@48b-a3b")
+PROMPTS, STEPS = {4096: 0.5, 16384: 4.0}, {(4096, 1): 0.002, (4096, 9): 0.010, (16384, 1): 0.003}
+MEASURED = Measured("kimi-linear@nano", NANO, "float32", PROMPTS, STEPS, ())
+
+
+def test_what_was_measured_is_given_back() -> None:
+    assert [MEASURED.prefill(ctx) for ctx in PROMPTS] == pytest.approx(list(PROMPTS.values()))
+    assert [MEASURED.step(ctx, batch) for ctx, batch in STEPS] == pytest.approx(list(STEPS.values()))
+
+
+def test_a_step_between_two_batches_lies_between_them_and_a_prompt_between_two_lengths() -> None:
+    assert MEASURED.step(4096, 5) == pytest.approx(0.006)
+    assert 0.5 < MEASURED.prefill(8192) < 4.0
+    assert MEASURED.most_batch(5000) == 9
+    assert MEASURED.most_batch(1 << 20) == 1
+
+
+def test_beyond_the_lengths_the_nearest_rate_holds() -> None:
+    flops = NANO.prefill_flops(65536) / NANO.prefill_flops(16384)
+    assert MEASURED.prefill(65536) == pytest.approx(4.0 * flops)
+
+
+def test_a_datasheet_gives_a_range_whose_ends_are_the_shares() -> None:
+    fast, slow = at_shares(LARGE, Formats(), Split(), HARDWARE["h200"])
+    for ctx in (4096, 1 << 20):
+        assert slow.prefill(ctx) / fast.prefill(ctx) == pytest.approx(ASSUMED_SHARES[0] / ASSUMED_SHARES[1])
+        assert slow.step(ctx, 4) / fast.step(ctx, 4) == pytest.approx(ASSUMED_SHARES[0] / ASSUMED_SHARES[1])
+    assert fast.prefill(1 << 20) == pytest.approx(LARGE.prefill_flops(1 << 20) / (0.6 * 989e12))
+
+
+def test_rates_of_others_are_their_highest_and_lowest() -> None:
+    fast, slow = of_others(LARGE, Formats(), Split(), [MEASURED])
+    reached = [NANO.prefill_flops(ctx) / seconds for ctx, seconds in PROMPTS.items()]
+    assert (fast.flops_per_second, slow.flops_per_second) == (max(reached), min(reached))
+    assert isinstance(fast, AtRates)
+
+
+def test_a_device_of_two_moves_half_of_the_weights_and_all_of_the_latent_rows() -> None:
+    one, two = (moved_bytes(LARGE, 1 << 20, 1, Formats(), Split(n)) for n in (1, 2))
+    latent = LARGE.decode_bytes_by_component(1 << 20, 1)["latent"]
+    assert one == pytest.approx(LARGE.decode_bytes(1 << 20, 1))
+    assert two == pytest.approx((one - latent) / 2 + latent)
+
+
+def test_lighter_formats_move_less() -> None:
+    assert moved_bytes(LARGE, 1 << 20, 1, Formats(weights="fp8", kv="fp8"), Split()) < 0.7 * moved_bytes(
+        LARGE, 1 << 20, 1, Formats(), Split()
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "devices", "name"), [("8xH200", 8, "h200"), ("4 x A100-80GB", 4, "a100-80gb"), ("b200", 1, "b200")]
+)
+def test_hardware_is_read(text: str, devices: int, name: str) -> None:
+    found = parse_hardware(text)
+    assert (found.devices, found.name) == (devices, name)
+
+
+@pytest.mark.parametrize("text", ["0xh200", "8xfoo", "cpu", "", "x"])
+def test_what_is_no_hardware_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="8xh200"):
+        parse_hardware(text)
+
+
+def test_a_driver_s_name_is_recognised() -> None:
+    assert of_device("NVIDIA H200") == "h200"
+    assert of_device("NVIDIA A100-SXM4-80GB") == "a100-80gb"
+    assert of_device("NVIDIA GeForce RTX 4090") == "rtx-4090"
+    assert of_device("Some GPU") == ""
