@@ -27,7 +27,17 @@ LOAD = (
     *("requests_per_second", "under_way", "rate", "best_rate", "best_rate_above", "failed_requests"),
     *(f"{name}_{p}{end}" for name in ("ttft_ms", "request_tpot_ms", "e2e_ms") for p in PERCENTILES for end in ENDS),
     *(f"{name}{end}" for name in INTERVALS for end in ENDS[1:]),
-    *("slo_share", "slo_share_low", "slo_share_high", "goodput", "empty_answers", "scored", "score"),
+    *(
+        "slo_share",
+        "slo_share_low",
+        "slo_share_high",
+        "goodput",
+        "ttft_drift",
+        "tpot_drift",
+        "empty_answers",
+        "scored",
+        "score",
+    ),
 )
 REUSE = ("cold_ttft_ms", "between_ttft_ms", "reuse", "between_reuse", "reused_tokens", "between_reused_tokens")
 ENERGY = ("joules_per_output_token", "joules_per_1k_prompt_tokens")

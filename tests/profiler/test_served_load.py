@@ -23,6 +23,7 @@ from kleval.profiler.served.load import LEAST, STEP, best_rate, interval, load_v
 from kleval.profiler.served.load_rounds import load_round
 from kleval.profiler.served.slo import parse_slo
 from kleval.store import Point, RunStore
+from kleval.text import number
 from kleval.types import Arrival, Failure, Trace, UsageError
 
 
@@ -148,7 +149,7 @@ def test_failures_beyond_one_percent_are_no_measurement(spec: ServedSpec, manner
     assert (result.status, result.exit_code) == ("incomplete", 3)
 
 
-def round_of(n: int, failed: int, rate: float, slowed: float = 1.0) -> Outcome:
+def round_of(n: int, failed: int, rate: float, slowed: float = 1.0, kind: str = "server") -> Outcome:
     """At a rate, of which so many fail. slowed: how much later than asked requests are sent."""
     planned = PlannedPoint.of("served", f"rate-{rate:g}", "tiny", 100, 0, 0)
     engine = BackendSpec(model="tiny", backend="openai", base_url="http://localhost:1/v1")
@@ -158,7 +159,7 @@ def round_of(n: int, failed: int, rate: float, slowed: float = 1.0) -> Outcome:
 
     def send(label: str, delays: Any, together: int | None) -> tuple[list[Trace], list[Failure | None], dict[str, Any]]:
         traces = [trace(1 + slowed * delay, 0.1, 0.01) for delay in delays]
-        return traces, [Failure("server", "planned") if at < failed else None for at in range(n)], {}
+        return traces, [Failure(kind, "planned") if at < failed else None for at in range(n)], {}
 
     return load_round(planned, spec, send, [])
 
@@ -177,7 +178,27 @@ def test_a_rate_that_this_machine_cannot_send_is_said_with_the_one_it_sent() -> 
     planned = PlannedPoint.of("served", "rate-20", "tiny", 100, 0, 0)
     said = [text for text in caveats([planned.point(slow, {}, {})]) if "could not send" in text]
     sent = slow.values["requests_per_second"]
-    assert said == [f"This machine could not send 20 requests per second: it sent {sent:.3g}."]
+    assert said == [f"This machine could not send 20.0 requests per second: it sent {number(sent)}."]
+
+
+def test_a_rate_that_could_not_be_sent_is_no_fault_of_the_server() -> None:
+    late, kept = (round_of(50, 50, 20.0, slowed, "not_streamed") for slowed in (2.0, 1.0))
+    assert late.failure is not None
+    assert kept.failure is not None
+    assert (late.failure["kind"], kept.failure["kind"]) == ("client", "not_streamed")
+    assert "could not send 20.0 requests per second" in late.failure["message"]
+
+
+@pytest.mark.parametrize(("slower", "drift"), [(1.0, None), (3.0, 3.0)])
+def test_a_server_that_becomes_slower_is_said(slower: float, drift: float | None) -> None:
+    firsts = [0.1 * (slower if at > 30 else 1) * (1 + at % 7 / 100) for at in range(60)]
+    values, _ = load_values([trace(at, first, 0.01) for at, first in enumerate(firsts)], 0, None)
+    assert values.get("ttft_drift") == (drift if drift is None else pytest.approx(drift, rel=0.05))
+    assert "tpot_drift" not in values
+    planned = PlannedPoint.of("served", "rate-1", "tiny", 100, 0, 0)
+    said = [text for text in caveats([planned.point(Outcome(values), {}, {})]) if "Slower at the end" in text]
+    assert len(said) == (drift is not None)
+    assert all("3.0 times the TTFT of the first" in text for text in said)
 
 
 @pytest.mark.parametrize("fault", [429, 500, "cut"])

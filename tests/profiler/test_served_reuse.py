@@ -111,6 +111,15 @@ def test_prompts_begin_as_those_before_and_a_server_without_a_cache_is_told(
     assert "Prefix reuse, 50 % of the prompt sent before, at once: does nothing" in said
 
 
+def test_a_server_that_reports_cached_tokens_for_a_new_prompt_is_told(spec: ServedSpec, manner: Any) -> None:
+    manner.cached = 16
+    result = profile_served(spec)
+    assert result.out is not None
+    said = RunStore.open(result.out).manifest["caveats"]
+    assert any(text.startswith("Not cold: 48 of 192 tokens") for text in said)
+    assert not any("Cached prompts" in text for text in said)
+
+
 def test_shares_outside_of_0_to_1_are_refused(spec: ServedSpec) -> None:
     with pytest.raises(UsageError, match=r"--reuse 0,0\.5,1"):
         replace(spec, reuse=(1.5,)).check()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from kleval.profiler.served.figures import LATE_SHARE
-from kleval.profiler.served.reuse import verdicts
+from kleval.profiler.served.reuse import not_cold, verdicts
 from kleval.store import Point
+from kleval.text import number, plural
 
 SEVERAL_TOKENS = 1.05  # tokens per arrival from which on inter-token times are those of groups
 LENGTH_NOTE = 0.01
 SLOWER = 0.95  # of the rate asked for, below which it was not kept
+DRIFTED = 1.5  # times the first requests of a round, from which on its last are said to be slower
 STALLED = 1.5  # times TPOT from which on the prefill of neighbours is said to stall
 
 
@@ -40,10 +42,12 @@ def caveats(points: Iterable[Point]) -> list[str]:
     ]
     for rate in dict.fromkeys(point.values["rate"] for point in slower):
         sent = max(p.values.get("requests_per_second") or 0 for p in slower if p.values["rate"] == rate)
-        found.append(f"This machine could not send {rate:g} requests per second: it sent {sent:.3g}.")
-    found += verdicts(good)
-    cached = sum(point.values.get("cached_tokens") or 0 for point in good)
-    sent = sum((p.values["prompt_tokens"] or 0) * (p.values["requests"] or 0) for p in good)
+        found.append(f"This machine could not send {number(rate)} requests per second: it sent {number(sent)}.")
+    found += _drifts(good)
+    found += [*not_cold(good), *verdicts(good)]
+    new = [point for point in good if not point.protocol.startswith("reuse-")]
+    cached = sum(point.values.get("cached_tokens") or 0 for point in new)
+    sent = sum((p.values["prompt_tokens"] or 0) * (p.values["requests"] or 0) for p in new)
     if cached:
         of_tasks = "which a task's prompts share or where its data began again"
         why = of_tasks if "tasks" in good[0].settings else "though no prompt was sent twice"
@@ -52,7 +56,8 @@ def caveats(points: Iterable[Point]) -> list[str]:
             "short by what they save."
         )
     if any("cached_tokens" not in point.values for point in good):
-        found.append("The server does not tell how many prompt tokens came from its cache; no prompt was sent twice.")
+        twice = "; no prompt was sent twice" if new else ""
+        found.append(f"The server does not tell how many prompt tokens came from its cache{twice}.")
     most = max(point.values["tokens_per_arrival"] or 0 for point in good)
     if most > SEVERAL_TOKENS:
         found.append(
@@ -83,3 +88,20 @@ def caveats(points: Iterable[Point]) -> list[str]:
     if not good[0].settings.get("ignore_eos"):
         found.append("The server does not take ignore_eos: a round in which an answer ended early is a failure.")
     return found
+
+
+def _drifts(good: Sequence[Point]) -> list[str]:
+    """Of rounds under load whose last requests were slower than the first."""
+    under_load = [point for point in good if "request_tpot_ms" in point.values]
+    most = {
+        what: max((point.values.get(f"{what.lower()}_drift") or 0.0 for point in under_load), default=0.0)
+        for what in ("TTFT", "TPOT")
+    }
+    n = sum(max(p.values.get("ttft_drift") or 0, p.values.get("tpot_drift") or 0) > DRIFTED for p in under_load)
+    if not n:
+        return []
+    told = " and ".join(f"{value:.1f} times the {what}" for what, value in most.items() if value > DRIFTED)
+    return [
+        f"Slower at the end: in {n} of {plural(len(under_load), 'round')} under load the last third of the requests had up to {told} "
+        "of the first. Requests pile up at such a load, or the server became slower meanwhile: its percentiles are of no steady state."
+    ]

@@ -242,9 +242,10 @@ class Watched:
         for process in self._processes:
             with contextlib.suppress(psutil.Error):
                 held.append(process.memory_info().rss)
+        if not sum(held):  # none, or gone: what has ended and is not yet waited for holds nothing
+            return {}
         on_device = _device_bytes({process.pid for process in self._processes})
-        found = {"server_rss_bytes": sum(held)} if held else {}
-        return found | ({"server_device_bytes": on_device} if on_device else {})
+        return {"server_rss_bytes": sum(held)} | ({"server_device_bytes": on_device} if on_device else {})
 
 
 def listening(port: int) -> list[psutil.Process]:

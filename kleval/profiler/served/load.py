@@ -28,6 +28,7 @@ RESAMPLES = 200
 STEP, LEAST = 1.1, 16  # of rates that are searched
 FEWEST_REQUESTS, REQUESTS_EACH, MOST_REQUESTS = 32, 4, 2000
 _Z95 = 0.95
+FEWEST_TO_DRIFT, BY_CHANCE = 15, 1e-3
 
 
 def send_times(rate: float, n: int, rng: random.Random) -> list[float]:
@@ -46,7 +47,7 @@ def load_values(traces: Sequence[Trace], n_failed: int, slo: Slo | None, skip: i
 
     requests_per_second: sent, from the first counted to the last, failed ones too. under_way: requests on average then.
     output_tokens_per_second: of all tokens that arrived in that time. slo_share: of the requests counted, failed ones too, those that
-    kept to the SLO, with its Wilson interval; goodput: such ones per second.
+    kept to the SLO, with its Wilson interval; goodput: such ones per second. ttft_drift, tpot_drift: see `drift`.
     """
     counted = sorted(traces, key=lambda trace: trace.submitted)[skip:]
     begin, end = counted[0].submitted, counted[-1].submitted
@@ -63,6 +64,8 @@ def load_values(traces: Sequence[Trace], n_failed: int, slo: Slo | None, skip: i
         found = sorted(1000 * seconds for seconds in of)
         values[name] = percentile(found, 0.5)
         values |= {f"{name}_{p}{more}": value for p, share in SHARES.items() for more, value in _points(found, share)}
+    drifts = {"ttft_drift": drift(times["ttft_ms"]), "tpot_drift": drift(times["request_tpot_ms"])}
+    values |= {name: value for name, value in drifts.items() if value is not None}
     values["ttft_ms_max"] = max(1000 * ttft(trace) for trace in counted)
     steady, stalled = steps(traces, counted)
     values["tpot_ms"] = 1000 * percentile(steady or [tpot(trace)[0] for trace in longer], 0.5)
@@ -110,6 +113,19 @@ def steps(traces: Sequence[Trace], counted: Sequence[Trace]) -> tuple[list[float
             if tokens:
                 into.append(seconds / tokens)
     return free, beside
+
+
+def drift(in_order: Sequence[float]) -> float | None:
+    """Median of the last third of the requests over that of the first, where they are slower by more than chance (Mann-Whitney)."""
+    from scipy.stats import mannwhitneyu
+
+    n = len(in_order) // 3
+    if (
+        len(in_order) < FEWEST_TO_DRIFT
+        or mannwhitneyu(in_order[-n:], in_order[:n], alternative="greater").pvalue > BY_CHANCE
+    ):
+        return None
+    return percentile(in_order[-n:], 0.5) / percentile(in_order[:n], 0.5)
 
 
 def interval(ordered: Sequence[float], share: float) -> tuple[float | None, float | None]:

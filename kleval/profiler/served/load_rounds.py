@@ -18,6 +18,7 @@ from kleval.profiler.served.load import (
 )
 from kleval.profiler.served.slo import Slo, parse_slo
 from kleval.profiler.served.spec import ServedSpec
+from kleval.text import number
 from kleval.types import Failure, Trace
 
 # traces, what is wrong with each, and further values of the round
@@ -52,12 +53,17 @@ def at_rate(rate: float, label: str, spec: ServedSpec, send: Send, slo: Slo | No
     delays = send_times(rate, n, generator(spec.seed, "rate", rate, label))
     sent = send(label, delays, None)
     outcome = _outcome(sent, slo, 0)
+    moments = [trace.submitted for trace in sent[0] if trace.submitted]
+    took = max(moments) - min(moments) if moments else 0.0
+    kept = took <= (1 + LATE_SHARE) * delays[max(len(moments) - 1, 0)]
     if outcome.failure is None:
-        values: Values = {**outcome.values, "rate": rate}
-        moments = [trace.submitted for trace in sent[0] if trace.submitted]
-        if max(moments) - min(moments) > (1 + LATE_SHARE) * delays[len(moments) - 1]:
-            values["client_limited"] = 1
-        return Outcome(values, estimate=outcome.estimate)
+        return Outcome(
+            {**outcome.values, "rate": rate, **({} if kept else {"client_limited": 1})}, estimate=outcome.estimate
+        )
+    if not kept and outcome.failure["kind"] == "not_streamed":  # read too late to be told apart
+        sent_at = number((len(moments) - 1) / took)
+        why = f"this machine could not send {number(rate)} requests per second, it sent {sent_at}: ask for fewer"
+        return Outcome({}, failure={"kind": "client", "message": why})
     return outcome
 
 
@@ -89,7 +95,8 @@ def _best(planned: PlannedPoint, spec: ServedSpec, send: Send, warm: Sequence[Tr
     def probe(rate: float) -> tuple[bool, bool]:
         rounds[rate] = outcome = at_rate(rate, f"{planned.repeat}-{rate:g}", spec, send, slo, alone)
         held = outcome.failure is None and (outcome.values["slo_share"] or 0) >= slo.share
-        return held, not outcome.values.get("client_limited")
+        by_client = outcome.values.get("client_limited") or (outcome.failure or {}).get("kind") == "client"
+        return held, not by_client
 
     low, high = best_rate(probe, 1 / alone if alone else 1.0)
     probes = [

@@ -15,7 +15,7 @@ from statistics import median
 from kleval.profiler.points import Outcome, Values
 from kleval.profiler.served.figures import caller_values, round_failure, tpot, ttft
 from kleval.store import Point
-from kleval.text import format_length, percent
+from kleval.text import format_length, percent, plural
 from kleval.types import Failure, Request, Trace
 
 WORKS = 0.5  # of the shared part's time saved: in between some of it is, at block sizes or for some layers
@@ -42,8 +42,8 @@ def reuse_round(share: float, ask: Ask, make: Make) -> Outcome:
     failure = round_failure(failures)
     if failure is not None:
         return Outcome({}, failure=failure)
-    cold, warm, _, _, between = traces
-    cold_ms = 1000 * median(ttft(trace) for trace in (traces[0], traces[2], traces[3]))
+    warm, between, new = traces[1], traces[4], (traces[0], traces[2], traces[3])
+    cold_ms = 1000 * median(ttft(trace) for trace in new)
     values: Values = {
         "ttft_ms": 1000 * ttft(warm),
         "cold_ttft_ms": cold_ms,
@@ -57,9 +57,27 @@ def reuse_round(share: float, ask: Ask, make: Make) -> Outcome:
     if share:
         values["reuse"] = (cold_ms - 1000 * ttft(warm)) / (share * cold_ms)
         values["between_reuse"] = (cold_ms - 1000 * ttft(between)) / (share * cold_ms)
-    told = {"reused_tokens": warm, "between_reused_tokens": between, "cached_tokens": cold}
+    told = {"reused_tokens": warm, "between_reused_tokens": between}
     values |= {name: trace.cached_tokens for name, trace in told.items() if trace.cached_tokens is not None}
+    cached = [trace.cached_tokens for trace in new if trace.cached_tokens is not None]
+    if len(cached) == len(new):
+        values["cached_tokens"] = sum(cached)
     return Outcome(values | caller_values(traces, values), estimate=tpot(warm)[1])
+
+
+def not_cold(points: Iterable[Point]) -> list[str]:
+    """That a server took tokens of new prompts from its cache, where it says so."""
+    found = [p for p in points if p.protocol.startswith("reuse-") and p.values.get("cached_tokens")]
+    if not found:
+        return []
+    cached, sent = (
+        sum(p.values["cached_tokens"] or 0 for p in found),
+        sum(3 * (p.values["prompt_tokens"] or 0) for p in found),
+    )
+    return [
+        f"Not cold: {cached:,.0f} of {sent:,.0f} tokens of new prompts came from the server's cache, as it says, though nobody sent "
+        f"them before ({plural(len(found), 'round')}): TTFT of a new prompt is too short, and so is what reuse saves."
+    ]
 
 
 def verdicts(points: Iterable[Point]) -> list[str]:
