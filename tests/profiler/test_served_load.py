@@ -208,7 +208,7 @@ def test_what_failed_is_told_and_asked_again_by_the_same_command(
     given = replace(spec, rates=(60.0,), repeats=2)
     manner.fault, manner.faulty = fault, frozenset(range(14, 40))  # the second round
     result = profile_served(given)
-    assert (result.exit_code, result.counts["measured"], result.counts["failed"]) == (3, 1, 1)
+    assert (result.exit_code, result.counts["measured"], result.counts["failed"]) == (3, 1, 1), result.message
     manner.faulty = frozenset()
     result = profile_served(given)
     assert (result.exit_code, result.counts["measured"]) == (0, 2)
