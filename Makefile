@@ -21,7 +21,7 @@ LOCKED := PIP_CONSTRAINT=locks/kleval.txt PIP_BUILD_CONSTRAINT=locks/kleval.txt
 # By file: what a file's tests share is made once.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: help demo test test-slow test-distributed test-pages test-latest test-vllm real figures notebook lint format lock clean
+.PHONY: help demo test test-slow test-distributed test-pages test-remote test-latest test-vllm real figures notebook lint format lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -46,6 +46,11 @@ $(VENV)/installed-dev: $(VENV)/installed
 $(VENV)/installed-pages: $(VENV)/installed-dev
 	@echo "installing playwright and axe-core into $(VENV) ..."
 	@$(LOCKED) $(BIN)/python $(PIP_INSTALL) -e '.[pages]'
+	@touch $@
+
+$(VENV)/installed-ray: $(VENV)/installed-dev
+	@echo "installing ray into $(VENV): 75 MB to fetch ..."
+	@$(LOCKED) $(BIN)/python $(PIP_INSTALL) -e '.[ray]'
 	@touch $@
 
 # locks/vllm.without says what vLLM asks for and does not get. A vLLM that is there already is kept.
@@ -104,8 +109,16 @@ test: $(VENV)/installed-dev ## install and run the tests
 test-slow: $(VENV)/installed-dev ## the tests that are slow by nature
 	$(PYTEST) -m slow
 
-test-distributed: $(VENV)/installed-dev ## several workers: processes that are killed, what they had given to others
+test-distributed: $(VENV)/installed-dev ## several processes, and Ray's actors on a cluster of two nodes here: killed nodes, killed drivers
+	@$(MAKE) --no-print-directory $(VENV)/installed-ray || echo "without ray, which cannot be installed here, as said above"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m distributed tests/distributed
+
+test-remote: $(VENV)/installed-dev ## run directories at s3://, asked of a server on this machine; skipped, with the reason, where that cannot be had
+	@if $(BIN)/python $(PIP_INSTALL) -r locks/remote.txt; then \
+	  $(BIN)/python -m pytest tests/store/test_remote.py; \
+	else \
+	  echo "skipped: s3fs and moto cannot be installed here, as said above; no bucket was asked"; \
+	fi
 
 test-pages: ## the page in headless Chromium (on PATH, or KLEVAL_CHROMIUM); skipped, with the reason, where there is none
 	@if $(MAKE) --no-print-directory $(VENV)/installed-pages; then \
@@ -155,8 +168,9 @@ UV_LOCK = $(LOCK_VENV)/bin/uv pip compile -q --universal --python-version 3.11 -
 UV_COMPILE = $(UV_LOCK) pyproject.toml locks/build.in
 
 lock: $(LOCK_VENV)/bin/uv ## write the locks anew, keeping pins that still fit (LOCK_OPTIONS=--upgrade: the newest of all)
-	$(UV_COMPILE) --extra dev --extra pages -c locks/torch.txt -o locks/kleval.txt
+	$(UV_COMPILE) --extra dev --extra pages --extra ray -c locks/torch.txt -o locks/kleval.txt
 	$(UV_COMPILE) locks/vllm.in --override locks/vllm.without -o locks/vllm.txt
+	$(UV_LOCK) locks/remote.in -c locks/kleval.txt -o locks/remote.txt
 	$(UV_LOCK) locks/real.in --override locks/real.without -o locks/real.txt
 
 clean: ## remove the environment, caches and the demo

@@ -36,7 +36,10 @@ AS_GIVEN = (
         "backend",
         "device",
         "dtype",
+        "executor",
         "devices",
+        "ray_address",
+        "gpus_per_model",
         "batch",
         "memory_budget",
         "data_dir",
@@ -156,6 +159,9 @@ ENGINE_SETTINGS = (
 @options.template_args
 @options.device
 @options.devices
+@options.executor
+@options.ray_address
+@options.gpus_per_model
 @options.dtype
 @options.kernels
 @options.batch

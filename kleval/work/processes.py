@@ -37,7 +37,8 @@ class Processes:
 
         found = [find_device(name) for name in devices]
         n_cpu = sum(device.type == "cpu" for device in found)
-        threads = max(1, (os.cpu_count() or 1) // n_cpu) if n_cpu else 0
+        own = "OMP_NUM_THREADS" in os.environ
+        threads = 0 if own or not n_cpu else max(1, (os.cpu_count() or 1) // n_cpu)
         seen: Counter[str] = Counter()
         self._places = []
         for at, device in enumerate(found):

@@ -70,7 +70,7 @@ class Setting:
         os.environ.update(self.variables)
         if self.visible is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = self.visible
-        if self.threads and "OMP_NUM_THREADS" not in os.environ:
+        if self.threads:
             os.environ["OMP_NUM_THREADS"] = str(self.threads)
             if "torch" in sys.modules:
                 sys.modules["torch"].set_num_threads(self.threads)

@@ -13,8 +13,9 @@ FROZEN = {
     "run": "--config --model --suite --tasks --ctx --limit --edition --protocol --haystack --metric --seed --temperature"
     " --repeats --max-new-tokens --reasoning --judge-model --judge-backend --judge-base-url --backend --base-url --api --api-key-env"
     " --served-name --request-field --without-field --hardware --concurrency --request-timeout --timeout"
-    " --engine-arg --tp --max-model-len --trust-remote-code --tokenizer --add-bos --template-arg --device --devices --dtype --kernels"
-    " --batch --memory-budget --share-prefixes --allow-code-execution --data-dir --offline --sample-cache --workers --max-errors"
+    " --engine-arg --tp --max-model-len --trust-remote-code --tokenizer --add-bos --template-arg --device --devices --executor"
+    " --ray-address --gpus-per-model --dtype --kernels --batch --memory-budget --share-prefixes"
+    " --allow-code-execution --data-dir --offline --sample-cache --workers --max-errors"
     " --price-per-mtok --judge-price-per-mtok --max-cost --max-requests --verify --name --tag --out --shard --amend"
     " --json --dry-run --quiet",
     "plan": "--model --suite --tasks --ctx --limit --repeats --edition --protocol --hardware --measured --price --tp --batch"

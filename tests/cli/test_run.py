@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -227,11 +228,21 @@ def test_a_typed_option_beats_a_variable_of_its_rival(monkeypatch: pytest.Monkey
         (["--devices", "cpu,cuda:77"], "device 'cuda:77' is not there: this machine has"),
         (["--devices", "cpu,gpu7"], "unknown device 'gpu7'"),
         (["--devices", "cpu,cpu", "--device", "cpu"], "leave it out, or leave out --devices"),
+        (["--devices", "cpu,cpu", "--executor", "ray"], "leave it out, Ray finds the cluster's"),
+        (["--ray-address", "head:6379"], "--ray-address is for --executor ray"),
+        (["--executor", "ray", "--device", "cpu"], "leave it out, or leave out --executor ray"),
         (["--devices", "cpu,cpu", "--base-url", "http://localhost:1/v1"], "of a server raise --concurrency instead"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(extra: list[str], expected: str, one_line: Callable[..., str]) -> None:
     assert expected in one_line([*SHORT, *extra])
+
+
+def test_without_ray_the_line_that_installs_it_is_said(
+    one_line: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert "--executor ray needs ray: pip install" in one_line([*SHORT, "--executor", "ray"])
 
 
 @pytest.mark.parametrize(

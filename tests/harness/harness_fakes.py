@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from kleval.harness import RunSpec, run
@@ -249,3 +250,21 @@ def open_deadly(words: Sequence[str], model: str, device: str) -> EchoBackend:
 def open_named(model: str, device: str) -> EchoBackend:
     """One that says on which device it is."""
     return EchoBackend(f"fake@{model}", settings={"dtype": "float32", "device": device})
+
+
+@dataclass
+class Waiting(EchoBackend):
+    """Slow until so many of its kind are open, which each says in a folder."""
+
+    folder: Path = Path()
+    n: int = 0
+
+    def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
+        if len(list(self.folder.iterdir())) < self.n:
+            time.sleep(0.5)
+        yield from super().run(requests)
+
+
+def open_waiting(folder: Path, n: int, model: str, device: str) -> EchoBackend:
+    (folder / str(os.getpid())).touch()
+    return Waiting(f"fake@{model}", folder=folder, n=n)
