@@ -21,7 +21,7 @@ LOCKED := PIP_CONSTRAINT=locks/kleval.txt PIP_BUILD_CONSTRAINT=locks/kleval.txt
 # By file: what a file's tests share is made once.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: help demo test test-slow test-distributed test-pages test-latest test-vllm real figures notebook lint format lock clean
+.PHONY: help demo test test-slow test-distributed test-pages test-remote test-latest test-vllm real figures notebook lint format lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -113,6 +113,13 @@ test-distributed: $(VENV)/installed-dev ## several processes, and Ray's actors o
 	@$(MAKE) --no-print-directory $(VENV)/installed-ray || echo "without ray, which cannot be installed here, as said above"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m distributed tests/distributed
 
+test-remote: $(VENV)/installed-dev ## run directories at s3://, asked of a server on this machine; skipped, with the reason, where that cannot be had
+	@if $(BIN)/python $(PIP_INSTALL) -r locks/remote.txt; then \
+	  $(BIN)/python -m pytest tests/store/test_remote.py; \
+	else \
+	  echo "skipped: s3fs and moto cannot be installed here, as said above; no bucket was asked"; \
+	fi
+
 test-pages: ## the page in headless Chromium (on PATH, or KLEVAL_CHROMIUM); skipped, with the reason, where there is none
 	@if $(MAKE) --no-print-directory $(VENV)/installed-pages; then \
 	  $(BIN)/python -m pytest -m pages tests/pages; \
@@ -163,6 +170,7 @@ UV_COMPILE = $(UV_LOCK) pyproject.toml locks/build.in
 lock: $(LOCK_VENV)/bin/uv ## write the locks anew, keeping pins that still fit (LOCK_OPTIONS=--upgrade: the newest of all)
 	$(UV_COMPILE) --extra dev --extra pages --extra ray -c locks/torch.txt -o locks/kleval.txt
 	$(UV_COMPILE) locks/vllm.in --override locks/vllm.without -o locks/vllm.txt
+	$(UV_LOCK) locks/remote.in -c locks/kleval.txt -o locks/remote.txt
 	$(UV_LOCK) locks/real.in --override locks/real.without -o locks/real.txt
 
 clean: ## remove the environment, caches and the demo

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +127,8 @@ def save_arrays(decoder: Any, file: Path) -> None:
     np.savez(file, **{name: np.ascontiguousarray(x, dtype=np.float32) for name, x in out.items()})
 
 
-def write_gguf(arrays: Path, file: Path) -> None:
-    """Keys as llama.cpp's converter writes them for Kimi Linear; a byte-level vocabulary that nothing here tokenizes with."""
+def write_gguf(arrays: Path, file: Path, tokens: Sequence[str] = ()) -> None:
+    """Keys as llama.cpp's converter writes them for Kimi Linear. tokens: the vocabulary, else one that nothing here tokenizes with."""
     import gguf
     import numpy as np
 
@@ -159,8 +160,10 @@ def write_gguf(arrays: Path, file: Path) -> None:
     writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")
-    writer.add_token_list([f"<{i}>".encode() for i in range(VOCAB)])
-    writer.add_token_types([gguf.TokenType.NORMAL] * VOCAB)
+    writer.add_token_list([token.encode() for token in tokens or [f"<{i}>" for i in range(VOCAB)]])
+    writer.add_token_types(
+        [gguf.TokenType.CONTROL if tokens else gguf.TokenType.NORMAL] + [gguf.TokenType.NORMAL] * (VOCAB - 1)
+    )
     writer.add_token_merges(["< 0"])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(0)

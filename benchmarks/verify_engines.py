@@ -1,10 +1,11 @@
 """Catches and false alarms of `kleval verify`: right engines, and the engine of `verify_faults` with each fault at three strengths.
 
     python benchmarks/verify_engines.py --out reports/verify [--only right|planted|real] [--repeats 20]
-        [--vllm PYTHON] [--llama-server FILE --gguf FILE]
+        [--ctx 260] [--vllm PYTHON] [--llama-server FILE --gguf-python PYTHON]
 
 One line of rows.jsonl per engine, dtype, way (in process or over HTTP), fault, strength and seed; what is there is not done again, so
-the command goes on where it stopped. README.md has the table: engine by law. Times are CPU seconds of this process with one thread.
+the command goes on where it stopped; what is marked `earlier`, made before a change of the yardstick, is made again. README.md has the
+table: engine by law. Times are CPU seconds of this process with one thread.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import contextlib
 import functools
 import itertools
 import json
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import verify_gguf
 from verify_faults import FAULTS, FOUND_BY, FaultyEngine, serving
 from verify_models import hf_folder, server, small_model, vllm_folder
 from verify_table import HEAD, table
@@ -50,7 +53,7 @@ Open = Callable[[], contextlib.AbstractContextManager[Backend]]
 
 @dataclass(frozen=True)
 class Engine:
-    """fault, strength: planted; "" and 0 in a right one. refers: whether law 7 is tried against the native engine. size: what the
+    """fault, strength: planted; "" and 0 in a right one. refers: folder and backend of law 7's reference. size: what the
     strength was chosen for. laws: that are tried, all if empty."""
 
     name: str
@@ -59,7 +62,7 @@ class Engine:
     way: str = "in process"
     fault: str = ""
     strength: float = 0.0
-    refers: bool = False
+    refers: tuple[Path, str] | None = None
     size: float = 0.0
     laws: tuple[str, ...] = ()
 
@@ -82,11 +85,10 @@ def engines(home: Path, only: str, given: argparse.Namespace) -> Iterator[Engine
         for dtype in ("float32", "bfloat16"):
             yield Engine("native, torch", dtype, opened(small, "native", dtype))
             for kind in HF:
-                yield Engine(
-                    f"hf, {kind}", dtype, opened(hf_folder(kind, home), "hf", dtype), refers=kind == "kimi_linear"
-                )
-            yield Engine("small server", dtype, planted(small, "", 0.0, dtype), refers=True)
-        yield Engine("small server", "float32", served(small, "", 0.0, "float32"), "HTTP", refers=True)
+                refers = (small, "native") if kind == "kimi_linear" else None
+                yield Engine(f"hf, {kind}", dtype, opened(hf_folder(kind, home), "hf", dtype), refers=refers)
+            yield Engine("small server", dtype, planted(small, "", 0.0, dtype), refers=(small, "native"))
+        yield Engine("small server", "float32", served(small, "", 0.0, "float32"), "HTTP", refers=(small, "native"))
     if only in ("", "planted"):
         known = Strengths(home, small)
         for dtype, sizes in SIZES.items():
@@ -94,13 +96,20 @@ def engines(home: Path, only: str, given: argparse.Namespace) -> Iterator[Engine
                 for fault in FAULTS:
                     make = functools.partial(faulty_by_size, known, small, fault, size, dtype)
                     laws = () if dtype == "float32" else (FOUND_BY[fault],)
-                    yield Engine("small server", dtype, make, "in process", fault, refers=True, size=size, laws=laws)
+                    yield Engine(
+                        "small server", dtype, make, "in process", fault, refers=(small, "native"), size=size, laws=laws
+                    )
         for fault in FAULTS:
-            yield Engine("small server", "float32", served(small, fault, 1.0, "float32"), "HTTP", fault, 1.0, True)
+            yield Engine(
+                "small server", "float32", served(small, fault, 1.0, "float32"), "HTTP", fault, 1.0, (small, "native")
+            )
     if only in ("", "real"):
-        if given.llama_server:
-            name = "llama.cpp's server, Llama (SmolLM2 135M, Q4_1)"
-            yield Engine(name, "float32", llama_cpp(given), "HTTP")
+        for kind in ("llama", "kimi-linear") if given.llama_server else ():
+            folder = verify_gguf.make(kind, home / f"gguf-{kind}", given.gguf_python)
+            refers = (folder, "hf" if kind == "llama" else "native")
+            yield Engine(
+                f"llama.cpp's server, {kind}", "float32", llama_cpp(folder, given.llama_server), "HTTP", refers=refers
+            )
         for kind, dtype in VLLM if given.vllm else ():
             yield Engine(f"vLLM's CPU build, {kind}", dtype, vllm(vllm_folder(kind, home), given.vllm, dtype), "HTTP")
 
@@ -201,15 +210,15 @@ def vllm(folder: Path, python: str, dtype: str) -> Open:
     return lambda: server(command, tokenizer=f"hf:{folder}")
 
 
-def llama_cpp(given: argparse.Namespace) -> Open:
+def llama_cpp(folder: Path, program: str) -> Open:
     command = [
-        given.llama_server,
+        program,
         "-m",
-        given.gguf,
+        str(folder / "model.gguf"),
         "--alias",
         "small",
         "-c",
-        "8192",
+        "16384",
         "-np",
         "4",
         "-t",
@@ -217,18 +226,19 @@ def llama_cpp(given: argparse.Namespace) -> Open:
         "-tb",
         "1",
     ]
-    return lambda: server(command, tokenizer=f"hf:{given.gguf_tokenizer}" if given.gguf_tokenizer else None)
+    return lambda: server([*command, "-ctk", "f32", "-ctv", "f32"], tokenizer=f"hf:{folder}")
 
 
-def row_of(engine: Engine, backend: Backend, home: Path, seed: int) -> dict[str, Any]:
+def row_of(engine: Engine, backend: Backend, seed: int, ctx: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as out, contextlib.ExitStack() as stack:
         reference = None
         if engine.refers:
-            small = open_backend(str(small_model(home)), "native", dtype="float32")
-            reference = stack.enter_context(contextlib.closing(small))
+            folder, other = engine.refers
+            choose("native")
+            reference = stack.enter_context(contextlib.closing(open_backend(str(folder), other, dtype="float32")))
         spec = VerifySpec(
             engine=BackendSpec(model=engine.name),
-            ctx=CTX,
+            ctx=ctx,
             seed=seed,
             laws=engine.laws,
             time_budget=SECONDS,
@@ -244,7 +254,7 @@ def row_of(engine: Engine, backend: Backend, home: Path, seed: int) -> dict[str,
         "key": engine.key(seed),
         **named,
         "strength": getattr(backend, "strength", engine.strength) if engine.fault else 0.0,
-        "ctx": CTX,
+        "ctx": ctx,
         "seed": seed,
         "exit_code": result.exit_code,
         "cpu_seconds": round(time.process_time() - began, 1),
@@ -264,13 +274,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", choices=("right", "planted", "real"), default="")
-    parser.add_argument("--match", default="", help="only engines with this in their key")
+    parser.add_argument("--match", default="", help="only engines whose key has this (a regular expression)")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--home", type=Path, help="where the small models are kept")
     parser.add_argument("--vllm", metavar="PYTHON", help="of an environment with vLLM's CPU build")
     parser.add_argument("--llama-server", metavar="FILE", help="llama.cpp's server")
-    parser.add_argument("--gguf", metavar="FILE", help="the model that it serves")
-    parser.add_argument("--gguf-tokenizer", metavar="DIR", help="of that model")
+    parser.add_argument("--gguf-python", metavar="PYTHON", help="of an environment with gguf, which writes its models")
+    parser.add_argument("--ctx", type=int, default=CTX, help="the longest prompt")
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)
@@ -278,19 +288,18 @@ def main() -> None:
     home.mkdir(parents=True, exist_ok=True)
     file = given.out / "rows.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    done = {r["key"] for r in rows}
+    done = {r["key"] for r in rows if not r.get("earlier")}
     if given.only == "real":  # a server is started once for all its runs
         todo = [(e, seed) for e in engines(home, given.only, given) for seed in range(given.repeats)]
     else:
         todo = [(e, seed) for seed in range(given.repeats) for e in engines(home, given.only, given)]
-    todo = [(e, seed) for e, seed in todo if e.key(seed) not in done and given.match in e.key(seed)]
+    todo = [(e, seed) for e, seed in todo if e.key(seed) not in done and re.search(given.match, e.key(seed))]
     for engine, group in itertools.groupby(todo, key=lambda pair: pair[0]):
         with engine.open() as backend:
             for _, seed in group:
-                row = row_of(engine, backend, home, seed)
-                with file.open("a") as log:
-                    log.write(json.dumps(row) + "\n")
-                rows = [json.loads(line) for line in file.read_text().splitlines()]
+                row = row_of(engine, backend, seed, given.ctx)
+                rows = [r for r in rows if r["key"] != row["key"]] + [row]
+                file.write_text("".join(json.dumps(r) + "\n" for r in rows))
                 told = {
                     n: v["verdict"] for n, v in row["laws"].items() if v["verdict"] not in ("holds", "not testable")
                 }

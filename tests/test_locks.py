@@ -77,6 +77,15 @@ def test_vllms_environment_has_pins_within_the_ranges_and_torchs_pin_is_one(pyth
     assert pins("torch.txt", python)["torch"] == pins("kleval.txt", python)["torch"]
 
 
+@pytest.mark.parametrize("python", PYTHONS)
+def test_what_the_tests_of_remote_directories_add_is_pinned_as_it_is_there(python: str) -> None:
+    found, there = pins("remote.txt", python), pins("kleval.txt", python)
+    assert lacking(wanted("remote") | {Requirement("moto"), Requirement("flask")}, found) == []
+    assert {name: found[name] for name in found if name in there} == {
+        name: there[name] for name in there if name in found
+    }
+
+
 @pytest.mark.parametrize("lock", sorted(LOCKS.iterdir()), ids=lambda path: path.name)
 def test_a_lock_has_no_local_version_and_no_address(lock: Path) -> None:
     assert re.findall(r"==\S*\+|://|--(?:index|extra|find|trusted)\S*|\s@\s", lock.read_text("utf-8")) == []

@@ -75,6 +75,7 @@ def evaluate(
     retry_seconds: float = 1.0,
     window_tokens: int = 1 << 19,
     out: Path | str | None = None,
+    shard: str | None = None,
     amend: bool = False,
     progress: bool | None = None,
     on_event: Callable[[Event], None] | None = None,
@@ -100,7 +101,8 @@ def evaluate(
         data_dir: where official data lie. sample_cache: a folder where samples are kept. workers: processes that make samples ahead.
         max_errors: failures tolerated, a count or below 1 a share. retries, retry_seconds: of requests that failed in passing.
         window_tokens: about how many tokens of samples are held at once.
-        out: the run directory; a new temporary one unless given. amend: extend the one that is there.
+        out: the run directory; a new temporary one unless given. shard: `3/8`, the third of eight parts of the run's samples.
+        amend: extend the run that is in `out`.
         progress: a line on stderr; None shows it in terminals and notebooks. on_event: told every `kleval.work.events.Event`.
 
     Failed requests are failures in the rows, never exceptions. UsageError: what is asked cannot be done.
@@ -201,6 +203,7 @@ def evaluate(
         window_tokens=window_tokens,
         allow_code_execution=allow_code_execution,
         amend=amend,
+        shard=shard,
         suite=suite,
         named=() if suite else (*themselves(names), *own),
         groups=groups(names, edition),

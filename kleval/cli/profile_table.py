@@ -9,7 +9,7 @@ import click
 
 from kleval.cli.console import table
 from kleval.tables import formats
-from kleval.text import format_length, load, number, percent, size, size_at, times
+from kleval.text import DASH, format_length, load, number, percent, size, size_at, times
 
 if TYPE_CHECKING:
     from kleval.tables.costs import Profile
@@ -270,13 +270,19 @@ ENGINE: Columns = {
 REUSE_TITLE = (
     "Prefix reuse: TTFT of a new prompt, of one whose beginning was sent before, and after another conversation, ms"
 )
+
+
+def _whole(value: float | None) -> str:
+    return DASH if value is None else f"{value:,.0f}"
+
+
 REUSE: Columns = {
     "new": _of("cold_ttft_ms", number),
     "sent before": _of("ttft_ms", number),
     "saved": _of("reuse", percent),
-    "cached": _of("reused_tokens", number),
+    "cached": _of("reused_tokens", _whole),
     "after another": _of("between_ttft_ms", number),
     "saved then": _of("between_reuse", percent),
-    "cached then": _of("between_reused_tokens", number),
+    "cached then": _of("between_reused_tokens", _whole),
     "failed": _failed,
 }

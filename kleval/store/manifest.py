@@ -19,6 +19,8 @@ Schema version 1; JSON values only:
     caveats [text]  comparison {...}             what a reader who compares the models must know
     sessions [{started, finished, status, kleval, hardware}]   one per time the command ran
     amendments [{at, changes: [text]}]
+    shards [n]                                   of a run with --shard: answers that each shard was planned to have
+    merged [{shard, name, uid}]                  of shards that were merged: which; each session then says whose it was (shard)
 """
 
 from __future__ import annotations

@@ -49,10 +49,18 @@ class Desk:
             at = (at + 1) % len(self.bank)
         return found
 
+    def strange(self, rng: random.Random) -> str:
+        """A short sentence of made-up words and single pieces of the vocabulary: so are texts that training has never shown."""
+        words = [
+            rng.choice(self.plain)[1:] if rng.random() < 0.5 else self.words.word(rng)
+            for _ in range(rng.randrange(2, 7))
+        ]
+        return " ".join([words[0].capitalize(), *words[1:]]) + "."
+
     def noise(self, rng: random.Random, room: int) -> list[str]:
-        """One line of a few sentences, over and over."""
+        """One line of a few sentences, half the time strange ones, over and over."""
         at, n = rng.randrange(len(self.bank) - 6), rng.randrange(2, 6)
-        line = " ".join(self.bank[at : at + n])
+        line = " ".join(self.bank[at : at + n] if rng.random() < 0.5 else (self.strange(rng) for _ in range(n)))
         return [line] * (max(0, room) // (self.count(line) + 1))
 
     def taken(self, pieces: Iterable[str], room: int, most: int = 10_000) -> list[str]:

@@ -13,7 +13,8 @@
 | subjects of small texts | `the ADJECTIVE NOUN` | a noun alone, a published data set |
 | random strings before an answer | 8 or 12 characters | 10 characters (12 of MRCR v2) |
 | what is said to be labelled | the actions of `material.toml` | those of the tasks, published data sets |
-| functions to be found | `VERB_ABSTRACT` and invented code | Python's standard library, published repositories |
+| words of strange sentences, copies and functions | vocabulary pieces, singly or as made-up words | – |
+| functions to be found | `VERB_ABSTRACT` or made-up names, invented code | Python's standard library, published repositories |
 | commits | change functions about abstracts in modules called like people | about things, in places |
 
 Both share what a model of a million parameters cannot know without having seen it: tokens and digits, the words of `lexicon.toml`

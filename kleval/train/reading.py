@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 from kleval.tasks import lexicon as lx
@@ -131,11 +131,12 @@ def lookup(desk: Desk, rng: random.Random, room: int) -> list[Piece]:
 
 
 def function(desk: Desk, rng: random.Random, room: int) -> list[Piece]:
-    """A function by its description, out of a file of functions."""
-    described, source = described_function(rng)
+    """A function by its description, out of a file of functions: of words that programs have, or all of made-up ones."""
+    word = (lambda: desk.words.word(rng)) if rng.random() < 0.5 else None
+    described, source = described_function(rng, word)
     answer = f"\n```python\n{source}\n```"
     space = desk.left(room, repoqa.prompt_text(source, described), answer)
-    fillers = desk.taken((described_function(rng)[1] + "\n\n\n" for _ in range(1000)), space)
+    fillers = desk.taken((described_function(rng, word)[1] + "\n\n\n" for _ in range(1000)), space)
     code = "\n\n\n".join(scattered(rng, [source], [text.strip("\n") for text in fillers]))
     return [(repoqa.prompt_text(f"\n\n{code}\n\n", described), False), (answer, True)]
 
@@ -151,6 +152,9 @@ _BODIES = (
     "self._{a} = {b} + {n}",
     "while {a} > {n}:\n        {a} -= {b}.{method}()",
     "try:\n        {c} = {a}[{key!r}]\n    except KeyError:\n        {c} = {n}",
+    "{key} = {verb}({a}.{method}, {c}={n})",
+    "return {method}.{key}({b}, {a}[{n}:])",
+    "{a}, {c} = {b}.{key}, {method}({b})",
 )
 _DESCRIPTIONS = (
     "{Verb} the {adjective} {noun} of the given {a} and return its {b}.",
@@ -160,25 +164,29 @@ _DESCRIPTIONS = (
 )
 
 
-def described_function(rng: random.Random) -> tuple[str, str]:
-    """(description, source)."""
-    verb, noun, adjective = rng.choice(lx.VERBS), rng.choice(lx.ABSTRACTS), rng.choice(lx.ADJECTIVES)
-    a, b = rng.sample(lx.PARAMETERS, 2)
-    c = rng.choice(("made", "found", "each", "result"))
+def described_function(rng: random.Random, word: Callable[[], str] | None = None) -> tuple[str, str]:
+    """(description, source). word: makes up a word; without it they are the lexicon's."""
+
+    def some(words: Sequence[str]) -> str:
+        return rng.choice(words) if word is None else word()
+
+    verb, noun, adjective = some(lx.VERBS), some(lx.ABSTRACTS), some(lx.ADJECTIVES)
+    a, b = rng.sample(lx.PARAMETERS, 2) if word is None else (word(), word())
+    c = some(("made", "found", "each", "result"))
 
     def filled(form: str) -> str:
-        method, kind = rng.choice(lx.VERBS), rng.choice(("dict", "list", "str", "int"))
+        method, kind = some(lx.VERBS), rng.choice(("dict", "list", "str", "int"))
         values = {
             "verb": verb,
             "Verb": verb.capitalize(),
             "noun": noun,
             "adjective": adjective,
-            "key": rng.choice(lx.THINGS),
+            "key": some(lx.THINGS),
         }
         return form.format(a=a, b=b, c=c, n=rng.randint(1, 99), method=method, kind=kind, **values)
 
     name = f"{verb}_{noun}" if rng.random() < 0.6 else f"{verb}_{adjective}_{noun}"
-    lines = [filled(form) for form in rng.sample(_BODIES, rng.randint(2, 5))]
+    lines = [filled(form) for form in rng.sample(_BODIES, rng.randint(2, 5) if word is None else rng.randint(1, 3))]
     source = f"def {name}({a}, {b}={rng.randint(0, 9)}):\n    " + "\n    ".join(
         [*lines, f"return {rng.choice((a, b, c))}"]
     )

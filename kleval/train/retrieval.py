@@ -32,15 +32,18 @@ _PER_QUESTION, _PER_UUID, _MOST_QUESTIONS = 110, 250, 12
 
 
 def copy(desk: Desk, rng: random.Random, room: int) -> list[Piece]:
-    """Spans of random words that come again; the first words of the repetition are the cue."""
+    """Spans of random words, half the time made-up ones, that come again; the first words of the repetition are the cue."""
     pieces: list[Piece] = []
     while room > 24:
         n = rng.randrange(6, max(7, min(32, room // 3)))
-        span = rng.choices(desk.plain, k=n)
+        made_up = rng.random() < 0.5
+        if made_up:
+            n = max(4, n // 2)
+        span = [f" {desk.words.word(rng)}" for _ in range(n)] if made_up else rng.choices(desk.plain, k=n)
         cue = rng.choice((1, 2, 3))
         gap = " " + " ".join(desk.prose(rng, rng.randrange(0, max(1, room - 2 * n)))) if rng.random() < 0.5 else ""
         pieces += [("".join(span) + gap + "".join(span[:cue]), False), ("".join(span[cue:]), True)]
-        room -= 2 * n + desk.count(gap)
+        room -= 2 * (desk.count("".join(span)) if made_up else n) + desk.count(gap)
     return pieces
 
 

@@ -3,9 +3,10 @@
 All 256 bytes are in the vocabulary, so nothing is unknown. What a template says between its blanks is one token
 (`templates.phrases`, with and without a blank before it): a model of a million parameters should not spend its context on
 instructions. Digits are taken two at a time from the left, and no merge crosses them, so no token was made for a number that a
-task asks for. All other merges are learned from the `train` split of kleval's prose and articles, from training samples, and
-from the topics of Python's help: from no evaluation text, and from none of the word lists that keys are drawn from. The end
-token is a vocabulary entry that no text encodes to: writing its name in a prompt yields the letters.
+task asks for. All other merges are learned from the `train` split of kleval's prose and articles, from training samples (as
+recipe nano-2 made them), and from the topics of Python's help: from no evaluation text, and from none of the word lists that
+keys are drawn from. The end token is a vocabulary entry that no text encodes to: writing its name in a prompt yields the
+letters.
 
 `nano-1`, of 1,024 entries with every digit a token, is the tokenizer of the first nano models. Both are files of the package
 (`kleval/tokenization/nano`), and names that `--tokenizer` takes.

@@ -63,14 +63,14 @@ class Reading:
 
 @dataclass(slots=True)
 class Engine:
-    """asked: tokens that were sent or written. deadline: of time.monotonic, past which it is not asked any more. step: of its logits,
-    as far as seen, 0 where they are not rounded."""
+    """asked: tokens that were sent or written. deadline: of time.monotonic, past which it is not asked any more. steps: of its
+    logits, at each place that it told likely tokens of."""
 
     backend: Backend
     deadline: float = math.inf
     asked: int = 0
     lost: int = 0
-    step: float = 0.0
+    steps: list[float] = field(default_factory=list)
     scores: bool = False
     tells: bool = False
     writes_ids: bool = False
@@ -105,6 +105,11 @@ class Engine:
     @property
     def max_ctx(self) -> int | None:
         return self.backend.max_ctx
+
+    @property
+    def step(self) -> float:
+        """Of its logits, in the middle; 0 where they are not rounded."""
+        return sorted(self.steps)[len(self.steps) // 2] if self.steps else 0.0
 
     @property
     def dtype(self) -> str:
@@ -162,7 +167,7 @@ class Engine:
         for outcome in self._outcomes(requests):
             if isinstance(outcome, Completion):
                 found.append(Reading(outcome.logprobs, outcome.token_ids, outcome.likely, outcome.text))
-                self.step = max([self.step, *(step_of(tuple(place.values())) for place in outcome.likely)])
+                self.steps += [step_of(tuple(place.values())) for place in outcome.likely]
             elif any(word in outcome.message.lower() for word in _NOT_FINITE):
                 found.append(Reading(finite=False))
             else:

@@ -20,10 +20,12 @@ from kleval.verify.trial import Trial
 
 # Differences that no fault worth a name stays below (float32), and what bfloat16's own step makes of logits.
 FLOOR = {"float32": 3e-3, "float64": 3e-3, "bfloat16": 2e-2, "float16": 6e-3}
-# No rounding, however alone it stands: what even small models with many layers do not reach.
-CEILING = {"float32": 1e-2, "float64": 1e-2, "bfloat16": 1.0, "float16": 0.3, "unknown": 0.5}
+# No rounding, however alone it stands: what even small models with many layers do not reach. An engine that says float32 and
+# multiplies in fewer bits (TF32) is held to this as well.
+CEILING = {"float32": 3e-3, "float64": 3e-3, "bfloat16": 1.0, "float16": 0.3, "unknown": 0.5}
 ABSENT = 0.1  # of the floor: a smaller deviation says nothing of how large rounding is
 MOST_STEPS = 4.0  # of rounded logits, where harmless variations happened to move none: two on either side
+ALONE_STEPS = 8.0  # the same, for a kind of variation that is the only one to move any
 APART = 3.5  # times as large as the next kind: no rounding
 MOST_FLIPS = 0.5  # of a kind's texts: near ties part fewer
 LEAST_SPREAD = 0.3  # of logarithms
@@ -57,7 +59,7 @@ def yardstick(
     ceiling = CEILING.get(dtype, CEILING["unknown"])
     long_enough = [t for t in harmless if t.case.n * REACH >= n_tokens] or harmless
     least = FLOOR.get(dtype, FLOOR["float32"]) * ABSENT
-    kept, left_out = _rounding(long_enough, least, ceiling)
+    kept, left_out = _rounding(long_enough, least, ceiling, ALONE_STEPS * step)
     if not kept:
         seen = [t.size for t in long_enough if t.size <= least]
         return Yardstick(max(seen, default=0.0), floor, left_out=left_out)
@@ -72,13 +74,18 @@ def yardstick(
     return Yardstick(legal, max(limit, 1.5 * legal, floor), left_out=left_out)
 
 
-def _rounding(harmless: Sequence[Trial], least: float, ceiling: float) -> tuple[list[float], tuple[str, ...]]:
+def _rounding(
+    harmless: Sequence[Trial], least: float, ceiling: float, alone: float
+) -> tuple[list[float], tuple[str, ...]]:
     """Deviations of the kinds that are rounding, from `least` on; and the kinds that are more: in the middle, or once
-    more than the ceiling, since a fault may fade with a prompt and depend on what was asked before."""
+    more than the ceiling, since a fault may fade with a prompt and depend on what was asked before. alone: the ceiling of a kind
+    that no other can be held against, 0 where it is not known."""
     kinds: dict[str, list[float]] = {}
     for trial in harmless:
         if trial.size > least:
             kinds.setdefault(trial.case.name, []).append(trial.size)
+    if len(kinds) == 1 and alone:
+        ceiling = min(ceiling, alone)
     kept: list[float] = []
     used = set()
     for name, sizes in sorted(kinds.items(), key=lambda kind: float(np.median(kind[1]))):

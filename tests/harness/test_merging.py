@@ -9,7 +9,21 @@ from harness_fakes import TASKS, EchoBackend, OneCall, comparable, failing, go
 
 from kleval.harness.merging import command, merge
 from kleval.store import RunStore
-from kleval.types import UsageError
+from kleval.types import Unfit, UsageError
+
+
+class Gappy(OneCall):
+    """Every third of its samples does not fit, and its data end early."""
+
+    def samples(self, tokenizer, ctx, n, seed):
+        made = 0
+        for sample in super().samples(tokenizer, ctx, 7, seed):
+            fits = sample.index % 3 != 1
+            yield sample if fits else Unfit(sample.index, f"row {sample.index} is long", 90 - sample.index)
+            made += fits
+            if made == n:
+                return
+
 
 DIFFERENT = ("name", "uid", "started", "finished", "sessions", "spec", "hardware")
 
@@ -85,6 +99,15 @@ def test_skips_of_shards_are_those_of_the_run(tmp_path) -> None:
     merge(shards(tmp_path / "s", 3, tasks=tasks), tmp_path / "m")
     go(tmp_path / "whole", tasks=tasks)
     assert RunStore.open(tmp_path / "m").manifest["skips"] == RunStore.open(tmp_path / "whole").manifest["skips"] != []
+
+
+def test_samples_that_do_not_fit_are_counted_as_in_the_run(tmp_path) -> None:
+    merge(shards(tmp_path / "s", 3, tasks=(Gappy(),)), tmp_path / "m")
+    go(tmp_path / "whole", tasks=(Gappy(),))
+    merged, whole = RunStore.open(tmp_path / "m"), RunStore.open(tmp_path / "whole")
+    assert merged.manifest["skips"] == whole.manifest["skips"] != []
+    assert merged.manifest["counts"] == whole.manifest["counts"]
+    assert comparable(merged) == comparable(whole)
 
 
 def test_prompts_are_stored_once(tmp_path) -> None:

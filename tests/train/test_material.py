@@ -120,6 +120,13 @@ def test_no_training_key_is_an_evaluation_key(stream, evaluation_texts):
     assert not evaluated & {stream.desk.words.key(rng) for _ in range(5000)}
 
 
+def test_half_of_the_noise_is_of_words_that_no_text_has(stream):
+    lines = [stream.desk.noise(random.Random(i), 100)[:1] for i in range(200)]
+    known = {word for sentence in stream.desk.bank for word in re.findall(r"\w+", sentence)}
+    strange = [line for line in lines if line and not known.issuperset(re.findall(r"\w+", line[0]))]
+    assert 60 < len(strange) < 140
+
+
 def test_no_function_to_be_found_is_one_of_the_standard_library():
     rng = random.Random(0)
     names = {re.match(r"def (\w+)", reading.described_function(rng)[1])[1] for _ in range(2000)}

@@ -97,3 +97,10 @@ def test_without_time_laws_are_undecided(tmp_path: Path) -> None:
     result, points = verified(Toy(), tmp_path / "out", ("state",), time_budget=1e-6)
     assert verdicts(points) == {"state": "undecided"}
     assert result.exit_code == 5
+
+
+def test_where_no_early_token_says_anything_the_long_law_cannot_be_tried(tmp_path: Path) -> None:
+    result, points = verified(Toy(keeps=0.1), tmp_path / "out", ("long",))
+    assert verdicts(points) == {"long": "not testable"}
+    assert "makes nothing of a token" in points["long"].settings["why"]
+    assert result.exit_code == 0

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from kleval.verify.engine import Reading
+from kleval.verify.engine import LIKELY, Reading, step_of
 from kleval.verify.trial import Case, Deviation, Trial, compare, differ
 from kleval.verify.yardstick import FLOOR, Yardstick, yardstick
 
@@ -72,3 +72,25 @@ def test_written_tokens_are_compared_up_to_the_one_at_which_they_part() -> None:
 def test_numbers_that_are_not_finite_on_one_side_are_the_largest_deviation() -> None:
     assert compare(Reading((-1.0,)), Reading(finite=False)).size == float("inf")
     assert differ([-1.0], [float("nan")]).size == float("inf")
+
+
+def test_rounded_logits_are_told_by_their_steps() -> None:
+    logits = [random.Random(n).uniform(4, 8) for n in range(LIKELY)]
+    rounded = [round(x * 32) / 32 - 9.123456 for x in logits]
+    assert step_of(rounded) in (1 / 32, 1 / 16, 1 / 8)
+    assert step_of([x - 9.123456 for x in logits]) == 0.0
+
+
+def test_a_step_of_the_logits_is_no_fault() -> None:
+    found = trials(copies=[0.0] * 9)
+    assert yardstick(found, 100, 50, 1e-3, "bfloat16", True, step=1 / 32).limit > 2 / 32
+
+
+def test_of_rounded_logits_a_kind_that_stands_alone_is_rounding_up_to_some_steps() -> None:
+    def limit(size: float) -> Yardstick:
+        return yardstick(
+            trials(copies=[0.0] * 9, rescored=drawn(size, 9, 0)), 100, 50, 1e-3, "bfloat16", True, step=1 / 64
+        )
+
+    assert limit(0.02).left_out == ()
+    assert limit(0.3).left_out == ("rescored",)

@@ -48,6 +48,7 @@ class Toy:
     name: str = "toy"
     model: str = "toy"
     tokenizer: Any = field(default_factory=Letters)
+    keeps: float = 0.97  # of its state at each token
     n_asked: int = 0
     left: np.ndarray = field(default_factory=lambda: np.zeros(WIDTH))
 
@@ -116,7 +117,7 @@ class Toy:
         return found if "ids" in self.abilities else replace(found, token_ids=())
 
     def _step(self, state: np.ndarray, token: int) -> np.ndarray:
-        return state * 0.97 + EMBED[token]
+        return state * self.keeps + EMBED[token]
 
     def _logprobs(self, state: np.ndarray) -> np.ndarray:
         logits = np.tanh(state / 4) @ HEAD / 2

@@ -19,7 +19,7 @@ FEW = 2  # tokens that are written
 
 def cases(engine: Engine, plan: Plan) -> list[Case]:
     found = []
-    for n in plan.lengths(6, 20, 75):  # what is left in a slot fades with a prompt
+    for n in plan.lengths(6, 75):  # what is left in a slot fades with a prompt
         for name, measure in MEASURES.items():
             found.append(Case("slots", name, n, measure))
     return found
