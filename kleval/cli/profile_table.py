@@ -78,8 +78,12 @@ def print_rows(rows: Sequence[Row], kind: str) -> None:
     ):
         if shown := [row for row in rows if is_shown(row)]:
             lines = [[cell(row) for cell in lead.values()] + _cells(row, columns) for row in shown]
-            estimate = "; ~ an estimate" if any(row.get("tpot_estimate") for row in shown) else ""
-            print_table([*lead, *columns], lines, kind, title + estimate, len(lead))
+            marks = "; ~ an estimate" if any(row.get("tpot_estimate") for row in shown) else ""
+            if "requests" in lead and any(row.get("client_limited") for row in shown):
+                marks += "; ! limited by the client"
+                for row, line in zip(shown, lines, strict=True):
+                    line[len(lead) - 1] += " !" if row["client_limited"] else ""
+            print_table([*lead, *columns], lines, kind, title + marks, len(lead))
 
 
 def _cells(row: Row, columns: Columns) -> list[str]:
