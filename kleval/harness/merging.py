@@ -16,6 +16,7 @@ from typing import Any
 from kleval.harness.manifest import SHARD
 from kleval.store import RunStore
 from kleval.store.settings import compare
+from kleval.text import plural
 from kleval.types import UsageError
 
 MOST_DIFFERENCES = 4
@@ -198,7 +199,9 @@ def _missing(shards: Sequence[Shard]) -> list[str]:
         label = f"{number}/{len(planned)}"
         if shard is None:
             if n:
-                found.append(f"shard {label} is not there, {n} answers: {command(given, label, None)} --out DIR")
+                found.append(
+                    f"shard {label} is not there, {plural(n, 'answer')}: {command(given, label, None)} --out DIR"
+                )
         elif shard.store.status != "complete":
             counts = shard.store.counts()
             planned_here = shard.store.manifest["counts"]["planned"]

@@ -92,7 +92,7 @@ def test_shards_are_run_merged_and_what_is_missing_is_told(capsys: pytest.Captur
     capsys.readouterr()
     assert call(["merge", "s", "--out", "m"]) == 3
     said = capsys.readouterr().err
-    assert "missing   shard 2/2 is not there, 1 answers: kleval run" in said
+    assert "missing   shard 2/2 is not there, 1 answer: kleval run" in said
     assert call([*whole, "--shard", "2/2", "--out", "s/2"]) == 0
     assert call(["merge", "s", "--out", "m", "--json"]) == 0
     assert '"answered": 3' in capsys.readouterr().out

@@ -129,6 +129,18 @@ def _refuse(*arguments: object) -> None:
     raise OSError("no space there")
 
 
+def test_a_command_writes_to_an_address_and_others_read_it(capsys: pytest.CaptureFixture[str]) -> None:
+    from kleval import load
+    from kleval.cli.main import call
+
+    asked = ["run", "--tasks", "ruler/niah_single_1", "--ctx", "512", "--limit", "1", "--sample-cache", "off", "-q"]
+    assert call([*asked, "--out", URL]) == 0
+    assert f"uploaded  {URL}" in capsys.readouterr().err
+    assert call(["leaderboard", URL, "--format", "json"]) == 0
+    assert [one["n"] for one in json.loads(capsys.readouterr().out)][:1] == [1]
+    assert len(load(URL).samples) == 1
+
+
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """A bucket of a server that speaks S3, on this machine."""
