@@ -4,7 +4,8 @@
         [--ctx 260] [--vllm PYTHON] [--llama-server FILE --gguf-python PYTHON]
 
 One line of rows.jsonl per engine, dtype, way (in process or over HTTP), fault, strength and seed; what is there is not done again, so
-the command goes on where it stopped. README.md has the table: engine by law. Times are CPU seconds of this process with one thread.
+the command goes on where it stopped; what is marked `earlier`, made before a change of the yardstick, is made again. README.md has the
+table: engine by law. Times are CPU seconds of this process with one thread.
 """
 
 from __future__ import annotations
@@ -287,7 +288,7 @@ def main() -> None:
     home.mkdir(parents=True, exist_ok=True)
     file = given.out / "rows.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    done = {r["key"] for r in rows}
+    done = {r["key"] for r in rows if not r.get("earlier")}
     if given.only == "real":  # a server is started once for all its runs
         todo = [(e, seed) for e in engines(home, given.only, given) for seed in range(given.repeats)]
     else:
@@ -297,9 +298,8 @@ def main() -> None:
         with engine.open() as backend:
             for _, seed in group:
                 row = row_of(engine, backend, seed, given.ctx)
-                with file.open("a") as log:
-                    log.write(json.dumps(row) + "\n")
-                rows = [json.loads(line) for line in file.read_text().splitlines()]
+                rows = [r for r in rows if r["key"] != row["key"]] + [row]
+                file.write_text("".join(json.dumps(r) + "\n" for r in rows))
                 told = {
                     n: v["verdict"] for n, v in row["laws"].items() if v["verdict"] not in ("holds", "not testable")
                 }

@@ -53,6 +53,8 @@ def merge(directories: tuple[Path, ...], out: Path, as_json: bool, quiet: bool) 
         emit(
             "done", exit_code=code, status=store.status, counts=done.counts, missing=done.missing, out=str(out), **told
         )
+    if quiet and not done.missing:
+        return code
     for line in done.missing:
         note(f"missing   {line}")
     counts = done.counts

@@ -9,7 +9,7 @@ import click
 
 from kleval.cli.console import table
 from kleval.tables import formats
-from kleval.text import format_length, load, number, percent, size, size_at, times
+from kleval.text import DASH, format_length, load, number, percent, size, size_at, times
 
 if TYPE_CHECKING:
     from kleval.tables.costs import Profile
@@ -78,8 +78,12 @@ def print_rows(rows: Sequence[Row], kind: str) -> None:
     ):
         if shown := [row for row in rows if is_shown(row)]:
             lines = [[cell(row) for cell in lead.values()] + _cells(row, columns) for row in shown]
-            estimate = "; ~ an estimate" if any(row.get("tpot_estimate") for row in shown) else ""
-            print_table([*lead, *columns], lines, kind, title + estimate, len(lead))
+            marks = "; ~ an estimate" if any(row.get("tpot_estimate") for row in shown) else ""
+            if "requests" in lead and any(row.get("client_limited") for row in shown):
+                marks += "; ! limited by the client"
+                for row, line in zip(shown, lines, strict=True):
+                    line[len(lead) - 1] += " !" if row["client_limited"] else ""
+            print_table([*lead, *columns], lines, kind, title + marks, len(lead))
 
 
 def _cells(row: Row, columns: Columns) -> list[str]:
@@ -270,13 +274,19 @@ ENGINE: Columns = {
 REUSE_TITLE = (
     "Prefix reuse: TTFT of a new prompt, of one whose beginning was sent before, and after another conversation, ms"
 )
+
+
+def _whole(value: float | None) -> str:
+    return DASH if value is None else f"{value:,.0f}"
+
+
 REUSE: Columns = {
     "new": _of("cold_ttft_ms", number),
     "sent before": _of("ttft_ms", number),
     "saved": _of("reuse", percent),
-    "cached": _of("reused_tokens", number),
+    "cached": _of("reused_tokens", _whole),
     "after another": _of("between_ttft_ms", number),
     "saved then": _of("between_reuse", percent),
-    "cached then": _of("between_reused_tokens", number),
+    "cached then": _of("between_reused_tokens", _whole),
     "failed": _failed,
 }

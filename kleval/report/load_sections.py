@@ -76,7 +76,7 @@ def _reuse(m: Measure) -> Cell:
     more = subs(
         f"{milliseconds(m.of('ttft_ms'))} instead of {milliseconds(m.of('cold_ttft_ms'))}",
         f"after another {percent(m.of('between_reuse'))}",
-        f"{number(m.of('reused_tokens'))} tokens cached" if m.of("reused_tokens") is not None else "",
+        f"{reused:,.0f} tokens cached" if (reused := m.of("reused_tokens")) is not None else "",
     )
     return Cell(percent(m.of("reuse")), more)
 

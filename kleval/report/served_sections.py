@@ -107,7 +107,8 @@ def _ttft(m: Measure) -> Cell:
     title = f"{plural(m.repeats, 'round')}, prompt of {prompt:,.0f} tokens" if prompt is not None else ""
     title += f"; warming up {milliseconds(warm)}" if warm else ""
     more = subs(last, counted, f"{cached:,.0f} cached" if cached else "")
-    return Cell(milliseconds(m.of("ttft_ms")), more, title=title)
+    limited = subs("limited by the client" if m.total("client_limited") else "")
+    return Cell(milliseconds(m.of("ttft_ms")), more, title=title, warnings=limited)
 
 
 def _tpot(m: Measure) -> Cell:

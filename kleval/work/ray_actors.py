@@ -30,7 +30,10 @@ class RayActors:
 
     def __init__(self, address: str, gpus: float | None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_py_gcs_connect_timeout_s", str(int(REACH_SECONDS)))  # read when it is imported
+        if gpus is not None and gpus > 1 and gpus != int(gpus):
+            raise UsageError(f"--gpus-per-model {gpus:g}: above 1 give a whole number")
+        if address != "local":  # of a cluster that is there; a second each, read when Ray is imported
+            os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "4")
         self._ray = need("ray", "ray", "--executor ray")
         _connect(self._ray, address)
         self._gpus = gpus

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import pytest
@@ -39,3 +40,11 @@ def test_what_failed_is_said_once_in_its_line(capsys: pytest.CaptureFixture[str]
 def test_a_name_is_no_formula_in_csv(capsys: pytest.CaptureFixture[str]) -> None:
     print_rows([ALONE | {"model": "=1+1"}], "csv")
     assert ",'=1+1,4096," in capsys.readouterr().out
+
+
+def test_a_round_that_shows_the_clients_pace_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = {"load": "concurrency-2", "ctx": 64, "model": "tiny", "failure": None, "failed": 0, "tpot_estimate": False}
+    for limited in (1, 0):
+        print_rows([defaultdict(lambda: 1.0, shown, client_limited=limited)], "table")
+        said = capsys.readouterr().out
+        assert ("limited by the client" in said, "2 requests together !" in said) == (bool(limited), bool(limited))

@@ -229,6 +229,7 @@ def test_a_typed_option_beats_a_variable_of_its_rival(monkeypatch: pytest.Monkey
         (["--devices", "cpu,gpu7"], "unknown device 'gpu7'"),
         (["--devices", "cpu,cpu", "--device", "cpu"], "leave it out, or leave out --devices"),
         (["--devices", "cpu,cpu", "--executor", "ray"], "leave it out, Ray finds the cluster's"),
+        (["--executor", "ray", "--gpus-per-model", "1.5"], "above 1 give a whole number"),
         (["--ray-address", "head:6379"], "--ray-address is for --executor ray"),
         (["--executor", "ray", "--device", "cpu"], "leave it out, or leave out --executor ray"),
         (["--devices", "cpu,cpu", "--base-url", "http://localhost:1/v1"], "of a server raise --concurrency instead"),

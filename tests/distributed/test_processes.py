@@ -94,7 +94,8 @@ def test_a_worker_with_another_engine_is_left_out(tmp_path: Path) -> None:
     assert result_workers(tmp_path / "run")["devices"] == ["cpu"]
 
 
-def test_workers_end_with_their_driver_and_the_same_command_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ended", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_their_driver_and_the_same_command_goes_on(tmp_path: Path, ended: signal.Signals) -> None:
     here = Path(__file__)
     out = f"t.Path({str(tmp_path / 'run')!r})"
     code = f"import test_processes as t; t.spread({out}, t.partial(t.open_echo, 0.2), limit=40)"
@@ -102,8 +103,8 @@ def test_workers_end_with_their_driver_and_the_same_command_goes_on(tmp_path: Pa
     driver = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
     until(lambda: list(tmp_path.glob("run/samples/*/*.jsonl")) and workers(driver.pid))
     there = workers(driver.pid)
-    driver.kill()
-    driver.wait()
+    driver.send_signal(ended)
+    driver.wait(60)
     _, alive = psutil.wait_procs(there, timeout=10)
     assert not alive
     before = len(list(RunStore.open(tmp_path / "run").rows()))

@@ -254,17 +254,17 @@ def open_named(model: str, device: str) -> EchoBackend:
 
 @dataclass
 class Waiting(EchoBackend):
-    """Slow until so many of its kind are open, which each says in a folder."""
+    """Slow until so many of its kind have been asked, which each says in a folder."""
 
     folder: Path = Path()
     n: int = 0
 
     def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
+        (self.folder / str(os.getpid())).touch()
         if len(list(self.folder.iterdir())) < self.n:
             time.sleep(0.5)
         yield from super().run(requests)
 
 
 def open_waiting(folder: Path, n: int, model: str, device: str) -> EchoBackend:
-    (folder / str(os.getpid())).touch()
     return Waiting(f"fake@{model}", folder=folder, n=n)

@@ -145,6 +145,12 @@ def test_bundles_of_equal_steps_give_the_step(bundle: int) -> None:
     assert tpot(told) == (pytest.approx(0.01), False)
 
 
+def test_a_round_that_the_client_sent_late_is_limited_by_it() -> None:
+    """E2E is 1 s or more: 20 ms are less than 5 % of it, 200 ms more."""
+    limited = ["client_limited" in round_values([replace(ONE, late_seconds=late)])[0] for late in (0.02, 0.2)]
+    assert limited == [False, True]
+
+
 @pytest.mark.parametrize(("late", "limited"), [(0.0, False), (0.02, True)])
 def test_a_round_that_the_client_noted_late_is_limited_by_it(late: float, limited: bool) -> None:
     """TTFT is 0.5 s and TPOT 0.1 to 0.2 s: 20 ms are more than 5 % of the second."""

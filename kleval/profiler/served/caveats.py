@@ -32,8 +32,8 @@ def caveats(points: Iterable[Point]) -> list[str]:
     if limited:
         found.append(
             f"Limited by the client: in {len(limited)} of {len(good)} rounds this machine noted arrivals later than "
-            f"{LATE_SHARE:.0%} of TTFT or TPOT. Those are no figures of the server, and no gate takes them: measure on a quieter "
-            "machine, or fewer requests together."
+            f"{LATE_SHARE:.0%} of TTFT or TPOT, or sent requests later than {LATE_SHARE:.0%} of E2E. Those are no figures of the "
+            "server, and no gate takes them: measure on a quieter machine, or fewer requests together."
         )
     slower = [
         p

@@ -174,7 +174,8 @@ def round_values(traces: Sequence[Trace]) -> tuple[Values, bool]:
 def caller_values(traces: Sequence[Trace], values: Values) -> Values:
     """What the caller itself added to a round, in ms. late_ms, late_first_ms: by how much arrivals, first arrivals alone, may have been
     noted too late, the 90th percentile; late_send_ms: how long after its time the last request was sent; connect_ms: median of
-    opening a connection, before the clock starts. client_limited: 1 where lateness is more than LATE_SHARE of TTFT or TPOT."""
+    opening a connection, before the clock starts. client_limited: 1 where lateness is more than LATE_SHARE of TTFT or TPOT, or that of
+    sending (90th percentile) of E2E: fewer were under way than the round is labelled with."""
     first = 1000 * percentile([t.arrivals[0].late_seconds for t in traces], 0.9)
     every = 1000 * percentile([a.late_seconds for t in traces for a in t.arrivals], 0.9)
     found: Values = {
@@ -184,7 +185,9 @@ def caller_values(traces: Sequence[Trace], values: Values) -> Values:
     }
     if opened := [t.connect_seconds for t in traces if t.connect_seconds is not None]:
         found["connect_ms"] = 1000 * percentile(opened, 0.5)
-    if first > LATE_SHARE * (values["ttft_ms"] or 0) or every > LATE_SHARE * (values["tpot_ms"] or 0):
+    sending, whole = 1000 * percentile([t.late_seconds for t in traces], 0.9), values.get("e2e_ms")
+    pairs = ((first, values["ttft_ms"]), (every, values["tpot_ms"]), (sending, whole))
+    if any(late > LATE_SHARE * (of or 0) for late, of in pairs if of is not None):
         found["client_limited"] = 1
     return found
 

@@ -109,9 +109,14 @@ def _best(planned: PlannedPoint, spec: ServedSpec, send: Send, warm: Sequence[Tr
         for rate, one in rounds.items()
     ]
     if not low:
-        failed = rounds[min(rounds)].failure
-        why = f"not even {min(rounds):.3g} requests per second hold {spec.slo}"
-        return Outcome({}, settings={"probes": probes}, failure=failed or {"kind": "slo", "message": why})
+        lowest, failed = min(rounds), rounds[min(rounds)]
+        why = {"kind": "slo", "message": f"not even {lowest:.3g} requests per second hold {spec.slo}"}
+        if failed.values.get("client_limited") and (failed.values["slo_share"] or 0) >= slo.share:
+            why = {
+                "kind": "client",
+                "message": f"limited by the client even at {lowest:.3g} requests per second: use a quieter machine",
+            }
+        return Outcome({}, settings={"probes": probes}, failure=failed.failure or why)
     above: Values = {"best_rate": low, "best_rate_above": high if math.isfinite(high) else None}
     best = rounds[low]
     return Outcome({**best.values, **above}, estimate=best.estimate, settings={"probes": probes})
