@@ -15,7 +15,15 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
 
 @pytest.mark.parametrize(
     "script",
-    ["native_rounds", "native_vs_transformers", "native_vs_llamacpp", "kda_cpu", "leaderboard_50k", "sample_browser"],
+    [
+        "native_rounds",
+        "native_vs_transformers",
+        "native_vs_llamacpp",
+        "kda_cpu",
+        "leaderboard_50k",
+        "plan_against_run",
+        "sample_browser",
+    ],
 )
 def test_help_needs_the_standard_library_only(script: str) -> None:
     done = subprocess.run([sys.executable, "-S", FOLDER / f"{script}.py", "--help"], capture_output=True, text=True)

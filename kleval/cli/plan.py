@@ -202,6 +202,8 @@ def _show_model(model: ModelPlan, found: RunPlan) -> None:
                 click.echo(f"{format_length(ctx)}: {why}")
         on = plural(place.split.devices, "device")
         click.echo(f"memory  on each device; {plural(place.replicas, 'replica')} of {on}")
+    if (spent := model.device_seconds) is not None:
+        click.echo(f"time    {_span(tuple(end / 3600 for end in spent))} device-hours")
     click.echo(f"rates   {model.basis}")
     click.echo()
 

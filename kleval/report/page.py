@@ -68,7 +68,7 @@ def write_report(
     """
     if figures is not None:
         stills.check(figures)
-    text, found = page_of(stores, Samples(), left_out, trend, trained)
+    text, found = page_of(stores, Samples(n_runs=len(stores)), left_out, trend, trained)
     write_text(path, text)
     if figures is not None:
         stills.write(found, figures)

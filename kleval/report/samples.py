@@ -2,12 +2,14 @@
 
 Rows go by once (`Samples.watch`). Each answer becomes one line of JSON, each prompt one line once, whoever was asked it; lines are
 gathered to blocks of BLOCK_CHARS, deflated (zlib, RFC 1950) and written in base64. Long texts are excerpts (`store.excerpts`). Once the
-blocks reach MOST_CHARS prompts are left out, and the page says so. The page's script puts all of it in as text.
+blocks reach MOST_CHARS prompts are left out; of cells with many answers, in runs of more than MOST_ANSWERS, the first ones are shown;
+the page says so. The page's script puts all of it in as text.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -28,6 +30,7 @@ BROKEN = ("cut", "empty", "looped", "reasoning_cut")
 
 BLOCK_CHARS = 256 * 1024
 MOST_CHARS = 30_000_000  # of all blocks: the page stays below 40 MB
+MOST_ANSWERS = 50_000  # of all cells, equally many of each
 SNIPPET_CHARS = 90
 EXTRACTED_CHARS = 2000
 
@@ -88,22 +91,32 @@ class _Answer:
 class Samples:
     """Collects rows while they go by (`watch`), then makes the browser's data (`browser`).
 
-    served: the page can ask for whole prompts. prompts: (run, row) by the number that it knows a prompt by.
+    served: the page can ask for whole prompts. prompts: (run, row) by the number that it knows a prompt by. n_runs: that go by.
+    left_out: prompts, unshown: answers that are not in the page.
     """
 
-    def __init__(self, served: bool = False) -> None:
-        self.served = served
+    def __init__(self, served: bool = False, n_runs: int = 1) -> None:
+        self.served, self.n_runs = served, n_runs
         self.prompts: list[tuple[RunStore, Row]] = []
         self._blocks = Blocks()
         self._answers: list[_Answer] = []
         self._known: dict[str, int] = {}  # hash -> number
         self._places: list[Place] = []
-        self.left_out = 0
+        self._of_cell: Counter[tuple[str, str, str, int]] = Counter()
+        self.left_out = self.unshown = 0
 
     def watch(self, run: Run) -> Callable[[Row], None]:
         """For `collect`: a function that is called with every row of the run."""
 
+        n_cells = self.n_runs * len(list(run.store.path.glob(Row.FILES)))
+        most = max(1, MOST_ANSWERS // max(1, n_cells))
+
         def see(row: Row) -> None:
+            cell = run.id, row.model, row.task, row.ctx
+            self._of_cell[cell] += 1
+            if self._of_cell[cell] > most:
+                self.unshown += 1
+                return
             holds = held(row)
             number = self._prompt(run.store, row)
             last = row.outcomes[-1] if row.outcomes else {}
@@ -166,7 +179,8 @@ class Samples:
 
 def samples_section(samples: Samples, entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Section:
     """The section of the browser."""
-    said = section("samples", (), ["left_out"] if samples.left_out else [], left_out=plural(samples.left_out, "prompt"))
+    parts = [plural(n, noun) for n, noun in ((samples.unshown, "answer"), (samples.left_out, "prompt")) if n]
+    said = section("samples", (), ["left_out"] if parts else [], left_out=" and ".join(parts))
     return replace(said, samples=samples.browser(entrants, shape, looks))
 
 

@@ -29,7 +29,7 @@ class Viewer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, stores: Sequence[RunStore], port: int, left_out: Callable[[str], object] | None = None) -> None:
-        samples = Samples(served=True)
+        samples = Samples(served=True, n_runs=len(stores))
         text, _ = page_of(stores, samples, left_out)
         self.page = text.encode("utf-8", "replace")
         self._prompts, self._reading = samples.prompts, threading.Lock()

@@ -10,7 +10,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
@@ -91,7 +93,7 @@ class Row(Record):
 
     @property
     def key(self) -> Key:
-        return self.model, self.id, self.repeat
+        return sys.intern(self.model), self.id, self.repeat
 
     @property
     def file(self) -> str:
@@ -185,6 +187,9 @@ class Records(Generic[R]):
         self.folder, self._appender = folder, appender
         self.places: dict[Any, Place] = {}
         self._read: dict[Path, tuple[int, int]] = {}  # bytes and lines of each file that are in `places`
+        self._standing: dict[
+            Path, tuple[int, array[int]]
+        ] = {}  # bytes of a file, and where the records that stand are in it
 
     def append(self, record: R) -> None:
         """Add a record, as Appender.append does. ValueError when there is one that did not fail, or it is not valid."""
@@ -202,27 +207,34 @@ class Records(Generic[R]):
 
     def refresh(self) -> None:
         """Find what was added since the last time. UsageError for a line that is no record."""
-        for file in sorted(self.folder.glob(self.kind.FILES), key=row_file_order):
-            with files.usage_errors(file), file.open("rb") as handle:
-                offset, number = self._read.get(file, (0, 0))
-                handle.seek(offset)
-                for line in handle:
-                    if not line.endswith(b"\n"):
-                        break  # still being written, or cut off by `repair` before anything is appended
-                    number += 1
-                    try:
-                        record = from_line(self.kind, line)
-                    except ValueError as error:
-                        what, _, again = self.kind.ABOUT
-                        raise UsageError(
-                            f"{file} line {number} is not a valid {what} ({error}): delete that line and run the same "
-                            f"command again, which {again}"
-                        ) from error
-                    earlier = self.places.get(record.key)
-                    if earlier is None or earlier.failed:
-                        self.places[record.key] = _place(file, offset, record)
-                    offset += len(line)
-                    self._read[file] = offset, number
+        for file in self._files():
+            for record, offset, end, number in self._lines(file, *self._read.get(file, (0, 0))):
+                earlier = self.places.get(record.key)
+                if earlier is None or earlier.failed:
+                    self.places[record.key] = _place(file, offset, record)
+                self._read[file] = end, number
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob(self.kind.FILES), key=row_file_order)
+
+    def _lines(self, file: Path, offset: int, number: int) -> Iterator[tuple[R, int, int, int]]:
+        """Records behind an offset and so many lines: where each begins and ends, and the number of its line."""
+        with files.usage_errors(file), file.open("rb") as handle:
+            handle.seek(offset)
+            for line in handle:
+                if not line.endswith(b"\n"):
+                    break  # still being written, or cut off by `repair` before anything is appended
+                number += 1
+                try:
+                    record = from_line(self.kind, line)
+                except ValueError as error:
+                    what, _, again = self.kind.ABOUT
+                    raise UsageError(
+                        f"{file} line {number} is not a valid {what} ({error}): delete that line and run the same "
+                        f"command again, which {again}"
+                    ) from error
+                yield record, offset, offset + len(line), number
+                offset += len(line)
 
     def rewrite(self, change: Callable[[R], R], say: Callable[[str], None]) -> None:
         """Put a changed record in the place of each one that stands; every file is whole or as it was. say: told of each file."""
@@ -245,10 +257,31 @@ class Records(Generic[R]):
         for place in self.places.values():
             by_file.setdefault(place.file, []).append(place)
         for file in sorted(by_file, key=row_file_order):
-            with files.usage_errors(file), file.open("rb") as handle:
-                for place in sorted(by_file[file], key=lambda place: (place.order, place.offset)):
-                    handle.seek(place.offset)
-                    yield from_line(self.kind, handle.readline())
+            places = sorted(by_file[file], key=lambda place: (place.order, place.offset))
+            yield from self._at(file, (place.offset for place in places))
+
+    def read(self) -> Iterator[R]:
+        """As `all`, of what is on the disk now, for one who needs no index: of each file only where the records that stand are is
+        remembered. A key is in one file."""
+        for file in self._files():
+            with files.usage_errors(file):
+                length = file.stat().st_size
+            before, offsets = self._standing.get(file, (-1, array("Q")))
+            if before != length:
+                found: dict[Any, tuple[tuple[Any, ...], int, bool]] = {}
+                for record, offset, _, _ in self._lines(file, 0, 0):
+                    earlier = found.get(record.key)
+                    if earlier is None or earlier[2]:
+                        found[record.key] = record.order, offset, record.failed
+                offsets = array("Q", (offset for _, offset, _ in sorted(found.values())))
+                self._standing[file] = length, offsets
+            yield from self._at(file, offsets)
+
+    def _at(self, file: Path, offsets: Iterable[int]) -> Iterator[R]:
+        with files.usage_errors(file), file.open("rb") as handle:
+            for offset in offsets:
+                handle.seek(offset)
+                yield from_line(self.kind, handle.readline())
 
     def get(self, key: Any) -> R | None:
         """The record of a key, failed or not; None when there is none."""
@@ -295,7 +328,7 @@ def _place(file: Path, offset: int, record: Row | Point) -> Place:
         record.order,
         record.failed,
         record.score is not None,
-        record.task,
+        sys.intern(record.task),
         record.ctx,
         record.prompt_hash,
         record.max_new_tokens,

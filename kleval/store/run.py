@@ -280,9 +280,7 @@ class RunStore:
         return self._all(self._points)
 
     def _all(self, records: Records[R]) -> Iterator[R]:
-        if self._lock is None:
-            records.refresh()
-        yield from records.all()
+        yield from records.read() if self._lock is None else records.all()
 
     def read_prompt(self, row: Row) -> Prompt:
         """The prompt of a row, checked against its hash. UsageError when it is missing or damaged."""

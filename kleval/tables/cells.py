@@ -23,6 +23,7 @@ from kleval.tables.intervals import Interval, interval
 
 NO_MEAN = {"lca", "lm_eval", "short", "code"}
 FAMILY_METRIC = "average"
+MOST_EQUAL = 4096  # values of answers that a group keeps once for all that have them
 
 
 # What a cell counts: answers, and of them what `tables.answers` finds amiss.
@@ -99,6 +100,9 @@ class Group:
     counts: Counter[str] = field(default_factory=Counter)
     failures: Counter[tuple[str, str]] = field(default_factory=Counter)
     temperatures: set[float] = field(default_factory=set)
+    _equal: dict[tuple[tuple[str, float], ...], Mapping[str, float]] = field(
+        default_factory=dict
+    )  # one for all equal ones
 
     def add(self, row: Row) -> None:
         repeats = self.answers.setdefault(row.id, [])
@@ -115,12 +119,15 @@ class Group:
         else:
             scored = {**row.metrics, **({row.metric: row.score} if row.score is not None else {})}
             values = {name: value for name, value in scored.items() if value is not None and not math.isnan(value)}
-        repeats.append(values)
+        same = tuple(values.items())
+        repeats.append(self._equal.get(same, values))
+        if len(self._equal) < MOST_EQUAL:
+            self._equal.setdefault(same, values)
 
-    def scores(self) -> dict[str, float]:
-        """Id and prompt hash, which is the text that was asked -> mean headline score over repeats."""
+    def scores(self) -> dict[tuple[str, str], float]:
+        """(id, prompt hash), which is the text that was asked -> mean headline score over repeats."""
         return {
-            f"{sample} {self.prompts[sample]}": _mean(values)
+            (sample, self.prompts[sample]): _mean(values)
             for sample, repeats in self.answers.items()
             if (values := [answer[self.headline] for answer in repeats if self.headline in answer])
         }

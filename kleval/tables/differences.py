@@ -20,12 +20,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import stdev
+from typing import Any
 
 from kleval.tables.intervals import BCA_MINIMUM, CONFIDENCE, interval
 
 GRADED_MINIMUM = 5
 
-Scores = Mapping[str, float]  # sample key -> mean score of its repeats, in [0, 1]
+Scores = Mapping[Any, float]  # sample key -> mean score of its repeats, in [0, 1]
 
 
 @dataclass(frozen=True, slots=True)

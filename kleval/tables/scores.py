@@ -69,7 +69,7 @@ class Entrant:
 
     cells: headline metric by (task, ctx). others: cells of the further metrics. averages: by (family, ctx). overall: by ctx, the
     unweighted mean over all tasks that were asked at any length; without the lengths at which none has a value.
-    scores: per (task, ctx), sample key -> mean score of its repeats. A key is id and prompt hash: the same text was
+    scores: per (task, ctx), sample key -> mean score of its repeats. A key is (id, prompt hash): the same text was
     asked. ids: per (task, ctx), the sample ids alone.
     failures: (kind, message) -> places, one per failed answer. temperatures: what the requests were sampled at.
     """
@@ -82,7 +82,7 @@ class Entrant:
     others: tuple[Cell, ...]
     averages: Mapping[Place, Cell]
     overall: Mapping[int, Cell]
-    scores: Mapping[Place, Mapping[str, float]]
+    scores: Mapping[Place, Mapping[tuple[str, str], float]]
     ids: Mapping[Place, frozenset[str]]
     failures: Mapping[tuple[str, str], tuple[Place, ...]]
     temperatures: tuple[float, ...]

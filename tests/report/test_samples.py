@@ -65,6 +65,16 @@ def test_every_answer_is_there_and_each_prompt_once(make_run: MakeRun) -> None:
     }
 
 
+def test_of_large_cells_the_first_answers_are_shown_and_the_rest_is_counted(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kleval.report.samples.MOST_ANSWERS", 2 * 8)  # two of each cell
+    found = Read(make_run(n=6))
+    assert [sample[2] for sample in found.index["samples"]] == [0, 1] * 4
+    assert len(found.answers()) == 2 * 2 * 2 * 2
+    assert found.samples.unshown == 2 * 2 * 2 * 4
+
+
 def test_samples_stand_by_task_length_and_number_with_the_answers_of_both_models(make_run: MakeRun) -> None:
     found = Read(make_run(n=2))
     assert [sample[:3] for sample in found.index["samples"]] == [
