@@ -5,14 +5,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kleval.api.models import by_name, directory, is_backend, lengths, listed, load_backend, named, open_object, shown
 from kleval.api.progress import watched
 from kleval.api.results import Evaluation
+from kleval.backends.registry import open_on
 from kleval.harness import RunSpec
 from kleval.harness import run as run_spec
+from kleval.harness.replicas import replicas
 from kleval.lengths import parse_lengths
 from kleval.store import RunStore
 from kleval.suites import suite as find_suite
@@ -20,6 +23,7 @@ from kleval.tasks.own.metric import with_metric
 from kleval.tasks.registry import OWN, TAKE_DOCUMENTS, expand, groups, loader, themselves
 from kleval.types import Backend, Task, UsageError
 from kleval.work.events import Event
+from kleval.work.executors import find_launcher
 
 DEFAULT_SUITE, DEFAULT_CTX, DEFAULT_LIMIT = "long", 4096, 10
 
@@ -48,6 +52,10 @@ def evaluate(
     backend: str = "auto",
     device: str = "auto",
     dtype: str = "auto",
+    devices: Sequence[str] = (),
+    executor: str = "local",
+    ray_address: str | None = None,
+    gpus_per_model: float | None = None,
     batch: int | None = None,
     memory_budget: int | None = None,
     share_prefixes: bool = True,
@@ -97,6 +105,8 @@ def evaluate(
     What answers, see `kleval.load_backend`: name, backend, device, dtype, batch, memory_budget, share_prefixes, base_url, api,
         api_key_env, concurrency, request_timeout, timeout, served_name, request_fields, without_fields, hardware, engine_args, tp,
         max_model_len, trust_remote_code, add_bos, template_args.
+        devices: a process with the model for each, like ["cuda:0", "cuda:1"]; a script that gives them keeps its calls below
+            `if __name__ == "__main__":`. executor, ray_address, gpus_per_model: `ray` and where, as the options of `kleval run`.
     How it goes:
         data_dir: where official data lie. sample_cache: a folder where samples are kept. workers: processes that make samples ahead.
         max_errors: failures tolerated, a count or below 1 a share. retries, retry_seconds: of requests that failed in passing.
@@ -169,6 +179,11 @@ def evaluate(
     }
     if objects and (device, dtype) != ("auto", "auto"):
         raise UsageError("device and dtype are those of the model object: move it before it is given")
+    launcher = find_launcher(
+        executor, devices, ray_address, gpus_per_model, device, base_url is not None or backend == "openai"
+    )
+    if launcher is not None and not all(isinstance(one, str) for one in models.values()):
+        raise UsageError("an object is where it is: devices and executor are for models given by name")
     spec = RunSpec(
         models=tuple(models),
         tasks=tuple(ids),
@@ -192,6 +207,10 @@ def evaluate(
         backend=backend,
         device=device,
         dtype=dtype,
+        devices=tuple(devices),
+        executor=executor,
+        ray_address=ray_address,
+        gpus_per_model=gpus_per_model,
         batch=batch,
         memory_budget=memory_budget,
         data_dir=None if data_dir is None else Path(data_dir),
@@ -212,6 +231,9 @@ def evaluate(
 
     def opened(called: str) -> Backend:
         given = models.get(called, called)
+        if isinstance(given, str) and launcher is not None:
+            empty = {"request_fields": request_fields or {}, "engine_args": engine_args or {}}
+            return replicas(launcher, partial(open_on, of_names | empty), given)
         if isinstance(given, str):
             return load_backend(given, **of_names)
         return open_object(given, tokenizer, called, **engine)

@@ -36,14 +36,18 @@ def copy(desk: Desk, rng: random.Random, room: int) -> list[Piece]:
     pieces: list[Piece] = []
     while room > 24:
         n = rng.randrange(6, max(7, min(32, room // 3)))
-        made_up = rng.random() < 0.5
-        if made_up:
-            n = max(4, n // 2)
-        span = [f" {desk.words.word(rng)}" for _ in range(n)] if made_up else rng.choices(desk.plain, k=n)
+        span = rng.choices(desk.plain, k=n)
+        if rng.random() < 0.5:
+            span = desk.taken((f" {desk.words.word(rng)}" for _ in range(n)), room // 3)
+            if len(span) < 4:
+                break
+            n = desk.count("".join(span))
         cue = rng.choice((1, 2, 3))
         gap = " " + " ".join(desk.prose(rng, rng.randrange(0, max(1, room - 2 * n)))) if rng.random() < 0.5 else ""
         pieces += [("".join(span) + gap + "".join(span[:cue]), False), ("".join(span[cue:]), True)]
-        room -= 2 * (desk.count("".join(span)) if made_up else n) + desk.count(gap)
+        room -= 2 * n + desk.count(gap)
+    if not pieces:
+        raise NoRoom
     return pieces
 
 
