@@ -15,6 +15,7 @@ import torch
 
 from kleval.ops.check import KernelCheck
 
+pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_48b.py"
 
 

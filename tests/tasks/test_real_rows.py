@@ -25,13 +25,13 @@ def scored(task: Any, answer_of: Any, n: int = 3, ctx: int = 65536) -> list[list
     return found
 
 
-def test_polymath_scores_its_own_answers(real_rows: Path) -> None:
+@pytest.mark.parametrize("n", [20, pytest.param(500, marks=pytest.mark.slow)])
+def test_polymath_scores_its_own_answers(real_rows: Path, n: int) -> None:
     task = registry.load_task("short/polymath_en", edition="official", data_dir=real_rows)
-    items = scored(task, lambda sample: f"So it is $\\boxed{{{sample.references[0]}}}$.", n=500)
-    assert len(items) == 500
-    # One answer of the data lacks a closing bracket, so that no box holds it.
-    assert sorted(items)[0] == [0.0, 0.0, 0.0]
-    assert sorted(items)[1:] == [[1.0, 0.0, 0.0]] * 499
+    items = sorted(scored(task, lambda sample: f"So it is $\\boxed{{{sample.references[0]}}}$.", n=n))
+    # One answer of the 500 lacks a closing bracket, so that no box holds it.
+    lost = 1 if n == 500 else 0
+    assert items == [[0.0, 0.0, 0.0]] * lost + [[1.0, 0.0, 0.0]] * (n - lost)
 
 
 def test_polymath_asks_to_the_byte(real_rows: Path) -> None:
@@ -81,6 +81,7 @@ def test_code_rows_are_read(real_rows: Path, name: str) -> None:
     assert len(task.problems) == {"humaneval_plus": 164, "mbpp_plus": 48}[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "protocol"),
     [("humaneval_plus", None), ("mbpp_plus", None), ("mbpp_plus", "evalplus-tests")],
