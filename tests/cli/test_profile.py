@@ -110,7 +110,7 @@ def test_help_and_memory_do_without_torch() -> None:
 def test_bad_input_is_one_line_and_leaves_nothing(
     words: str, said: str, one_line: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kleval.profiler.native_job.free_bytes", lambda device: 16 << 30)
+    monkeypatch.setattr("kleval.profiler.opened.free_bytes", lambda device: 16 << 30)
     assert said in one_line(["profile", *words.split()])
     assert list(Path.cwd().iterdir()) == []
 
