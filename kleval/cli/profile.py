@@ -166,10 +166,15 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
     from kleval.work.executors import find_launcher
 
     served = served_backend(command, given)
-    if served is not None and (given["devices"] or given["executor"] != "local"):
-        name = "devices" if given["devices"] else "executor ray"
+    spread = [
+        name
+        for name in ("devices", "executor", "ray_address", "gpus_per_model")
+        if given[name] not in (None, (), "local")
+    ]
+    if served is not None and spread:
+        named = spread[0].replace("_", "-")
         raise UsageError(
-            f"--{name} is for profiles of kleval's own decoders: a served model is measured from one process"
+            f"--{named} is for profiles of kleval's own decoders: a served model is measured from one process"
         )
     line = shlex.join(["kleval", *map(options.without_secrets, command.obj or [])])
     out = given["out"] or (None if given["dry_run"] else run_directory(line, prefix="profile-"))
