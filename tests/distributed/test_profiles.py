@@ -1,11 +1,10 @@
-"""Native profiles measured by several processes, and by Ray's actors: the points of one process, which can go on with them."""
+"""Native profiles measured by several processes: the points of one process, which can go on with them."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,37 +80,3 @@ def test_a_process_that_is_killed_loses_no_point_that_was_there(tmp_path: Path) 
     found = points_of(out)
     assert len(found) == len({point.id for point in found}) == len(result.units)
     assert RunStore.open(out).manifest["sessions"][-1]["workers"]["worker_deaths"] == 1
-
-
-@pytest.fixture
-def cluster() -> Iterator[Any]:
-    """Two nodes on this machine."""
-    ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'ray>=2.50'")
-    from ray.cluster_utils import Cluster
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        nodes = Cluster()
-        try:
-            for more in ({"include_dashboard": False}, {}):
-                nodes.add_node(num_cpus=2, object_store_memory=80 << 20, **more)
-            yield nodes
-        finally:
-            with contextlib.suppress(Exception):
-                ray.shutdown()
-            nodes.shutdown()
-
-
-def test_actors_on_two_nodes_measure_what_one_process_goes_on_with(cluster: Any, tmp_path: Path) -> None:
-    from kleval.work.ray_actors import RayActors
-
-    out = tmp_path / "run"
-    spec = asked(out, device="auto", executor="ray", ray_address=cluster.address)
-    result = profile(spec, launcher=RayActors(cluster.address, None))
-    assert (result.status, result.message) == ("complete", "")
-    found = points_of(out)
-    assert len(found) == len({point.id for point in found}) == len(result.units)
-    told = RunStore.open(out).manifest["sessions"][-1]["workers"]
-    assert (told["executor"], told["worker_deaths"]) == ("ray", 0)
-    assert profile(asked(out)).status == "complete"
