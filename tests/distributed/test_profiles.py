@@ -52,7 +52,6 @@ def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
 
 
-@pytest.mark.slow
 def test_processes_share_the_threads_and_one_process_goes_on(two_cores: None, tmp_path: Path) -> None:
     out = tmp_path / "run"
     first = profile(asked(out, devices=TWO), after(4, press), Processes(TWO))
