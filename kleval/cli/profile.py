@@ -26,6 +26,10 @@ AS_GIVEN = (
     "memory_budget",
     "chunk_tokens",
     "device",
+    "devices",
+    "executor",
+    "ray_address",
+    "gpus_per_model",
     "dtype",
     "seed",
     "append",
@@ -105,6 +109,10 @@ table_format = options.option(
     help="Measurements of each point.  [default: 3, fewer if slow]",
 )
 @options.device
+@options.devices
+@options.executor
+@options.ray_address
+@options.gpus_per_model
 @options.dtype
 @options.kernels
 @served_options
@@ -155,8 +163,19 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
     from kleval.cli.verify_first import verdicts
     from kleval.cli.watch import watched
     from kleval.profiler.workload import DEFAULT_MODELS, ProfileSpec, parse_batches
+    from kleval.work.executors import find_launcher
 
     served = served_backend(command, given)
+    spread = [
+        name
+        for name in ("devices", "executor", "ray_address", "gpus_per_model")
+        if given[name] not in (None, (), "local")
+    ]
+    if served is not None and spread:
+        named = spread[0].replace("_", "-")
+        raise UsageError(
+            f"--{named} is for profiles of kleval's own decoders: a served model is measured from one process"
+        )
     line = shlex.join(["kleval", *map(options.without_secrets, command.obj or [])])
     out = given["out"] or (None if given["dry_run"] else run_directory(line, prefix="profile-"))
     if served is not None:
@@ -186,6 +205,9 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
         **options.as_given(given, *AS_GIVEN),
     )
     spec.check()
+    launcher = find_launcher(spec.executor, spec.devices, spec.ray_address, spec.gpus_per_model, spec.device)
+    if spec.devices:
+        spec = replace(spec, device=spec.devices[0])  # for what this process does with a model itself
     if given["verify"] and out is not None and not spec.dry_run:
         engines = [
             BackendSpec(model=name, backend="native", device=spec.device, dtype=spec.dtype) for name in spec.models
@@ -198,7 +220,7 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
         if name in NAMED and not quiet:
             note(f"{name} is Kimi K3 in small without {K3_LEFT_OUT}")
 
-    return watched(lambda watch: measure(spec, watch), spec, Show(spec, kind), as_json, quiet)
+    return watched(lambda watch: measure(spec, watch, launcher), spec, Show(spec, kind), as_json, quiet)
 
 
 def profile_lengths(text: str) -> tuple[int, ...]:

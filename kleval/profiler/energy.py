@@ -8,6 +8,7 @@ lasts less than ten of a counter's steps has no energy, and where nothing counts
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from bisect import bisect_left
@@ -142,7 +143,7 @@ def _gpus(index: int | None) -> list[Counter]:
         import pynvml
 
         pynvml.nvmlInit()
-        found = range(pynvml.nvmlDeviceGetCount()) if index is None else [index]
+        found = range(pynvml.nvmlDeviceGetCount()) if index is None else [_seen(index)]
         made = [_gpu(pynvml, at) for at in found]
         for one in made:
             one.read()  # older ones count nothing
@@ -151,8 +152,16 @@ def _gpus(index: int | None) -> list[Counter]:
     return made
 
 
-def _gpu(nvml: Any, index: int) -> Counter:
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+def _seen(index: int) -> int | str:
+    """The number or UUID of a device that this process calls by that index: NVML counts those that it does not see, too."""
+    seen = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
+    name = seen[index] if index < len(seen) else str(index)
+    return int(name) if name.isdigit() else name
+
+
+def _gpu(nvml: Any, index: int | str) -> Counter:
+    by = nvml.nvmlDeviceGetHandleByIndex if isinstance(index, int) else nvml.nvmlDeviceGetHandleByUUID
+    handle = by(index)
     name = nvml.nvmlDeviceGetName(handle)
     said = name.decode() if isinstance(name, bytes) else str(name)
     return Counter(f"NVML {said} {index}", lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3, 0.1)

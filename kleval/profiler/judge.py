@@ -75,6 +75,23 @@ def _error(record: Mapping[str, Any]) -> float:
     return abs(float(record["sampled_over_full"]) - 1)
 
 
+def sharing(points: Iterable[Point]) -> list[str]:
+    """That processes shared a machine's processors, and that not all points had as many threads."""
+    on_cpu = [point for point in points if point.environment.get("device") == "cpu"]
+    beside = max((int(point.settings.get("side_by_side") or 1) for point in on_cpu), default=1)
+    threads = sorted({int(n) for point in on_cpu if (n := point.environment.get("threads"))})
+    told = []
+    if beside > 1:
+        told.append(
+            f"Side by side: up to {beside} processes measured at a time on the machine's processors; models compare, as those of "
+            "one kind and length took turns in one process, but by itself each may be faster."
+        )
+    if len(threads) > 1:
+        counts = " and ".join(map(str, threads))
+        told.append(f"Threads: points were measured with {counts}; only those with as many compare.")
+    return told
+
+
 def caveats(configs: Mapping[str, ModelConfig]) -> list[str]:
     """What is compared, one sentence each."""
     found = [

@@ -7,7 +7,8 @@ meanwhile meets all of them; the caches of a group are made once, if all fit int
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 
@@ -20,24 +21,35 @@ from kleval.profiler.footprint import state_footprint
 from kleval.profiler.points import Measured, Outcome, PlannedPoint
 from kleval.profiler.prefill import random_ids
 from kleval.profiler.prefill_points import PrefillPoints, typical
-from kleval.work import Session
+from kleval.store import Point
 
 TICK_SECONDS = 1.0
 SHRINK = 0.9  # of a largest batch that the closed form allows and the allocator does not
 
 
+class Told(Protocol):
+    """What a group's measurements are told, and tell. done: points that are there, by id. A session is one."""
+
+    @property
+    def done(self) -> Mapping[str, Point]: ...
+
+    def progress(self, unit: PlannedPoint, share: float) -> None: ...
+
+
 class Measuring:
     """What the groups of a session share. planned: all points of the profile."""
 
-    def __init__(self, bench: Bench, planned: Sequence[PlannedPoint], session: Session) -> None:
-        self.bench, self.session = bench, session
+    def __init__(self, bench: Bench, planned: Sequence[PlannedPoint]) -> None:
+        self.bench = bench
+        self._told: Told
         self.prefill = PrefillPoints(bench, planned, self._tick)
         self._rows: dict[tuple[str, int], int] = {}  # model, depth -> largest batch that could be allocated
         self._ticked = time.monotonic()
 
-    def group(self, group: Sequence[PlannedPoint]) -> Measured:
+    def group(self, group: Sequence[PlannedPoint], told: Told) -> Measured:
         """Each point with what it came to; a failure is an outcome. KeyboardInterrupt and UsageError are raised."""
-        self.bench.bound = self.bench.bound or bound_of(self.session.done)
+        self._told = told
+        self.bench.bound = self.bench.bound or bound_of(told.done)
         yield from self._measure(group[0].kind, group[0].protocol, group)
         self.bench.release()
 
@@ -133,7 +145,7 @@ class Measuring:
         """What the same prompt took in full: in the same repeat, else the median of those there are."""
         full = [
             point
-            for point in self.session.done.values()
+            for point in self._told.done.values()
             if (point.protocol, point.model, point.ctx) == ("full", planned.model, planned.ctx)
         ]
         same = [point for point in full if point.repeat == planned.repeat] or full
@@ -145,4 +157,4 @@ class Measuring:
 
     def _say(self, planned: PlannedPoint, share: float = 0.0) -> None:
         self._ticked = time.monotonic()
-        self.session.progress(planned, share)
+        self._told.progress(planned, share)

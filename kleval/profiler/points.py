@@ -120,7 +120,7 @@ def machine_points() -> list[PlannedPoint]:
     return [PlannedPoint.of("machine", protocol, "", 0, 0, 0, 0.5) for protocol in MACHINE]
 
 
-def point_verdict(session: Session, left_out: int | None = None, **fields: Any) -> Verdict:
+def point_verdict(session: Session, left_out: int | None = None, /, **fields: Any) -> Verdict:
     """Complete unless something failed or is missing. fields: of the manifest, among them `unmeasured` where points are skipped.
 
     left_out: repeats that there was no time for; None: none are left out by design. Neither they nor what was skipped are missing.

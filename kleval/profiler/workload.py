@@ -34,6 +34,7 @@ class ProfileSpec(Spec):
     within the time budget. memory_budget*: bytes that the states of a largest batch may take; None: the plan chooses.
     time_budget*: seconds that the plan aims at. chunk_tokens*: of prefill; None: 512 on a CPU, 8192 on CUDA.
     device*, dtype*: `auto` is CUDA and bfloat16 where there is CUDA, else CPU and float32. seed*: of weights, ids and states.
+    devices, executor, ray_address, gpus_per_model: as `kleval.work.executors.find_launcher` takes them; the times are of one device's.
     append: measure all again as a further session, where the first is complete. out: the run directory; None for a dry run.
     name, tags: what people call it and tell it by. command: for the record.
     """
@@ -48,6 +49,10 @@ class ProfileSpec(Spec):
     time_budget: float = TIME_BUDGET_SECONDS
     chunk_tokens: int | None = None
     device: str = "auto"
+    devices: tuple[str, ...] = ()
+    executor: str = "local"
+    ray_address: str | None = None
+    gpus_per_model: float | None = None
     dtype: str = "auto"
     seed: int = 42
     append: bool = False

@@ -57,6 +57,7 @@ class Job(ABC):
 
     limit_seconds: once they are over, optional units are left out. max_errors: how many failed records are tolerated, a count or
     below 1 a share; more end the command; None: no number does. amend: settings may grow. in_seconds: weights are expected seconds.
+    side_by_side: `measure` is given all open units at once, and asks `session.in_time` of each group before it begins it.
     told: the settings, by a job that knows none before it is open. models, environment: set by `open`. skips: what was asked for
     and will not be done, set by `units`.
     """
@@ -68,6 +69,7 @@ class Job(ABC):
     max_errors: float | None = None
     amend = False
     in_seconds = False
+    side_by_side = False
     told: Mapping[str, Any] = MappingProxyType({})
     models: Mapping[str, Mapping[str, Any]]
     environment: Mapping[str, Any]
@@ -130,6 +132,13 @@ class Session:
     def stop(self, why: str) -> None:
         """End the command early, incomplete."""
         self.stopped = self.stopped or why
+
+    def in_time(self, group: Sequence[Any]) -> list[Any]:
+        """The group, or once the time is over what of it is not optional."""
+        if self.job.limit_seconds is None or self.elapsed_seconds() < self.job.limit_seconds:
+            return list(group)
+        self.left_out += [unit for unit in group if unit.optional]
+        return [unit for unit in group if not unit.optional]
 
     def elapsed_seconds(self) -> float:
         return time.monotonic() - self._began

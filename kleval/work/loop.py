@@ -114,8 +114,12 @@ class Running(Session):
             )
             _tell_plan(told, self.emit)
             open_ = [unit for unit in self.units if self.n_done(unit) < unit.n]
-            for _, group in groupby(open_, key=lambda unit: unit.group):
-                self._measure(self._in_time(list(group)))
+            groups = [list(group) for _, group in groupby(open_, key=lambda unit: unit.group)]
+            if self.job.side_by_side:
+                self._measure(open_)
+                groups = []
+            for group in groups:
+                self._measure(self.in_time(group))
                 if self.stopped:
                     break
             result = self._end()
@@ -126,13 +130,6 @@ class Running(Session):
                 raise
         self.emit(ev.Finished(result))
         return result
-
-    def _in_time(self, group: list[Unit]) -> list[Unit]:
-        """The group, or once the time is over what of it is not optional."""
-        if self.job.limit_seconds is None or self.elapsed_seconds() < self.job.limit_seconds:
-            return group
-        self.left_out += [unit for unit in group if unit.optional]
-        return [unit for unit in group if not unit.optional]
 
     def _measure(self, group: Sequence[Unit]) -> None:
         if not group:

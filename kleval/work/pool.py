@@ -158,11 +158,11 @@ class Pool:
         """Workers that are there or can be."""
         return max(len(self._workers), self._n_places)
 
-    def wait(self, seconds: float = 1.0) -> None:
-        """Hand out what workers have room for and wait until a result has come, or the time is over."""
+    def wait(self, seconds: float = 1.0, most: int | None = None) -> None:
+        """Hand out what workers have room for and wait until a result has come, or the time is over. most: workers to start."""
         if self._clock() - self._looked >= LOOK_SECONDS:
             self._looked = self._clock()
-            self._start()
+            self._start(most)
         self._hand_out()
         self._receive(seconds)
         self._hand_out()

@@ -21,10 +21,10 @@ FROZEN = {
     "plan": "--model --suite --tasks --ctx --limit --repeats --edition --protocol --hardware --measured --price --tp --batch"
     " --dtype --weights --kv --tokenizer --data-dir --json",
     "profile": "--model --ctx --batch --memory-budget --time-budget --prefill --chunk-tokens --decode-tokens --repeats"
-    " --device --dtype --kernels --backend --base-url --concurrency --reuse --rate --steady --slo --best-rate --requests"
-    " --tasks --engine-log --edition --protocol --data-dir --tokenizer --api --api-key-env --served-name --hardware --request-timeout"
-    " --engine-arg --tp --max-model-len --trust-remote-code --seed --verify --name --tag --out --append --format --json --dry-run"
-    " --quiet",
+    " --device --devices --executor --ray-address --gpus-per-model --dtype --kernels --backend --base-url --concurrency --reuse"
+    " --rate --steady --slo --best-rate --requests --tasks --engine-log --edition --protocol --data-dir --tokenizer --api --api-key-env"
+    " --served-name --hardware --request-timeout --engine-arg --tp --max-model-len --trust-remote-code --seed --verify --name --tag"
+    " --out --append --format --json --dry-run --quiet",
     "profile memory": "--model --ctx --batch --memory-budget --dtype --weights --kv --tp --ep --format --json",
     "profile kernels": "--ctx --heads --head-dim --repeats --time-budget --device --dtype --seed --name --tag --out --format --json"
     " --dry-run --quiet",

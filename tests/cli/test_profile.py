@@ -105,12 +105,18 @@ def test_help_and_memory_do_without_torch() -> None:
         ("memory --memory-budget 0", "--memory-budget"),
         ("memory --model mla@9b", "size"),
         ("memmory", "did you mean 'memory'"),
+        ("--devices cpu,cuda:77", "device 'cuda:77' is not there"),
+        ("--devices cpu,cpu --device cpu", "leave it out, or leave out --devices"),
+        ("--devices cpu,cpu --executor ray", "leave it out, Ray finds the cluster's"),
+        ("--gpus-per-model 2", "for --executor ray"),
+        ("--devices cpu,cpu --base-url http://localhost:1/v1", "--devices is for profiles of kleval's own decoders"),
+        ("--executor ray --base-url http://localhost:1/v1", "--executor is for profiles of kleval's own decoders"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
     words: str, said: str, one_line: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kleval.profiler.native_job.free_bytes", lambda device: 16 << 30)
+    monkeypatch.setattr("kleval.profiler.opened.free_bytes", lambda device: 16 << 30)
     assert said in one_line(["profile", *words.split()])
     assert list(Path.cwd().iterdir()) == []
 

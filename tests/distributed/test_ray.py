@@ -19,6 +19,7 @@ from harness_fakes import ALL, TASKS, EchoBackend, comparable, go, loader, open_
 
 from kleval.harness import run
 from kleval.harness.replicas import Replicas
+from kleval.profiler import ProfileSpec, profile
 from kleval.store import RunStore
 from kleval.types import UsageError
 from kleval.work import events as ev
@@ -117,6 +118,17 @@ def test_actors_end_with_their_driver_and_the_same_command_goes_on(cluster: Any,
     before = len(keys(tmp_path / "run"))
     go(tmp_path / "run", EchoBackend(), limit=40)
     assert 0 < before < len(keys(tmp_path / "run")) == len(set(keys(tmp_path / "run"))) == 40 * 2 * len(ALL)
+
+
+def test_actors_measure_every_point_of_a_profile_once(cluster: Any, tmp_path: Path) -> None:
+    few: dict[str, Any] = {"models": ("kimi-linear", "mla"), "ctxs": (128, 272), "repeats": 1, "decode_tokens": 2}
+    asked = ProfileSpec(**few, chunk_tokens=64, batches=(1,), prefill="full", out=tmp_path / "run", executor="ray")
+    result = profile(asked, launcher=RayActors(cluster.address, None))
+    assert (result.status, result.message) == ("complete", "")
+    store = RunStore.open(tmp_path / "run")
+    found = [point.id for point in store.points()]
+    assert len(found) == len(set(found)) == len(result.units)
+    assert store.manifest["sessions"][-1]["workers"]["executor"] == "ray"
 
 
 def test_a_cluster_that_is_not_there_is_told_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

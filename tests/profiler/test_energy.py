@@ -88,6 +88,10 @@ def test_nvml_counts_in_millijoules(monkeypatch: pytest.MonkeyPatch) -> None:
         nvmlDeviceGetTotalEnergyConsumption=lambda handle: 5000 + handle,
     )
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     (one,) = counters("cuda:1")
     assert (one.name, one.read()) == ("NVML Some GPU 1", 5.001)
     assert len(counters("cpu", everything=True)) == 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    (seen,) = counters("cuda:0")
+    assert seen.name == "NVML Some GPU 1"

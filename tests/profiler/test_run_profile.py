@@ -199,8 +199,8 @@ def test_a_large_model_is_planned_without_being_built(monkeypatch: pytest.Monkey
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("built")
 
-    monkeypatch.setattr("kleval.profiler.native_job.build", refuse)
-    monkeypatch.setattr("kleval.profiler.native_job.free_bytes", lambda device: 1 << 40)
+    monkeypatch.setattr("kleval.profiler.opened.build", refuse)
+    monkeypatch.setattr("kleval.profiler.opened.free_bytes", lambda device: 1 << 40)
     spec = ProfileSpec(models=("kimi-linear@48b-a3b",), ctxs=(65536,), device="cpu", dry_run=True)
     assert sum(unit.weight for unit in profile(spec).units) > 0
 
@@ -211,8 +211,8 @@ def test_a_model_that_does_not_fit_is_refused_before_anything_is_allocated(
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("built")
 
-    monkeypatch.setattr("kleval.profiler.native_job.build", refuse)
-    monkeypatch.setattr("kleval.profiler.native_job.free_bytes", lambda device: 8 << 30)
+    monkeypatch.setattr("kleval.profiler.opened.build", refuse)
+    monkeypatch.setattr("kleval.profiler.opened.free_bytes", lambda device: 8 << 30)
     out = tmp_path / "run"
     with pytest.raises(UsageError, match="of weights") as error:
         profile(ProfileSpec(models=("kimi-linear@48b-a3b",), ctxs=(1024,), device="cpu", out=out))
@@ -261,7 +261,7 @@ def test_a_chunk_is_no_longer_than_the_longest_prompt(small: ProfileSpec) -> Non
 def test_tokens_to_decode_that_do_not_fit_are_refused_before_anything_is_allocated(
     small: ProfileSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kleval.profiler.native_job.build", None)
+    monkeypatch.setattr("kleval.profiler.opened.build", None)
     with pytest.raises(UsageError, match="of state in mla@nano"):
         profile(dataclasses.replace(small, decode_tokens=10**11))
     assert small.out is not None
@@ -274,7 +274,7 @@ def test_a_directory_that_cannot_be_made_is_told_before_models_are_built(
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise OSError(13, "Permission denied")
 
-    monkeypatch.setattr("kleval.profiler.native_job.build", None)
+    monkeypatch.setattr("kleval.profiler.opened.build", None)
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(UsageError, match="cannot use"):
         profile(small)
