@@ -256,7 +256,7 @@ def _rotate(decoder: Decoder, strength: float) -> None:
     """Rotated by a share of each position."""
     from kleval.models.attention import LatentAttention
 
-    decoder._native_weights = lambda: None  # type: ignore[method-assign]
+    decoder._native_weights = lambda cache: None  # type: ignore[method-assign]
     for block in decoder.model.layers:
         block.steps = lambda: None  # type: ignore[method-assign]
         mixer = block.self_attn
@@ -278,7 +278,7 @@ def _clamped(decoder: Decoder, strength: float) -> None:
     """Decays of more than one token at a time are clamped, as a kernel that bounds exp(g) would."""
     from kleval.models.linear_attention import LinearAttention
 
-    decoder._native_weights = lambda: None  # type: ignore[method-assign]
+    decoder._native_weights = lambda cache: None  # type: ignore[method-assign]
     for block in decoder.model.layers:
         block.steps = lambda: None  # type: ignore[method-assign]
         mixer = block.self_attn
