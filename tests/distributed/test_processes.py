@@ -98,7 +98,7 @@ def test_a_worker_with_another_engine_is_left_out(tmp_path: Path) -> None:
 def test_workers_end_with_their_driver_and_the_same_command_goes_on(tmp_path: Path, ended: signal.Signals) -> None:
     here = Path(__file__)
     out = f"t.Path({str(tmp_path / 'run')!r})"
-    code = f"import test_processes as t; t.spread({out}, t.partial(t.open_echo, 0.2), limit=40)"
+    code = f"import test_processes as t; t.spread({out}, t.partial(t.open_echo, 0.5), limit=200)"
     path = os.pathsep.join(map(str, [here.parent, here.parents[1] / "harness", here.parents[2]]))
     driver = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
     until(lambda: list(tmp_path.glob("run/samples/*/*.jsonl")) and workers(driver.pid))
@@ -108,9 +108,9 @@ def test_workers_end_with_their_driver_and_the_same_command_goes_on(tmp_path: Pa
     _, alive = psutil.wait_procs(there, timeout=10)
     assert not alive
     before = len(list(RunStore.open(tmp_path / "run").rows()))
-    assert spread(tmp_path / "run", limit=40).exit_code == 0
+    assert spread(tmp_path / "run", limit=200).exit_code == 0
     rows = list(RunStore.open(tmp_path / "run").rows())
-    assert 0 < before < len(rows) == 40 * 2 * len(ALL)
+    assert 0 < before < len(rows) == 200 * 2 * len(ALL)
 
 
 def test_what_cannot_be_opened_is_told_in_one_line(tmp_path: Path) -> None:
