@@ -98,7 +98,9 @@ def test_a_worker_with_another_engine_is_left_out(tmp_path: Path) -> None:
 def test_workers_end_with_their_driver_and_the_same_command_goes_on(tmp_path: Path, ended: signal.Signals) -> None:
     here = Path(__file__)
     out = f"t.Path({str(tmp_path / 'run')!r})"
-    code = f"import test_processes as t; t.spread({out}, t.partial(t.open_echo, 0.5), limit=200)"
+    # Python takes no notice of Ctrl-C where it was started with it ignored, as a shell's background jobs are.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{heard}; import test_processes as t; t.spread({out}, t.partial(t.open_echo, 0.5), limit=200)"
     path = os.pathsep.join(map(str, [here.parent, here.parents[1] / "harness", here.parents[2]]))
     driver = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
     until(lambda: list(tmp_path.glob("run/samples/*/*.jsonl")) and workers(driver.pid))
