@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import click
 
@@ -32,17 +31,14 @@ def merge(directories: tuple[Path, ...], out: Path, as_json: bool, quiet: bool) 
     What does not belong together is refused. Where shards are missing or half done, the others are joined, and it is said which to
     run (exit code 3); the same merge then adds them, or the command without --shard goes on in --out.
     """
-    from kleval.cli.shows import RunShow
+    from kleval.cli.shows import stored_show
     from kleval.cli.watch import write_files
     from kleval.harness.merging import merge as join
     from kleval.store import RunStore
 
     done = join(directories, out, (lambda text: None) if quiet else note)
     store = RunStore.open(out)
-    spec = SimpleNamespace(
-        tasks=tuple(store.manifest["tasks"]), groups=store.manifest.get("spec", {}).get("groups", {})
-    )
-    show = RunShow(spec)
+    show = stored_show(store)
     if not as_json:
         show.print_results(store)
         click.echo()

@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from kleval.cli import complete, options
 from kleval.cli.console import emit, note, table
-from kleval.cli.profile import SHORT
+from kleval.cli.formats import formats, formats_of
 from kleval.cli.run import DEFAULT_CTX, DEFAULT_LIMIT, asked_tasks
 from kleval.lengths import parse_lengths
 from kleval.text import DASH, count, duration, format_length, format_lengths, number, plural, size
@@ -85,27 +85,7 @@ def read_limit(text: str | None) -> int | str | None:
     help="Devices per replica of a model.  [default: as few as hold it]",
 )
 @options.batch
-@options.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    envvar="KLEVAL_PLAN_DTYPE",
-    default="bfloat16",
-    help="Of weights and of rows of attention.",
-)
-@options.option(
-    "--weights",
-    type=click.Choice([*SHORT, "fp8", "int4", "mxfp4"]),
-    envvar="KLEVAL_PLAN_WEIGHTS",
-    metavar="FORMAT",
-    help="Of the layers' matrices, as for profile memory.  [default: --dtype]",
-)
-@options.option(
-    "--kv",
-    type=click.Choice([*SHORT, "fp8", "int4"]),
-    envvar="KLEVAL_PLAN_KV",
-    metavar="FORMAT",
-    help="Of keys, values and latent rows.  [default: --dtype]",
-)
+@formats("PLAN")
 @options.tokenizer
 @options.data_dir
 @options.json_output
@@ -119,7 +99,6 @@ def plan(command: click.Context, /, as_json: bool, **given: Any) -> None:
     """
     from kleval.harness.spec import RunSpec
     from kleval.planning import plan_run, records
-    from kleval.profiler.memory import Formats
     from kleval.tasks.registry import expand, loader, make_task
 
     limit = read_limit(given["limit"])
@@ -134,9 +113,6 @@ def plan(command: click.Context, /, as_json: bool, **given: Any) -> None:
         limit=limit if isinstance(limit, int) else (suite.limit if suite else None) or DEFAULT_LIMIT,
         **options.as_given(given, "repeats", "edition", "protocol", "tokenizer", "batch", "data_dir"),
     )
-    formats = Formats(
-        given["dtype"], SHORT.get(given["weights"] or "", given["weights"]), SHORT.get(given["kv"] or "", given["kv"])
-    )
     found = plan_run(
         spec,
         loader(spec.tasks, spec.edition, spec.protocol, spec.data_dir, make_task),
@@ -145,7 +121,7 @@ def plan(command: click.Context, /, as_json: bool, **given: Any) -> None:
         every=limit == ALL,
         price=given["price"],
         tp=given["tp"],
-        formats=formats,
+        formats=formats_of(given["dtype"], given["weights"], given["kv"]),
     )
     if as_json:
         for record in records(found):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import click
 
@@ -34,7 +33,7 @@ def score(directory: Path, tasks: str | None, metric: str | None, as_json: bool,
     Nothing is asked: answers that failed stay failed, and a task whose prompts were changed is refused. The page and the
     table are written anew; what changed is in run.json.
     """
-    from kleval.cli.shows import RunShow
+    from kleval.cli.shows import stored_show
     from kleval.cli.watch import write_files
     from kleval.harness.rescoring import rescore
     from kleval.store import RunStore
@@ -43,10 +42,7 @@ def score(directory: Path, tasks: str | None, metric: str | None, as_json: bool,
     found = (load_task(name, "own") for name in options.names(tasks))
     done = rescore(directory, {task.id: task for task in found}, metric, (lambda text: None) if quiet else note)
     store = RunStore.open(directory)
-    spec = SimpleNamespace(
-        tasks=tuple(store.manifest["tasks"]), groups=store.manifest.get("spec", {}).get("groups", {})
-    )
-    show = RunShow(spec)
+    show = stored_show(store)
     if not as_json:
         show.print_results(store)
         click.echo()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from kleval.text import duration, format_length, format_lengths, load, number, plural, seconds, size
@@ -239,6 +240,12 @@ def _spent(sessions: Sequence[Mapping[str, Any]], spec: Any) -> str:
     cost = f", {total['cost']:.4g} at the price given" if spec.price_per_mtok else ""
     tokens = f"{total['prompt_tokens']:,} tokens read{cached} and {total['output_tokens']:,} written"
     return f"{plural(total['requests'], 'request')}, {tokens}{cost}"
+
+
+def stored_show(store: RunStore) -> RunShow:
+    """The show of a run that a command knows by its directory alone."""
+    groups = store.manifest.get("spec", {}).get("groups", {})
+    return RunShow(SimpleNamespace(tasks=tuple(store.manifest["tasks"]), groups=groups))
 
 
 def speed_lines(store: RunStore) -> list[str]:
