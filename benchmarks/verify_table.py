@@ -13,9 +13,9 @@ HEAD = """# `kleval verify` on right engines and on planted faults
 
 Made by `python benchmarks/verify_engines.py --out reports/verify`; rows in rows.jsonl. The small server is the engine of
 `benchmarks/verify_faults.py` (slots, chunks of 64 tokens, a prefix cache of blocks of 16) over a random Kimi Linear of four layers.
-Its faults are planted at three strengths: in float32 such that a log-probability of their law's cases is shifted by about 0.01 and
-0.1 nats, and whole (1); in bfloat16 such that it is shifted by 5, 20 and 100 times the legal rounding that was measured of the right
-engine, or whole where that is less; there their own law alone is tried.
+Its faults are planted at several strengths: in float32 such that a log-probability of their law's cases is shifted by about so many
+nats, in bfloat16 by so many times the legal rounding that was measured of the right engine, or whole where that is less; in bfloat16
+their own law alone is tried. The column `aim` says which were tried here; what has no line was not.
 
 `largest`: the largest deviation of a broken law, nats; `times legal`: over the legal rounding that was measured in the same run.
 `largest / limit`: over all laws and runs. CPU s: of this process without a server of another one, the most of a run. · holds,
@@ -33,8 +33,14 @@ def table(rows: list[dict[str, Any]]) -> str:
     ):
         if not chosen:
             continue
-        broken, undecided = (sum(r["exit_code"] == code for r in chosen) for code in (4, 5))
-        lines.append(f"\n## {title}: {broken} of {len(chosen)} runs called broken, {undecided} undecided\n")
+        now, earlier = ([r for r in chosen if bool(r.get("earlier")) is before] for before in (False, True))
+        told = "; ".join(
+            f"{sum(r['exit_code'] == 4 for r in some)} of {len(some)} runs called broken, "
+            f"{sum(r['exit_code'] == 5 for r in some)} undecided{mark}"
+            for some, mark in ((now, ""), (earlier, " ¹"))
+            if some
+        )
+        lines.append(f"\n## {title}: {told}\n")
         more = (
             ["fault", "aim", "strength", "largest", "times legal"]
             if title.startswith("Pl")

@@ -104,6 +104,12 @@ def plural(n: int, noun: str) -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
+def few(names: Sequence[str], most: int = 4) -> str:
+    """Names in a line, of more than that many the first and how many there are besides."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def seconds_tick(value: float) -> str:
     """Round numbers on an axis: seconds stay seconds, since 1,000 s is not a round number of minutes."""
     factor, unit = next(((f, u) for f, u in _TIMES if value >= 0.999 * f), _TIMES[-1])

@@ -31,7 +31,7 @@ MOST_FLIPS = 20  # on the terminal
 )
 @options.option(
     "--effect",
-    type=click.FloatRange(min=0, min_open=True, max=100),
+    type=options.Number(min=0, min_open=True, max=100),
     metavar="N",
     help="Say how many samples (sessions) find a difference of N points (N %).  [default: 2 points, 10 %]",
 )

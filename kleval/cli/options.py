@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -130,6 +131,14 @@ def uploaded(context: click.Context, parameter: click.Parameter, value: Path | N
     return folder
 
 
+class Number(click.FloatRange):
+    """A range of numbers; `nan` and `inf`, which click takes for numbers, are in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        return found if math.isfinite(found) else self.fail(f"{value!r} is no number to count with.", param, ctx)
+
+
 class Place(click.Path):
     """A directory to read; a remote address is a copy of what lies there."""
 
@@ -213,7 +222,7 @@ ray_address = option(
 )
 gpus_per_model = option(
     "--gpus-per-model",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     metavar="N",
     help="GPUs of each actor on a Ray cluster.  [default: 1 where it has any]",
 )
@@ -263,7 +272,7 @@ without_fields = option(
 )
 request_timeout = option(
     "--request-timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=600.0,
     metavar="SECONDS",
     help="How long one answer of a server may take.",

@@ -69,11 +69,12 @@ def read_limit(text: str | None) -> int | str | None:
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="DIR",
-    help="A profile made on that hardware, as often as needed: its rows give the rates.  [default: a range of the datasheet's]",
+    help="A profile made on that hardware, as often as needed: its rows give the rates, of its dtype unless --dtype names one.  "
+    "[default: a range of the datasheet's]",
 )
 @options.option(
     "--price",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.Number(min=0, min_open=True),
     metavar="X",
     help="What an hour of one device costs; money is not told without.",
 )
@@ -99,9 +100,12 @@ def plan(command: click.Context, /, as_json: bool, **given: Any) -> None:
     """
     from kleval.harness.spec import RunSpec
     from kleval.planning import plan_run, records
+    from kleval.store import RunStore
     from kleval.tasks.registry import expand, loader, make_task
 
     limit = read_limit(given["limit"])
+    if given["measured"] and command.get_parameter_source("dtype") is ParameterSource.DEFAULT:
+        given["dtype"] = RunStore.open(given["measured"][0]).manifest.get("dtype") or given["dtype"]
     suite, wanted, ctx = asked_tasks(command, given)
     spec = RunSpec(
         models=options.names(given["model"]),

@@ -146,7 +146,7 @@ ENGINE_SETTINGS = (
 @options.request_timeout
 @options.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.Number(min=0, min_open=True),
     metavar="SECONDS",
     help="How long a server may take for everything that is asked at once.  [default: no limit]",
 )
@@ -201,7 +201,7 @@ ENGINE_SETTINGS = (
 )
 @options.option(
     "--max-cost",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.Number(min=0, min_open=True),
     metavar="X",
     help="Stop, with everything saved, before the run has cost more; judges count. Needs --price-per-mtok.",
 )

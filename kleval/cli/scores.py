@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,21 +20,26 @@ MOST_TASKS = 4  # named in a line
 
 def print_run(store: RunStore, all_metrics: bool = False) -> None:
     """`print_scores` of a stored run, its tasks in the order in which they were planned."""
-    from kleval.tables.cells import families, summarise
+    from kleval.tables.area import come_again
+    from kleval.tables.cells import cells_of, families, grouped
     from kleval.tables.positions import positions
 
     manifest = store.manifest
     rank = {task: place for place, task in enumerate(manifest.get("tasks", ()))}
-    cells = summarise(store.rows(), manifest.get("skips", ()))
+    groups = grouped(store.rows(), manifest.get("skips", ()))
+    cells = cells_of(groups)
+    again = come_again((f"{model} {task}", group.prompts.values()) for (model, task, *_), group in groups.items())
     in_order = sorted(cells, key=lambda cell: rank.get(cell.task, len(rank)))
-    print_scores(in_order, families(cells, manifest.get("spec", {}).get("groups") or {}), all_metrics)
+    print_scores(in_order, families(cells, manifest.get("spec", {}).get("groups") or {}), all_metrics, again)
     print_positions(positions(store.rows()))
 
 
-def print_scores(cells: Sequence[Cell], means: Sequence[Cell], all_metrics: bool = False) -> None:
+def print_scores(
+    cells: Sequence[Cell], means: Sequence[Cell], all_metrics: bool = False, again: Collection[str] = ()
+) -> None:
     """Print one table per model and edition, and what follows from it. means: the families' cells, set below their tasks.
 
-    all_metrics: further metrics too, below their task's main one.
+    all_metrics: further metrics too, below their task's main one. again: `model task` whose prompts come again at several lengths.
     """
     from kleval.tables.area import area_of_all
     from kleval.tables.ruler import in_words
@@ -51,7 +56,8 @@ def print_scores(cells: Sequence[Cell], means: Sequence[Cell], all_metrics: bool
         _print_group(group, below, with_protocol=not protocol)
         if summary := in_words(below):
             click.echo(f"RULER: {summary}")
-        if found := area_of_all(cell for cell in group if cell.headline):
+        repeated = [name.partition(" ")[2] for name in again if name.startswith(f"{model} ")]
+        if found := area_of_all((cell for cell in group if cell.headline), repeated):
             of, tasks = found
             value = f"{100 * of.value:.1f} [{100 * of.low:.0f}, {100 * of.high:.0f}] over {of.span}"
             click.echo(

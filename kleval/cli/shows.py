@@ -8,14 +8,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from kleval.text import duration, format_length, format_lengths, load, number, plural, seconds, size
+from kleval.text import duration, few, format_length, format_lengths, load, number, plural, seconds, size
 from kleval.work import events as ev
 
 if TYPE_CHECKING:
     from kleval.store import RunStore
     from kleval.work import Result
 
-MOST_NAMES = 4
 # Of a row of the leaderboard, what the `done` record has.
 OF_SCORES = (
     *("model", "task", "ctx", "metric", "value", "ci_low", "ci_high", "n", "n_scored", "n_failed", "n_skipped"),
@@ -125,7 +124,7 @@ class RunShow(Show):
 
     def head_lines(self, opening: bool = False) -> list[str]:
         spec = self.spec
-        what = f"suite {spec.suite}, {len(spec.tasks)} tasks" if spec.suite else _few(spec.tasks)
+        what = f"suite {spec.suite}, {len(spec.tasks)} tasks" if spec.suite else few(spec.tasks)
         temperature = "greedy" if not spec.temperature else f"temperature {spec.temperature:g}"
         if spec.temperature is None and spec.edition == "official":
             temperature = "temperature each task’s own"
@@ -385,8 +384,3 @@ class KernelShow(Show):
 
 def _seconds(event: ev.Planned) -> str:
     return duration(sum(unit.weight for unit in event.units))
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more

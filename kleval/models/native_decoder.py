@@ -79,9 +79,9 @@ class _Packer:
         self.panel, self.kept = panel, list[Any]()
 
     def keep(self, x: Tensor) -> int:
-        x = x.detach().float().contiguous()
-        self.kept.append(x)
-        return x.data_ptr()
+        """The address of a copy: a generation under way does not see what is written to a parameter."""
+        self.kept.append(x.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format))
+        return self.kept[-1].data_ptr()
 
     def panels(self, x: Tensor) -> Tensor:
         """[..., N, K] -> [..., N / panel, K, panel], zeros behind."""

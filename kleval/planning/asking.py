@@ -12,6 +12,7 @@ from kleval.harness.spec import RunSpec
 from kleval.models.registry import load_model_tokenizer
 from kleval.tasks.counts import EVERY, Counts
 from kleval.tasks.data import MissingData
+from kleval.text import few
 from kleval.types import Task, Tokenizer, UsageError
 
 STAND_IN = "kimi-linear@nano"  # whose tokenizer counts where a model has none here
@@ -38,7 +39,7 @@ class Asking:
         self._made = [name for name in self._tasks if name not in self._counts]
         if every and self._made:
             raise UsageError(
-                f"--limit all: how many samples {_few(self._made)} have is not known: give a number, --limit 100"
+                f"--limit all: how many samples {few(self._made)} have is not known: give a number, --limit 100"
             )
 
     def loads(self, model: str, given: str) -> tuple[Load, ...]:
@@ -116,7 +117,3 @@ def _unknown(error: MissingData) -> UsageError:
 def _counts(task: Task) -> Counts | None:
     found = getattr(task, "counts", None)
     return found() if found is not None and task.edition == "official" else None
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

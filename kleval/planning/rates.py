@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from kleval.models.config import ModelConfig
 from kleval.models.costs import Costs, Split
 from kleval.models.registry import costs_of
 from kleval.profiler.hardware import Hardware, of_device, parse_hardware
@@ -24,7 +25,12 @@ class Rows:
         self.used: tuple[str, ...] = ()
         for profile in self._profiles:
             if not any(p is profile for p, _ in self._measured):
-                raise UsageError(f"--measured {profile.path}: it has no prompt or no decode step that could be timed")
+                what = (
+                    "is of a served model: give one of kleval's own decoders"
+                    if profile.of("served")
+                    else "has no prompt or no decode step that could be timed"
+                )
+                raise UsageError(f"--measured {profile.path} {what}")
 
     @property
     def machine(self) -> Hardware | None:
@@ -46,7 +52,10 @@ class Rows:
         return None
 
     def check(self, machine: Hardware) -> None:
-        """UsageError where a profile was made on something else."""
+        """UsageError where a profile was made on something else, or two on machines that differ."""
+        if len(made := {_machine(profile): profile for profile in self._profiles}) > 1:
+            told = " and ".join(f"{profile.path} on {of}" for of, profile in made.items())
+            raise UsageError(f"--measured: {told}: give profiles of one machine")
         for profile in self._profiles:
             gpu = _gpu(profile)
             name = "cpu" if gpu is None else of_device(gpu) or gpu
@@ -59,18 +68,24 @@ class Rows:
         self, name: str, config: Costs, machine: Hardware, formats: Formats, split: Split
     ) -> tuple[tuple[Speed, ...], str]:
         """The fastest and the slowest that is planned with, or the one that was measured; and what they are from."""
-        own = [(p, m) for p, m in self._measured if m.model == name and split.devices == 1]
+        own = [m for _, m in self._measured if m.model == name and split.devices == 1 and formats == Formats(m.dtype)]
         if own:
-            profile, measured = own[-1]
+            measured = own[0]
+            for more in own[1:]:
+                measured = measured.joined(more)
             self._use(measured)
-            return (measured,), f"measured: {profile.path}, {len(measured.names)} rows of {name}"
+            paths = ", ".join(dict.fromkeys(str(p.path) for p, m in self._measured if m in own))
+            return (measured,), f"measured: {paths}, {len(measured.names)} rows of {name}"
         if self._measured:
             for _, measured in self._measured:
                 self._use(measured)
             others = ", ".join(dict.fromkeys(m.model for _, m in self._measured))
             rates = of_others(config, formats, split, [m for _, m in self._measured])
             on = f" on {split.devices} devices" if split.devices > 1 else ""
-            return rates, f"a range: the highest and lowest rates that rows of {others} reached; none is of {name}{on}"
+            kinds = ", ".join(dict.fromkeys(kind for kind in (formats.dtype, formats.weights, formats.kv) if kind))
+            return rates, (
+                f"a range: the highest and lowest rates that rows of {others} reached; none is of {name} in {kinds}{on}"
+            )
         best, worst = ASSUMED_SHARES
         basis = (
             f"a range, nothing was measured: an assumed {worst:.0%} to {best:.0%} of {machine.flops_per_second / 1e12:,.0f} TFLOP/s"
@@ -91,6 +106,12 @@ def _gpu(profile: Profile) -> str | None:
     return str(gpu) if gpu else None
 
 
+def _machine(profile: Profile) -> str:
+    """What tells machines apart in a line: the processor or GPU, and how many threads it was used with."""
+    environment = next(iter(profile.environments), {})
+    return _gpu(profile) or f"{environment.get('cpu') or 'a CPU'}, {environment.get('threads')} threads"
+
+
 def _measured(profile: Profile) -> list[Measured]:
     """Of each model whose shape is known here and of which both a prompt and a step were timed."""
     found = []
@@ -101,7 +122,10 @@ def _measured(profile: Profile) -> list[Measured]:
         prompts = {m.ctx: m.value for m in mine if m.kind == "prefill"}
         steps = {(m.ctx, m.batch): m.value * m.batch / 1000 for m in mine if m.kind == "decode"}
         if prompts and steps:
-            _, config = costs_of(name)
+            try:
+                _, config = costs_of(name)
+            except UsageError:  # a folder that is not here; the profile holds its shape
+                config = ModelConfig.from_dict(profile.get("models", name, "config", default={}))
             dtype = str(mine[0].first.settings.get("dtype", "bfloat16"))
             names = tuple(_row(profile, m) for m in mine)
             found.append(Measured(name, config, dtype, prompts, steps, names))

@@ -8,7 +8,6 @@ lasts less than ten of a counter's steps has no energy, and where nothing counts
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from bisect import bisect_left
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from kleval.types import Trace
+from kleval.work.worker import visible_device
 
 RAPL = Path("/sys/class/powercap")
 SAMPLE_SECONDS = 0.02
@@ -154,9 +154,8 @@ def _gpus(index: int | None) -> list[Counter]:
 
 def _seen(index: int) -> int | str:
     """The number or UUID of a device that this process calls by that index: NVML counts those that it does not see, too."""
-    seen = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
-    name = seen[index] if index < len(seen) else str(index)
-    return int(name) if name.isdigit() else name
+    name = visible_device(index)
+    return int(name) if name.isdecimal() else name
 
 
 def _gpu(nvml: Any, index: int | str) -> Counter:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from kleval import files
 from kleval.types import UsageError
 
+_OTHERS = {"laptop", "mig", "nvl", "pcie"}  # of a name that is known without: less memory, or slower
 _NAME = re.compile(r"(?:(\d+)\s*x\s*)?(\S.*)", re.IGNORECASE | re.ASCII)
 
 
@@ -49,7 +50,8 @@ def parse_hardware(text: str, here: Hardware | None = None) -> Hardware:
 
 
 def of_device(reported: str) -> str:
-    """The name here of a GPU as its driver calls it (`NVIDIA H200`), "" for one that is not known."""
-    words = reported.lower().replace(" ", "-")
-    found = [name for name in HARDWARE if all(part in words for part in name.split("-"))]
-    return max(found, key=len, default="")
+    """The name here of a GPU as its driver calls it (`NVIDIA H200`), "" for one that is not known, a part of one, or a kin of it."""
+    words = set(re.split(r"[^a-z0-9]+", reported.lower()))
+    if words & _OTHERS:
+        return ""
+    return max((name for name in HARDWARE if words.issuperset(name.split("-"))), key=len, default="")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from kleval.profiler.hardware import Hardware
@@ -18,10 +18,8 @@ from kleval.profiler.memory import Formats
 if TYPE_CHECKING:
     from kleval.models.costs import Costs, Split
 
-ASSUMED_SHARES = (
-    0.6,
-    0.2,
-)  # of a datasheet's operations and bytes per second, the best and the worst that is planned with
+# Of a datasheet's operations and bytes per second, the best and the worst that is planned with.
+ASSUMED_SHARES = (0.6, 0.2)
 
 
 class Speed(Protocol):
@@ -85,6 +83,11 @@ class Measured:
     prompts: Mapping[int, float]
     steps: Mapping[tuple[int, int], float]
     names: tuple[str, ...]
+
+    def joined(self, more: Measured) -> Measured:
+        """With the rows of another profile of the same model and machine, which count where both have a row."""
+        names = tuple(dict.fromkeys((*self.names, *more.names)))
+        return replace(self, prompts={**self.prompts, **more.prompts}, steps={**self.steps, **more.steps}, names=names)
 
     def flops_per_second(self) -> list[float]:
         """Reached in each prompt."""

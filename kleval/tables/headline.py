@@ -91,7 +91,7 @@ def headlines(entrants: Sequence[Entrant], costs: Mapping[tuple[str, int], Cost]
                 ctx,
                 mine,
                 effective(mine),
-                area_of_all(e.cells.values()),
+                area_of_all(e.cells.values(), e.again),
                 here.measures[name] if here and name else None,
                 here.values[name] if here and name else None,
                 state,

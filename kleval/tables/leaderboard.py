@@ -59,7 +59,11 @@ def entrant_rows(entrants: Sequence[Entrant], profiles: Sequence[Profile] = ()) 
         curves: dict[tuple[str, str], list[Cell]] = {}
         for cell in cells:
             curves.setdefault((cell.task, cell.metric), []).append(cell)
-        areas = {curve: area(of) for curve, of in curves.items()}
+        again = entrant.again
+        areas = {
+            (task, metric): area(of, any(name == task or name.startswith(f"{task}/") for name in again))
+            for (task, metric), of in curves.items()
+        }
         for cell in sorted(cells, key=lambda c: (c.task, not c.headline, c.metric, c.ctx, c.edition, c.protocol)):
             row = _row(entrant, cell, (cell.task, cell.ctx) in entrant.averages, areas[cell.task, cell.metric])
             if costs:

@@ -13,6 +13,7 @@ from typing import Any
 
 from kleval.store import Row, RunStore
 from kleval.store.manifest import value_at
+from kleval.tables.area import come_again
 from kleval.tables.cells import FAMILY_METRIC, Cell, Group, average, cells_of, families, grouped
 from kleval.text import digest, moment
 from kleval.types import UsageError
@@ -103,6 +104,11 @@ class Entrant:
         if len(self.temperatures) > 1:
             return " ".join(str(t) for t in self.temperatures)
         return self.temperatures[0] if self.temperatures else self.run.setting("temperature")
+
+    @property
+    def again(self) -> frozenset[str]:
+        """Tasks with a prompt that is asked at more than one length."""
+        return come_again((task, (prompt for _, prompt in found)) for (task, _), found in self.scores.items())
 
     def task(self, task: str) -> Mapping[str, Any]:
         """The manifest's entry of a task: version, edition, protocol, data_revision, data_digest."""

@@ -20,7 +20,7 @@ from typing import Any
 
 from kleval.types import UsageError
 from kleval.work.pool import Link, Place
-from kleval.work.worker import Dead, Make, Reply, Setting, Worker
+from kleval.work.worker import Dead, Make, Reply, Setting, Worker, visible_device
 
 CLOSE_SECONDS = 10.0
 
@@ -51,18 +51,13 @@ class Processes:
 
     def start(self, place: Place, make: Make) -> Link:
         kind, _, index = place.device.partition(":")
-        visible = _visible(int(index)) if kind == "cuda" and index else None
+        # A worker sees its device alone and calls it cuda:0.
+        visible = visible_device(int(index)) if kind == "cuda" and index else None
         return _Process(make, kind, Setting(place.threads, visible))
 
     def wait(self, links: Sequence[Any], seconds: float) -> Sequence[Any]:
         ready = set(map(id, wait([link.connection for link in links], seconds)))
         return [link for link in links if id(link.connection) in ready]
-
-
-def _visible(index: int) -> str:
-    """The CUDA device of that number among those that this process sees, so that a worker sees it alone and calls it cuda:0."""
-    mine = [part for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part]
-    return mine[index] if index < len(mine) else str(index)
 
 
 class _Process:

@@ -21,6 +21,12 @@ Reply = tuple[str, Any]
 CARRIED = ("KLEVAL_", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")  # variables that a worker has from who started it
 
 
+def visible_device(index: int) -> str:
+    """The number or UUID of the CUDA device that this process calls by that index."""
+    seen = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
+    return seen[index] if index < len(seen) else str(index)
+
+
 class Dead(Exception):
     """A worker is gone; how it ended. out_of_memory: whoever ended it said that memory ran out."""
 

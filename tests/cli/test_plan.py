@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,31 @@ def test_measured_rows_give_one_number_and_are_named(capsys: pytest.CaptureFixtu
     assert f"{REPORT}: prefill/full/kimi-linear@nano/4096/1" in total["rows"]
 
 
+def test_rows_in_another_format_give_a_range(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "plan",
+        "--model",
+        "kimi-linear",
+        "--tasks",
+        "ruler/niah_single_1",
+        "--ctx",
+        "4k",
+        "--measured",
+        str(REPORT),
+    ]
+    for more in (["--dtype", "bfloat16"], ["--weights", "int4"]):
+        found = planned(capsys, *words, *more)
+        assert found["model"][0]["basis"].startswith("a range: "), more
+
+
+def test_profiles_of_two_machines_are_one_line(one_line: Any, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(REPORT, other)
+    points = (other / "points.jsonl").read_text("utf-8").replace("AMD EPYC", "Another CPU")
+    (other / "points.jsonl").write_text(points, "utf-8")
+    assert "one machine" in one_line([*LONG, "--measured", str(REPORT), "--measured", str(other)])
+
+
 def test_rows_of_other_models_give_a_range(capsys: pytest.CaptureFixture[str]) -> None:
     found = planned(capsys, *LONG, "--measured", str(REPORT))
     low, high = found["plan"][0]["device_hours"] or (None, None)
@@ -109,6 +135,8 @@ def test_of_the_builtin_edition_samples_are_made_as_a_dry_run_makes_them(capsys:
         (["--hardware", "h200", "--measured", str(REPORT)], "a CPU"),
         (["--hardware", "h200", "--measured", "nowhere"], "nowhere"),
         (["--model", "gpt-none", "--hardware", "h200"], "gpt-none"),
+        (["--hardware", "h200", "--price", "nan"], "nan"),
+        (["--hardware", "h200", "--price", "inf"], "inf"),
     ],
 )
 def test_bad_input_is_one_line(words: list[str], says: str, one_line: Any) -> None:

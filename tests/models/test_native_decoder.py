@@ -147,6 +147,23 @@ def test_prepared_steps_follow_a_cache_that_grows_forks_and_loses_rows(
     close(made[12][2], want[2, 258])
 
 
+def test_a_generation_does_not_see_what_is_written_to_the_weights_and_the_next_one_does(tiny_decoder: Make) -> None:
+    exact = tiny_decoder("kimi-linear", True)
+    decoder, ids = single(exact), tokens(1, 3)
+    under_way = decoder.native_steps(HybridCache(decoder.config, 1))
+    assert under_way is not None
+    made = [under_way.logits(ids[:, 0])]
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.mul_(1.5)
+    made += [under_way.logits(ids[:, i]) for i in (1, 2)]
+    close(torch.stack(made, 1), exact.logits(exact.hidden(ids)))
+    after = decoder.native_steps(HybridCache(decoder.config, 1))
+    assert after is not None
+    changed = copy.deepcopy(decoder).double()
+    close(after.logits(ids[:, 0]), changed.logits(changed.hidden(ids[:, :1]))[:, 0])
+
+
 def test_logits_are_shared_among_threads(tiny_decoder: Make) -> None:
     decoder = single(tiny_decoder("kimi-linear", False, vocab_size=70_000))
     caches = [HybridCache(decoder.config, 2) for _ in range(2)]

@@ -19,7 +19,7 @@ from kleval.profiler.points import Outcome, PlannedPoint
 from kleval.profiler.served import ServedSpec
 from kleval.profiler.served.caveats import caveats
 from kleval.profiler.served.job import profile_served
-from kleval.profiler.served.load import LEAST, STEP, best_rate, interval, load_values, send_times, steps
+from kleval.profiler.served.load import LEAST, STEP, best_rate, drift, interval, load_values, send_times, steps
 from kleval.profiler.served.load_rounds import load_round
 from kleval.profiler.served.slo import parse_slo
 from kleval.store import Point, RunStore
@@ -189,15 +189,15 @@ def test_a_rate_that_could_not_be_sent_is_no_fault_of_the_server() -> None:
     assert "could not send 20.0 requests per second" in late.failure["message"]
 
 
-@pytest.mark.parametrize(("slower", "drift"), [(1.0, None), (3.0, 3.0)])
-def test_a_server_that_becomes_slower_is_said(slower: float, drift: float | None) -> None:
+@pytest.mark.parametrize(("slower", "told"), [(1.0, None), (3.0, 3.0)])
+def test_a_server_that_becomes_slower_is_said(slower: float, told: float | None) -> None:
     firsts = [0.1 * (slower if at > 30 else 1) * (1 + at % 7 / 100) for at in range(60)]
     values, _ = load_values([trace(at, first, 0.01) for at, first in enumerate(firsts)], 0, None)
-    assert values.get("ttft_drift") == (drift if drift is None else pytest.approx(drift, rel=0.05))
+    assert values.get("ttft_drift") == (told if told is None else pytest.approx(told, rel=0.05))
     assert "tpot_drift" not in values
     planned = PlannedPoint.of("served", "rate-1", "tiny", 100, 0, 0)
     said = [text for text in caveats([planned.point(Outcome(values), {}, {})]) if "Slower at the end" in text]
-    assert len(said) == (drift is not None)
+    assert len(said) == (told is not None)
     assert all("3.0 times the TTFT of the first" in text for text in said)
 
 
@@ -242,3 +242,9 @@ def test_an_slo_that_never_holds_says_so(spec: ServedSpec) -> None:
 def test_what_cannot_be_asked_is_one_line(spec: ServedSpec, change: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         replace(spec, **change).check()
+
+
+def test_drift_takes_requests_enough_to_be_beyond_chance() -> None:
+    assert drift([1.0] * 7 + [1.5] * 7 + [2.0] * 7) == 2.0
+    assert drift([1.0] * 6 + [1.5] * 6 + [2.0] * 6) is None
+    assert drift([0.0] * 10 + [1.0] * 10 + [2.0] * 10) is None

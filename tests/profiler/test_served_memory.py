@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,13 @@ def test_vllm_tells_blocks_sequences_and_why_they_are_large() -> None:
     assert "mamba_cache_mode align" in said["snapshots"]
     assert "no 130,560 tokens of context" in said["groups"]
     assert of_metrics("nothing of it\n") == ({}, {})
+
+
+@pytest.mark.parametrize("odd", ["inf", "nan", "-inf", "many"])
+def test_a_figure_that_is_no_number_is_none(odd: str) -> None:
+    text = re.sub(r'num_gpu_blocks="[^"]*"', f'num_gpu_blocks="{odd}"', METRICS.read_text())
+    assert f'"{odd}"' in text
+    assert of_metrics(text)[0].get("engine_blocks") is None
 
 
 def test_the_state_of_a_page_is_told_where_the_engine_has_it() -> None:

@@ -80,4 +80,19 @@ def test_a_driver_s_name_is_recognised() -> None:
     assert of_device("NVIDIA H200") == "h200"
     assert of_device("NVIDIA A100-SXM4-80GB") == "a100-80gb"
     assert of_device("NVIDIA GeForce RTX 4090") == "rtx-4090"
-    assert of_device("Some GPU") == ""
+    assert of_device("NVIDIA H100 80GB HBM3") == "h100"
+
+
+@pytest.mark.parametrize(
+    "reported",
+    ["Some GPU", "NVIDIA GH200 480GB", "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA H100 NVL", "H100 MIG 1g.10gb"],
+)
+def test_a_kin_of_a_known_device_is_not_taken_for_it(reported: str) -> None:
+    assert of_device(reported) == ""
+
+
+def test_rows_of_two_profiles_of_a_model_are_joined() -> None:
+    more = Measured("kimi-linear@nano", NANO, "float32", {1024: 0.1, 4096: 0.6}, {(1024, 1): 0.001}, ("more",))
+    both = MEASURED.joined(more)
+    assert both.prompts == {**PROMPTS, 1024: 0.1, 4096: 0.6}
+    assert set(both.steps) == {*STEPS, (1024, 1)}

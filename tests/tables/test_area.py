@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kleval.tables.area import area, area_of_all
+from kleval.tables.area import area, area_of_all, come_again
 from kleval.tables.cells import Cell
 
 scores = st.floats(0, 1)
@@ -51,3 +51,13 @@ def test_every_length_is_of_the_same_tasks() -> None:
     found = area_of_all(cells)
     assert found is not None
     assert (found[0].value, found[1]) == (pytest.approx(0.3), ("t",))
+
+
+def test_prompts_that_come_again_make_the_interval_no_narrower_than_one_length_s() -> None:
+    cells = [cell("t", 1024, 0.5, 0.2), cell("t", 2048, 0.5, 0.2)]
+    alone, again = area(cells), area(cells, again=True)
+    assert alone is not None
+    assert again is not None
+    assert (again.low, again.high) == (pytest.approx(0.3), pytest.approx(0.7))
+    assert alone.low > again.low
+    assert come_again([("t", "ab"), ("u", "ab"), ("t", "bc"), ("u", "cd")]) == {"t"}

@@ -56,7 +56,7 @@ def caveats(points: Iterable[Point]) -> list[str]:
             "short by what they save."
         )
     if any("cached_tokens" not in point.values for point in good):
-        twice = "; no prompt was sent twice" if new else ""
+        twice = "; no prompt was sent twice" if len(new) == len(good) else ""
         found.append(f"The server does not tell how many prompt tokens came from its cache{twice}.")
     most = max(point.values["tokens_per_arrival"] or 0 for point in good)
     if most > SEVERAL_TOKENS:

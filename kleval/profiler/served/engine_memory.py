@@ -11,6 +11,7 @@ absent.
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -287,5 +288,6 @@ def _whole(told: Mapping[str, Any], name: str) -> int | None:
 
 def _number(told: Mapping[str, Any], name: str) -> float | None:
     with contextlib.suppress(ValueError):
-        return float(str(told.get(name)))
+        if math.isfinite(found := float(str(told.get(name)))):
+            return found
     return None

@@ -28,7 +28,7 @@ RESAMPLES = 200
 STEP, LEAST = 1.1, 16  # of rates that are searched
 FEWEST_REQUESTS, REQUESTS_EACH, MOST_REQUESTS = 32, 4, 2000
 _Z95 = 0.95
-FEWEST_TO_DRIFT, BY_CHANCE = 15, 1e-3
+FEWEST_TO_DRIFT, BY_CHANCE = 21, 1e-3  # thirds of fewer than 7 are never further apart than chance
 
 
 def send_times(rate: float, n: int, rng: random.Random) -> list[float]:
@@ -125,7 +125,8 @@ def drift(in_order: Sequence[float]) -> float | None:
         or mannwhitneyu(in_order[-n:], in_order[:n], alternative="greater").pvalue > BY_CHANCE
     ):
         return None
-    return percentile(in_order[-n:], 0.5) / percentile(in_order[:n], 0.5)
+    first = percentile(in_order[:n], 0.5)
+    return percentile(in_order[-n:], 0.5) / first if first else None
 
 
 def interval(ordered: Sequence[float], share: float) -> tuple[float | None, float | None]:
