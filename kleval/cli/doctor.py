@@ -116,11 +116,10 @@ def _torch() -> Iterator[Check]:
 def _cpu() -> Iterator[Check]:
     import psutil
 
-    from kleval.store.machine import cpu_name
+    from kleval.store.machine import cpu_name, usable_cores
 
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cores = psutil.cpu_count(logical=False)
-    yield Check("cpu", "ok", f"{cpu_name()}, {cores or '?'} cores, {usable} usable threads")
+    yield Check("cpu", "ok", f"{cpu_name()}, {cores or '?'} cores, {usable_cores()} usable threads")
 
 
 def _native() -> Iterator[Check]:

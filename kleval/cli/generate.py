@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -66,6 +65,7 @@ def generate(
     they come from."""
     from kleval.cli.console import note
     from kleval.cli.progress import ProgressView
+    from kleval.store.machine import usable_cores
     from kleval.tasks.generate import rows
     from kleval.tasks.makers import Cell, Makers
     from kleval.tasks.registry import expand, load_task
@@ -78,7 +78,7 @@ def generate(
     count = asked_with(_tokenizer(tokenizer, model), add_bos, template_args)
     check_growth(count, max(lengths))
     cells = [Cell(one, count, length) for one in tasks for length in lengths]
-    processes = (os.cpu_count() or 1) if workers is None else workers
+    processes = usable_cores() if workers is None else workers
     cache = SampleCache(options.cache_folder(sample_cache))
 
     def lines() -> Iterator[dict[str, Any]]:

@@ -57,9 +57,8 @@ def merge(directories: tuple[Path, ...], out: Path, as_json: bool, quiet: bool) 
     whole = f"{counts['answered']:,} of {plural(counts['planned'], 'answer')}"
     note(f"merged {plural(done.n_shards, 'shard')}, {whole}, {done.added:,} of them new")
     if done.missing:
-        note(
-            f"continue  the shards above and this merge again, or the rest as one: {store.manifest['spec']['command']}"
-        )
+        line = store.manifest["spec"]["command"]
+        note("continue  the shards above and this merge again" + (f", or the rest as one: {line}" if line else ""))
     for name, path in {"rows": out, **files}.items():
         note(f"{name:<9} {path}")
     return code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -44,7 +45,10 @@ def as_given(given: Mapping[str, Any], *wanted: str) -> dict[str, Any]:
 
 def device_list(text: str | None) -> tuple[str, ...]:
     """`cuda:0,cuda:1`; one that is named twice is there twice."""
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+    found = tuple(part.strip() for part in (text or "").split(",") if part.strip())
+    if text and not found:
+        raise UsageError(f"--devices {text}: no device is named, write --devices cuda:0,cuda:1")
+    return found
 
 
 def whole_numbers(text: str, what: str, name: str, example: str) -> tuple[int, ...]:
@@ -122,11 +126,20 @@ def uploaded(context: click.Context, parameter: click.Parameter, value: Path | N
         return value
 
     def upload() -> None:
-        if (folder / "run.json").is_file() and not context.params.get("dry_run"):
+        """Not of a command that was refused, nor of a directory that another one is writing."""
+        manifest = state()
+        if manifest is None or manifest == before or json.loads(manifest)["status"] == "running":
+            return
+        if not context.params.get("dry_run"):
             n = remote.upload(url)
             note(f"uploaded  {url} ({plural(n, 'file')})")
 
+    def state() -> bytes | None:
+        file = folder / "run.json"
+        return file.read_bytes() if file.is_file() else None
+
     folder = remote.begin(url)
+    before = state() if remote.is_there(url) else None
     context.call_on_close(upload)
     return folder
 

@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from kleval.backends.spec import without_secrets
 from kleval.cli import complete, config, options
+from kleval.cli.console import note
 from kleval.cli.directory import run_directory
 from kleval.lengths import parse_lengths
 from kleval.types import Backend, UsageError
@@ -258,7 +259,8 @@ def run(command: click.Context, /, as_json: bool, quiet: bool, **given: Any) -> 
 
     def backend(name: str) -> Backend:
         if launcher is not None and not spec.dry_run:
-            return replicas(launcher, partial(open_on, {**settings, "backend": spec.backend}), name)
+            opening = partial(open_on, {**settings, "backend": spec.backend})
+            return replicas(launcher, opening, name, (lambda text: None) if quiet else note)
         return open_backend(name, backend=spec.backend, base_url=given["base_url"], **settings)
 
     def judge(name: str) -> Backend:
@@ -279,6 +281,7 @@ def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
     """The run that a command line asks for, every default filled in. UsageError for what cannot be."""
     from kleval.harness.shards import named
     from kleval.harness.spec import RunSpec
+    from kleval.store.machine import usable_cores
     from kleval.tasks.registry import OWN, TAKE_DOCUMENTS, expand, groups, themselves
 
     if given["shard"] is not None:
@@ -314,7 +317,7 @@ def make_spec(command: click.Context, given: dict[str, Any]) -> RunSpec:
         limit=given["limit"] or limit or DEFAULT_LIMIT,
         temperature=temperature,
         sample_cache=options.cache_folder(given["sample_cache"]),
-        workers=(os.cpu_count() or 1) // 4 if given["workers"] is None else given["workers"],
+        workers=usable_cores() // 4 if given["workers"] is None else given["workers"],
         suite=suite,
         command=line,
         options=kept,

@@ -141,7 +141,9 @@ class RunJob(Job):
         cells, self.skips = plan.cells, plan.skips
         paces = self._paces(plan, say) if self.spec.dry_run else {}
         self._shards = plan.shards
-        together = {model.name: float(model.describe.get("concurrency") or 1) for model in self._facts}
+        together = {
+            model.name: float(model.describe.get("concurrency") or len(self.spec.devices) or 1) for model in self._facts
+        }
         found = loads(plan, self._facts, self.tasks)
         self._forecast = forecast(found, self._price, self._judge_price, paces, together)
         # Cells that an earlier session finished make no samples again, so what it passed over in them is taken from it.

@@ -52,9 +52,12 @@ class Shard:
 def merge(places: Sequence[Path], out: Path, say: Callable[[str], None] = lambda text: None) -> Merged:
     """Join the shards at or below the places in `out`. UsageError where they do not belong together, one is being written or is there
     twice, or `out` is in use or holds something else. say: told of each shard."""
-    shards = _opened([path for path in RunStore.find_named(places) if path.resolve() != out.resolve()], out)
+    paths = [path for path in RunStore.find_named(places) if path.resolve() != out.resolve()]
     RunStore.check_place(out)
-    known = RunStore.open(out).manifest["sessions"] if RunStore.exists(out) else []
+    before = RunStore.open(out) if RunStore.exists(out) else None
+    # A merged directory may lie below the places, a copy of a remote one under another name.
+    shards = _opened([path for path in paths if before is None or RunStore.open(path).uid != before.uid], out)
+    known = before.manifest["sessions"] if before else []
     with RunStore.create(out, _manifest(shards, out, known)) as store:
         added = 0
         for shard in shards:
@@ -123,7 +126,7 @@ def _manifest(shards: Sequence[Shard], out: Path, known: Sequence[Mapping[str, A
     manifests = [shard.store.manifest for shard in shards]
     first = manifests[0]
     spec = {**first.get("spec", {}), "shard": None, "out": str(out)}
-    spec["command"] = command(spec.get("command", ""), None, out)
+    spec["command"] = command(line, None, out) if (line := spec.get("command", "")) else ""
     if isinstance(options := spec.get("options"), Mapping):
         spec["options"] = {name: value for name, value in options.items() if name not in ("shard", "out")}
     sessions = [{**session, "shard": shard.label} for shard in shards for session in shard.store.manifest["sessions"]]
@@ -199,9 +202,7 @@ def _missing(shards: Sequence[Shard]) -> list[str]:
         label = f"{number}/{len(planned)}"
         if shard is None:
             if n:
-                found.append(
-                    f"shard {label} is not there, {plural(n, 'answer')}: {command(given, label, None)} --out DIR"
-                )
+                found.append(f"shard {label} is not there, {plural(n, 'answer')}: {command(given, label, Path('DIR'))}")
         elif shard.store.status != "complete":
             counts = shard.store.counts()
             planned_here = shard.store.manifest["counts"]["planned"]
@@ -212,8 +213,11 @@ def _missing(shards: Sequence[Shard]) -> list[str]:
 
 
 def command(line: str, shard: str | None, out: Path | None) -> str:
-    """A command line with another --shard and another --out, or without."""
-    words, kept = iter(shlex.split(line or "kleval run")), list[str]()
+    """A command line with another --shard and another --out, or without; of a run that was no command line what to call instead."""
+    if not line:
+        given = [f"shard={shard!r}"] * bool(shard) + [f"out={str(out)!r}"] * bool(out)
+        return f"the same call of kleval.evaluate with {' and '.join(given or ['no shard'])}"
+    words, kept = iter(shlex.split(line)), list[str]()
     for word in words:
         if word in ("--shard", "--out"):
             next(words, None)

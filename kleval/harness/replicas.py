@@ -83,9 +83,14 @@ class Replicas:
     """kleval.types.Backend of several workers, but that `run` gives None where no answer has come: whoever asks turns to something
     else, or calls `wait`."""
 
-    def __init__(self, launcher: Launcher, open_on: OpenOn, model: str) -> None:
-        """Opens the first; the others are opened when something is asked. UsageError as open_on's."""
+    def __init__(
+        self, launcher: Launcher, open_on: OpenOn, model: str, say: Callable[[str], None] = lambda text: None
+    ) -> None:
+        """Opens the first; the others are opened when something is asked. say: told until `say_to` names another. UsageError as
+        open_on's."""
+        self.model = model
         self._pool = Pool(launcher, _Make(open_on, model), _differs)
+        self.say_to(say)
         try:
             opened: Opened = self._pool.open()
         except BaseException:
@@ -145,9 +150,11 @@ class Replicas:
         self._pool.close()
 
 
-def replicas(launcher: Launcher, open_on: OpenOn, model: str) -> Backend:
+def replicas(
+    launcher: Launcher, open_on: OpenOn, model: str, say: Callable[[str], None] = lambda text: None
+) -> Backend:
     """A model opened as replicas."""
-    return cast(Backend, Replicas(launcher, open_on, model))
+    return cast(Backend, Replicas(launcher, open_on, model, say))
 
 
 def interleaved(begun: Iterator[Iterator[T | None]], backend: Backend, one_at_a_time: bool = False) -> Iterator[T]:

@@ -20,6 +20,11 @@ def cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def usable_cores() -> int:
+    """Logical processors that this process may use: fewer than there are under taskset, SLURM or a container."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def commit() -> str | None:
     """The commit of the checkout that this package runs from, `-dirty` when it was changed; None when it is installed."""
     root = Path(kleval.__file__).resolve().parents[1]

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,41 +40,80 @@ def begin(url: str) -> Path:
     """`written`, with what was uploaded from elsewhere. UsageError where that is not what was written here, or is ahead of it."""
     folder = written(url)
     with _reached(url) as (system, root):
-        if not system.exists(f"{root}/{MANIFEST}"):
-            return folder
         if not (folder / MANIFEST).is_file():
-            _bring(system, root, folder)
-            return folder
-        there = folder.with_name(f".{folder.name}.there")
-        try:
-            _get(system, f"{root}/{MANIFEST}", there / MANIFEST)
-            old, new = read_manifest(folder), read_manifest(there)
-        finally:
-            (there / MANIFEST).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                there.rmdir()
-    if old["uid"] != new["uid"] or len(old["sessions"]) < len(new["sessions"]):
+            if system.exists(f"{root}/{MANIFEST}"):
+                _bring(system, root, folder)
+        else:
+            _check_ours(system, root, folder, url)
+    return folder
+
+
+def _check_ours(system: Any, root: str, folder: Path, url: str) -> None:
+    """UsageError where the address holds another run than the folder, or sessions that the folder does not have."""
+    new = _manifest_at(system, root, folder)
+    if new is None:
+        return
+    old = read_manifest(folder)
+    mine, theirs = (Counter(session.get("started") for session in manifest["sessions"]) for manifest in (old, new))
+    if old["uid"] != new["uid"] or not theirs <= mine:
         what = "was continued elsewhere" if old["uid"] == new["uid"] else "holds another run"
         raise UsageError(
             f"{url} {what} than {folder} has it: move {folder} away to go on from there, or give another --out"
         )
-    return folder
+
+
+def _manifest_at(system: Any, root: str, folder: Path) -> dict[str, Any] | None:
+    """run.json as it lies there, None where there is none. It is brought beside the folder, never into it."""
+    if not system.exists(f"{root}/{MANIFEST}"):
+        return None
+    there = folder.with_name(f".{folder.name}.there")
+    try:
+        _get(system, f"{root}/{MANIFEST}", there / MANIFEST)
+        return read_manifest(there)
+    finally:
+        (there / MANIFEST).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            there.rmdir()
+
+
+def is_there(url: str) -> bool:
+    """Whether the address has all that was written for it here, by run.json."""
+    folder = written(url)
+    with _reached(url) as (system, root):
+        new = _manifest_at(system, root, folder)
+    return new is not None and (folder / MANIFEST).is_file() and read_manifest(folder) == new
 
 
 def fetched(url: str) -> Path:
     """A copy of what lies at the address, in the user's cache. UsageError where nothing does."""
     folder = Path.home().joinpath(".cache", "kleval", "remote", *_parts(url))
     with _reached(url) as (system, root):
-        if not _bring(system, root, folder):
+        names = {name for name, _ in _listed(system, root)}
+        if not names:
             raise UsageError(f"there is nothing at {url}")
+        _forget(system, root, folder, names)
+        _bring(system, root, folder)
     return folder
 
 
+def _forget(system: Any, root: str, folder: Path, names: set[str]) -> None:
+    """Remove from a copy what another run left there, and what the address no longer has. names: of the files that it has."""
+    for name in names:
+        if name.rpartition("/")[2] == MANIFEST and (folder / name).is_file():
+            place = (folder / name).parent
+            new = _manifest_at(system, f"{root}/{name}".rpartition("/")[0], place)
+            if new is None or read_manifest(place)["uid"] != new["uid"]:
+                shutil.rmtree(place)
+    for name in set(_names(folder)) - names:
+        (folder / name).unlink(missing_ok=True)
+
+
 def upload(url: str) -> int:
-    """Send what was written for the address there; how many files."""
+    """Send what was written for the address there; how many files. UsageError where that holds what is not here."""
     folder = written(url)
     sent = 0
     with _reached(url, f"; everything is in {folder}, and the same command uploads it") as (system, root):
+        _check_ours(system, root, folder, url)
         there = dict(_listed(system, root))
         for name in sorted(_names(folder), key=lambda name: (name == MANIFEST, name)):
             if not (_grows(name) and there.get(name) == (folder / name).stat().st_size):

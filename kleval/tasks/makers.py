@@ -7,6 +7,8 @@ cannot be carried over, or whose process dies, is made here instead: the samples
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -28,6 +30,19 @@ class Cell(NamedTuple):
     tokenizer: Tokenizer
     ctx: int
     part: Part | None = None
+
+
+def _end_with_parent() -> None:
+    """A maker ends with whoever started it, however that ends."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @dataclass(slots=True)
@@ -57,7 +72,7 @@ class Makers:
                 continue
             if self._pool is None:
                 context = multiprocessing.get_context("spawn")
-                self._pool = ProcessPoolExecutor(self.workers, mp_context=context)
+                self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_end_with_parent)
             named = (task.id, task.edition, task.protocol, self.data_dir)
             self._jobs[place] = self._pool.submit(_make, self.cache, named, tokenizer, ctx, self.n, self.seed, part)
 

@@ -55,13 +55,15 @@ class SampleCache:
         if part is None:
             yield from self._cached(task, tokenizer, ctx, n, seed, "", task.samples(tokenizer, ctx, n, seed))
             return
-        alone = None
-        if not self.has(task, tokenizer, ctx, n, seed) and hasattr(task, "samples_at"):
-            alone = task.samples_at(tokenizer, ctx, part.positions(n), seed)
-        if alone is None:
+        if self.has(task, tokenizer, ctx, n, seed):
             yield from part.taken(self.samples(task, tokenizer, ctx, n, seed), n)
-        else:
-            yield from self._cached(task, tokenizer, ctx, len(part.positions(n)), seed, f"{part}of{n}", alone)
+            return
+        fresh = None
+        if hasattr(task, "samples_at"):
+            fresh = task.samples_at(tokenizer, ctx, part.positions(n), seed)
+        if fresh is None:
+            fresh = part.taken(task.samples(tokenizer, ctx, n, seed), n)
+        yield from self._cached(task, tokenizer, ctx, len(part.positions(n)), seed, f"{part}of{n}", fresh)
 
     def _cached(
         self, task: Task, tokenizer: Tokenizer, ctx: int, n: int, seed: int, part: str, fresh: Iterator[Made]

@@ -138,9 +138,13 @@ class Pool:
         self._looked, self._workless = -LOOK_SECONDS, clock()
 
     def open(self) -> Any:
-        """Start one worker and wait until it is open: its facts. UsageError where it refuses what it is to open."""
+        """Start one worker, and one more whenever none has opened for a while, until one is open: its facts. UsageError where it
+        refuses what it is to open."""
+        most, began = 1, self._clock()
         while self.facts is None:
-            self._start(most=1)
+            if self._clock() - began > TELL_SECONDS:
+                most, began = most + 1, self._clock()
+            self._start(most)
             self._receive(1.0)
         return self.facts
 
@@ -240,6 +244,8 @@ class Pool:
             elif kind == "open" and not (why := self._opened(worker, value)):
                 worker.open = True
                 self._unopened[worker.place.id] = 0
+            elif kind == "failed" and self.facts is not None:
+                self._bury(worker, Dead(f"could not open: {str(value).strip().splitlines()[-1]}"))
             else:
                 self._give_up(worker, value if kind != "open" else why)
 
@@ -271,7 +277,7 @@ class Pool:
         self.say(f"{self._why}; what it had goes to others")
         given = list(worker.given)
         for part in given[0].parts if given else ():
-            part.deaths += 1
+            part.deaths += not dead.blameless
             if part.deaths >= MOST_DEATHS:
                 part.inbox.append((part.key, Lost(str(dead), part.deaths, dead.out_of_memory)))
             else:

@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection, wait
 from queue import SimpleQueue
 from typing import Any
 
+from kleval.store.machine import usable_cores
 from kleval.types import UsageError
 from kleval.work.pool import Link, Place
 from kleval.work.worker import Dead, Make, Reply, Setting, Worker, visible_device
@@ -38,7 +39,7 @@ class Processes:
         found = [find_device(name) for name in devices]
         n_cpu = sum(device.type == "cpu" for device in found)
         own = "OMP_NUM_THREADS" in os.environ
-        threads = 0 if own or not n_cpu else max(1, (os.cpu_count() or 1) // n_cpu)
+        threads = 0 if own or not n_cpu else max(1, usable_cores() // n_cpu)
         seen: Counter[str] = Counter()
         self._places = []
         for at, device in enumerate(found):

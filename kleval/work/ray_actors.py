@@ -11,7 +11,7 @@ import contextlib
 import os
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from kleval.packages import need
@@ -36,29 +36,30 @@ class RayActors:
             os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "4")
         self._ray = need("ray", "ray", "--executor ray")
         _connect(self._ray, address)
-        self._gpus = gpus
+        n_gpus = [node["Resources"].get("GPU", 0.0) for node in self._nodes()]
+        self._gpus = float(any(n_gpus)) if gpus is None else gpus  # decided once: nodes may go and come
+        if self._gpus > max(n_gpus, default=0.0):
+            there = f"give --gpus-per-model {max(n_gpus):g} or less" if any(n_gpus) else "it has none, leave it out"
+            raise UsageError(f"no node of the Ray cluster has {self._gpus:g} GPUs: {there}")
         self._actor = self._ray.remote(max_restarts=0, max_task_retries=0)(Worker)
 
     def places(self) -> Sequence[Place]:
-        nodes = [node for node in self._ray.nodes() if node["Alive"]]
-        n_gpus = [node["Resources"].get("GPU", 0.0) for node in nodes]
-        gpus = self._gpus if self._gpus is not None else float(any(n_gpus))
-        found = []
-        for node, n in zip(nodes, n_gpus, strict=True):
+        gpus, found = self._gpus, []
+        for node in self._nodes():
+            n = node["Resources"].get("GPU", 0.0)
             here = node["NodeManagerAddress"]
             threads = int(os.environ.get("OMP_NUM_THREADS", node["Resources"].get("CPU", 0))) if not gpus else 0
             for slot in range(int(n / gpus) if gpus else 1):
                 name = f"{here} ({node['NodeID'][:6]})" + (f", GPU {slot}" if gpus else "")
                 found.append(Place((node["NodeID"], slot), name, "cuda" if gpus else "cpu", threads))
-        if not found and nodes:
-            raise UsageError(
-                f"no node of the Ray cluster has {gpus:g} GPUs: give --gpus-per-model {max(n_gpus):g} or less"
-            )
         return found
+
+    def _nodes(self) -> list[Mapping[str, Any]]:
+        return [node for node in self._ray.nodes() if node["Alive"]]
 
     def start(self, place: Place, make: Make) -> Link:
         node = cast(tuple[str, int], place.id)[0]
-        gpus = 0.0 if place.device == "cpu" else (self._gpus or 1.0)
+        gpus = 0.0 if place.device == "cpu" else self._gpus
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         options = {
@@ -93,7 +94,8 @@ class _Actor:
         except errors.OutOfMemoryError as error:
             raise Dead(f"was ended by Ray, as its node ran out of memory: {_line(error)}", True) from None
         except errors.RayError as error:
-            raise Dead(f"is gone: {_line(error)}", "out of memory" in str(error).lower()) from None
+            with_node = isinstance(error, errors.NodeDiedError) or "node has died" in str(error)
+            raise Dead(f"is gone: {_line(error)}", "out of memory" in str(error).lower(), with_node) from None
         return reply
 
     def close(self, idle: bool) -> None:

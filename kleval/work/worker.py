@@ -28,11 +28,12 @@ def visible_device(index: int) -> str:
 
 
 class Dead(Exception):
-    """A worker is gone; how it ended. out_of_memory: whoever ended it said that memory ran out."""
+    """A worker is gone; how it ended. out_of_memory: whoever ended it said that memory ran out. blameless: its machine is gone,
+    whatever it was working on."""
 
-    def __init__(self, how: str, out_of_memory: bool = False) -> None:
+    def __init__(self, how: str, out_of_memory: bool = False, blameless: bool = False) -> None:
         super().__init__(how)
-        self.out_of_memory = out_of_memory
+        self.out_of_memory, self.blameless = out_of_memory, blameless
 
 
 class Engine(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,16 @@ def test_a_command_is_told_for_another_shard() -> None:
     line = "kleval run --model m --shard auto --out=runs/a --limit 3"
     assert command(line, "3/8", Path("b c")) == "kleval run --model m --limit 3 --shard 3/8 --out 'b c'"
     assert command(line, None, None) == "kleval run --model m --limit 3"
+
+
+def test_a_merged_directory_below_the_shards_is_no_shard_wherever_its_copy_lies(tmp_path):
+    shards(tmp_path / "long", 2)
+    out = tmp_path / "out"
+    merge([tmp_path / "long"], out)
+    shutil.copytree(out, tmp_path / "long" / "copy of out")
+    assert merge([tmp_path / "long"], out).added == 0
+
+
+def test_what_is_missing_of_a_run_without_a_command_line_is_a_call():
+    assert command("", "2/2", Path("DIR")) == "the same call of kleval.evaluate with shard='2/2' and out='DIR'"
+    assert command("", None, None) == "the same call of kleval.evaluate with no shard"

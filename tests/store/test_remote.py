@@ -94,6 +94,40 @@ def test_another_run_is_not_written_over(tmp_path: Path) -> None:
         remote.begin(URL)
 
 
+def test_an_upload_checks_once_more_what_lies_there(tmp_path: Path) -> None:
+    write(remote.begin(URL), row(0))
+    os.rename(tmp_path / "runs", tmp_path / "elsewhere")
+    write(remote.begin(URL), row(1))
+    remote.upload(URL)
+    os.rename(tmp_path / "runs", tmp_path / "first")
+    os.rename(tmp_path / "elsewhere", tmp_path / "runs")
+    with pytest.raises(UsageError, match="holds another run"):
+        remote.upload(URL)
+    assert rows(remote.fetched(URL)) == ["a-1"]
+
+
+def test_a_copy_has_nothing_of_a_run_that_is_gone(tmp_path: Path) -> None:
+    write(remote.begin(URL), row(0), row(1))
+    remote.upload(URL)
+    assert rows(remote.fetched(URL)) == ["a-0", "a-1"]
+    system = fsspec.filesystem("memory")
+    system.rm("/bucket/long/1", recursive=True)
+    os.rename(tmp_path / "runs", tmp_path / "gone")
+    write(remote.begin(URL), row(2))
+    remote.upload(URL)
+    assert rows(remote.fetched(URL)) == ["a-2"]
+
+
+def test_it_is_known_whether_all_is_there() -> None:
+    folder = remote.begin(URL)
+    assert not remote.is_there(URL)
+    write(folder, row(0))
+    remote.upload(URL)
+    assert remote.is_there(URL)
+    write(folder, row(1))
+    assert not remote.is_there(URL)
+
+
 def test_reading_leaves_what_was_not_uploaded_alone() -> None:
     folder = remote.begin(URL)
     write(folder, row(0))

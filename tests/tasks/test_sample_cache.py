@@ -10,6 +10,7 @@ import pytest
 
 from kleval.tasks import sample_cache
 from kleval.tasks.makers import Cell, Makers
+from kleval.tasks.parts import Part
 from kleval.tasks.registry import load_task
 from kleval.tasks.sample_cache import SampleCache
 from kleval.tokenization import load_tokenizer
@@ -169,3 +170,16 @@ def test_other_processes_make_the_same_samples(cache: SampleCache, words: Tokeni
             assert cache.has(task, tokenizer, ctx, 2, 5)
         with pytest.raises(ContextTooSmall):
             list(makers.samples(*cells[2]))
+
+
+def test_a_part_that_is_made_in_order_is_made_once(cache: SampleCache, words: Tokenizer) -> None:
+    task = Counting()
+    task.samples_at = lambda *given: None  # type: ignore[attr-defined]
+    part = Part(1, 2)
+    first = list(cache.samples(task, words, 1024, 4, 1, part))
+    made = task.made
+    assert list(cache.samples(task, words, 1024, 4, 1, part)) == first
+    assert task.made == made > 0
+    assert [one for one in first if isinstance(one, Sample)] == [
+        one for one in part.taken(task.samples(words, 1024, 4, 1), 4) if isinstance(one, Sample)
+    ]

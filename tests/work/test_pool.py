@@ -142,3 +142,59 @@ def test_without_a_place_for_a_worker_the_command_ends_with_a_line() -> None:
     pool, _, _ = pool_of()
     with pytest.raises(UsageError, match="no worker is left: there is no place for one"):
         pool.open()
+
+
+class Slow(Launcher):
+    """The first place never opens."""
+
+    def start(self, place: Place, make: Any) -> Link:
+        link = super().start(place, make)
+        if place.id == 0:
+            link.replies.clear()
+        return link
+
+
+def test_a_place_that_does_not_open_keeps_nobody_waiting() -> None:
+    launcher = Slow("a", "a")
+    pool = Pool(launcher, lambda device: None, clock=Clock())  # type: ignore[arg-type,return-value]
+    assert pool.open() == "a"
+    assert [link.place.id for link in launcher.links] == [0, 1]
+
+
+@pytest.mark.parametrize(("blameless", "result"), [(True, -1), (False, Lost("is gone", 3))])
+def test_what_dies_with_its_machine_is_no_death_of_a_request(blameless: bool, result: Any) -> None:
+    pool, launcher, _ = pool_of("a")
+    inbox: deque[Any] = deque()
+    pool.open()
+    start = launcher.start
+
+    def leaving(place: Place, make: Any) -> Link:
+        link = start(place, make)
+        if len(launcher.links) <= 5:
+            link.send = lambda payloads: link.replies.append(Dead("is gone", blameless=blameless))  # type: ignore[method-assign]
+        return link
+
+    launcher.start = leaving  # type: ignore[method-assign]
+    launcher.links[0].send = lambda payloads: launcher.links[0].replies.append(Dead("is gone", blameless=blameless))  # type: ignore[method-assign]
+    pool.add(jobs(inbox, [1]))
+    assert finish(pool, inbox, 1) == {1: result}
+
+
+def test_a_worker_that_fails_to_open_is_tried_again() -> None:
+    pool, launcher, told = pool_of("a", "a")
+    pool.open()
+    start = launcher.start
+
+    def failing(place: Place, make: Any) -> Link:
+        link = start(place, make)
+        if len([one for one in launcher.links if one.place.id == place.id]) < 3:
+            link.replies = deque([("failed", "Traceback (most recent call last):\nRuntimeError: device is full")])
+        return link
+
+    launcher.start = failing  # type: ignore[method-assign]
+    inbox: deque[Any] = deque()
+    pool.add(jobs(inbox, *([n] for n in range(1, 9))))
+    finish(pool, inbox, 8)
+    assert any(one.startswith("the worker on a of 1 could not open: RuntimeError: device is full") for one in told)
+    assert not any("Traceback" in one for one in told)
+    assert {link.place.id for link in launcher.links if link.sent} == {0, 1}
