@@ -47,7 +47,7 @@ def positions_for(ctx: int, chunk: int, positions: Sequence[int]) -> tuple[int, 
     return tuple(p for p in positions if p <= last_full_start(ctx, chunk))
 
 
-def interpolate(times: Mapping[int, float], position: float) -> float:
+def interpolate(times: Mapping[int, float] | Mapping[float, float], position: float) -> float:
     """Piecewise linear through times; beyond the ends the first or last piece goes on. A single time is constant."""
     known = sorted(times)
     if len(known) == 1:
