@@ -82,6 +82,8 @@ TASKS: dict[str, str] = {
     "helmet_icl/clinic150": "kleval.tasks.helmet_icl.task:clinic150",
     "helmet_icl/nlu": "kleval.tasks.helmet_icl.task:nlu",
     "frames/oracle": "kleval.tasks.frames.task:oracle",
+    "graphwalks/bfs": "kleval.tasks.graphwalks.task:bfs",
+    "graphwalks/parents": "kleval.tasks.graphwalks.task:parents",
     **{f"babilong/qa{n}": f"kleval.tasks.babilong.task:qa{n}" for n in range(1, 6)},
     "synthetic/palindrome": "kleval.tasks.synthetic.task:palindrome",
     "synthetic/mqar": "kleval.tasks.synthetic.task:mqar",
