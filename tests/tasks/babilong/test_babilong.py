@@ -147,7 +147,11 @@ def test_a_context_that_is_too_short_names_one_that_is_not(words: Tokenizer) -> 
 def published(tmp_path: Path) -> Path:
     for split, words in (("0k", 0), ("1k", 300), ("2k", 900)):
         rows = [
-            {"input": f"{'Reed. ' * words}Mary went to the {{office}}.", "question": "Where is Mary? ", "target": "office"},
+            {
+                "input": f"{'Reed. ' * words}Mary went to the {{office}}.",
+                "question": "Where is Mary? ",
+                "target": "office",
+            },
             {"input": "Reed. " * 9000, "question": "Where is Mary? ", "target": "office"},
         ]
         path = tmp_path / "babilong" / "data" / "qa1" / f"{split}.json"
