@@ -7,6 +7,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from kleval.tasks.base import as_prompt
@@ -35,6 +36,11 @@ class Asked:
     def prompt(self, tokenizer: Tokenizer, pieces: Sequence[str] = ()) -> Prompt:
         built = self.build(pieces)
         return as_prompt(tokenizer, built) if isinstance(built, str) else built
+
+
+def as_it_is(prompt: Prompt) -> Callable[[Sequence[str]], Prompt]:
+    """How a prompt is built that has no filler."""
+    return lambda _: prompt
 
 
 class Rows(OfficialData):
@@ -79,9 +85,7 @@ class Made(BuiltinData):
         for index in indices:
             asked = self._make(self._draws(ctx, seed, index).rng, index)
             budget = budget_for(max(longest, _longest(tokenizer, asked)))
-            filled = fill_by_characters(
-                lambda pieces, asked=asked: asked.prompt(tokenizer, pieces), asked.pieces, tokenizer, ctx - budget
-            )
+            filled = fill_by_characters(partial(asked.prompt, tokenizer), asked.pieces, tokenizer, ctx - budget)
             if isinstance(filled, int):
                 raise self._too_small(ctx, filled + budget)
             meta = {**asked.meta, "pieces": filled.n_pieces}

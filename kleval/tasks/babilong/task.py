@@ -14,7 +14,7 @@ from pathlib import Path
 from kleval.tasks import data, datafile, packaged, prose, tables
 from kleval.tasks.babilong import stories
 from kleval.tasks.base import OneCall
-from kleval.tasks.plain_editions import Asked, Made, Rows, spread
+from kleval.tasks.plain_editions import Asked, Made, Rows, as_it_is, spread
 from kleval.tasks.sized import SizedTask
 from kleval.types import Completion, Sample, Score, UsageError
 
@@ -86,8 +86,8 @@ class BabilongTask(OneCall, SizedTask):
             )
         for where, row in tables.rows(files[split]):
             context, question, target = (tables.text(where, row, name) for name in ("input", "question", "target"))
-            asked = prompt(self._name, context, question)
-            yield Asked(lambda _, asked=asked: asked, (target,), {"question": question, "split": split})
+            asked = as_it_is(prompt(self._name, context, question))
+            yield Asked(asked, (target,), {"question": question, "split": split})
 
     def score(self, sample: Sample, answer: Completion) -> Score:
         known = stories.WORDS["labels"].get(self._name, stories.WORDS["places"]).split()
