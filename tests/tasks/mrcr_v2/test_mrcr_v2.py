@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kleval.tasks.mrcr_v2 import transcripts
-from kleval.tasks.mrcr_v2.task import MrcrV2Task
+from kleval.tasks.mrcr import transcripts
+from kleval.tasks.mrcr.v2 import MrcrV2Task
 from kleval.tasks.registry import load_task
 from kleval.tokenization import load_tokenizer
 from kleval.types import Completion, Sample, UsageError

@@ -10,9 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kleval.tasks.mrcr import editions, grading
+from kleval.tasks.mrcr import editions, grading, transcripts
 from kleval.tasks.mrcr.task import GOOGLE, MrcrTask
-from kleval.tasks.mrcr_v2 import transcripts
 from kleval.tasks.sized import SizedTask, digest_of
 from kleval.types import UsageError
 
