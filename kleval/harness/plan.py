@@ -117,8 +117,8 @@ def make_plan(
     scored = [task_id for task_id, task in tasks.items() if getattr(task, "needs_likelihoods", False)]
     if scored and (chat := next((model.name for model in models if not model.gives_likelihoods), None)):
         raise UsageError(
-            f"{scored[0]} scores a given text, and {chat} is asked at a chat endpoint, which gives no likelihoods: use --api completions "
-            "on a server of vLLM or SGLang, or --backend native, hf or vllm"
+            f"{scored[0]} scores a given text, and {chat} is asked at a chat endpoint, which gives no likelihoods: use --api "
+            "completions on a server of vLLM or SGLang, or --backend native, hf or vllm"
         )
     fits = _Fitting(spec)
     told = time.monotonic()

@@ -3,8 +3,8 @@
 Scores, limits and bounds are shown x 100; where `unit` says one (`nats per token`) they are in it. A family's average has the family as
 task and `average` as metric; n_tasks of n_tasks_expected tell how many tasks it covers, and an average over fewer than all is not the
 family's score. Text that a spreadsheet would take for a formula is kept from being one. `run` is what people call the run, `run_uid`
-tells it from all others, `date` is when it began (UTC, ISO 8601). `area…`: under the curve of the row's task and metric over the lengths
-of the run (`kleval.tables.area`), the same in each of its rows.
+tells it from all others, `date` is when it began (UTC, ISO 8601). `area…`: under the curve of the row's task and metric over the
+lengths of the run (`kleval.tables.area`), the same in each of its rows.
 """
 
 from __future__ import annotations

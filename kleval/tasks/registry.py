@@ -83,6 +83,8 @@ TASKS: dict[str, str] = {
     "helmet_icl/clinic150": "kleval.tasks.helmet_icl.task:clinic150",
     "helmet_icl/nlu": "kleval.tasks.helmet_icl.task:nlu",
     "frames/oracle": "kleval.tasks.frames.task:oracle",
+    "graphwalks/bfs": "kleval.tasks.graphwalks.task:bfs",
+    "graphwalks/parents": "kleval.tasks.graphwalks.task:parents",
     "synthetic/palindrome": "kleval.tasks.synthetic.task:palindrome",
     "synthetic/mqar": "kleval.tasks.synthetic.task:mqar",
     "synthetic/stack": "kleval.tasks.synthetic.task:stack",
