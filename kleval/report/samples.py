@@ -110,7 +110,7 @@ class Samples:
     def watch(self, run: Run) -> Callable[[Row], None]:
         """For `collect`: a function that is called with every row of the run."""
 
-        n_cells = self.n_runs * len(list(run.store.path.glob(Row.FILES)))
+        n_cells = self.n_runs * run.store.n_cells()
         most = max(1, MOST_ANSWERS // max(1, n_cells))
 
         def see(row: Row) -> None:

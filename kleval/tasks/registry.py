@@ -85,6 +85,7 @@ TASKS: dict[str, str] = {
     "frames/oracle": "kleval.tasks.frames.task:oracle",
     "graphwalks/bfs": "kleval.tasks.graphwalks.task:bfs",
     "graphwalks/parents": "kleval.tasks.graphwalks.task:parents",
+    **{f"babilong/qa{n}": f"kleval.tasks.babilong.task:qa{n}" for n in range(1, 6)},
     "synthetic/palindrome": "kleval.tasks.synthetic.task:palindrome",
     "synthetic/mqar": "kleval.tasks.synthetic.task:mqar",
     "synthetic/stack": "kleval.tasks.synthetic.task:stack",
