@@ -13,8 +13,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from kleval.store.names import folder_name, row_file
+from kleval.types import unit_of
 
-Unit = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Number = int | float | None
 Kind = Literal["prefill", "decode", "memory", "kernel", "machine", "served", "law"]
@@ -51,7 +51,7 @@ class Record:
 class Row(Record):
     """One sample asked once (one repeat) of one model.
 
-    score: the headline metric, in [0, 1]; None when the sample failed or was not scored. metrics: all, None for NaN.
+    score: the headline metric, in [0, 1] or in `unit`; None when the sample failed or was not scored. metrics: all, None for NaN.
     outcomes: one dict per request, in order: `kind`, `max_new_tokens`, `temperature`, `top_p`, `seed`, `attempts`, and
     either the completion's `text`, `prompt_tokens`, `output_tokens`, `finish_reason`, `seconds` (and for likelihoods
     `logprob_sum`, `greedy`) or `failure`.
@@ -76,8 +76,8 @@ class Row(Record):
     max_new_tokens: Count
     references: tuple[str, ...]
     metric: str
-    score: Unit | None = None
-    metrics: dict[str, Unit | None] = field(default_factory=dict)
+    score: float | None = None
+    metrics: dict[str, float | None] = field(default_factory=dict)
     extracted: Any = None
     outcomes: tuple[dict[str, Any], ...] = ()
     answer_prefix: str = ""
@@ -87,6 +87,11 @@ class Row(Record):
     @property
     def key(self) -> Key:
         return sys.intern(self.model), self.id, self.repeat
+
+    @property
+    def unit(self) -> str:
+        """What its metrics are in, as `kleval.types.unit_of`."""
+        return unit_of(self.protocol)
 
     @property
     def file(self) -> str:
@@ -102,6 +107,9 @@ class Row(Record):
         """ValueError when fields do not go together."""
         if self.failure is not None and self.score is not None:
             raise ValueError("score: a failed sample cannot have one")
+        for name, value in {"score": self.score, **self.metrics}.items():
+            if value is not None and not self.unit and not 0 <= value <= 1:
+                raise ValueError(f"{name}: {value} is not in [0, 1]")
         for number, outcome in enumerate(self.outcomes):
             for name in ("temperature", "output_tokens"):
                 if not isinstance(outcome.get(name, 0), (int, float)):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from kleval.packages import broken, load, plugins
+from kleval.tasks import likelihood
 from kleval.types import Task, UsageError
 
 
@@ -213,6 +214,8 @@ def make_task(
     task_id: str, edition: str = "builtin", protocol: str | None = None, data_dir: Path | None = None
 ) -> Task:
     """As `load_task`, but what the official edition reads need not be here where a task's card can be shown without."""
+    if (own := likelihood.inner(protocol)) is not None:
+        return cast(Task, likelihood.Likelihood(make_task(task_id, edition, own or None, data_dir)))
     if edition not in EDITIONS and edition != OWN:
         raise UsageError(f"unknown edition {edition!r}: {_did_you_mean(edition, EDITIONS)}")
     if (provided := provider(task_id)) is not None:
@@ -250,8 +253,12 @@ def loader(
     load_one: Callable[[str, str, str | None, Path | None], Task] = load_task,
 ) -> Callable[[str], Task]:
     """`load_one` for the tasks of one run, of several families: a protocol (of several, by commas, the first) is for those that
-    know it, and one that none of them knows is the UsageError of `load_one`."""
+    know it, and one that none of them knows is the UsageError of `load_one`. `likelihood` is for all, of what the others name."""
     named = [None] if protocol is None else [name.strip() for name in protocol.split(",")]
+    if likelihood.PROTOCOL in named:
+        others = ",".join(name for name in named if name and name != likelihood.PROTOCOL)
+        plain = loader(task_ids, edition, others or None, data_dir, load_one)
+        return lambda task_id: cast(Task, likelihood.Likelihood(plain(task_id)))
     refused: set[tuple[str, str | None]] = set()
 
     def load(task_id: str) -> Task:
