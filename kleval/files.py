@@ -12,7 +12,7 @@ import os
 import tempfile
 import threading
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -61,12 +61,14 @@ def is_special(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, drafts: Path | None = None, errors: str = "strict") -> Iterator[TextIO]:
+def replacing(
+    path: Path, drafts: Path | None = None, errors: str = "strict", check: Callable[[Path], None] | None = None
+) -> Iterator[TextIO]:
     """A text file (bytes: its `buffer`) that takes path's place when the block ends well, durable by then, and leaves no
     trace when it does not.
 
     Links stay, their target is replaced; a device or a pipe is written into. drafts: where the file grows, on the same
-    file system; beside path unless given.
+    file system; beside path unless given. check: reads the finished file before it takes path's place; what it raises leaves path.
     """
     path = Path(path)
     if path.is_dir():
@@ -86,6 +88,8 @@ def replacing(path: Path, drafts: Path | None = None, errors: str = "strict") ->
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if check is not None:
+            check(draft)
         readable(draft)
         draft.replace(target)
     except BaseException:

@@ -133,20 +133,25 @@ def percent_tick(value: float) -> str:
     return f"{100 * value:.3g} %"
 
 
-def score(value: float) -> str:
-    """A score in [0, 1] x 100, one digit."""
-    return DASH if math.isnan(value) else f"{value * 100:.1f}"
+def score(value: float, unit: str = "") -> str:
+    """A score in [0, 1] x 100, one digit; of a metric with a unit its number, three digits."""
+    if math.isnan(value):
+        return DASH
+    if not unit:
+        return f"{value * 100:.1f}"
+    text = f"{abs(value):.3f}"
+    return (MINUS if value < 0 and float(text) else "") + text
 
 
-def limits(low: float, high: float) -> str:
-    """An interval of scores x 100."""
-    return DASH if math.isnan(low) else f"{score(low)} – {score(high)}"
+def limits(low: float, high: float, unit: str = "") -> str:
+    """An interval of scores."""
+    return DASH if math.isnan(low) else f"{score(low, unit)} {'to' if unit else '–'} {score(high, unit)}"
 
 
-def signed(value: float) -> str:
-    """A difference of scores x 100 with its sign; what rounds to nothing has none."""
-    text = f"{abs(value) * 100:.1f}"
-    return text if text == "0.0" else ("+" if value > 0 else MINUS) + text
+def signed(value: float, unit: str = "") -> str:
+    """A difference of scores with its sign; what rounds to nothing has none."""
+    text = score(abs(value), unit)
+    return text if math.isnan(value) or not float(text) else ("+" if value > 0 else MINUS) + text
 
 
 def load(protocol: str) -> str:

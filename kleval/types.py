@@ -37,6 +37,10 @@ FailureKind = Literal[
 ]
 
 
+# How the protocols of paired likelihood begin (`kleval.tasks.likelihood`), and what their metrics are in.
+LIKELIHOOD, NATS = "likelihood-", "nats per token"
+
+
 # Exit codes: done, internal error, usage, finished incomplete, regression found, undecided, interrupted with the state saved.
 OK, INTERNAL, USAGE, INCOMPLETE, REGRESSION, UNDECIDED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 
@@ -223,7 +227,8 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Metric name -> value in [0, 1] (shown x 100), plus what was read out of the answer. NaN is "not scored"."""
+    """Metric name -> value in [0, 1] (shown x 100), or in the task's own unit; plus what was read out of the answer. NaN is "not
+    scored"."""
 
     metrics: Mapping[str, float]
     extracted: Any = None
@@ -288,7 +293,8 @@ class Backend(Protocol):
 
     model: the name that is printed (`kimi-linear@nano`). max_ctx: the longest prompt + output it takes, None if unbounded.
     More may be there: the method `renders(request) -> bool`, whether the prompt's last words are known here (a chat endpoint has
-    a template of its own), and `continues_answers`, whether it goes on from an answer prefix. `paid`: asking may cost money.
+    a template of its own), `continues_answers`, whether it goes on from an answer prefix, and `gives_likelihoods`. `paid`: asking
+    may cost money.
     """
 
     name: str
@@ -328,6 +334,11 @@ class Timed(Backend, Protocol):
         A request that fails has a trace with its Failure; timed itself raises only on a fault of the backend as a whole.
         """
         ...
+
+
+def unit_of(protocol: str) -> str:
+    """What the metrics of a protocol are in; "" where they are shares in [0, 1], which are shown x 100."""
+    return NATS if protocol.startswith(LIKELIHOOD) else ""
 
 
 def prompt_hash(prompt: Prompt, answer_prefix: str) -> str:

@@ -204,6 +204,11 @@ class OpenAIBackend:
         """Whether a prompt of text can have an answer prefix."""
         return self._dialect.prompts != "messages" or self._dialect.software in CONTINUES_ANSWERS
 
+    @property
+    def gives_likelihoods(self) -> bool:
+        """A chat endpoint gives none."""
+        return self._dialect.prompts != "messages"
+
     def renders(self, request: Request) -> bool:
         """Whether the prompt is written here and not by the server's chat template."""
         return not self._dialect.is_chat(request)

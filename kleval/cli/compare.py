@@ -77,13 +77,15 @@ def _print_pair(records: Sequence[Row], kind: str) -> None:
     of = {name: [row for row in records if row["record"] == name] for name in ("difference", "ratio", "part", "flip")}
     title = f"B {records[0]['b']} against A {records[0]['a']}"
     if shown := of["difference"]:
-        what = f"{title}: scores × 100 on the same samples; effect {number(shown[0]['effect'])} points"
+        unit = str(shown[0]["unit"])
+        name, points = (f"gains, {unit},", unit) if unit else ("scores × 100", "points")
+        what = f"{title}: {name} on the same samples; effect {number(shown[0]['effect'])} {points}"
         print_table(compare.HEADS, [compare.spelled(row) for row in shown], kind, what)
     if shown := of["ratio"]:
         lines = [compare_times.spelled(row) for row in shown]
         print_table(compare_times.HEADS, lines, kind, f"{title}: costs; effect {shown[0]['effect']:.0%}")
     if shown := of["part"]:
-        lines = [[row["cause"], str(row["pairs"]), str(row["changed"]), signed(row["moved"] / 100)] for row in shown]
+        lines = [[row["cause"], str(row["pairs"]), str(row["changed"]), _moved(row)] for row in shown]
         print_table(["what differs", "pairs", "other score", "moved B - A"], lines, kind, f"{title}: parts of the gap")
     if shown := of["flip"]:
         lines = [
@@ -91,8 +93,8 @@ def _print_pair(records: Sequence[Row], kind: str) -> None:
                 row["sample"],
                 row["task"],
                 format_length(row["ctx"]),
-                number(100 * row["a_score"]),
-                number(100 * row["b_score"]),
+                number(row["a_score"] if row["unit"] else 100 * row["a_score"]),
+                number(row["b_score"] if row["unit"] else 100 * row["b_score"]),
             ]
             for row in shown[:MOST_FLIPS]
         ]
@@ -102,3 +104,7 @@ def _print_pair(records: Sequence[Row], kind: str) -> None:
     for row in records:
         if row["record"] in said:
             click.echo(f"{'- ' if kind == 'md' else ''}{said[row['record']]}: {row['text']}")
+
+
+def _moved(row: Row) -> str:
+    return signed(row["moved"], row["unit"]) if row["unit"] else signed(row["moved"] / 100)

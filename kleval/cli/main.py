@@ -27,6 +27,7 @@ COMMANDS = {
     "profile": "kleval.cli.profile:profile",
     "verify": "kleval.cli.verify:verify",
     "merge": "kleval.cli.merge:merge",
+    "compact": "kleval.cli.compact:compact",
     "score": "kleval.cli.score:score",
     "generate": "kleval.cli.generate:generate",
     "demo": "kleval.cli.demo:demo",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kleval.cli.console import table
-from kleval.text import format_length, plural
+from kleval.text import few, format_length, plural, score
 
 if TYPE_CHECKING:
     from kleval.store import RunStore
@@ -47,28 +47,39 @@ def print_scores(
     from kleval.tables.area import area_of_all
     from kleval.tables.ruler import in_words
 
-    groups: dict[tuple[str, str], list[Cell]] = {}
+    groups: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in cells if all_metrics else [cell for cell in cells if cell.headline]:
-        groups.setdefault((cell.model, cell.edition), []).append(cell)
-    for (model, edition), group in groups.items():
-        below = [cell for cell in means if (cell.model, cell.edition) == (model, edition)]
+        groups.setdefault((cell.model, cell.edition, cell.unit), []).append(cell)
+    for (model, edition, unit), group in groups.items():
+        below = [cell for cell in means if (cell.model, cell.edition, cell.unit) == (model, edition, unit)]
         protocols = {cell.protocol for cell in group}
         protocol = f"protocol {protocols.pop()}" if len(protocols) == 1 else ""
-        parts = ["score × 100 [95 % interval]", f"{edition} edition", protocol, _n(group)]
+        parts = [f"{_what(unit)} [95 % interval]", f"{edition} edition", protocol, _n(group)]
         click.echo(f"\n{model}: {', '.join(part for part in parts if part)}")
         _print_group(group, below, with_protocol=not protocol)
-        if summary := in_words(below):
+        if not unit and (summary := in_words(below)):
             click.echo(f"RULER: {summary}")
         for line in bins.in_words(cell for cell in cells if (cell.model, cell.edition) == (model, edition)):
             click.echo(line)
         repeated = [name.partition(" ")[2] for name in again if name.startswith(f"{model} ")]
         if found := area_of_all((cell for cell in group if cell.headline), repeated):
             of, tasks = found
-            value = f"{100 * of.value:.1f} [{100 * of.low:.0f}, {100 * of.high:.0f}] over {of.span}"
-            click.echo(
-                f"area under score against log length, {plural(len(tasks), 'task')} scored at every length: {value}"
-            )
-        _print_columns(model, edition, [*(cell for cell in group if cell.headline), *below])
+            what, over = "gain" if unit else "score", f"{plural(len(tasks), 'task')} scored at every length"
+            value = _spelled(of.value, of.low, of.high, unit)
+            click.echo(f"area under {what} against log length, {over}: {value} over {of.span}")
+        if not unit:
+            _print_columns(model, edition, [*(cell for cell in group if cell.headline), *below])
+
+
+def _what(unit: str) -> str:
+    return f"gain from the context, {unit}" if unit else "score × 100"
+
+
+def _spelled(value: float, low: float, high: float, unit: str) -> str:
+    """A value with its interval."""
+    if unit:
+        return f"{score(value, unit):>6} [{score(low, unit)}, {score(high, unit)}]"
+    return f"{100 * value:.1f} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
 def print_positions(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -118,6 +129,9 @@ def _print_group(group: Sequence[Cell], below: Sequence[Cell], with_protocol: bo
     main = [cell for cell in group if cell.headline]
     for line in [*degenerate_lines(main), *broken_lines(main, below)]:
         click.echo(line)
+    lost = sorted({cell.task for cell in main if cell.unit and cell.n_failed})
+    if lost:
+        click.echo(f"failures leave the mean, and nothing bounds what they might have been: {few(lost)}")
     if any(_bounds(cell) for cell in [*main, *below]):
         click.echo("{low, high}: the score with every failure wrong, and with every failure right")
 
@@ -181,7 +195,8 @@ def _score(cell: Cell | None, same: bool) -> str:
         return "-"
     if math.isnan(cell.value):
         return "skipped" if cell.n_skipped else "no answer"
-    text = f"{100 * cell.value:5.1f} [{100 * cell.ci_low:.0f}, {100 * cell.ci_high:.0f}]"
+    text = _spelled(cell.value, cell.ci_low, cell.ci_high, cell.unit)
+    text = text if cell.unit else text.rjust(len(text) + max(0, 5 - text.index(" ")))
     if not same:
         text += f" n={cell.n_samples}"
     return text + _bounds(cell) + _coverage(cell)

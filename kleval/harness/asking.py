@@ -26,6 +26,7 @@ from kleval.types import (
     Score,
     Task,
     UsageError,
+    unit_of,
 )
 from kleval.work.loop import describe
 
@@ -259,8 +260,11 @@ def checked(score: Score, task: Task) -> End:
     if task.metric not in score.metrics:
         why = f"{task.id} scored without its metric {task.metric}: it has {', '.join(score.metrics) or 'none'}"
         return Failure("internal", why, traceback=why)
-    wrong = {name: v for name, v in score.metrics.items() if not (v != v or 0 <= v <= 1)}
+    bounded = not unit_of(task.protocol)
+    wrong = {
+        name: v for name, v in score.metrics.items() if not (v != v or (0 <= v <= 1 if bounded else math.isfinite(v)))
+    }
     if wrong:
-        why = f"{task.id} scored outside [0, 1]: {wrong}"
+        why = f"{task.id} scored {'outside [0, 1]' if bounded else 'no number'}: {wrong}"
         return Failure("internal", why, traceback=why)
     return score

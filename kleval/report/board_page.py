@@ -11,7 +11,7 @@ from kleval.report.header import Header
 from kleval.report.page import document
 from kleval.report.sections import Card, section
 from kleval.report.verdict import Verdict
-from kleval.tables.leaderboard import COLUMNS
+from kleval.tables.leaderboard import COLUMNS, spelled
 from kleval.text import DASH, format_length, moment
 
 _NUMBERS = ("Length", "Score", "Scored", "Failed")
@@ -36,7 +36,7 @@ def board_grid(rows: Sequence[Mapping[str, Any]]) -> Grid:
 
 
 def _cells(row: Mapping[str, Any]) -> dict[str, Cell]:
-    value, low = row["value"], row["ci_low"]
+    value, (shown, interval) = row["value"], spelled(row)
     few = row["n_tasks"] is not None and row["n_tasks"] < row["n_tasks_expected"]
     task = f"{row['task']} ({row['n_tasks']} of {row['n_tasks_expected']})" if few else str(row["task"])
     return {
@@ -44,11 +44,11 @@ def _cells(row: Mapping[str, Any]) -> dict[str, Cell]:
         "Model": Cell(str(row["model"]), kind="main"),
         "Task": Cell(task, kind="main"),
         "Length": Cell(format_length(row["ctx"]), sort=row["ctx"]),
-        "Score": Cell(DASH if value is None else f"{value:.1f}", kind="main", sort=-1.0 if value is None else value),
-        "95 % interval": Cell("" if low is None else f"{low:.1f} – {row['ci_high']:.1f}"),
+        "Score": Cell(shown or DASH, kind="main", sort=-1.0 if value is None else value),
+        "95 % interval": Cell(interval),
         "Scored": Cell(f"{row['n_scored']} / {row['n']}" if row["n"] else "skipped", sort=row["n_scored"]),
         "Failed": Cell(str(row["n_failed"]), kind="warned" if row["n_failed"] else ""),
-        "Metric": Cell(str(row["metric"])),
+        "Metric": Cell(f"{row['metric']}, {row['unit']}" if row["unit"] else str(row["metric"])),
         "Engine": Cell(str(row["engine_version"] or "")),
         "Hardware": Cell(str(row["hardware"] or "")),
         "Tags": Cell(str(row["tags"])),

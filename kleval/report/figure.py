@@ -139,6 +139,17 @@ def scores(title: str = "score") -> Axis:
     return Axis(title, -4.0, 105.0, tuple((value, str(value)) for value in (0, 25, 50, 75, 100)), log=False)
 
 
+def linear(title: str, values: Iterable[float], room: float = 0.06) -> Axis:
+    """Of any numbers, 0 among them, with ticks at round ones."""
+    known = [0.0, *(value for value in values if math.isfinite(value))]
+    low, high = min(known), max(known)
+    span = high - low or 1.0
+    power = 10.0 ** math.floor(math.log10(span / 4))
+    step = next(power * n for n in (1, 2, 5, 10) if span / (power * n) <= 5)
+    places = (step * n for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1))
+    return Axis(title, low - room * span, high + room * span, tuple((at, f"{at:.10g}") for at in places), log=False)
+
+
 def dates(days: Iterable[float], title: str) -> Axis:
     """Times in days since 1970 (UTC), a tick at whole days, at hours where all lie within three of them."""
     found = sorted(days)

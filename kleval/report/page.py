@@ -30,6 +30,7 @@ from kleval.report import (
     verify_sections,
 )
 from kleval.report.answer_sections import answer_section
+from kleval.report.gain_sections import gain_sections
 from kleval.report.header import Header, header, looks
 from kleval.report.notices import runs_of
 from kleval.report.plotly_drawer import plotly
@@ -48,7 +49,7 @@ from kleval.tables.depths import Depths
 from kleval.tables.positions import Positions
 from kleval.tables.scores import Entrant, Run, collect
 from kleval.tables.trainings import Studies
-from kleval.types import UsageError
+from kleval.types import NATS, UsageError
 
 
 def write_report(
@@ -131,12 +132,14 @@ class Watched:
 
     samples: Samples
     depths: Depths = field(default_factory=Depths)
+    gains: Depths = field(default_factory=lambda: Depths(NATS))
     answers: Answers = field(default_factory=Answers)
     lengths: AnswerLengths = field(default_factory=AnswerLengths)
     positions: Positions = field(default_factory=Positions)
 
     def watch(self, run: Run) -> Callable[[Row], None]:
-        watching = [each.watch(run) for each in (self.samples, self.depths, self.answers, self.lengths, self.positions)]
+        collectors = (self.samples, self.depths, self.gains, self.answers, self.lengths, self.positions)
+        watching = [each.watch(run) for each in collectors]
 
         def see(row: Row) -> None:
             for each in watching:
@@ -147,44 +150,49 @@ class Watched:
 
 def sections(entrants: Sequence[Entrant], profiles: Sequence[Profile], watched: Watched) -> list[Section]:
     """In the page's order. UsageError naming two profiles that hold the same model's cost."""
-    shape = score_curves.Shape.of(entrants)
+    every, scored = whole(entrants), [e for e in entrants if e.cells]
+    shape, of_all = score_curves.Shape.of(scored), score_curves.Shape.of(every)
     of_scores, of_models = looks(entrants, profiles)
-    editions = list(dict.fromkeys(cell.edition for e in entrants for cell in e.cells.values()))
+    editions = list(dict.fromkeys(cell.edition for e in every for cell in e.cells.values()))
     found: list[Section | None] = []
     costs = (
-        score_cost_section(entrants, profiles, shape, of_scores)
-        if entrants and any(p.models for p in profiles)
-        else None
+        score_cost_section(scored, profiles, shape, of_scores) if scored and any(p.models for p in profiles) else None
     )
-    if entrants:
-        first = _overview(score_curves.overall_card(entrants, shape, of_scores), costs)
+    if scored:
+        first = _overview(score_curves.overall_card(scored, shape, of_scores), costs)
         found += [
             first,
-            score_curves.average_section(entrants, shape, of_scores) if shape.families else None,
-            score_curves.task_section(entrants, shape, of_scores),
-            score_grids.heat_section(entrants, shape, of_scores),
-            score_grids.depth_section(entrants, watched.depths, shape, of_scores),
-            position_section(entrants, watched.positions, of_scores),
-            score_grids.column_section(entrants, of_scores),
-            contrasts.difference_section(entrants, shape) if len(entrants) > 1 else None,
-            contrasts.test_section(entrants, watched.answers) if len(entrants) > 1 else None,
+            score_curves.average_section(scored, shape, of_scores) if shape.families else None,
+            score_curves.task_section(scored, shape, of_scores),
+            score_grids.heat_section(scored, shape, of_scores),
+            score_grids.depth_section(scored, watched.depths, shape, of_scores),
+            position_section(scored, watched.positions, of_scores),
+            score_grids.column_section(scored, of_scores),
+            contrasts.difference_section(scored, shape) if len(scored) > 1 else None,
+            contrasts.test_section(scored, watched.answers) if len(scored) > 1 else None,
         ]
-        mark = "" if editions == ["official"] else f"{' and '.join(editions)} edition"
-        found = [replace(one, mark=mark) for one in found if one]
+    found += gain_sections([e.gains for e in entrants if e.gains], watched.gains, of_scores)
+    mark = "" if editions in ([], ["official"]) else f"{' and '.join(editions)} edition"
+    found = [replace(one, mark=mark) for one in found if one]
     if costs:
         found.append(replace(costs, cards=tuple(card for card in costs.cards if card not in first.cards)))
     for i, profile in enumerate(profiles):
         prefix = f"p{i}-" if entrants or len(profiles) > 1 else ""
         found += [one and _named(one, prefix) for one in _costs(profile, of_models)]
     found.append(contrasts.ratio_section(profiles) if len(profiles) > 1 else None)
-    found.append(scorecard_section(entrants, profiles))
-    found.append(answer_section(entrants, shape.ctxs, watched.lengths, of_scores) if entrants else None)
+    found.append(scorecard_section(scored, profiles))
+    found.append(answer_section(every, of_all.ctxs, watched.lengths, of_scores) if entrants else None)
     found.append(absences.absence_section(entrants, profiles))
     if entrants:
-        found.append(score_grids.table_section(entrants, shape, of_scores))
-        found.append(samples_section(watched.samples, entrants, shape, of_scores))
+        found.append(score_grids.table_section(every, of_all, of_scores))
+        found.append(samples_section(watched.samples, entrants, of_all, of_scores))
     kept = [one for one in found if one and (one.cards or one.lead or one.samples)]
-    return [*kept, _methods(kept, entrants)]
+    return [*kept, _methods(kept, every)]
+
+
+def whole(entrants: Sequence[Entrant]) -> list[Entrant]:
+    """Each with what it was asked: scores, else gains."""
+    return [e if e.cells or e.gains is None else e.gains for e in entrants]
 
 
 def _overview(scores: Card, costs: Section | None) -> Section:
@@ -246,7 +254,7 @@ def render(
     """The page's text. found: its sections. served: it may ask whoever serves it for whole prompts."""
     return document(
         found,
-        header(entrants, profiles, score_curves.Shape.of(entrants)),
+        header(whole(entrants), profiles, score_curves.Shape.of(whole(entrants))),
         verdict(entrants, profiles, *looks(entrants, profiles)),
         looks(entrants, profiles)[0],
         {

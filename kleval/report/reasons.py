@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from kleval.report.sections import words
 from kleval.store import Row
 from kleval.tables.answers import condition
-from kleval.text import score
+from kleval.text import plural, score
 
 LISTED = 12  # references, metrics or choices that are named one by one
 BROKEN = {
@@ -27,12 +27,12 @@ def reasons(row: Row, holds: frozenset[str]) -> list[str]:
         found.append("It has no score.")
     else:
         found.append(
-            f"{row.metric} is {_score(row.score)}: {words()['metric'].get(row.metric, 'defined by the task.')}"
+            f"{row.metric} is {_score(row.score, row.unit)}: {words()['metric'].get(row.metric, 'defined by the task.')}"
         )
         found += _matches(row)
-        others = [f"{name} {_score(value)}" for name, value in row.metrics.items() if name != row.metric]
+        others = [f"{name} {_score(value, row.unit)}" for name, value in row.metrics.items() if name != row.metric]
         found += [f"Beside it: {', '.join(_few(others))}."] if others else []
-    found += _choices(row)
+    found += _pairs(row) if row.unit else _choices(row)
     found += [text.format(budget=row.max_new_tokens) for name, text in BROKEN.items() if name in holds]
     return found
 
@@ -42,8 +42,20 @@ def held(row: Row) -> frozenset[str]:
     return condition(row.outcomes, row.references) - {"texts"}
 
 
-def _score(value: float | None) -> str:
-    return "not scored" if value is None else score(value)
+def _score(value: float | None, unit: str = "") -> str:
+    return "not scored" if value is None else score(value, unit)
+
+
+def _pairs(row: Row) -> list[str]:
+    """The log-likelihoods of each reference that were subtracted."""
+    each = row.extracted["references"] if isinstance(row.extracted, Mapping) else ()
+    texts = [text for text in row.references if text]
+    said = [
+        f"{reference} ({plural(one['tokens'], 'token')}) {one['logprob_context']:.2f} with the context,"
+        f" {one['logprob_question']:.2f} without"
+        for reference, one in zip(_few(texts), each, strict=False)
+    ]
+    return [f"Log-likelihoods: {'; '.join(said)}."] if said else []
 
 
 def _matches(row: Row) -> list[str]:

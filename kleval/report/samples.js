@@ -11,7 +11,7 @@
   }
   const PAGE = 25;
   const NAMES = {
-    failed: "Failed", wrong: "Wrong", partial: "Partly right", right: "Right", unscored: "Not scored",
+    failed: "Failed", wrong: "Wrong", partial: "Partly right", right: "Right", unscored: "Not scored", measured: "Gain",
     cut: "Cut by the budget", empty: "Empty", looped: "Looped", reasoning_cut: "Only reasoning",
   };
   const TONES = { right: "ok", wrong: "bad", failed: "bad" };
@@ -153,7 +153,8 @@
   const pager = browser.querySelector(".pager");
   function mark(answer) {
     const tone = TONES[answer.verdict] || "";
-    const score = answer.score === null ? "" : ` ${(answer.score * 100).toFixed(1)}`;
+    const shown = answer.verdict === "measured" ? answer.score?.toFixed(3) : (answer.score * 100).toFixed(1);
+    const score = answer.score === null ? "" : ` ${shown.replace("-", "\u2212")}`;
     return element("span", `mark ${tone}`, NAMES[answer.verdict] + score);
   }
   function dot(model) {

@@ -24,8 +24,8 @@ from kleval.tables.scores import Entrant, Run
 from kleval.text import format_length, plural, seconds
 from kleval.types import UsageError
 
-Verdict = Literal["failed", "wrong", "partial", "right", "unscored"]
-VERDICTS: tuple[Verdict, ...] = ("failed", "wrong", "partial", "right", "unscored")
+Verdict = Literal["failed", "wrong", "partial", "right", "unscored", "measured"]
+VERDICTS: tuple[Verdict, ...] = ("failed", "wrong", "partial", "right", "unscored", "measured")
 BROKEN = ("cut", "empty", "looped", "reasoning_cut")
 
 BLOCK_CHARS = 256 * 1024
@@ -51,6 +51,8 @@ def verdict(row: Row) -> Verdict:
         return "failed"
     if row.score is None:
         return "unscored"
+    if row.unit:
+        return "measured"
     return "right" if row.score >= 1 else "wrong" if row.score <= 0 else "partial"
 
 
@@ -108,7 +110,7 @@ class Samples:
     def watch(self, run: Run) -> Callable[[Row], None]:
         """For `collect`: a function that is called with every row of the run."""
 
-        n_cells = self.n_runs * len(list(run.store.path.glob(Row.FILES)))
+        n_cells = self.n_runs * run.store.n_cells()
         most = max(1, MOST_ANSWERS // max(1, n_cells))
 
         def see(row: Row) -> None:

@@ -180,12 +180,15 @@ def notes(entrant: Entrant, cell: cells.Cell, family: str = "") -> list[str]:
     """What a point says on hover."""
     lines = [
         f"{entrant.label} at {format_length(cell.ctx)}",
-        f"{score(cell.value)}  (95 %: {limits(cell.ci_low, cell.ci_high)})",
+        f"{score(cell.value, cell.unit)}  (95 %: {limits(cell.ci_low, cell.ci_high, cell.unit)})"
+        + (f" {cell.unit}" if cell.unit else ""),
     ]
     if family:
         lines.append(f"{cell.n_tasks} of {expected_tasks(family, cell)} tasks")
     lines.append(f"{cell.n_scored} of {cell.n_total} answers scored")
-    if cell.n_failed:
+    if cell.n_failed and cell.unit:
+        lines.append(f"{cell.n_failed} failed")
+    elif cell.n_failed:
         lines.append(f"{cell.n_failed} failed: {limits(cell.bound_low, cell.bound_high)} if wrong – if right")
     return lines
 
@@ -201,9 +204,14 @@ def average_grid(entrants: Sequence[Entrant], family: str, shape: Shape, looks: 
 
 
 def shown(
-    entrant: Entrant, cell: cells.Cell | None, family: str = "", missing: str = "no task has a score here"
+    entrant: Entrant,
+    cell: cells.Cell | None,
+    family: str = "",
+    missing: str = "no task has a score here",
+    full: float = 1.0,
 ) -> Cell:
-    """A score for any grid: its limits, what is missing in it, and the strength of its colour. missing: why there is none at all."""
+    """A score for any grid: its limits, what is missing in it, and the strength of its colour. missing: why there is none at all. full:
+    the value that has the whole colour; one below 0 has none."""
     if cell is None or (math.isnan(cell.value) and not cell.n_total):
         return Cell(DASH, kind="empty", title=missing)
     failed = f"{cell.n_failed} failed" if cell.n_failed else ""
@@ -212,8 +220,9 @@ def shown(
         lost = cell.n_failed == cell.n_total
         why = f"all {plural(cell.n_total, 'answer')} failed" if lost else "no answer was scored"
         return Cell(DASH, kind="failed", title=f"no score: {why}", warnings=warnings)
-    title, interval = "; ".join(notes(entrant, cell, family)[1:]), limits(cell.ci_low, cell.ci_high)
-    return Cell(score(cell.value), (interval,), "", title, warnings, level=round(100 * cell.value, 1))
+    title, interval = "; ".join(notes(entrant, cell, family)[1:]), limits(cell.ci_low, cell.ci_high, cell.unit)
+    level = round(100 * min(max(cell.value / full, 0.0), 1.0), 1)
+    return Cell(score(cell.value, cell.unit), (interval,), "", title, warnings, level=level)
 
 
 def partial(family: str, cell: cells.Cell) -> str:

@@ -29,27 +29,31 @@ def heat_section(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Sec
 
 
 def _heat(name: str, cards: Sequence[Card], **said: str) -> Section:
+    return replace(section(name, cards, layout="pair", **said), keys=keys_of(cards))
+
+
+def keys_of(cards: Sequence[Card], ramp: str = "ramp") -> tuple[str, ...]:
+    """What colours in their grids stand for."""
     kinds = {cell.kind for card in cards if card.grid for row in card.grid.rows for cell in row.cells}
-    keys = ("ramp", *(kind for kind in ("skipped", "failed") if kind in kinds))
-    return replace(section(name, cards, layout="pair", **said), keys=keys)
+    return (ramp, *(kind for kind in ("skipped", "failed") if kind in kinds))
 
 
-def heat_grid(entrant: Entrant, shape: Shape) -> Grid:
+def heat_grid(entrant: Entrant, shape: Shape, full: float = 1.0) -> Grid:
     rows = []
     for family in shape.families:
-        found = tuple(shown(entrant, cell_at(entrant, family, ctx), family) for ctx in shape.ctxs)
+        found = tuple(shown(entrant, cell_at(entrant, family, ctx), family, full=full) for ctx in shape.ctxs)
         rows.append(Row(f"{family} average", found, kind="average"))
-    rows += [Row(shape.name(task), tuple(_task(entrant, task, c) for c in shape.ctxs)) for task in shape.tasks]
+    rows += [Row(shape.name(task), tuple(_task(entrant, task, c, full) for c in shape.ctxs)) for task in shape.tasks]
     return Grid(("", *shape.columns), tuple(rows), "heat")
 
 
-def _task(entrant: Entrant, task: str, ctx: int) -> Cell:
+def _task(entrant: Entrant, task: str, ctx: int, full: float) -> Cell:
     cell = entrant.cells.get((task, ctx))
     if cell is None:
         return Cell("", kind="empty", title="not asked, or not answered yet")
     if not cell.n_total:
         return Cell(DASH, kind="skipped", title=f"skipped: {skip_reason(entrant, task, ctx)}")
-    return shown(entrant, cell)
+    return shown(entrant, cell, full=full)
 
 
 def skip_reason(entrant: Entrant, task: str, ctx: int) -> str:
@@ -63,21 +67,25 @@ def depth_section(entrants: Sequence[Entrant], depths: Depths, shape: Shape, loo
     """A heat map per model with such answers: depth of the needle against length, of all such tasks and of each. None where no model
     has any."""
     tasks = [task for task in shape.tasks if task in depths.tasks]
-    cards = _depth_cards(entrants, depths, looks)
+    cards = depth_cards(entrants, depths, looks)
     if not cards:
         return None
-    each = [one for task in tasks for one in _depth_cards(entrants, depths, looks, task)] if len(tasks) > 1 else []
+    each = [one for task in tasks for one in depth_cards(entrants, depths, looks, task)] if len(tasks) > 1 else []
     found = _heat("depth", cards, tasks=", ".join(tasks))
     return replace(found, more=tuple(each), more_title=f"Each of the {len(tasks)} tasks by itself" if each else "")
 
 
-def _depth_cards(entrants: Sequence[Entrant], depths: Depths, looks: Looks, task: str | None = None) -> list[Card]:
+def depth_cards(
+    entrants: Sequence[Entrant], depths: Depths, looks: Looks, task: str | None = None, full: float = 1.0
+) -> list[Card]:
     cards = []
     for e in entrants:
         found = depths.cells(e, task)
         ctxs = sorted({ctx for _, ctx in found})
         none = "no sample has its answer here"
-        rows = [Row(name, tuple(shown(e, found.get((name, ctx)), "", none) for ctx in ctxs)) for name in depths.names]
+        rows = [
+            Row(name, tuple(shown(e, found.get((name, ctx)), "", none, full) for ctx in ctxs)) for name in depths.names
+        ]
         if found:
             grid = Grid(("", *(format_length(ctx) for ctx in ctxs)), tuple(rows), "heat")
             cards.append(Card(title=f"{task} · {e.label}" if task else e.label, look=looks[e.key], grid=grid))
@@ -134,22 +142,27 @@ def score_grid(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Grid:
 def _row(entrant: Entrant, cell: cells.Cell, looks: Looks, family: str = "") -> Row:
     missing = math.isnan(cell.value)
     order = -1.0 if missing else cell.value
-    bar = None if missing else (100 * cell.ci_low, 100 * cell.value, 100 * cell.ci_high)
+    bar = None if missing or cell.unit else (100 * cell.ci_low, 100 * cell.value, 100 * cell.ci_high)
     # A side metric may not apply to a question that was answered: that is no failure, and bounds nothing.
     bounded = cell.n_scored < cell.n_total and (cell.headline or cell.n_failed)
     coverage = f", {cell.n_tasks} of {expected_tasks(family, cell)}" if family else ""
     found = [
         Cell(format_length(cell.ctx), kind="main", sort=cell.ctx),
         Cell(entrant.label, kind="model"),
-        Cell(score(cell.value), kind="main", sort=order),
-        Cell(limits(cell.ci_low, cell.ci_high), sort=bar[0] if bar else -1.0),
+        Cell(score(cell.value, cell.unit), kind="main", sort=order),
+        Cell(limits(cell.ci_low, cell.ci_high, cell.unit), sort=bar[0] if bar else cell.ci_low if cell.unit else -1.0),
         Cell("", sort=order, bar=bar),
         Cell(f"{cell.n_scored} / {cell.n_total}" if cell.n_total else "skipped", sort=cell.n_scored),
         Cell(str(cell.n_failed), kind="warned" if cell.n_failed else ""),
-        Cell(limits(cell.bound_low, cell.bound_high) if bounded else "", sort=order),
+        Cell(limits(cell.bound_low, cell.bound_high) if bounded and not cell.unit else "", sort=order),
         Cell(_broken(cell)),
         Cell(cell.edition),
-        Cell(cell.metric + (" ↓" if lower_is_better(cell.metric) else "") + coverage),
+        Cell(
+            cell.metric
+            + (f", {cell.unit}" if cell.unit else "")
+            + (" ↓" if lower_is_better(cell.metric) else "")
+            + coverage
+        ),
         Cell(cell.ci_method),
     ]
     kind = "average" if family else "" if cell.headline else "side"

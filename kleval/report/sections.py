@@ -47,8 +47,8 @@ class Section:
     """nav: its name in the navigation. lead: what is shown and how to read it. mark: a warning beside the title.
 
     layout: column, pair (cards side by side), panels (small figures under one legend) or prose. keys: what colours in it stand for
-    (ramp, skipped, failed, latent, …). methods: entries of `words.toml` that say how its numbers are made. samples: the data of the
-    sample browser (`samples.Browser`). more: cards that are folded away under more_title.
+    (ramp, `ramp 3.7 nats per token`, skipped, …). methods: entries of `words.toml` that say how its numbers are made. samples: the data
+    of the sample browser (`samples.Browser`). more: cards that are folded away under more_title.
     """
 
     id: str

@@ -6,11 +6,12 @@ where intervals leave no doubt. Numbers stand in the same order for every model,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from kleval.report.figure import Look
 from kleval.report.sections import words
+from kleval.tables.cells import Cell
 from kleval.tables.costs import Measure, Profile
 from kleval.tables.headline import Effective, Headline, ahead, cost_headlines, headlines, not_the_same, recipes_differ
 from kleval.tables.intervals import wilson
@@ -19,6 +20,7 @@ from kleval.tables.ruler import THRESHOLD
 from kleval.tables.scores import Entrant
 from kleval.tables.verify import law_rows, verified
 from kleval.text import DASH, format_length, limits, percent, plural, score, seconds, size
+from kleval.types import NATS
 
 MOST_NAMED = 4  # models in the sentence; of more, the ends
 MOST_NUMBERS = 5  # of a model
@@ -60,12 +62,57 @@ def verdict(
     of_models: Mapping[str, Look],
 ) -> Verdict:
     """looks: by an entrant's key, of_models: by a profile's model."""
-    if not entrants:
-        return _of_costs(profiles, of_models)
-    found = headlines(entrants, joined(entrants, profiles))
+    scored, gains = [e for e in entrants if e.cells], [e.gains for e in entrants if e.gains]
+    if not scored:
+        return _of_gains(gains, looks) if gains else _of_costs(profiles, of_models)
+    found = headlines(scored, joined(scored, profiles))
     columns, rows = _numbers(found)
     lines = [Line(one.entrant.label, looks[one.entrant.key], row) for one, row in zip(found, rows, strict=True)]
-    return Verdict(sentence(found), columns, tuple(lines[:MOST_LINES]), max(0, len(lines) - MOST_LINES))
+    told = " ".join(text for text in (sentence(found), _gains(gains)) if text)
+    return Verdict(told, columns, tuple(lines[:MOST_LINES]), max(0, len(lines) - MOST_LINES))
+
+
+def _of_gains(gains: Sequence[Entrant], looks: Mapping[str, Look]) -> Verdict:
+    """Of runs with `--protocol likelihood` alone."""
+    ctx = max((ctx for e in gains for ctx in e.overall), default=0)
+    lines = [Line(e.label, looks[e.key], (_gain(e.overall.get(ctx)), _lost_of(e))) for e in gains]
+    columns = [(f"{words()['number']['gain']} at {format_length(ctx)}", False), (words()["number"]["failed"], True)]
+    return Verdict(_gains(gains), tuple(columns), tuple(lines[:MOST_LINES]), max(0, len(lines) - MOST_LINES))
+
+
+def _gains(gains: Sequence[Entrant]) -> str:
+    """What the context is worth to each, at the longest length with a gain."""
+    ctx = max((ctx for e in gains for ctx in e.overall), default=0)
+    told = [
+        f"{e.label} {'loses' if cell.value < 0 else 'gains'} {score(abs(cell.value), NATS)} nats per token of the reference"
+        f" ({limits(cell.ci_low, cell.ci_high, NATS)})"
+        for e in gains
+        if (cell := e.overall.get(ctx)) is not None
+    ]
+    if not told:
+        return " ".join(f"{e.label} has no gain: no answer was scored." for e in gains)
+    tasks = {frozenset(task for task, _ in e.cells) for e in gains}
+    over = _tasks(next(iter(tasks))) if len(tasks) == 1 else "over the tasks that each was asked"
+    editions = dict.fromkeys(cell.edition for e in gains for cell in e.cells.values())
+    data = f" ({' and '.join(editions)} data)" if list(editions) != ["official"] else ""
+    more = f" and {len(told) - MOST_NAMED} more" if len(told) > MOST_NAMED else ""
+    return f"With the context of {format_length(ctx)}, {over}{data}, {_listed(told[:MOST_NAMED])}{more}."
+
+
+def _tasks(tasks: Collection[str]) -> str:
+    return f"on {next(iter(tasks))}" if len(tasks) == 1 else f"averaged over all {len(tasks)} tasks asked"
+
+
+def _gain(cell: Cell | None) -> Number:
+    if cell is None:
+        return Number(DASH, note="no answer was scored")
+    note = f"nats per token, 95 %, {plural(cell.n_tasks, 'task')}, n = {cell.n_samples:,}"
+    return Number(score(cell.value, cell.unit), limits(cell.ci_low, cell.ci_high, cell.unit), note)
+
+
+def _lost_of(e: Entrant) -> Number:
+    total, failed = _all(e, "n_total", "n_failed")
+    return _share(failed, total) if failed else Number(DASH, note="none")
 
 
 def sentence(found: Sequence[Headline]) -> str:

@@ -2,6 +2,7 @@
 
     run.json                                 manifest, replaced atomically (kleval.store.manifest says what is in it)
     samples/<model>/<family>__<task>.<ctx>.jsonl   append-only, one JSON line per (model, sample id, repeat)
+    samples/<model>/<family>__<task>.<ctx>.parquet the compact form (kleval.store.parquet); lines beside it were appended since
     prompts/<family>__<task>.<ctx>.<tokenizer>.gz  append-only, each unique prompt once (kleval.store.prompts)
     prompts/….excerpts                       what a page shows of the long ones
     points.jsonl                             append-only, one JSON line per measurement of a profile, by point id

@@ -1,6 +1,6 @@
 """run.json: what a run is, besides its rows.
 
-Schema version 1; JSON values only:
+Schema version 1, or 2 of a run whose rows have been put into Parquet files; JSON values only:
 
     schema_version, kind, name                   kind: "run" or "profile"; name: the directory's
     uid                                          16 hexadecimal digits that tell it from all others; "" where made before there was one
@@ -35,7 +35,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from kleval import files
 from kleval.types import UsageError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION, COMPACT_SCHEMA = 1, 2
 Status = Literal["running", "complete", "incomplete", "interrupted"]
 
 
@@ -89,7 +89,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise UsageError(
             f"{file} is damaged ({where + ': ' if where else ''}{first['msg']}): restore it, or give another --out"
         ) from error
-    if manifest.schema_version > SCHEMA_VERSION:
+    if manifest.schema_version > COMPACT_SCHEMA:
         raise UsageError(f"{file} has schema {manifest.schema_version}, written by a newer kleval: upgrade kleval")
     return manifest.model_dump()
 

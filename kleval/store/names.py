@@ -19,6 +19,12 @@ def row_file(task: str, ctx: int) -> str:
     return f"{folder_name(task)}.{ctx}.jsonl"
 
 
-def row_file_order(file: Path) -> tuple[str, str, int, str]:
-    task, _, ctx = file.name.removesuffix(".jsonl").rpartition(".")
-    return file.parent.name, task, int(ctx) if ctx.isdecimal() else 0, file.name
+def cell_order(file: Path) -> tuple[str, str, int, str]:
+    """The same for the files of a cell (model, task, length), whatever their form."""
+    task, _, ctx = file.stem.rpartition(".")
+    return file.parent.name, task, int(ctx) if ctx.isdecimal() else 0, file.stem
+
+
+def row_file_order(file: Path) -> tuple[tuple[str, str, int, str], bool]:
+    """The compact file of a cell before its lines, which were appended since."""
+    return cell_order(file), file.suffix == ".jsonl"

@@ -176,6 +176,13 @@ def upload(url: str) -> int:
             if not (_grows(name) and there.get(name) == (folder / name).stat().st_size):
                 system.put_file(str(folder / name), f"{root}/{name}")
                 sent += 1
+        for name in there:  # lines that are in the compact file now
+            if (
+                name.endswith(".jsonl")
+                and not (folder / name).exists()
+                and (folder / name).with_suffix(".parquet").exists()
+            ):
+                system.rm(f"{root}/{name}")
     return sent
 
 

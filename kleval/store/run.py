@@ -19,9 +19,10 @@ from filelock import FileLock, Timeout
 from kleval import files
 from kleval.store import settings
 from kleval.store.excerpts import as_text, excerpt
-from kleval.store.manifest import SCHEMA_VERSION, Manifest, Status, now, read_manifest
+from kleval.store.manifest import COMPACT_SCHEMA, SCHEMA_VERSION, Manifest, Status, now, read_manifest
+from kleval.store.places import Compacted, Place, Records
 from kleval.store.prompts import Prompts
-from kleval.store.records import Key, Place, Point, R, Records, Row
+from kleval.store.records import Key, Point, R, Row
 from kleval.types import Prompt, UsageError
 
 LOCK_SECONDS = 1.0  # a reader that asks for the status holds the lock for an instant
@@ -71,6 +72,7 @@ class RunStore:
         store._lock = _locked(store.path)
         try:
             store._manifest = None  # as it is now that nobody else writes it
+            store._clear_drafts()
             store.repaired = [*store._rows.repair(), *store._prompts.repair()]
         except BaseException:
             store.close()
@@ -200,6 +202,19 @@ class RunStore:
         self.index  # noqa: B018 - which rows stand
         self._rows.rewrite(change, say)
 
+    def compact(self, say: Callable[[str], None] = lambda text: None) -> Compacted:
+        """Put the rows into their compact form, a Parquet file per cell (`Records.compact`); what is appended later is lines again.
+        An older kleval, which would not see them, refuses the directory then. say: told of each file."""
+        self._writable()
+        self.sync()
+        if any(self.path.glob(Row.FILES)):
+            self.update(schema_version=COMPACT_SCHEMA, compacted=now())
+        return self._rows.compact(say)
+
+    def n_cells(self) -> int:
+        """Of how many models, tasks and lengths it has rows."""
+        return len(self._rows.cells())
+
     def take(self, other: RunStore) -> int:
         """Add the rows of another directory that have no answer here, with the prompts; how many were added."""
         self._writable()
@@ -321,14 +336,17 @@ class RunStore:
             manifest = self._continued(read_manifest(self.path), manifest, amend)
         else:
             _refuse_foreign(self.path)
-        with files.usage_errors(self.path):
-            for draft in (self.path / "tmp").glob("*"):
-                draft.unlink()
+        self._clear_drafts()
         self._manifest = Manifest.model_validate(manifest).model_dump()
         self.repaired = [*self._rows.repair(), *self._points.repair(), *self._prompts.repair()]
         self._points.refresh()
         self.index  # noqa: B018 - a corrupt row is refused here, not at first use
         self.update()
+
+    def _clear_drafts(self) -> None:
+        with files.usage_errors(self.path):
+            for draft in (self.path / "tmp").glob("*"):
+                draft.unlink()
 
     def _continued(self, old: dict[str, Any], new: dict[str, Any], amend: bool) -> dict[str, Any]:
         _check_kind(self.path, old, new["kind"])
@@ -339,6 +357,7 @@ class RunStore:
         return {
             **old,
             **new,
+            "schema_version": old["schema_version"],
             "uid": old["uid"],
             "started": old["started"],
             "tags": {**old["tags"], **new.get("tags", {})},

@@ -20,7 +20,8 @@ from typing import Any
 from kleval.files import family_facts
 from kleval.store import Row
 from kleval.tables.answers import BROKEN, condition
-from kleval.tables.intervals import Interval, interval
+from kleval.tables.intervals import Interval, interval, open_interval
+from kleval.types import unit_of
 
 FAMILY_METRIC = "average"
 MOST_EQUAL = 4096  # values of answers that a group keeps once for all that have them
@@ -34,6 +35,8 @@ COUNTS = ("n_total", "n_failed", "n_skipped", "n_texts", *(f"n_{name}" for name 
 class Cell:
     """One number: a model on a task at a length, in one metric. Values lie in [0, 1]; NaN is "not scored".
 
+    unit: what values are in that have no ends (`kleval.types.unit_of`), as those of a paired likelihood: their bounds are NaN where an
+    answer failed, since nothing bounds what it might have been.
     n_total: answers that have a row (samples x repeats); n_failed of them have no answer, n_scored have a value.
     n_skipped: answers that were never asked for, because the task does not fit into ctx.
     n_samples: distinct samples among the scored ones, the n of the interval.
@@ -71,6 +74,7 @@ class Cell:
     n_reasoning_cut: int = 0
     n_completed: int = 0
     value_completed: float = math.nan
+    unit: str = ""
 
     @property
     def broken(self) -> bool:
@@ -167,6 +171,7 @@ def cells_of(groups: Mapping[GroupKey, Group], seed: int = 0) -> list[Cell]:
 
 def _cell(key: GroupKey, group: Group, metric: str, seed: int) -> Cell:
     model, task, ctx, edition, protocol = key
+    unit = unit_of(protocol)
     means: list[float] = []
     lows: list[float] = []
     highs: list[float] = []
@@ -181,10 +186,11 @@ def _cell(key: GroupKey, group: Group, metric: str, seed: int) -> Cell:
             completed.append(_mean(whole))
         n_completed += len(whole)
         n_scored += len(values)
-        missing = len(repeats) - len(values)
-        lows.append(math.fsum(values) / len(repeats))
-        highs.append((math.fsum(values) + missing) / len(repeats))
-    ci = interval(means, seed)
+        missing, total = len(repeats) - len(values), math.fsum(values)
+        unknown = bool(unit and missing)  # nothing bounds what was not answered
+        lows.append(math.nan if unknown else total / len(repeats))
+        highs.append(math.nan if unknown else (total + missing) / len(repeats))
+    ci = open_interval(means, seed) if unit else interval(means, seed)
     counts: dict[str, Any] = {name: group.counts[name] for name in COUNTS}
     return Cell(
         model=model,
@@ -204,6 +210,7 @@ def _cell(key: GroupKey, group: Group, metric: str, seed: int) -> Cell:
         headline=metric == group.headline,
         n_completed=n_completed,
         value_completed=_mean(completed),
+        unit=unit,
         **counts,
     )
 
@@ -219,21 +226,21 @@ def families(cells: Iterable[Cell], groups: Mapping[str, Sequence[str]] | None =
     Of those that have one (`has_mean`): the tasks of the others are columns of their own. groups: further names and their tasks,
     with a mean that weighs each task by its samples, as lm-eval's groups (`weight_by_size`) have.
 
-    Takes headline cells and leaves the others; a family of which only one task was run gets no mean. Tasks without a
-    value at a ctx (skipped, or every answer failed) are left out of the mean there and named in `missing`; those with
-    failures still widen the bounds. metric is FAMILY_METRIC; the interval is `mover`.
+    Takes headline cells and leaves the others; a mean is over cells of one unit. A family of which only one task was run gets no
+    mean. Tasks without a value at a ctx (skipped, or every answer failed) are left out of the mean there and named in `missing`; those
+    with failures still widen the bounds. metric is FAMILY_METRIC; the interval is `mover`.
     """
     named = groups or {}
-    members: dict[tuple[str, str, str], dict[int, list[Cell]]] = {}
+    members: dict[tuple[str, str, str, str], dict[int, list[Cell]]] = {}
     for cell in cells:
         if not (cell.headline and "/" in cell.task and cell.n_tasks == 1):
             continue
         family = cell.task.split("/", 1)[0]
         names = [name for name, tasks in named.items() if cell.task in tasks]
         for name in [family, *names] if has_mean(family) else names:
-            members.setdefault((cell.model, name, cell.edition), {}).setdefault(cell.ctx, []).append(cell)
+            members.setdefault((cell.model, name, cell.edition, cell.unit), {}).setdefault(cell.ctx, []).append(cell)
     means = []
-    for (model, family_name, edition), by_ctx in sorted(members.items()):
+    for (model, family_name, edition, _), by_ctx in sorted(members.items()):
         tasks = {cell.task for group in by_ctx.values() for cell in group}
         if len(tasks) > 1:
             means += [
@@ -278,18 +285,21 @@ def average(
         n_tasks=len(present),
         missing=tuple(sorted(tasks - {cell.task for cell in present})),
         value_completed=mean("value_completed", "n_completed"),
+        unit=group[0].unit,
         **counts,
     )
 
 
 def mover(cells: Sequence[Cell], weights: Sequence[float] | None = None) -> Interval:
-    """Mean of independent cells and its interval by square-and-add; `none` for no cells. weights: of the cells, equal unless given."""
+    """Mean of independent cells of one unit, its interval by square-and-add; `none` for no cells. weights: equal unless given."""
     if not cells:
         return Interval(math.nan, math.nan, math.nan, "none")
     shares = [w / math.fsum(weights) for w in weights] if weights else [1 / len(cells)] * len(cells)
     mean = math.fsum(share * cell.value for share, cell in zip(shares, cells, strict=True))
     down = math.sqrt(math.fsum((s * (c.value - c.ci_low)) ** 2 for s, c in zip(shares, cells, strict=True)))
     up = math.sqrt(math.fsum((s * (c.ci_high - c.value)) ** 2 for s, c in zip(shares, cells, strict=True)))
+    if cells[0].unit:
+        return Interval(mean, mean - down, mean + up, "mover")
     return Interval(mean, max(mean - down, 0.0), min(mean + up, 1.0), "mover")
 
 

@@ -21,9 +21,9 @@ from kleval.tables.cells import FAMILY_METRIC, has_mean
 from kleval.tables.joined import run_setting
 from kleval.tables.paired import ALPHA, Contrast, Pair, contrast, holm
 from kleval.tables.scores import Entrant, Place, Run, collect, questions_differ, sampling_differs, versus
-from kleval.text import DASH, format_length, plural, signed
+from kleval.text import DASH, format_length, plural, score, signed
 from kleval.text import places as where
-from kleval.types import UsageError
+from kleval.types import UsageError, unit_of
 
 UNEVEN = 0.02
 EVERYTHING = "all tasks"
@@ -70,6 +70,10 @@ class Side:
     def label(self) -> str:
         return f"{self.model} of {self.entrant.run.title}"
 
+    def unit(self, task: str) -> str:
+        """What its values are in, "" for scores."""
+        return unit_of(str(self.entrant.task(task).get("protocol", "")))
+
     def share(self, what: str, places: Sequence[Place]) -> float:
         """Of the answers at the places, those that `failed` or were `cut`."""
         found = [getattr(asked, what) for place in places for one in self.answers[place].values() for asked in one]
@@ -79,7 +83,8 @@ class Side:
 @dataclass(frozen=True, slots=True)
 class Line:
     """A and B on a task at a length, or on the mean of several. ctx: None over all lengths. p: Holm's over the single tasks, the
-    test's own of an average. bounds: at the failures' and cut answers' bounds, against B and for B; empty where they are even."""
+    test's own of an average. bounds: at the failures' and cut answers' bounds, against B and for B; empty where they are even. unit:
+    of values that are no scores; unknown: failures are uneven, and nothing bounds what such values might have been."""
 
     name: str
     ctx: int | None
@@ -89,10 +94,14 @@ class Line:
     bounds: tuple[Contrast, ...] = ()
     failed: tuple[float, float] = (0.0, 0.0)
     cut: tuple[float, float] = (0.0, 0.0)
+    unit: str = ""
+    unknown: bool = False
 
     @property
     def sign(self) -> int:
         """1 better, -1 worse, 0 neither shown."""
+        if self.unknown:
+            return 0
         signs = {self.contrast.sign if self.p <= ALPHA else 0, *(bound.sign for bound in self.bounds)}
         return signs.pop() if len(signs) == 1 else 0
 
@@ -100,6 +109,8 @@ class Line:
     def verdict(self) -> str:
         if self.sign:
             return "B is better" if self.sign > 0 else "B is worse"
+        if self.unknown:
+            return "undecided: more answers of one failed, and nothing bounds what they might have been"
         shown = self.contrast.sign and self.p <= ALPHA
         return "undecided: failed or cut answers could turn it" if shown else "no difference shown"
 
@@ -186,14 +197,16 @@ def line(a: Side, b: Side, name: str, ctx: int | None, places: Sequence[Place], 
     throughout, a place is in the bounds alone."""
     shares = {what: (a.share(what, places), b.share(what, places)) for what in ("failed", "cut")}
     uneven = {what: abs(one - other) > UNEVEN for what, (one, other) in shares.items()}
-    found = contrast([list(_pairs(a, b, place)) for place in places], seed)
+    unit = next((a.unit(task) for task, _ in places), "")
+    found = contrast([list(_pairs(a, b, place)) for place in places], seed, unit)
     if found is None:
         return None
     bounds: tuple[Contrast, ...] = ()
-    if any(uneven.values()):
+    if any(uneven.values()) and not unit:
         ends = [[list(_pairs(a, b, place, end, uneven["cut"])) for place in places] for end in ("against", "for")]
         bounds = tuple(bound for strata in ends if (bound := contrast(strata, seed)) is not None)
-    return Line(name, ctx, tuple(places), found, found.p, bounds, shares["failed"], shares["cut"])
+    open_to = bool(unit) and uneven["failed"]
+    return Line(name, ctx, tuple(places), found, found.p, bounds, shares["failed"], shares["cut"], unit, open_to)
 
 
 def labels(a: Entrant, b: Entrant) -> list[str]:
@@ -224,11 +237,13 @@ def flips(a: Side, b: Side, places: Sequence[Place]) -> Iterator[dict[str, Any]]
                     "a_score": pair[0],
                     "b_score": pair[1],
                     "difference": pair[1] - pair[0],
+                    "unit": a.unit(task),
                 }
 
 
 def rows(found: Comparison, effect: float) -> list[dict[str, Any]]:
-    """One dict per line, scores and differences x 100. n_for_effect: pairs that find a difference of `effect` x 100 points."""
+    """One dict per line, scores and differences x 100; where `unit` is not empty, in it. n_for_effect: pairs that find a difference of
+    `effect` x 100 points, or of `effect` in the unit."""
     return [
         {
             "record": "difference",
@@ -237,34 +252,37 @@ def rows(found: Comparison, effect: float) -> list[dict[str, Any]]:
             "task": one.name,
             "ctx": one.ctx,
             "n": one.contrast.n,
-            "score_a": 100 * one.contrast.a,
-            "score_b": 100 * one.contrast.b,
-            **{name: 100 * value for name, value in _limits("difference", one.contrast).items()},
+            "score_a": factor * one.contrast.a,
+            "score_b": factor * one.contrast.b,
+            **{name: factor * value for name, value in _limits("difference", one.contrast).items()},
             "p": one.contrast.p,
             "p_holm": one.p if len(one.places) == 1 else None,
             "test": one.contrast.test,
             "gained": one.contrast.gained,
             "lost": one.contrast.lost,
-            "detectable": 100 * one.contrast.detectable,
-            "effect": 100 * effect,
+            "detectable": factor * one.contrast.detectable,
+            "effect": factor * effect,
             "n_for_effect": one.contrast.needed(effect),
             **{f"{what}_{side}": getattr(one, what)[i] for what in ("failed", "cut") for i, side in enumerate("ab")},
             **{
-                f"{name}_{end}": 100 * value if end_of else None
+                f"{name}_{end}": factor * value if end_of else None
                 for i, end in enumerate(("against_b", "for_b"))
                 for end_of in [one.bounds[i] if one.bounds else None]
                 for name, value in _limits("difference", end_of or one.contrast).items()
             },
             "verdict": one.verdict,
+            "unit": one.unit,
         }
         for one in found.lines
+        for factor in [1 if one.unit else 100]
     ]
 
 
 def spelled(row: Mapping[str, Any]) -> list[str]:
     """A row of `rows` in words: HEADS."""
     p = row["p"] if row["p_holm"] is None else row["p_holm"]
-    verdict = row["verdict"]
+    verdict, unit = row["verdict"], row["unit"]
+    factor = 1 if unit else 100
     if row["difference_against_b"] is not None:
         ends = (signed(row[f"difference_{end}"] / 100) for end in ("against_b", "for_b"))
         verdict += f" (failed or cut answers differ: {' to '.join(ends)})"
@@ -272,12 +290,14 @@ def spelled(row: Mapping[str, Any]) -> list[str]:
         row["task"],
         DASH if row["ctx"] is None else format_length(row["ctx"]),
         str(row["n"]),
-        f"{row['score_a']:.1f}",
-        f"{row['score_b']:.1f}",
-        f"{signed(row['difference'] / 100)} [{signed(row['difference_low'] / 100)}, {signed(row['difference_high'] / 100)}]",
+        score(row["score_a"] / factor, unit),
+        score(row["score_b"] / factor, unit),
+        "{} [{}, {}]".format(
+            *(signed(row[name] / factor, unit) for name in ("difference", "difference_low", "difference_high"))
+        ),
         f"{p:.3f}" if p >= 0.001 else "<0.001",
         f"{row['gained']}/{row['lost']}",
-        f"{row['detectable']:.1f}",
+        score(row["detectable"] / factor, unit),
         f"{row['n_for_effect']:,}",
         verdict,
     ]

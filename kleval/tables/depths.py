@@ -22,10 +22,11 @@ class Depths:
 
     A row counts where its `depth_percent` is one number from 0 to 100; with several, where they are those of its references one by one
     and its score is the share of these that its answer holds: then each reference is a needle found or not, at its own depth.
-    tasks: that have such rows.
+    tasks: that have such rows. unit: of the rows that it looks at (`Row.unit`); of likelihoods each reference has a gain of its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str = "") -> None:
+        self._unit = unit
         self._rows: dict[tuple[str, str], list[tuple[float, Row]]] = {}
         self.tasks: dict[str, None] = {}
 
@@ -33,10 +34,11 @@ class Depths:
         """For `collect`: a function that is called with every row of the run."""
 
         def see(row: Row) -> None:
-            for depth, score in _needles(row):
+            for depth, score in _needles(row) if row.unit == self._unit else ():
                 # Of a row only its score is needed, no text.
+                protocol = row.protocol if self._unit else ""
                 kept = replace(
-                    row, edition="", protocol="", metrics={}, outcomes=(), meta={}, references=(), extracted=None
+                    row, edition="", protocol=protocol, metrics={}, outcomes=(), meta={}, references=(), extracted=None
                 )
                 one = replace(kept, id=f"{row.id} {depth}", score=score)
                 self._rows.setdefault((run.id, row.model), []).append((depth, one))
@@ -74,6 +76,9 @@ def _needles(row: Row) -> list[tuple[float, float | None]]:
         return []
     if row.failed:
         return [(float(depth), None) for depth in depths]
+    if row.unit:
+        gains = [one["gain"] for one in row.extracted["references"]]
+        return list(zip(depths, gains, strict=False)) if len(gains) == len(depths) else []
     answer = str(row.extracted or "").lower()
     hits = [float(str(reference).lower() in answer) for reference in row.references]
     told = row.score is not None and math.isclose(sum(hits) / len(hits), row.score, abs_tol=1e-6)

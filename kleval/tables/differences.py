@@ -19,10 +19,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import stdev
 from typing import Any
 
-from kleval.tables.intervals import BCA_MINIMUM, CONFIDENCE, interval
+from kleval.tables.intervals import BCA_MINIMUM, interval, open_interval, student
 
 GRADED_MINIMUM = 5
 
@@ -31,7 +30,7 @@ Scores = Mapping[Any, float]  # sample key -> mean score of its repeats, in [0, 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """a - b in [-1, 1] with its 95 % limits.
+    """a - b with its 95 % limits, in [-1, 1] unless it is of values in a unit (`open`).
 
     n: pairs it rests on, summed over tasks for a mean. p: of the exact test, where all scores are 0 or 1, else None.
     """
@@ -41,6 +40,7 @@ class Difference:
     high: float
     n: int
     p: float | None = None
+    open: bool = False
 
     @property
     def clear(self) -> bool:
@@ -51,18 +51,22 @@ class Difference:
         return (self.low > 0 or self.high < 0) and (self.p is None or self.p <= 0.05)
 
 
-def paired(a: Scores, b: Scores, seed: int = 0) -> Difference | None:
-    """a - b over the samples that both have a score for; None when there is none."""
+def paired(a: Scores, b: Scores, seed: int = 0, unit: str = "") -> Difference | None:
+    """a - b over the samples that both have a score for; None when there is none. unit: of values without ends, whose interval is that
+    of the pairs' differences."""
     shared = sorted(a.keys() & b.keys())
     if not shared:
         return None
     xs, ys = [a[key] for key in shared], [b[key] for key in shared]
+    if unit:
+        found = open_interval([x - y for x, y in zip(xs, ys, strict=True)], seed)
+        return Difference(found.mean, found.low, found.high, len(shared), open=True)
     x, y, r = interval(xs, seed), interval(ys, seed), correlation(xs, ys)
     centre = x.mean - y.mean
     binary = all(v in (0.0, 1.0) for v in (*xs, *ys))
     differ = sum(u != v for u, v in zip(xs, ys, strict=True))
     if not binary and GRADED_MINIMUM <= len(shared) < BCA_MINIMUM and 2 * differ >= len(shared):
-        below = above = _student(xs, ys)
+        below = above = student([x - y for x, y in zip(xs, ys, strict=True)])
     else:
         below = _square_and_add(x.mean - x.low, y.high - y.mean, r)
         above = _square_and_add(x.high - x.mean, y.mean - y.low, r)
@@ -84,7 +88,10 @@ def mean(parts: Sequence[Difference]) -> Difference | None:
     centre = math.fsum(p.value for p in parts) / k
     below = math.sqrt(math.fsum((p.value - p.low) ** 2 for p in parts)) / k
     above = math.sqrt(math.fsum((p.high - p.value) ** 2 for p in parts)) / k
-    return Difference(centre, max(-1.0, centre - below), min(1.0, centre + above), sum(p.n for p in parts))
+    low, high, n = centre - below, centre + above, sum(p.n for p in parts)
+    if parts[0].open:
+        return Difference(centre, low, high, n, open=True)
+    return Difference(centre, max(-1.0, low), min(1.0, high), n)
 
 
 def correlation(xs: Sequence[float], ys: Sequence[float]) -> float:
@@ -100,14 +107,6 @@ def correlation(xs: Sequence[float], ys: Sequence[float]) -> float:
         return 0.0
     sxy = math.fsum((x - mx) * (y - my) for x, y in zip(xs, ys, strict=True))
     return max(-1.0, min(1.0, sxy / math.sqrt(sxx * syy)))
-
-
-def _student(xs: Sequence[float], ys: Sequence[float]) -> float:
-    """Half the interval of the mean difference."""
-    from scipy.special import stdtrit
-
-    differences, n = [x - y for x, y in zip(xs, ys, strict=True)], len(xs)
-    return float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2)) * stdev(differences) / math.sqrt(n)
 
 
 def _square_and_add(one: float, other: float, r: float) -> float:

@@ -26,10 +26,12 @@ UNLIKE = "other samples: nothing can be paired"
 
 
 def explained(a: Side, b: Side) -> list[dict[str, Any]]:
-    """One dict per cause, the largest first: `moved` points of the mean over tasks and lengths (the parts add up to it), the pairs
-    it is booked on, how many of them have another score, and which settings differ."""
+    """One dict per cause, the largest first: `moved` points (or in `unit`) of the mean over tasks and lengths (the parts add up to it),
+    the pairs it is booked on, how many of them have another score, and which settings differ. Scores and gains have no common mean:
+    tasks that have the one here and the other there are left out."""
     prompt = f"prompt ({'; '.join(_prompt_settings(a, b)) or 'text differs, no recorded setting does'})"
-    places = sorted(a.answers.keys() & b.answers.keys())
+    places = sorted(place for place in a.answers.keys() & b.answers.keys() if a.unit(place[0]) == b.unit(place[0]))
+    unit = next((a.unit(task) for task, _ in places), "")
     parts: dict[str, list[tuple[float, float]]] = {}
     used = 0
     for place in places:
@@ -52,7 +54,8 @@ def explained(a: Side, b: Side) -> list[dict[str, Any]]:
             "cause": cause,
             "pairs": 0 if cause.startswith(UNLIKE) else len(moves),
             "changed": sum(moved != 0 for moved, _ in moves),
-            "moved": 100 * math.fsum(share for _, share in moves) / used,
+            "moved": (1 if unit else 100) * math.fsum(share for _, share in moves) / used,
+            "unit": unit,
         }
         for cause, moves in parts.items()
     ]

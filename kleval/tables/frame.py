@@ -4,7 +4,7 @@
 
     run, record, kind, model, ctx, protocol, repeat, id     run: its `--name`, else its directory's, told apart where several have one;
                                                             kind: `answer`, or the point's (`prefill`, `decode`, `memory`, ...)
-    value, unit                                             the score in [0, 1], or what the kind is compared by, in its unit
+    value, unit                                             the score in [0, 1], or what is measured, in its unit
     failure, failure_message, finished                      empty where nothing failed
 
 of answers: task, index, edition, metric, metrics (all, as a dict), prompt_tokens, output_tokens, seconds, finish_reason,
@@ -113,7 +113,7 @@ def _answer(run: str, row: Row) -> dict[str, Any]:
         **{name: last.get(name) for name in ("output_tokens", "finish_reason", "text")},
         **{name: name in found for name in BROKEN},
         "completed": not row.failed and not found.intersection(BROKEN),
-        **_head(run, row, "answer", row.score, "score"),
+        **_head(run, row, "answer", row.score, row.unit or "score"),
         "kind": "answer",
     }
 

@@ -81,6 +81,8 @@ def judge_run(condition: Condition, run: Side, base: Side | None) -> Judgement |
 def _judge(condition: Condition, run: Side, base: Side | None) -> Judgement | None:
     cells = [cell for place, cell in run.entrant.cells.items() if _is_in(condition, run, place)]
     if condition.is_share:
+        measured = run.entrant.gains.cells if run.entrant.gains else {}
+        cells += [cell for place, cell in measured.items() if _is_in(condition, run, place)]
         return _share(condition, run, cells)
     if not any(cell.n_total for cell in cells):
         return None

@@ -1,6 +1,6 @@
 """A mean's 95 % interval.
 
-Intervals hold for a mean of values in [0, 1]:
+`interval` is for a mean of values in [0, 1], `open_interval` for one of any numbers (`student`, `bca` and `abc` alone):
 
 - `wilson`: every value is 0 or 1. Wilson's score interval (Wilson 1927; Newcombe 1998, method 3).
 - `bca`: fractional values. Bias-corrected and accelerated bootstrap (Efron 1987) of N_RESAMPLES resamples, seeded; the same
@@ -10,7 +10,8 @@ Intervals hold for a mean of values in [0, 1]:
 - `wilson-fractional`: fractional values where the bootstrap has nothing to resample: fewer than BCA_MINIMUM values,
   or all the same. Wilson's formula with the sum of the values as the number of successes. It is conservative: among all
   distributions on [0, 1] with a given mean, the 0/1 one has the largest variance.
-- `none`: there is no value, and low and high are NaN.
+- `student`: Student's t, of 2 to BCA_MINIMUM numbers that have no ends, or that are all the same.
+- `none`: there is no value, or a single one of such numbers; low and high are NaN.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
+from statistics import NormalDist, stdev
 from typing import Any
 
 CONFIDENCE = 0.95
@@ -30,7 +31,7 @@ BLOCK_VALUES = 1 << 20  # resampled at a time
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean and its 95 % interval, all in [0, 1]; NaN throughout when method is `none`."""
+    """A mean and its 95 % interval; low and high are NaN when method is `none`."""
 
     mean: float
     low: float
@@ -69,6 +70,29 @@ def interval(values: Sequence[float], seed: int = 0) -> Interval:
         if math.isfinite(low) and math.isfinite(high):
             return Interval(mean, min(low, mean), max(high, mean), method)
     return Interval(mean, *wilson(total, n), "wilson-fractional")
+
+
+def open_interval(values: Sequence[float], seed: int = 0) -> Interval:
+    """Mean of any numbers with its 95 % interval; NaN values are left out."""
+    kept = sorted(float(v) for v in values if not math.isnan(v))
+    if len(kept) < 2:
+        return Interval(kept[0] if kept else math.nan, math.nan, math.nan, "none")
+    mean = math.fsum(kept) / len(kept)
+    if len(kept) >= BCA_MINIMUM and kept[0] < kept[-1]:
+        method = "bca" if len(kept) <= BCA_MAXIMUM else "abc"
+        low, high = _bca(kept, seed) if method == "bca" else _abc(kept)
+        if math.isfinite(low) and math.isfinite(high):
+            return Interval(mean, min(low, mean), max(high, mean), method)
+    half = student(kept)
+    return Interval(mean, mean - half, mean + half, "student")
+
+
+def student(values: Sequence[float]) -> float:
+    """Half of Student's interval of the mean of two or more numbers."""
+    from scipy.special import stdtrit
+
+    n = len(values)
+    return float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2)) * stdev(values) / math.sqrt(n)
 
 
 def _bca(values: Sequence[float], seed: int) -> tuple[float, float]:

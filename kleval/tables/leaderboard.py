@@ -1,10 +1,10 @@
 """Stored runs as one table: a row per (model, task, ctx, metric, edition, protocol), for spreadsheets and for pasting.
 
-Scores, limits and bounds are shown x 100. A family's average has the family as task and `average` as metric; n_tasks
-of n_tasks_expected tell how many tasks it covers, and an average over fewer than all is not the family's score. Text
-that a spreadsheet would take for a formula is kept from being one. `run` is what people call the run, `run_uid` tells it from all
-others, `date` is when it began (UTC, ISO 8601). `area…`: under the curve of the row's task and metric over the lengths of the run
-(`kleval.tables.area`), the same in each of its rows.
+Scores, limits and bounds are shown x 100; where `unit` says one (`nats per token`) they are in it. A family's average has the family as
+task and `average` as metric; n_tasks of n_tasks_expected tell how many tasks it covers, and an average over fewer than all is not the
+family's score. Text that a spreadsheet would take for a formula is kept from being one. `run` is what people call the run, `run_uid`
+tells it from all others, `date` is when it began (UTC, ISO 8601). `area…`: under the curve of the row's task and metric over the
+lengths of the run (`kleval.tables.area`), the same in each of its rows.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ COLUMNS = (
     *("value_completed", "n_completed", "n_reasoning_cut"),
     *("run", "tags", "engine_version", "hardware", "verified", "run_uid"),
     *("area", "area_low", "area_high", "area_ctx"),
+    "unit",
 )
 MARKDOWN_COLUMNS = ("model", "task", "ctx", "metric", "value", "95 % interval", "n", "failed", "edition", "protocol")
 
@@ -54,7 +55,7 @@ def entrant_rows(entrants: Sequence[Entrant], profiles: Sequence[Profile] = ()) 
     rows = []
     costs = joined(entrants, profiles) if profiles else {}
     names = columns(costs)
-    for entrant in entrants:
+    for entrant in [one for e in entrants for one in ((e, e.gains) if e.cells else (e.gains,)) if one is not None]:
         cells = [*entrant.averages.values(), *entrant.cells.values(), *entrant.others]
         curves: dict[tuple[str, str], list[Cell]] = {}
         for cell in cells:
@@ -100,8 +101,7 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         partial = row["n_tasks"] is not None and row["n_tasks"] < row["n_tasks_expected"]
         task = f"{row['task']} ({row['n_tasks']} of {row['n_tasks_expected']} tasks)" if partial else row["task"]
-        value = "" if row["value"] is None else f"{row['value']:.1f}"
-        limits = "" if row["ci_low"] is None else f"{row['ci_low']:.1f} – {row['ci_high']:.1f}"
+        value, limits = spelled(row)
         failed = str(row["n_failed"]) if row["n"] else "skipped"
         said = [moment(row[name]) if name == "date" else row[name] for name in which]
         line = [
@@ -109,7 +109,7 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
             *said,
             task,
             row["ctx"],
-            row["metric"],
+            f"{row['metric']} ({row['unit']})" if row["unit"] else row["metric"],
             value,
             limits,
             f"{row['n_scored']}/{row['n']}",
@@ -137,7 +137,7 @@ def _row(entrant: Entrant, cell: Cell, average: bool, over: Area | None) -> dict
         members = [entrant.task(name) for name, _ in entrant.cells if name.startswith(f"{cell.task}/")]
         task = {name: _common(members, name) for name in ("version", "data_revision", "data_digest")}
     row = {name: getattr(cell, name) for name in COLUMNS if name in Cell.__dataclass_fields__}
-    row |= {name: percent(getattr(cell, name)) for name in LIMITS}
+    row |= {name: _shown(getattr(cell, name), cell) for name in LIMITS}
     row |= {f"share_{name}": _share(getattr(cell, f"n_{name}"), cell.n_texts) for name in BROKEN}
     row |= {
         "n": cell.n_total,
@@ -163,9 +163,9 @@ def _row(entrant: Entrant, cell: Cell, average: bool, over: Area | None) -> dict
         "hardware": run_setting(entrant)["hardware"],
         "verified": run.get("verify", entrant.model, "verdict"),
         "run_uid": run.store.uid,
-        "area": percent(over.value) if over else None,
-        "area_low": percent(over.low) if over else None,
-        "area_high": percent(over.high) if over else None,
+        "area": _shown(over.value, cell) if over else None,
+        "area_low": _shown(over.low, cell) if over else None,
+        "area_high": _shown(over.high, cell) if over else None,
         "area_ctx": f"{over.first}-{over.last}" if over else None,
     }
     return {name: row[name] for name in COLUMNS}
@@ -174,6 +174,20 @@ def _row(entrant: Entrant, cell: Cell, average: bool, over: Area | None) -> dict
 def _share(n: int, of: int) -> float | None:
     """In percent, None of nothing."""
     return percent(n / of) if of else None
+
+
+def spelled(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Value and interval of a row in words."""
+    form, to = (".3f", "to") if row["unit"] else (".1f", "–")
+    value = "" if row["value"] is None else f"{row['value']:{form}}"
+    return value, "" if row["ci_low"] is None else f"{row['ci_low']:{form}} {to} {row['ci_high']:{form}}"
+
+
+def _shown(value: float, cell: Cell) -> float | None:
+    """As a table has it: x 100, or in its unit to six digits."""
+    if not cell.unit:
+        return percent(value)
+    return None if math.isnan(value) else round(value, 6)
 
 
 def percent(value: float | None) -> float | None:

@@ -6,8 +6,8 @@
   its stratum (all 2^m ways for m <= EXACT_FLIPS pairs that differ, else N_FLIPS seeded ones, the observed one counted among them).
 - Power: the n at which a true difference is found with POWER at a two-sided 5 % (Miettinen 1968, Biometrics 24:339-352, with the
   continuity correction 1 / difference for the exact test; for graded scores the second moment of the differences stands for the
-  discordance), and the smallest difference found at this n. Two pairs that differ are added to four (Agresti & Coull), so that
-  "none differed" does not promise that none would.
+  discordance), and the smallest difference found at this n. To scores two pairs that differ are added in four (Agresti & Coull), so
+  that "none differed" does not promise that none would.
 - Several tests: Holm (1979, Scandinavian Journal of Statistics 6:65-70).
 """
 
@@ -32,7 +32,7 @@ Pair = tuple[float, float]  # scores of A and B of one sample, in [0, 1]
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """B against A. a, b: means over strata; difference: b - a, in [-1, 1].
+    """B against A. a, b: means over strata; difference: b - a, in [-1, 1] or in a unit.
 
     gained, lost: pairs that B has the higher, the lower score of. spread: second moment of the pairs' differences, two of four
     added. size: the n of equally large strata that would say as much. binary: every score is 0 or 1.
@@ -67,24 +67,27 @@ class Contrast:
 
     @property
     def detectable(self) -> float:
-        """The smallest true difference that as many pairs find with POWER; 1 where none."""
+        """The smallest true difference that as many pairs find with POWER; of scores 1 where none."""
         low, high = 0.0, 1.0
+        while self.difference.open and _pairs_for(high, self.spread, self.binary) > self.size and high < MOST:
+            high *= 2
         for _ in range(40):
             middle = (low + high) / 2
             low, high = (low, middle) if _pairs_for(middle, self.spread, self.binary) <= self.size else (middle, high)
         return high
 
 
-def contrast(strata: Sequence[Sequence[Pair]], seed: int = 0) -> Contrast | None:
-    """B against A over strata of pairs; None when there is no pair."""
+def contrast(strata: Sequence[Sequence[Pair]], seed: int = 0, unit: str = "") -> Contrast | None:
+    """B against A over strata of pairs; None when there is no pair. unit: of values that are no scores in [0, 1]."""
     strata = [stratum for stratum in strata if stratum]
-    parts = [_difference(stratum, seed) for stratum in strata]
+    parts = [_difference(stratum, seed, unit) for stratum in strata]
     found = mean(parts) if len(parts) > 1 else parts[0] if parts else None
     if found is None:
         return None
     pairs = [pair for stratum in strata for pair in stratum]
     gained, lost = sum(b > a for a, b in pairs), sum(b < a for a, b in pairs)
-    binary = all(value in (0.0, 1.0) for pair in pairs for value in pair)
+    binary = not unit and all(value in (0.0, 1.0) for pair in pairs for value in pair)
+    added = (0, 0) if unit else (2, 4)
     exact = binary and len({len(stratum) for stratum in strata}) == 1
     p = mcnemar(gained, lost) if exact else permutation([[b - a for a, b in stratum] for stratum in strata], seed)
     k = len(strata)
@@ -96,7 +99,7 @@ def contrast(strata: Sequence[Sequence[Pair]], seed: int = 0) -> Contrast | None
         test="McNemar, exact" if exact else "permutation",
         gained=gained,
         lost=lost,
-        spread=(math.fsum((b - a) ** 2 for a, b in pairs) + 2) / (len(pairs) + 4),
+        spread=(math.fsum((b - a) ** 2 for a, b in pairs) + added[0]) / (len(pairs) + added[1]),
         size=k * k / math.fsum(1 / len(stratum) for stratum in strata),
         binary=binary,
     )
@@ -131,10 +134,10 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _difference(stratum: Sequence[Pair], seed: int) -> Difference:
+def _difference(stratum: Sequence[Pair], seed: int, unit: str) -> Difference:
     keys = [str(i) for i in range(len(stratum))]
     a, b = (dict(zip(keys, (pair[side] for pair in stratum), strict=True)) for side in (0, 1))
-    found = paired(b, a, seed)
+    found = paired(b, a, seed, unit)
     assert found is not None
     return found
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from kleval.files import write_text
 from kleval.store import Row, RunStore
 from kleval.tables.formats import to_csv
+from kleval.tables.intervals import student
 from kleval.tables.scores import Run
 from kleval.text import DASH, format_length
 
@@ -61,19 +62,10 @@ def write_csv(store: RunStore, path: Path) -> Path | None:
 
 def _bucket(place: tuple[str, str, int, int, int], values: list[tuple[float, int]]) -> dict[str, Any]:
     nats = [value for value, _ in values]
-    mean, half = fmean(nats), _half(nats)
+    mean, half = fmean(nats), student(nats) if len(nats) > 1 else None
     limits = (None, None) if half is None else (mean - half, mean + half)
     told = (*place, mean, *limits, math.exp(min(mean, 700.0)), len(nats), sum(n for _, n in values))
     return dict(zip(COLUMNS, told, strict=True))
-
-
-def _half(values: list[float]) -> float | None:
-    """Half of the 95 % interval of a mean."""
-    if len(values) < 2:
-        return None
-    from scipy.special import stdtrit
-
-    return float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / math.sqrt(len(values))
 
 
 def spelled(row: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kleval.files import family_facts
@@ -66,10 +66,12 @@ class Run:
 class Entrant:
     """One model in one run.
 
-    cells: headline metric by (task, ctx). others: cells of the further metrics. averages: by (family, ctx). overall: by ctx, the
-    unweighted mean over all tasks that were asked at any length; without the lengths at which none has a value.
+    cells: headline metric by (task, ctx), of scores in [0, 1]. others: cells of the further metrics. averages: by (family, ctx).
+    overall: by ctx, the unweighted mean over all tasks that were asked at any length; without the lengths at which none has a value.
     scores: per (task, ctx), sample key -> mean score of its repeats. A key is (id, prompt hash): the same text was
     asked. ids: per (task, ctx), the sample ids alone.
+    gains: the same model in the same run with what has a unit (`cells.Cell.unit`) in the place of scores, so that the two are never
+    averaged, drawn or ranked together; None where there is none.
     failures: (kind, message) -> places, one per failed answer. temperatures: what the requests were sampled at.
     """
 
@@ -85,6 +87,7 @@ class Entrant:
     ids: Mapping[Place, frozenset[str]]
     failures: Mapping[tuple[str, str], tuple[Place, ...]]
     temperatures: tuple[float, ...]
+    gains: Entrant | None = None
 
     @property
     def about(self) -> Mapping[str, Any]:
@@ -148,17 +151,32 @@ def collect(runs: Sequence[RunStore], watch: Callable[[Run], Watch] | None = Non
                 label=(model if counts[model] == 1 else f"{model} · {run.title}") + (_editions(cells) if mixed else ""),
                 model=model,
                 run=run,
-                cells={(c.task, c.ctx): c for c in cells if c.headline},
-                others=tuple(c for c in cells if not c.headline),
-                averages={(c.task, c.ctx): c for c in families(cells, run.groups)},
-                overall={c.ctx: c for c in _overall(model, [c for c in cells if c.headline])},
-                scores={place: scores for place, group in mine if (scores := group.scores())},
-                ids={place: frozenset(group.answers) for place, group in mine if group.answers},
                 failures=failures,
                 temperatures=tuple(sorted(set().union(*(group.temperatures for _, group in mine)))),
+                **_of_unit(run, model, cells, mine, measured=False),
             )
         )
+        if any(cell.unit for cell in cells):
+            gains = replace(entrants[-1], **_of_unit(run, model, cells, mine, measured=True))
+            entrants[-1] = replace(entrants[-1], gains=gains)
     return entrants
+
+
+def _of_unit(
+    run: Run, model: str, all_cells: Sequence[Cell], groups: Sequence[tuple[Place, Group]], measured: bool
+) -> dict[str, Any]:
+    """An entrant's cells and what is made of them: those that have a unit, or those that are scores."""
+    cells = [cell for cell in all_cells if bool(cell.unit) == measured]
+    places = {(cell.task, cell.ctx) for cell in cells}
+    mine = [(place, group) for place, group in groups if place in places]
+    return {
+        "cells": {(c.task, c.ctx): c for c in cells if c.headline},
+        "others": tuple(c for c in cells if not c.headline),
+        "averages": {(c.task, c.ctx): c for c in families(cells, run.groups)},
+        "overall": {c.ctx: c for c in _overall(model, [c for c in cells if c.headline])},
+        "scores": {place: scores for place, group in mine if (scores := group.scores())},
+        "ids": {place: frozenset(group.answers) for place, group in mine if group.answers},
+    }
 
 
 def names_of(stores: Sequence[RunStore]) -> list[tuple[str, str]]:

@@ -20,6 +20,7 @@ from typing import Any, Protocol, cast
 
 from kleval.files import family_facts
 from kleval.packages import broken, load, plugins
+from kleval.tasks import likelihood
 from kleval.types import Task, UsageError
 
 
@@ -56,6 +57,7 @@ PROVIDERS: dict[str, str] = {
     "repoqa/": "kleval.tasks.repoqa",
     "lca/": "kleval.tasks.lca",
     "mrcr/": "kleval.tasks.mrcr",
+    "mrcr_v2/": "kleval.tasks.mrcr",
     "longbench2/": "kleval.tasks.longbench2",
     "helmet_icl/": "kleval.tasks.helmet_icl",
     "frames/": "kleval.tasks.frames",
@@ -195,6 +197,8 @@ def make_task(
     task_id: str, edition: str = "builtin", protocol: str | None = None, data_dir: Path | None = None
 ) -> Task:
     """As `load_task`, but what the official edition reads need not be here where a task's card can be shown without."""
+    if (own := likelihood.inner(protocol)) is not None:
+        return cast(Task, likelihood.Likelihood(make_task(task_id, edition, own or None, data_dir)))
     if edition not in EDITIONS and edition != OWN:
         raise UsageError(f"unknown edition {edition!r}: {_did_you_mean(edition, EDITIONS)}")
     if (provided := provider(task_id)) is not None:
@@ -232,8 +236,12 @@ def loader(
     load_one: Callable[[str, str, str | None, Path | None], Task] = load_task,
 ) -> Callable[[str], Task]:
     """`load_one` for the tasks of one run, of several families: a protocol (of several, by commas, the first) is for those that
-    know it, and one that none of them knows is the UsageError of `load_one`."""
+    know it, and one that none of them knows is the UsageError of `load_one`. `likelihood` is for all, of what the others name."""
     named = [None] if protocol is None else [name.strip() for name in protocol.split(",")]
+    if likelihood.PROTOCOL in named:
+        others = ",".join(name for name in named if name and name != likelihood.PROTOCOL)
+        plain = loader(task_ids, edition, others or None, data_dir, load_one)
+        return lambda task_id: cast(Task, likelihood.Likelihood(plain(task_id)))
     refused: set[tuple[str, str | None]] = set()
 
     def load(task_id: str) -> Task:

@@ -68,7 +68,11 @@ class SampleCache:
     def _cached(
         self, task: Task, tokenizer: Tokenizer, ctx: int, n: int, seed: int, part: str, fresh: Iterator[Made]
     ) -> Iterator[Made]:
-        if self.folder is None or not type(task).__module__.startswith("kleval.") or digests(task)[0]:
+        if (
+            self.folder is None
+            or not type(getattr(task, "unwrapped", task)).__module__.startswith("kleval.")
+            or digests(task)[0]
+        ):
             yield from fresh
             return
         name = key(task, tokenizer, ctx, seed) + part

@@ -33,6 +33,7 @@ FROZEN = {
     " --request-timeout --tokenizer --add-bos --template-arg --device --dtype --kernels --batch --memory-budget --engine-arg"
     " --tp --max-model-len --trust-remote-code --offline --name --tag --out --json --dry-run --quiet",
     "merge": "directories --out --json --quiet",
+    "compact": "directories --json --quiet",
     "score": "directory --tasks --metric --json --quiet",
     "generate": "task --edition --protocol --ctx --tokenizer --model --add-bos --template-arg --limit --seed --data-dir"
     " --sample-cache --workers --out",

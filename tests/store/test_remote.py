@@ -198,6 +198,17 @@ def test_an_address_is_tried_when_the_options_are_right(monkeypatch: pytest.Monk
     assert call(["merge", "s3://shards", "--out", URL, "--no-such-option"]) == 2
 
 
+def test_a_compacted_run_has_no_lines_there_either() -> None:
+    pytest.importorskip("pyarrow")
+    write(remote.begin(URL), row(0))
+    remote.upload(URL)
+    with remote.uploading(URL) as folder, RunStore.reopen(folder) as store:
+        store.compact()
+    names = {name.rpartition("/")[2] for name in fsspec.filesystem("memory").find("/bucket")}
+    assert names == {"run.json", "fam__a.1024.parquet", "fam__a.1024.unknown.gz"}
+    assert rows(remote.fetched(URL)) == ["a-0"]
+
+
 def test_a_dry_run_brings_and_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     write(remote.begin(URL), row(0))
     remote.upload(URL)

@@ -15,8 +15,9 @@ from pathlib import Path
 from kleval.tasks.frames import scoring
 from kleval.tasks.frames.editions import OFFICIAL_BUDGET, Builtin, Official
 from kleval.tasks.frames.prompts import judge_prompt, question_prompt
+from kleval.tasks.likelihood import without
 from kleval.tasks.sized import SizedTask
-from kleval.types import Completion, Failure, Request, Sample, Score
+from kleval.types import Completion, Failure, Prompt, Request, Sample, Score
 
 EXACT_MATCH = "exact-match"
 JUDGE = "judge"
@@ -63,6 +64,10 @@ class FramesTask(SizedTask):
             "contains": scoring.contains(answer, sample.references),
         }
         return Score(metrics, extracted=extracted)
+
+    def question_alone(self, sample: Sample) -> Prompt:
+        """Without its articles."""
+        return without(sample.prompt, question_prompt("{context}", "{question}"), "{context}")
 
     def _template(self) -> str:
         prompts = [question_prompt("{context}", "{question}")]

@@ -18,8 +18,9 @@ from kleval.tasks.helmet_icl import dataset, intents, scoring
 from kleval.tasks.helmet_icl.drawing import ANSWER_PREFIX, TEST_ITEMS, user_message
 from kleval.tasks.helmet_icl.editions import OFFICIAL_BUDGET, Builtin, Form, Official
 from kleval.tasks.helmet_icl.shots import LENGTHS, SHOTS
+from kleval.tasks.likelihood import without
 from kleval.tasks.sized import SizedTask
-from kleval.types import Completion, Sample, Score
+from kleval.types import Completion, Prompt, Sample, Score
 
 PROTOCOL = "helmet-4526dfb"
 CHAT = "helmet-4526dfb-chat"
@@ -58,6 +59,10 @@ class IclTask(OneCall, SizedTask):
     def score(self, sample: Sample, answer: Completion) -> Score:
         metrics, parsed = scoring.score_answer(answer.text, sample.references[0], prefixed=not self._form.chat)
         return Score(metrics, extracted=parsed)
+
+    def question_alone(self, sample: Sample) -> Prompt:
+        """Without its examples, which alone say what the labels stand for."""
+        return without(sample.prompt, user_message("{context}", "{question}"), "{context}")
 
     def _template(self) -> str:
         message = user_message("{context}", "{question}")

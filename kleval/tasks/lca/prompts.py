@@ -16,6 +16,7 @@ from typing import Any
 from kleval.types import Prompt
 
 N_SELECTED = 20
+HELP = "\n\nYou can find the following APIs from the library helpful:\n"
 SYSTEM = "You are a helpful programming assistant that generates commit message subjects for given diffs."
 _ASK_SIMPLE = "Write a commit message for a given diff."
 _ASK_DETAILED = (
@@ -43,7 +44,7 @@ def bm25_prompt(instruction: str, names: Sequence[str], n_selected: int = N_SELE
     order = sorted(range(len(names)), key=scores.__getitem__)[::-1][:n_selected]
     found = ", ".join(names[i] for i in order)
     return library_prompt(
-        f"{instruction}\n\nYou can find the following APIs from the library helpful:\n{found}",
+        f"{instruction}{HELP}{found}",
     )
 
 

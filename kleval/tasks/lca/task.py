@@ -12,8 +12,9 @@ from pathlib import Path
 
 from kleval.tasks.base import OneCall
 from kleval.tasks.lca import commit_scoring, editions, lib_scoring, prompts
+from kleval.tasks.likelihood import without
 from kleval.tasks.sized import SizedTask
-from kleval.types import Completion, Sample, Score
+from kleval.types import Completion, Prompt, Sample, Score
 
 PROTOCOL = "lca-5b1b564"
 BM25 = "lca-5b1b564-bm25"
@@ -45,6 +46,14 @@ class LibraryTask(OneCall, SizedTask):
         }
         return Score(metrics, extracted=sorted(lib_scoring.called_names(code) & set(apis)))
 
+    def question_alone(self, sample: Sample) -> Prompt:
+        """The instruction, without the library. ValueError for the official prompt, which shows nothing of it."""
+        if self.protocol == PROTOCOL:
+            raise ValueError("its official prompt has no context")
+        if self.protocol == BM25:
+            return without(sample.prompt, prompts.HELP + "{names}", "{names}", demonstrated=True)
+        return without(sample.prompt, self._template(), "{code}")
+
     def _template(self) -> str:
         if self.edition == "official":
             return prompts.library_prompt("{instruction}")
@@ -68,6 +77,10 @@ class CommitTask(OneCall, SizedTask):
 
     def score(self, sample: Sample, answer: Completion) -> Score:
         return Score(commit_scoring.pair_scores(answer.text, sample.references[0]), extracted=answer.text.strip())
+
+    def question_alone(self, sample: Sample) -> Prompt:
+        """The instructions, without the diff."""
+        return without(sample.prompt, prompts.commit_text("{diff}", self._simple), "{diff}")
 
     def _template(self) -> str:
         return f"{prompts.SYSTEM}\n{prompts.commit_text('{diff}', self._simple)}"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from kleval.tasks.likelihood import without
 from kleval.tasks.longbench2 import prompts
 from kleval.tasks.longbench2.dataset import DIFFICULTIES, LENGTHS
 from kleval.tasks.longbench2.editions import (
@@ -80,6 +81,10 @@ class LongBench2Task(SizedTask):
             "empty": float(empty),
         }
         return Score(metrics, extracted=letter)
+
+    def question_alone(self, sample: Sample) -> Prompt:
+        """Without its document; the choices stay."""
+        return without(sample.prompt, prompts.COT if self._cot else prompts.ZERO_SHOT, "$DOC$")
 
     def _template(self) -> str:
         return prompts.COT + prompts.COT_ANSWER if self._cot else prompts.ZERO_SHOT

@@ -9,4 +9,6 @@ dataset        the official data, both revisions
 conversations  conversations that kleval writes
 editions       questions, each with its budget
 task           the task objects
+transcripts    transcripts in the form of that project's own data
+v2             the task objects of `mrcr_v2`, which ask for them
 """

@@ -102,9 +102,9 @@ def conversation(rng: random.Random, n_needles: int, text_chars: int, matter: Ma
     kind, topic = rng.choice(tuple(KINDS)), rng.choice(matter.topics)
     needles: dict[str, None] = {}
     while len(needles) < n_needles:
-        needles[_text(rng, lines, kind, text_chars)] = None
+        needles[text_of(rng, lines, kind, text_chars)] = None
     wanted = rng.randrange(n_needles)
-    prefix = _prefix(rng, matter)
+    prefix = random_string(rng, matter.prefix_chars)
     example = _example(rng, lines, (kind, topic), matter)
     places = tuple(sorted(rng.random() for _ in range(n_needles)))
     # The other turns draw from a state of their own: how many there are must not change anything else.
@@ -134,11 +134,13 @@ def final_question(prefix: str, wanted: int, kind: str, topic: str) -> str:
     )
 
 
-def _prefix(rng: random.Random, matter: Matter) -> str:
-    return "".join(rng.choices(string.ascii_letters + string.digits, k=matter.prefix_chars))
+def random_string(rng: random.Random, n_chars: int) -> str:
+    """What an answer has to begin with."""
+    return "".join(rng.choices(string.ascii_letters + string.digits, k=n_chars))
 
 
-def _text(rng: random.Random, lines: Iterator[str], kind: str, text_chars: int) -> str:
+def text_of(rng: random.Random, lines: Iterator[str], kind: str, text_chars: int) -> str:
+    """A text of one of KINDS; 0 characters for a single short sentence."""
     before, between, behind = KINDS[kind]
     wanted_chars = text_chars * rng.uniform(_SHORTEST, _LONGEST)
     taken = [next(line for line in lines if text_chars or len(line) <= _SHORT_SENTENCE_CHARS)]
@@ -165,8 +167,8 @@ def _other(rng: random.Random, key: Request, matter: Matter) -> Request:
 
 def _example(rng: random.Random, lines: Iterator[str], key: Request, matter: Matter) -> str:
     kind, topic = _other(rng, key, matter)
-    texts = [_text(rng, lines, kind, 0) for _ in range(2)]
-    wanted, prefix = rng.randrange(2), _prefix(rng, matter)
+    texts = [text_of(rng, lines, kind, 0) for _ in range(2)]
+    wanted, prefix = rng.randrange(2), random_string(rng, matter.prefix_chars)
     turns = "".join(f"User: {_request(kind, topic)}\nAssistant: {text}\n" for text in texts)
     asked = f"User: {final_question(prefix, wanted, kind, topic)}\nAssistant: {prefix}{texts[wanted]}\n"
     return example_frame(turns + asked)
@@ -181,7 +183,7 @@ def _fillers(rng: random.Random, key: Request, text_chars: int, matter: Matter) 
     lines = sentences(rng.getrandbits(64), matter.split)
     while True:
         kind, topic = _other(rng, key, matter)
-        yield f"{_request(kind, topic)}\n{_text(rng, lines, kind, text_chars)}"
+        yield f"{_request(kind, topic)}\n{text_of(rng, lines, kind, text_chars)}"
 
 
 def _read_aloud(rng: random.Random, passages: Sequence[str], text_chars: int) -> Iterator[str]:

@@ -114,13 +114,12 @@ class Builtin(BuiltinData):
         filled = fill_by_characters(made.messages, made.fillers, tokenizer, ctx - budget)
         if isinstance(filled, int):
             raise self._too_small(ctx, filled + budget)
-        assert not isinstance(filled.prompt, str)
         meta = {
             "prefix": made.prefix,
             "n_needles": self._n_needles,
             "request": made.request,
             "wanted": made.wanted + 1,
             "desired_msg_index": 2 * made.positions(filled.n_pieces)[made.wanted] + 1,
-            "total_messages": len(filled.prompt),
+            "total_messages": 2 * (filled.n_pieces + self._n_needles) + 1,
         }
         return Question(index, filled.prompt, (made.reference,), filled.tokens, budget, meta)

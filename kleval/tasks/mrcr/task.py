@@ -16,7 +16,7 @@ from kleval.tasks.mrcr import bins, grading
 from kleval.tasks.mrcr.editions import OFFICIAL_BUDGET, Builtin, Official
 from kleval.tasks.registry import OWN
 from kleval.tasks.sized import SizedTask
-from kleval.types import Completion, Sample, Score
+from kleval.types import Completion, Prompt, Sample, Score
 
 PROTOCOL = "openai"
 GOOGLE = "google-v2"
@@ -55,6 +55,10 @@ class MrcrTask(OneCall, SizedTask):
         if "bin" in sample.meta:
             metrics[f"match {sample.meta['bin']}"] = match
         return Score(metrics, extracted={"prefix": there})
+
+    def question_alone(self, sample: Sample) -> Prompt:
+        """The last message."""
+        return sample.prompt if isinstance(sample.prompt, str) else sample.prompt[-1:]
 
     def _template(self) -> str:
         return _QUESTION

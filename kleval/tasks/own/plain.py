@@ -5,8 +5,9 @@
     answer: "{answer}"                # the reference; or several; a field that is a list is as many references
     metric: contains                  # exact, contains, f1, similarity, or ./m.py:f; acc where there are choices
 
-and, where wanted: id, version, description, system, answer_prefix, stop, max_new_tokens, and choices (texts, or the name of a field
-that lists them), whose likelihoods are then compared. A row that does not fit into ctx is passed over and counted.
+and, where wanted: id, version, description, system, answer_prefix, stop, max_new_tokens, choices (texts, or the name of a field that
+lists them), whose likelihoods are then compared, and question, the prompt without its context, which --protocol likelihood compares
+with (left out: the prompt without `{context}`). A row that does not fit into ctx is passed over and counted.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kleval.tasks import data, datafile, tables
-from kleval.tasks.base import InOrder, as_prompt
+from kleval.tasks.base import InOrder
 from kleval.tasks.fitting import budget_for
 from kleval.tasks.own.code import digest
 from kleval.tasks.own.metric import find_metric, measured
 from kleval.types import Completion, Prompt, Request, Sample, Score, Tokenizer, Unfit, UsageError
 
 PROTOCOL = "plain-1"
+_CONTEXT = "{context}"
 _PLACE = re.compile(r"\{(\w+)\}")
 
 
@@ -47,6 +49,7 @@ class Form(BaseModel):
     description: str = ""
     system: str = ""
     answer_prefix: str = ""
+    question: str = ""
     stop: list[str] = []
     max_new_tokens: int | None = None
     choices: list[str] | str | None = None
@@ -73,7 +76,8 @@ class PlainTask(InOrder):
             self.metric, self._function = "acc", None
         else:
             self.metric, self._function = find_metric(form.metric or "exact", path.parent)
-        asking = json.dumps(form.model_dump(exclude={"metric", "id", "version", "description"}), sort_keys=True)
+        unasked = {"metric", "id", "version", "description", *([] if form.question else ["question"])}
+        asking = json.dumps(form.model_dump(exclude=unasked), sort_keys=True)
         scoring = [] if self._function is None else [self._function]
         self.code = hashlib.sha256(asking.encode()).hexdigest(), digest(scoring)
         next(self._rows())  # what is wrong with the first row is told before anything is opened
@@ -111,7 +115,7 @@ class PlainTask(InOrder):
         form = self.form
         longest = max((tokenizer.count(one) for _, _, refs, _ in self._rows() for one in refs), default=0)
         for index, text, references, choices in self._rows():
-            prompt = self._asked(tokenizer, text)
+            prompt = self._prompt(text, bool(tokenizer.chat_template_digest))
             tokens = tokenizer.count(tokenizer.render(prompt, form.answer_prefix))
             new = max(map(tokenizer.count, choices)) if choices else form.max_new_tokens or budget_for(longest)
             if tokens + new > ctx:
@@ -132,10 +136,22 @@ class PlainTask(InOrder):
                 meta={"choices": list(choices)} if choices else {},
             )
 
-    def _asked(self, tokenizer: Tokenizer, text: str) -> Prompt:
-        if self.form.system and tokenizer.chat_template_digest:
-            return ({"role": "system", "content": self.form.system}, {"role": "user", "content": text})
-        return as_prompt(tokenizer, f"{self.form.system}\n\n{text}" if self.form.system else text)
+    def _prompt(self, text: str, chat: bool) -> Prompt:
+        system = self.form.system
+        if chat:
+            user = {"role": "user", "content": text}
+            return ({"role": "system", "content": system}, user) if system else (user,)
+        return f"{system}\n\n{text}" if system else text
+
+    def question_alone(self, sample: Sample) -> Prompt:
+        """The prompt of `question`, else the one without `{context}`. ValueError where the file has neither."""
+        form, (where, row) = self.form, self._known[sample.index]
+        if not form.question and _CONTEXT not in form.prompt:
+            raise ValueError(
+                f"{self._path} has no field question, the prompt without its context, and no {_CONTEXT} in its prompt"
+            )
+        text = filled(form.question or form.prompt.replace(_CONTEXT, ""), row, where)
+        return self._prompt(text, not isinstance(sample.prompt, str))
 
     def step(self, sample: Sample, outcomes: Sequence[Completion]) -> Sequence[Request] | Score:
         choices = sample.meta.get("choices", ())

@@ -14,10 +14,11 @@ from typing import Any, cast
 
 from kleval.tasks.base import OneCall
 from kleval.tasks.languages import LANGUAGES
+from kleval.tasks.likelihood import without
 from kleval.tasks.repoqa import scoring
 from kleval.tasks.repoqa.questions import OFFICIAL_BUDGET, Builtin, Edition, Official, prompt_text
 from kleval.tasks.sized import SizedTask
-from kleval.types import Completion, Sample, Score
+from kleval.types import Completion, Prompt, Sample, Score
 
 PROTOCOL = "repoqa-ae876de"
 FIXED_SIZE = "repoqa-ae876de-16384"
@@ -57,6 +58,10 @@ class RepoQaTask(OneCall, SizedTask):
         if self.edition == "official":
             metrics[f"{self.metric} {language}"] = metrics[self.metric]
         return Score(metrics, extracted={"best": verdict.best, "similarity": verdict.similarity})
+
+    def question_alone(self, sample: Sample) -> Prompt:
+        """Without the code: the function's description and the instruction."""
+        return without(sample.prompt, self._template(), "{code}")
 
     def _template(self) -> str:
         return prompt_text("{code}", "{description}")

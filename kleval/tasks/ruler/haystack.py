@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _TAIL_CHARS = 2000
 _TAIL_SENTENCES = 4
+_PIECE_CHARS = 200_000
 
 
 class SentenceSource(Protocol):
@@ -97,7 +98,28 @@ def punkt_splitter(folder: Path) -> Callable[[str], list[tuple[int, int]]]:
     model.ortho_context.update((word, int(flags)) for word, flags in rows("ortho_context.tab"))
     splitter = PunktSentenceTokenizer()
     splitter._params = model
-    return lambda text: list(splitter.span_tokenize(text))
+    return lambda text: in_pieces(lambda piece: list(splitter.span_tokenize(piece)), text)
+
+
+def in_pieces(
+    split: Callable[[str], list[tuple[int, int]]], text: str, piece_chars: int = _PIECE_CHARS
+) -> list[tuple[int, int]]:
+    """What `split` gives for the whole text, made piece by piece: nltk gives a text up after five seconds, and the essays of a million
+    tokens take longer. A piece begins with sentences that the one before it has too; where they disagree, the text is split whole."""
+    found: list[tuple[int, int]] = []
+    start = 0
+    while True:
+        piece = [(a + start, b + start) for a, b in split(text[start : start + piece_chars])]
+        if found and piece[:_TAIL_SENTENCES] != found[-_TAIL_SENTENCES:]:
+            return split(text)
+        found += piece[_TAIL_SENTENCES:] if found else piece
+        end = start + piece_chars
+        if end >= len(text):
+            return found
+        del found[bisect_right(found, end - _TAIL_CHARS, key=lambda span: span[1]) :]
+        if len(found) < _TAIL_SENTENCES or found[-_TAIL_SENTENCES][0] <= start:
+            return split(text)  # sentences as long as a piece
+        start = found[-_TAIL_SENTENCES][0]
 
 
 @cache

@@ -16,6 +16,7 @@ from kleval.tasks import data
 from kleval.tasks.base import OneCall, as_prompt
 from kleval.tasks.cards import Card, head
 from kleval.tasks.counts import Counts
+from kleval.tasks.likelihood import without
 from kleval.tasks.parts import ALL
 from kleval.tasks.registry import EDITIONS, OWN, check_protocol
 from kleval.tasks.ruler.editions import Edition, does_fit, edition_of, protocols, templates
@@ -83,6 +84,10 @@ class RulerTask(OneCall, OfData[Edition]):
         match = string_match_all if self.protocol == LM_EVAL else METRICS[self.metric]
         value = match(prediction, sample.references)
         return Score({self.metric: value}, extracted=prediction)
+
+    def question_alone(self, sample: Sample) -> Prompt:
+        """Without its haystack, list or documents; a solved example stays."""
+        return without(sample.prompt, templates(self.spec)[0], "{context}", demonstrated=True)
 
     def card(self) -> dict[str, Any]:
         """What the task is and where it comes from; JSON values."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kleval.tasks.ruler.haystack import Essays, Prose, punkt_splitter, read_essays
+from kleval.tasks.ruler.haystack import Essays, Prose, in_pieces, punkt_splitter, read_essays
 
 Split = Callable[[str], list[tuple[int, int]]]
 
@@ -37,6 +37,35 @@ def test_sentences_do_not_depend_on_what_was_asked_before(essays: Essays, punkt:
     for size in sizes:
         text = essays.text(size)
         assert essays.sentences(size) == [text[a:b] for a, b in punkt(text)]
+
+
+@pytest.mark.parametrize("piece_chars", [2600, 5000, 20_000, 10**6])
+def test_a_text_split_in_pieces_has_the_sentences_of_the_whole(essays: Essays, punkt: Split, piece_chars: int) -> None:
+    text = essays.text(8000)
+    assert in_pieces(punkt, text, piece_chars) == punkt(text)
+
+
+def test_no_piece_is_as_long_as_what_nltk_gives_up_on(essays: Essays, punkt: Split) -> None:
+    asked: list[int] = []
+
+    def split(text: str) -> list[tuple[int, int]]:
+        asked.append(len(text))
+        return punkt(text)
+
+    in_pieces(split, essays.text(20_000), 30_000)
+    assert max(asked) == 30_000
+
+
+@pytest.mark.parametrize("sentence", ["x" * 9000 + ". ", "Ab. "])
+def test_where_pieces_do_not_agree_the_text_is_split_whole(sentence: str) -> None:
+    text = sentence * 3000
+
+    def split(piece: str) -> list[tuple[int, int]]:
+        """Sentences that depend on how long the text is."""
+        size = len(sentence) if len(piece) == len(text) else len(piece) // 5
+        return [(i, min(i + size, len(piece))) for i in range(0, len(piece), size)]
+
+    assert in_pieces(split, text, 7000) == split(text)
 
 
 @given(st.integers(1, 40))

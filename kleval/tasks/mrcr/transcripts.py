@@ -1,0 +1,134 @@
+"""Transcripts in the form of MRCR v2, written from the templates of kleval's MRCR conversations.
+
+As in the source (`mrcr_utils.py`): two worked examples, then turns `User: Write a poem about ducks in formal style.`, each with another
+text; nearly all requests come as often as the one that is asked for, in groups that are interleaved at random; the last turn asks for
+the n-th text of a request behind twelve random characters. There a language model wrote the texts; here a style is a text's beginning.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kleval.tasks.mrcr.conversations import EVALUATED, Conversation, random_string, text_of
+from kleval.tasks.prose import sentences
+from kleval.types import Message
+
+TRANSCRIPTS_VERSION = "transcripts-1"
+HASH_CHARS = 12
+NTH = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+# format -> the kind of text of kleval's conversations that it is written as.
+FORMATS = {
+    "email": "letter",
+    "short story": "story",
+    "blog post": "diary entry",
+    "news report": "news report",
+    "poem": "poem",
+}
+FORMATS |= {"essay": "essay", "riddle": "riddle", "speech": "speech"}
+STYLES = {
+    "formal": "It is hereby stated: ",
+    "informal": "Hey, listen: ",
+    "humorous": "You will laugh: ",
+    "technical": "Specification follows: ",
+    "archaic": "Hearken ye: ",
+}
+_ACTIVE = 6  # groups that are interleaved at a time
+_FRAME = "======== {}EXAMPLE {} ========\n\n"
+_INTRODUCTION = "Here are some examples of conversations succeeded by a follow-up question answered correctly:\n"
+Key = tuple[str, str, str]  # format, topic, style
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript(Conversation):
+    """A conversation that is one message of the user, examples first. Its `example` is empty."""
+
+    examples: str = field(repr=False)
+
+    def messages(self, fillers: Sequence[str]) -> tuple[Message, ...]:
+        turns = Conversation.messages(self, fillers)
+        return ({"role": "user", "content": f"{self.examples}{_flat(turns)}Assistant:"},)
+
+
+def transcript(rng: random.Random, n_needles: int, text_chars: int) -> Transcript:
+    """text_chars: about how long texts are; 0 for single short sentences."""
+    lines = sentences(rng.getrandbits(64))
+    key = _key(rng)
+    needles = _texts(rng, lines, key, n_needles, text_chars)
+    wanted, mark = rng.randrange(n_needles), random_string(rng, HASH_CHARS)
+    examples, places = _examples(rng, lines), tuple(sorted(rng.random() for _ in range(n_needles)))
+    # The other turns draw from a state of their own: how many there are must not change anything else.
+    others = _groups(random.Random(rng.getrandbits(64)), key, n_needles, text_chars)
+    return Transcript("", request(key), needles, places, wanted, mark, question(mark, wanted, key), others, examples)
+
+
+def request(key: Key) -> str:
+    return f"Write a {key[0]} about {key[1]} in {key[2]} style."
+
+
+def question(mark: str, wanted: int, key: Key) -> str:
+    """The last turn. wanted: which of the equal requests, from 0."""
+    return (
+        f"Prepend {mark} to the {NTH[wanted]} {key[0]} about {key[1]} in a {key[2]} style."
+        " Do not include any other text in your response."
+    )
+
+
+def _key(rng: random.Random) -> Key:
+    return rng.choice(tuple(FORMATS)), rng.choice(EVALUATED.topics), rng.choice(tuple(STYLES))
+
+
+def _texts(rng: random.Random, lines: Iterator[str], key: Key, n: int, text_chars: int) -> tuple[str, ...]:
+    """n different ones."""
+    made: dict[str, None] = {}
+    while len(made) < n:
+        made[STYLES[key[2]] + text_of(rng, lines, FORMATS[key[0]], text_chars)] = None
+    return tuple(made)
+
+
+def _groups(rng: random.Random, asked: Key, n: int, text_chars: int) -> Iterator[str]:
+    """Turns `request\\ntext` without end, every request n times and none again after that, except that keys run out."""
+    lines, used = sentences(rng.getrandbits(64)), {asked}
+    active: list[list[str]] = []
+    while True:
+        while len(active) < _ACTIVE:
+            key = _key(rng)
+            if key not in used:
+                used.add(key)
+                active.append([f"{request(key)}\n{text}" for text in _texts(rng, lines, key, n, text_chars)])
+            elif len(used) * 2 > len(FORMATS) * len(EVALUATED.topics) * len(STYLES):
+                used = {asked}
+        group = rng.choice(active)
+        yield group.pop(0)
+        if not group:
+            active.remove(group)
+
+
+def turn_of(asked: str, answered: str) -> tuple[Message, Message]:
+    return {"role": "user", "content": asked}, {"role": "assistant", "content": answered}
+
+
+def _flat(turns: Sequence[Message]) -> str:
+    return "".join(f"{turn['role'].capitalize()}: {turn['content']}\n\n" for turn in turns)
+
+
+def _examples(rng: random.Random, lines: Iterator[str]) -> str:
+    """Two, of short texts: the first of two requests, and the second text of one request."""
+    one, other, same = _key(rng), _key(rng), _key(rng)
+    while other == one:
+        other = _key(rng)
+    apart = (*_texts(rng, lines, one, 1, 0), *_texts(rng, lines, other, 1, 0))
+    marks = [random_string(rng, HASH_CHARS) for _ in range(2)]
+    return framed((one, other), apart, marks[0], 0, (same, same), _texts(rng, lines, same, 2, 0), marks[1], 1)
+
+
+def framed(*examples: Any) -> str:
+    """The examples as they stand before a transcript. Of each, one after the other: keys, texts, random characters, place asked for."""
+    shown = _INTRODUCTION
+    for number, (keys, texts, mark, wanted) in enumerate(zip(*[iter(examples)] * 4, strict=True), 1):
+        turns = [turn for key, text in zip(keys, texts, strict=True) for turn in turn_of(request(key), text)]
+        asked = turn_of(question(mark, wanted, keys[wanted]), mark + texts[wanted])
+        shown += f"{_FRAME.format('', number)}{_flat([*turns, *asked])}{_FRAME.format('END ', number)}"
+    return shown + _FRAME.format("", len(examples) // 4 + 1)
