@@ -73,6 +73,12 @@ SUITES: dict[str, Suite] = {
             _NEEDLES,
             ctx="1k-8k*2",
         ),
+        Suite(
+            "graph",
+            "GraphWalks: searches and parents in graphs as long as the context",
+            ("graphwalks",),
+            ctx="2k-128k*2",
+        ),
         Suite("synthetic", "palindromes, MQAR and stacks (the paper's section 5.1) in words", ("synthetic",)),
         Suite(
             "short",

@@ -59,6 +59,7 @@ PROVIDERS: dict[str, str] = {
     "longbench2/": "kleval.tasks.longbench2",
     "helmet_icl/": "kleval.tasks.helmet_icl",
     "frames/": "kleval.tasks.frames",
+    "graphwalks/": "kleval.tasks.graphwalks",
     "synthetic/": "kleval.tasks.synthetic",
     "short/": "kleval.tasks.short",
     "code/": "kleval.tasks.code",

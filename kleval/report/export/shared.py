@@ -21,6 +21,7 @@ from kleval.types import UsageError
 # Where on the hub the data of an official edition are; of lm-eval's tasks the rows themselves name it.
 HUB_DATASETS = {
     "mrcr": "openai/mrcr",
+    "graphwalks": "openai/graphwalks",
     "longbench2": "THUDM/LongBench-v2",
     "frames": "google/frames-benchmark",
     "short/hmmt25": "MathArena/hmmt_feb_2025",

@@ -1,0 +1,110 @@
+"""The tasks `graphwalks/bfs` and `graphwalks/parents`: one call each, the prompt as the user's message; f1, exact and parsed as scores.
+
+Official: rows {prompt, answer_nodes, problem_type} as they are, those of the shorter file first. Builtin: a graph with as many edges
+as ctx holds, and an operation that results in a few nodes of it: the budget is that of the longest answer allowed at this ctx.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from kleval.tasks import data, tables
+from kleval.tasks.base import OneCall, as_prompt
+from kleval.tasks.fitting import budget_for, fill_by_characters
+from kleval.tasks.graphwalks import graphs
+from kleval.tasks.graphwalks.grading import extract, f1, written
+from kleval.tasks.graphwalks.graphs import DEGREES, DEPTHS, GRAPHS_VERSION, PROMPT, Asked
+from kleval.tasks.parts import ALL
+from kleval.tasks.sized import BuiltinData, OfficialData, Question, SizedTask, digest_of
+from kleval.tokenization import count_given
+from kleval.types import Completion, Prompt, Sample, Score, Tokenizer, Unfit
+
+PROTOCOL = "openai"
+OFFICIAL_BUDGET = 16_384
+FILES = {"graphwalks_128k_and_shorter.parquet": "128k and shorter", "graphwalks_256k_to_1mil.parquet": "256k to 1m"}
+MOST_NODES = {"bfs": 128, "parents": 24}
+LEAST_NODES, LEAST_EDGES, _PROBED, _SPARE = 8, 16, 256, 1.02
+_HEAD_CHARS = 8  # per token: what is far longer than ctx is not counted to its end
+
+
+class GraphWalksTask(OneCall, SizedTask):
+    version = "1"
+    own_protocols = (PROTOCOL,)
+    metric = "f1"
+    official_budget = f"{OFFICIAL_BUDGET}, more where the answer takes more"
+
+    def __init__(self, kind: str, edition: str, protocol: str | None, data_dir: Path | None) -> None:
+        values = {"most": MOST_NODES[kind], "budget": OFFICIAL_BUDGET, "degrees": DEGREES, "depths": DEPTHS}
+        super().__init__(f"graphwalks/{kind}", edition, protocol, (PROTOCOL,), values)
+        self._kind, made = kind, partial(Builtin, self.id, self.version, kind)
+        self._open = partial(Official, self.id, kind, data_dir) if edition == "official" else made
+
+    def score(self, sample: Sample, answer: Completion) -> Score:
+        found = extract(answer.text)
+        value = f1(found, extract(sample.references[0]) or ())
+        metrics = {"f1": value, "exact": float(value == 1), "parsed": float(found is not None)}
+        if "part" in sample.meta:
+            metrics[f"f1 {sample.meta['part']}"] = value
+        return Score(metrics, extracted=found)
+
+    def _template(self) -> str:
+        return graphs.message((), PROMPT[self._kind])
+
+
+class Official(OfficialData):
+    def __init__(self, task_id: str, kind: str, data_dir: Path | None) -> None:
+        found = [data.need("graphwalks", file, f"{task_id} (official)", data_dir) for file in FILES]
+        self._kind, self._files = kind, dict(zip((one.path for one in found), FILES.values(), strict=True))
+        digest = hashlib.sha256("".join(one.sha256 for one in found).encode()).hexdigest()
+        revision = found[0].revision if all(one.state == "ok" for one in found) else f"unpinned, sha256:{digest[:16]}"
+        super().__init__(task_id, revision, digest)
+
+    def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
+        rows = ((part, *row) for path, part in self._files.items() for row in tables.rows(path))
+        for index, (part, where, row) in enumerate(one for one in rows if one[2].get("problem_type") == self._kind):
+            nodes, text = tables.texts(where, row, "answer_nodes"), tables.text(where, row, "prompt")
+            budget = max(OFFICIAL_BUDGET, tokenizer.count(reference := written(nodes)) + 16)
+            head = text[: _HEAD_CHARS * max(room := ctx - budget, 1)]
+            if (tokens := tokenizer.count(head)) > room and len(head) < len(text):
+                yield self._unfit(index, tokens * len(text) // len(head), budget, ctx, "about ")
+            elif (tokens := count_given(tokenizer, prompt := as_prompt(tokenizer, text))) > room:
+                yield self._unfit(index, tokens, budget, ctx)
+            else:
+                yield Question(index, prompt, (reference,), tokens, budget, {"part": part, "nodes": len(nodes)})
+
+
+class Builtin(BuiltinData):
+    def __init__(self, task_id: str, task_version: str, kind: str) -> None:
+        self._kind = kind
+        super().__init__(task_id, task_version, f"kleval {GRAPHS_VERSION}", digest_of(GRAPHS_VERSION, kind, PROMPT))
+
+    def questions(
+        self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL
+    ) -> Iterator[Question | Unfit]:
+        per_edge = tokenizer.count("".join(graphs.edges(random.Random(0), _PROBED, 1))) / _PROBED
+        room = ctx - tokenizer.count(tokenizer.render(as_prompt(tokenizer, graphs.message((), ""))))
+        most = min(MOST_NODES[self._kind], max(LEAST_NODES, int(room / per_edge) // LEAST_NODES))
+        budget = budget_for(tokenizer.count(written(map(graphs.name, range(most)))))
+        n_edges = max(LEAST_EDGES, _SPARE * (room - budget) / per_edge)
+        for index in indices:
+            draws = self._draws(ctx, seed, index)
+            degree = draws.rng.randint(1, DEGREES)
+            lines = list(graphs.edges(draws.rng, int(n_edges / degree) + 1, degree))
+            ask = partial(graphs.ask, self._kind, lines, seed=draws.seed, most=most)
+
+            def build(more: Sequence[str], ask: partial[Asked] = ask) -> Prompt:
+                return as_prompt(tokenizer, ask(LEAST_EDGES + len(more))[0])
+
+            filled = fill_by_characters(build, iter(lines[LEAST_EDGES:]), tokenizer, ctx - budget)
+            if isinstance(filled, int):
+                raise self._too_small(ctx, filled + budget)
+            nodes = ask(n := LEAST_EDGES + filled.n_pieces)[1]
+            meta = {"edges": n, "degree": degree, "nodes": len(nodes)}
+            yield Question(index, filled.prompt, (written(nodes),), filled.tokens, budget, meta)
+
+
+bfs, parents = partial(GraphWalksTask, "bfs"), partial(GraphWalksTask, "parents")
