@@ -299,14 +299,20 @@ class TaskOptions(Protocol):
     together: int  # how many samples of a length, in a row, one shard of a run has, as they are made or asked together; 0: all
     finds_needles: bool  # rows of `kleval generate` say at which token the first reference stands
     also_reads: str  # stands for data that data_digest leaves out (a word list's hash): the sample cache keeps by it
-    code: tuple[str, str]  # digests of the user's code that asks and that scores, where the class of the task is not the user's
+    code: tuple[
+        str, str
+    ]  # digests of the user's code that asks and that scores, where the class of the task is not the user's
 
     def card(self) -> dict[str, Any]:
-        """What the task is and where it comes from, JSON values: `kleval ls tasks` shows its `description`, and of one task the rest."""
+        """What the task is and where it comes from, JSON values. `kleval ls tasks` shows its `description`, with --card all of it."""
         ...
 
     def counts(self) -> Any:
         """What the official edition asks, known without its data: `kleval plan` counts by it."""
+        ...
+
+    def reads_at(self, ctx: int) -> list[int]:
+        """Tokens that each of its requests at a length reads, where they are not alike: the forecast counts by them."""
         ...
 
     def samples_at(
