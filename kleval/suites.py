@@ -59,6 +59,7 @@ SUITES: dict[str, Suite] = {
     for suite in (
         Suite("long", f"the eight long-context columns of the paper: {_EIGHT}", _LONG),
         Suite("long-official", "the same on their official data", _LONG, edition="official"),
+        Suite("long-more", "long-context benchmarks that the paper does not report: BABILong", ("babilong",)),
         Suite(
             "smoke",
             "one sample of every long-context task at one length, to see that a model runs",

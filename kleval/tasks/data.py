@@ -7,6 +7,7 @@ they are and named "unrecognised", with their hash, where they are not one of th
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -161,6 +162,13 @@ def need(family: str, file: str, for_what: str, data_dir: Path | None = None) ->
                 raise missing(for_what, file, family, folder, data_dir)
             return status
     raise KeyError(file)
+
+
+def source_of(paths: Sequence[Path], named: str) -> Source:
+    """Files no hash of which is known. named: what they are of."""
+    hashes = [file_sha256(path) for path in paths]
+    digest = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+    return Source(tuple(paths), f"{named}, unpinned sha256:{digest[:16]}", digest)
 
 
 def missing(for_what: str, what: str, family: str, folder: Path, data_dir: Path | None) -> MissingData:

@@ -60,6 +60,7 @@ PROVIDERS: dict[str, str] = {
     "helmet_icl/": "kleval.tasks.helmet_icl",
     "frames/": "kleval.tasks.frames",
     "graphwalks/": "kleval.tasks.graphwalks",
+    "babilong/": "kleval.tasks.babilong",
     "synthetic/": "kleval.tasks.synthetic",
     "short/": "kleval.tasks.short",
     "code/": "kleval.tasks.code",

@@ -1,0 +1,102 @@
+"""The tasks `babilong/qa1` to `babilong/qa5`: one call, the answer compared as BABILong does it (booydar/babilong @ 7a6efee).
+
+Official: of the published set the longest split of at most ctx (its lengths are thousands of GPT-2's tokens, prompt included).
+Builtin: a story of kleval's own among the sentences of its prose, each fact behind a random one, in order.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from kleval.tasks import data, datafile, packaged, prose, tables
+from kleval.tasks.babilong import stories
+from kleval.tasks.base import OneCall
+from kleval.tasks.plain_editions import Asked, Made, Rows, as_it_is, spread
+from kleval.tasks.sized import SizedTask
+from kleval.types import Completion, Sample, Score, UsageError
+
+PROTOCOL = "babilong-7a6efee"
+OFFICIAL_BUDGET = 20
+SPLITS = {f"{n}k": n * 1000 for n in (0, *(1 << i for i in range(10)))} | {"1M": 1_000_000, "10M": 10_000_000}
+_SHORTEST_CHARS = 40  # of a sentence of the haystack; officially ten of GPT-2's tokens
+_PROMPTS = packaged.load("babilong/prompts.toml")
+
+
+def prompt(name: str, context: str, question: str) -> str:
+    filled: str = _PROMPTS["template"].format(**_PROMPTS[name], context=context.strip(), question=question)
+    return filled.strip()
+
+
+def first_sentence(text: str) -> str:
+    """In lower case, to the first full stop or the beginning of a further example. (`Question` never ends it: after lower case.)"""
+    text = text.lower()
+    for end in (".", "<context>", "<example>", "Question"):
+        text = text.split(end)[0]
+    return text
+
+
+def right(target: str, output: str, question: str, labels: Sequence[str]) -> bool:
+    """Whether the target is the one label in the first sentence, those left out that the question names."""
+    said, asked = first_sentence(output), question.lower()
+    return {one for one in map(str.lower, labels) if one in said and one not in asked} == {target.lower()}
+
+
+class BabilongTask(OneCall, SizedTask):
+    version = "1"
+    own_protocols = (PROTOCOL,)
+    metric = "accuracy"
+    official_budget = OFFICIAL_BUDGET
+
+    def __init__(self, name: str, edition: str, protocol: str | None, data_dir: Path | None) -> None:
+        fewest, most = stories.WORDS["facts"][name]
+        values = {"fewest": fewest, "most": most, "budget": OFFICIAL_BUDGET, "shortest": _SHORTEST_CHARS}
+        super().__init__(f"babilong/{name}", edition, protocol, (PROTOCOL,), values)
+        self._name = name
+        made = partial(Made, self.id, self.version, self._make, stories.STORIES_VERSION, prose.SENTENCES_VERSION)
+        self._open = made if edition == "builtin" else partial(self._official, data_dir)
+
+    def _make(self, rng: random.Random, index: int) -> Asked:
+        told = stories.story(rng, self._name)
+        places = sorted(rng.random() for _ in told.facts)
+        pieces = (one for one in prose.sentences(rng.getrandbits(64)) if len(one) >= _SHORTEST_CHARS)
+
+        def build(taken: Sequence[str]) -> str:
+            return prompt(self._name, " ".join(spread(told.facts, places, taken)), told.question)
+
+        meta = {"question": told.question, "facts": told.facts, "places": [round(place, 4) for place in places]}
+        return Asked(build, tuple(dict.fromkeys((told.answer, told.said))), meta, pieces)
+
+    def _official(self, data_dir: Path | None) -> Rows:
+        folder = data.data_folder("babilong", data_dir) / "data" / self._name
+        files = {split: path for split in SPLITS if (path := datafile.existing(folder / f"{split}.json"))}
+        if not files:
+            data.need("babilong", f"data/{self._name}/0k.json", f"{self.id} (official)", data_dir)
+        source = data.source_of(tuple(files.values()), f"RMT-team/babilong, splits {', '.join(files)}")
+        return Rows(self.id, source, partial(self._rows, files), OFFICIAL_BUDGET)
+
+    def _rows(self, files: Mapping[str, Path], ctx: int) -> Iterator[Asked]:
+        split = [name for name, tokens in SPLITS.items() if tokens <= ctx][-1]
+        if split not in files:
+            file = f"data/{self._name}/{split}.json"
+            raise UsageError(
+                f"{self.id} at ctx {ctx} needs {file} of RMT-team/babilong: docs/babilong.md says where from"
+            )
+        for where, row in tables.rows(files[split]):
+            context, question, target = (tables.text(where, row, name) for name in ("input", "question", "target"))
+            asked = as_it_is(prompt(self._name, context, question))
+            yield Asked(asked, (target,), {"question": question, "split": split})
+
+    def score(self, sample: Sample, answer: Completion) -> Score:
+        known = stories.WORDS["labels"].get(self._name, stories.WORDS["places"]).split()
+        found = float(right(sample.references[0], answer.text, sample.meta["question"], known))
+        by_split = {f"accuracy {sample.meta['split']}": found} if "split" in sample.meta else {}
+        return Score({"accuracy": found, **by_split}, extracted=first_sentence(answer.text))
+
+    def _template(self) -> str:
+        return prompt(self._name, "{context}", "{question}")
+
+
+qa1, qa2, qa3, qa4, qa5 = (partial(BabilongTask, f"qa{n}") for n in range(1, 6))

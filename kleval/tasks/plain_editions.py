@@ -1,0 +1,106 @@
+"""Editions of plain questions, each a prompt, its references and facts: rows of files, asked whole or not at all, and questions that
+kleval makes, filled with pieces of text up to ctx. A family says how a row is read or a question is made; sizes and budgets are here.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from kleval.tasks.base import as_prompt
+from kleval.tasks.data import Source
+from kleval.tasks.fitting import budget_for, fill_by_characters
+from kleval.tasks.parts import ALL
+from kleval.tasks.sized import BuiltinData, OfficialData, Question, digest_of
+from kleval.tokenization import count_given
+from kleval.types import Prompt, Tokenizer, Unfit
+
+PROBES = 16
+_FAR = 3  # times the room: what is farther beyond it is estimated
+_CHARS = 16  # more characters than a token has
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question before it is sized. build: pieces of filler -> prompt; a text becomes the user's message where there is a chat
+    template. pieces: the filler, without end. meta: JSON values."""
+
+    build: Callable[[Sequence[str]], Prompt]
+    references: tuple[str, ...]
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    pieces: Iterator[str] = field(default_factory=lambda: iter(()))
+
+    def prompt(self, tokenizer: Tokenizer, pieces: Sequence[str] = ()) -> Prompt:
+        built = self.build(pieces)
+        return as_prompt(tokenizer, built) if isinstance(built, str) else built
+
+
+def as_it_is(prompt: Prompt) -> Callable[[Sequence[str]], Prompt]:
+    """How a prompt is built that has no filler."""
+    return lambda _: prompt
+
+
+class Rows(OfficialData):
+    """read: ctx -> the rows that are asked at that length, in the data's order."""
+
+    def __init__(self, task_id: str, source: Source, read: Callable[[int], Iterable[Asked]], budget: int) -> None:
+        super().__init__(task_id, source.revision, source.sha256)
+        self._read, self._budget = read, budget
+
+    def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
+        for index, asked in enumerate(self._read(ctx)):
+            yield self._question(index, asked, tokenizer, ctx)
+
+    def _question(self, index: int, asked: Asked, tokenizer: Tokenizer, ctx: int) -> Question | Unfit:
+        prompt, room = asked.prompt(tokenizer), ctx - self._budget
+        text = prompt if isinstance(prompt, str) else "".join(message["content"] for message in prompt)
+        part = text[: _CHARS * max(1, room)]
+        # A document of a million tokens need not be counted to its end to see that it does not fit into 8k.
+        if len(part) < len(text) and (counted := tokenizer.count(part)) > _FAR * max(0, room):
+            return self._unfit(index, counted * len(text) // len(part), self._budget, ctx, "about ")
+        tokens = count_given(tokenizer, prompt)
+        if tokens > room:
+            return self._unfit(index, tokens, self._budget, ctx)
+        return Question(index, prompt, asked.references, tokens, self._budget, asked.meta)
+
+
+class Made(BuiltinData):
+    """make: a question out of random numbers of its own; the number is its index, -1 and below of those that only budgets are of.
+    parts: what it is made of, the version first."""
+
+    def __init__(
+        self, task_id: str, task_version: str, make: Callable[[random.Random, int], Asked], *parts: object
+    ) -> None:
+        super().__init__(task_id, task_version, f"kleval {parts[0]}", digest_of(*parts))
+        self._make = make
+
+    def questions(
+        self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL
+    ) -> Iterator[Question | Unfit]:
+        probes = [self._make(self._draws(ctx, seed, f"probe-{i}").rng, -i) for i in range(1, PROBES + 1)]
+        longest = max(_longest(tokenizer, probe) for probe in probes)
+        for index in indices:
+            asked = self._make(self._draws(ctx, seed, index).rng, index)
+            budget = budget_for(max(longest, _longest(tokenizer, asked)))
+            filled = fill_by_characters(partial(asked.prompt, tokenizer), asked.pieces, tokenizer, ctx - budget)
+            if isinstance(filled, int):
+                raise self._too_small(ctx, filled + budget)
+            meta = {**asked.meta, "pieces": filled.n_pieces}
+            yield Question(index, filled.prompt, asked.references, filled.tokens, budget, meta)
+
+
+def _longest(tokenizer: Tokenizer, asked: Asked) -> int:
+    return max(tokenizer.count(reference) for reference in asked.references)
+
+
+def spread(facts: Sequence[str], places: Sequence[float], pieces: Sequence[str]) -> Iterator[str]:
+    """Facts among pieces, in order. places: where each stands, as a share of the pieces, rising."""
+    at, taken = [int(place * (len(pieces) + 1)) for place in places], 0
+    for fact, before in zip(facts, at, strict=True):
+        yield from pieces[taken:before]
+        yield fact
+        taken = before
+    yield from pieces[taken:]
