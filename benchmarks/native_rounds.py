@@ -2,10 +2,10 @@
 
     python benchmarks/native_rounds.py [--lengths 1k,4k,16k] [--rounds 5] [--without-one-shot]
 
-The model, the weights and the check of logits are those of `native_vs_transformers`. A round is every engine once (prefill of the
-length, then TPOT as the median of 24 steps), in turn; what is printed is the least, the median and the largest of each round's ratio,
-because absolute times of a shared machine say little. CPU seconds. Beside them what this thread reaches in a large matrix product and
-in reading memory. transformers is left out where it is not installed.
+The model, the weights and the check of logits are those of `native_vs_transformers`. A round is every engine once (prefill of
+the length, then TPOT as the median of 6 groups of 8 greedy tokens), in turn; what is printed is the least, the median and the
+largest of each round's ratio, because absolute times of a shared machine say little. CPU seconds. Beside them what this thread
+reaches in a large matrix product and in reading memory. transformers is left out where it is not installed.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from common import length, print_environment, print_table, short
 from native_vs_transformers import (
     CHECK_STEPS,
     CHECK_TOKENS,
-    STEPS,
     TOLERANCE,
     VOCAB,
     Prefill,
     make_weights,
     open_native,
     open_transformers,
+    per_token,
 )
 
 NATIVE_CHUNK, CHUNK = 1024, 512
@@ -44,24 +44,19 @@ ENGINES: dict[str, tuple[Callable[[Path], Prefill], int, str]] = {
 
 
 def once(name: str, prefill: Prefill, ids: Any) -> tuple[float, float]:
-    """CPU seconds of the prefill and of a step."""
+    """CPU seconds of the prefill, and of a token after it."""
     os.environ["KLEVAL_NATIVE"] = ENGINES[name][2]
     started = time.process_time()
-    _, step = prefill(ids, ENGINES[name][1])
-    seconds, steps, token = time.process_time() - started, [], 0
-    for _ in range(STEPS):
-        started = time.process_time()
-        token = int(step(token).argmax())
-        steps.append(time.process_time() - started)
-    return seconds, statistics.median(steps)
+    begun = prefill(ids, ENGINES[name][1])
+    return time.process_time() - started, per_token(begun.write)
 
 
 def logits(name: str, prefill: Prefill, ids: Any) -> Any:
     import torch
 
     os.environ["KLEVAL_NATIVE"] = ENGINES[name][2]
-    last, step = prefill(ids[:, :CHECK_TOKENS], ENGINES[name][1])
-    return torch.stack([last, *(step(int(token)) for token in ids[0, :CHECK_STEPS])])
+    begun = prefill(ids[:, :CHECK_TOKENS], ENGINES[name][1])
+    return torch.stack([begun.logits, *(begun.step(int(token)) for token in ids[0, :CHECK_STEPS])])
 
 
 def peaks() -> str:

@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from common import MIB, length, peak_bytes, print_environment, print_goals, print_table, repeats_for, run_child, short
+from native_vs_transformers import STEPS, per_token, write
 
 LAYERS, HIDDEN, HEADS, DIM, VOCAB = 8, 128, 4, 32, 512
 NOPE, ROPE, VALUE, RANK = 32, 16, 32, 64
 DENSE, EXPERTS, TOP_K, EXPERT_WIDTH, SCALING = 256, 8, 2, 64, 2.446
 EPS = 1e-6
 CHUNK = 2048  # of the native engine
-STEPS, CHECK_TOKENS, CHECK_STEPS, TOLERANCE = 24, 300, 24, 1e-3
+CHECK_TOKENS, CHECK_STEPS, TOLERANCE = 300, 24, 1e-3
 MIXERS = tuple("mla" if (i + 1) % 4 == 0 else "kda" for i in range(LAYERS))
 
 
@@ -194,6 +195,12 @@ class LlamaCpp:
     def eval(self, ids: list[int]) -> None:
         self._llama.eval(ids)
 
+    def write(self, token: int, count: int) -> int:
+        for _ in range(count):
+            self._llama.eval([token])
+            token = int(self.last().argmax())
+        return token
+
     def last(self) -> Any:
         import llama_cpp
         import numpy as np
@@ -222,6 +229,12 @@ class Native:
         with self._torch.inference_mode():
             parts = self._torch.tensor([ids]).split(CHUNK, 1)
             self._hidden = [self._decoder.hidden(part, self._cache) for part in parts]
+
+    def write(self, token: int, count: int) -> int:
+        from kleval.models.stepper import Stepper
+
+        with self._torch.inference_mode():
+            return write(Stepper(self._decoder, self._cache), token, count)
 
     def last(self) -> Any:
         return self._decoder.logits(self._hidden[-1][0, -1]).double().numpy()
@@ -268,13 +281,7 @@ def measure(engine: Any, ids: list[int]) -> dict[str, float]:
         engine.eval(ids)
         engine.last()
         seconds.append(time.process_time() - started)
-    steps = []
-    for _ in range(STEPS):
-        started = time.process_time()
-        engine.eval([int(engine.last().argmax())])
-        engine.last()
-        steps.append(time.process_time() - started)
-    return {"prefill": statistics.median(seconds), "tpot": statistics.median(steps), "peak": float(peak_bytes())}
+    return {"prefill": statistics.median(seconds), "tpot": per_token(engine.write), "peak": float(peak_bytes())}
 
 
 def missing(python: str) -> str | None:

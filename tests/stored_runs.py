@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,10 @@ def write_run(
     tags: Mapping[str, str] = {},
     started: str = "2026-03-01T10:00:00+00:00",
     meta: Callable[[str, str, int, int], Mapping[str, Any]] = lambda model, task, ctx, index: {},
+    metrics: Callable[[str, str, int, int], Mapping[str, float]] = lambda model, task, ctx, index: {},
 ) -> RunStore:
-    """A finished run. answer(model, task, ctx, index) decides each row, describe(model) what the backend says besides."""
+    """A finished run. answer(model, task, ctx, index) decides each row, describe(model) what the backend says besides; metrics: further
+    ones of a row."""
     about = {
         "version": "1",
         "metric": "string_match_all",
@@ -99,22 +102,21 @@ def write_run(
                             continue
                         asked = prompt(model, task, ctx, index)
                         for repeat in range(repeats):
-                            store.append(
-                                make_row(
-                                    model,
-                                    task,
-                                    ctx,
-                                    index,
-                                    repeat,
-                                    found,
-                                    asked,
-                                    of_task[task],
-                                    text(model, task, ctx, index),
-                                    finish,
-                                    meta(model, task, ctx, index),
-                                ),
+                            row = make_row(
+                                model,
+                                task,
+                                ctx,
+                                index,
+                                repeat,
+                                found,
                                 asked,
+                                of_task[task],
+                                text(model, task, ctx, index),
+                                finish,
+                                meta(model, task, ctx, index),
                             )
+                            more = metrics(model, task, ctx, index)
+                            store.append(replace(row, metrics={**row.metrics, **more}), asked)
         return store
 
 

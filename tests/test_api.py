@@ -165,6 +165,20 @@ def test_importing_kleval_imports_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"devices": ["cpu", "cpu"], "base_url": "http://localhost:1/v1"}, "--devices is for profiles of kleval's own"),
+        ({"executor": "ray", "backend": "hf"}, "--executor is for profiles of kleval's own"),
+        ({"devices": ["cpu"], "device": "cpu"}, "--device is of one process"),
+        ({"gpus_per_model": 1.0}, "--gpus-per-model is for --executor ray"),
+    ],
+)
+def test_devices_of_a_profile_are_refused_as_on_the_command_line(asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        kleval.profile("kimi-linear", **asked)
+
+
 def test_an_installed_package_brings_a_task_and_a_backend(tmp_path: Path) -> None:
     """As a user has it: a wheel, pip install, and the names on the command line."""
     wheel, info = tmp_path / "kleval_echo-1.0-py3-none-any.whl", "kleval_echo-1.0.dist-info"

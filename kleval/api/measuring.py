@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,10 +10,17 @@ from kleval.api.progress import watched
 from kleval.api.results import Profile
 from kleval.backends.spec import BackendSpec
 from kleval.profiler import profile as measure
+from kleval.profiler.native_job import launched
 from kleval.profiler.served import ServedSpec
 from kleval.profiler.served.job import profile_served
-from kleval.profiler.workload import DEFAULT_MODELS, TIME_BUDGET_SECONDS, Batch, PrefillMode, ProfileSpec
-from kleval.store import RunStore
+from kleval.profiler.workload import (
+    DEFAULT_MODELS,
+    TIME_BUDGET_SECONDS,
+    Batch,
+    PrefillMode,
+    ProfileSpec,
+    check_one_process,
+)
 from kleval.tokenization.given import Numbers
 from kleval.types import Timed, UsageError
 from kleval.work import Result
@@ -38,6 +44,10 @@ def profile(
     backend: str = "auto",
     device: str = "auto",
     dtype: str = "auto",
+    devices: Sequence[str] = (),
+    executor: str = "local",
+    ray_address: str | None = None,
+    gpus_per_model: float | None = None,
     base_url: str | None = None,
     api: str = "auto",
     api_key_env: str = "OPENAI_API_KEY",
@@ -65,15 +75,24 @@ def profile(
     batch, prefill, memory_budget, time_budget, chunk_tokens: of kleval's own architectures. concurrency: requests sent together, else.
     name, backend, device, dtype, base_url, api, api_key_env, request_timeout, served_name, hardware, engine_args, tp, max_model_len,
         trust_remote_code: see `kleval.load_backend`.
-    seed: of weights and prompts. out: the run directory; a new temporary one unless given. append: measure a finished one again.
+    devices, executor, ray_address, gpus_per_model: of kleval's own architectures, as for `kleval.evaluate`: groups of points are
+        measured side by side, one process or actor per device; a script that gives devices keeps its calls below
+        `if __name__ == "__main__":`.
+    seed: of weights and prompts. out: the run directory, or the remote address (`s3://…`) that gets it; a new temporary one unless
+        given. append: measure a finished one again.
     progress: a line on stderr; None shows it in terminals and notebooks. on_event: told every `kleval.work.events.Event`.
 
     UsageError: what is asked cannot be measured.
     """
     models = named(model, name)
-    folder = directory(out)
     tell = watched(on_event, progress, "points")
-    try:
+    spread = {
+        "devices": tuple(devices),
+        "executor": executor,
+        "ray_address": ray_address,
+        "gpus_per_model": gpus_per_model,
+    }
+    with directory(out) as folder:
         if base_url is None and backend == "auto" and all(map(_is_own, models.values())):
             spec = ProfileSpec(
                 models=tuple(models),
@@ -87,11 +106,15 @@ def profile(
                 chunk_tokens=chunk_tokens,
                 device=device,
                 dtype=dtype,
+                **spread,  # type: ignore[arg-type]
                 seed=seed,
                 append=append,
                 out=folder,
             )
-            return Profile(measure(spec, tell), folder)
+            spec.check()
+            spec, launcher = launched(spec)
+            return Profile(measure(spec, tell, launcher), folder)
+        check_one_process(spread)
         if len(models) != 1:
             raise UsageError(f"a profile of a model object or a served model is of one model, not {len(models)}")
         ((called, given),) = models.items()
@@ -126,10 +149,6 @@ def profile(
             out=folder,
         )
         return Profile(_served(timed, given, tokenizer, called, tell), folder)
-    except UsageError:
-        if out is None and not RunStore.exists(folder):
-            shutil.rmtree(folder)
-        raise
 
 
 def _served(spec: ServedSpec, given: object, tokenizer: object, name: str, tell: Callable[[Event], None]) -> Result:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from kleval.backends.registry import open_backend
 from kleval.lengths import parse_lengths
+from kleval.store import RunStore
+from kleval.store.remote import uploading
 from kleval.tokenization import asked_with
 from kleval.types import Backend, UsageError
 
@@ -194,6 +198,18 @@ def shown(given: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def directory(out: Path | str | None) -> Path:
-    """The run directory; a new temporary one for None."""
-    return Path(tempfile.mkdtemp(prefix="kleval-")) if out is None else Path(out)
+@contextmanager
+def directory(out: Path | str | None) -> Iterator[Path]:
+    """The run directory: for None a new temporary one, of which a refusal leaves nothing; of a remote address the one on this
+    machine, uploaded when the block ends."""
+    if out is not None:
+        with uploading(out) as folder:
+            yield folder
+        return
+    folder = Path(tempfile.mkdtemp(prefix="kleval-"))
+    try:
+        yield folder
+    except UsageError:
+        if not RunStore.exists(folder):
+            shutil.rmtree(folder)
+        raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,7 +16,6 @@ from kleval.harness import RunSpec
 from kleval.harness import run as run_spec
 from kleval.harness.replicas import replicas
 from kleval.lengths import parse_lengths
-from kleval.store import RunStore
 from kleval.suites import suite as find_suite
 from kleval.tasks.own.metric import with_metric
 from kleval.tasks.registry import OWN, TAKE_DOCUMENTS, expand, groups, loader, themselves
@@ -111,8 +109,8 @@ def evaluate(
         data_dir: where official data lie. sample_cache: a folder where samples are kept. workers: processes that make samples ahead.
         max_errors: failures tolerated, a count or below 1 a share. retries, retry_seconds: of requests that failed in passing.
         window_tokens: about how many tokens of samples are held at once.
-        out: the run directory; a new temporary one unless given. shard: `3/8`, the third of eight parts of the run's samples.
-        amend: extend the run that is in `out`.
+        out: the run directory, or the remote address (`s3://…`) that gets it; a new temporary one unless given. shard: `3/8`, the third
+            of eight parts of the run's samples. amend: extend the run that is in `out`.
         progress: a line on stderr; None shows it in terminals and notebooks. on_event: told every `kleval.work.events.Event`.
 
     Failed requests are failures in the rows, never exceptions. UsageError: what is asked cannot be done.
@@ -246,13 +244,8 @@ def evaluate(
 
     asked = with_metric(task, metric)
     tell = watched(on_event, progress, "answers", "tokens")
-    folder = directory(out)
-    try:
+    with directory(out) as folder:
         result = run_spec(replace(spec, out=folder), opened, asked, tell, open_judge=opened_judge)
-    except UsageError:
-        if out is None and not RunStore.exists(folder):
-            shutil.rmtree(folder)
-        raise
     return Evaluation(result, folder, own)
 
 

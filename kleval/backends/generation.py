@@ -15,9 +15,12 @@ import torch
 from torch import Tensor
 
 from kleval.backends.reasoning import first_stop
+from kleval.models.stepper import Steps
 from kleval.tokenization import encode_pair
 from kleval.types import Completion, Failure, FinishReason, Outcome, Request, Tokenizer
 
+# Steps before answers are looked at: a stop string is seen then. A step is a third shorter without a look after each.
+MANY_STEPS, FEW_STEPS = 16, 4
 NOT_FINITE = Failure("internal", "the model's logits are not finite")
 TOO_LATE = Failure("timeout", "no complete answer within the time of a request (--request-timeout)")
 
@@ -122,37 +125,59 @@ def next_token(job: Job, logits: Tensor, greedy: int) -> int:
     return int(order[min(int(at), kept - 1)])
 
 
+def steps_at_once(active: Sequence[Job]) -> int:
+    """How many steps of these may follow one another before anybody looks: one where a token is not simply the most likely one, or its
+    probability is wanted. What a row has been given beyond its end is thrown away with it."""
+    if any(job.request.temperature > 0 or job.request.logprobs for job in active):
+        return 1
+    most = FEW_STEPS if any(job.request.stop for job in active) else MANY_STEPS
+    return min(most, *(job.request.max_new_tokens - len(job.new_ids) for job in active))
+
+
 def advance(
-    active: Sequence[Job], logits: Tensor, tokenizer: Tokenizer, ends: Collection[int], seconds: float
+    active: Sequence[Job], steps: Steps, tokenizer: Tokenizer, ends: Collection[int], seconds: float
 ) -> tuple[list[int], list[tuple[Job, Outcome]]]:
-    """One token more for every row of a batch. logits [B, V]: of the rows' last positions. ends: tokens that end an answer.
+    """The tokens of some steps for every row of a batch, up to the row's end. ends: tokens that end an answer.
 
     Returns the rows that go on, and the jobs that have ended (a likelihood at once) with their outcomes. seconds: since the
     last call, shared out among the rows.
     """
-    finite, best = logits.isfinite().all(-1).tolist(), logits.argmax(-1).tolist()
+    finite, best = steps.logits.isfinite().all(-1).tolist(), steps.logits.argmax(-1).tolist()
     kept: list[int] = []
     done: list[tuple[Job, Outcome]] = []
     for row, job in enumerate(active):
         job.seconds += seconds / len(active)
-        reason: FinishReason | None = "length"
-        if not (finite[row] and math.isfinite(job.logprob_sum)):
-            done.append((job, NOT_FINITE))
-            continue
-        if not job.continuation:
-            job.new_ids.append(next_token(job, logits[row], best[row]))
-            job.arrivals.append(now := time.perf_counter())
-            if job.request.logprobs:
-                _tell(job, logits[row])
-            if now > job.deadline:
-                done.append((job, TOO_LATE))
-                continue
-            reason = finish_reason(job, tokenizer, ends)
-        if reason is None:
+        outcome = None
+        for chosen, known in zip(steps.chosen, steps.seconds, strict=True):
+            if outcome := _take(job, chosen[row], known, tokenizer, ends):
+                break
+        else:
+            if not (finite[row] and math.isfinite(job.logprob_sum)):
+                outcome = NOT_FINITE
+            elif job.continuation:
+                outcome = completion(job, "length", tokenizer)
+            else:
+                token = next_token(job, steps.logits[row], best[row])
+                outcome = _take(job, token, time.perf_counter(), tokenizer, ends, steps.logits[row])
+        if outcome is None:
             kept.append(row)
         else:
-            done.append((job, completion(job, reason, tokenizer)))
+            done.append((job, outcome))
     return kept, done
+
+
+def _take(
+    job: Job, token: int, known: float, tokenizer: Tokenizer, ends: Collection[int], logits: Tensor | None = None
+) -> Outcome | None:
+    """One token more, known then, chosen of logits [V]; what the job ends with, if it ends with it."""
+    job.new_ids.append(token)
+    job.arrivals.append(known)
+    if job.request.logprobs and logits is not None:
+        _tell(job, logits)
+    if known > job.deadline:
+        return TOO_LATE
+    reason = finish_reason(job, tokenizer, ends)
+    return None if reason is None else completion(job, reason, tokenizer)
 
 
 def finish_reason(job: Job, tokenizer: Tokenizer, ends: Collection[int]) -> FinishReason | None:

@@ -6,7 +6,7 @@ below a shared part they have the same length. A shared part is run by itself, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from kleval.backends.batching import free_bytes
 from kleval.backends.hf_model import HFModel, Rows, state_bytes
 from kleval.backends.native_parts import Part
+from kleval.models.stepper import Steps
 
 _WORKING_FLOATS = 64  # per token of a chunk and channel of the widest layer: an estimate of the activations
 _LOGITS = 128  # positions whose logits are made double at a time
@@ -65,9 +66,9 @@ class HFEngine:
                     part.score(logits[row, start - begin : stop - begin], start + offset)
         return list(logits[:, -1].clone())
 
-    def stepper(self, state: Rows) -> Callable[[Tensor], Tensor]:
-        def step(ids: Tensor) -> Tensor:
-            return self.adapter.forward(ids[:, None], torch.ones_like(ids[:, None]), state, 1)[:, -1]
+    def stepper(self, state: Rows) -> Callable[[Tensor, int, Collection[int]], Steps]:
+        def step(ids: Tensor, most: int, ends: Collection[int]) -> Steps:
+            return Steps([], [], self.adapter.forward(ids[:, None], torch.ones_like(ids[:, None]), state, 1)[:, -1])
 
         return step
 

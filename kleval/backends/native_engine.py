@@ -6,7 +6,7 @@ recurrent states are copied.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from kleval.backends.native_memory import Memory
 from kleval.backends.native_parts import Part
 from kleval.models.cache import HybridCache
 from kleval.models.decoder import Decoder
-from kleval.models.stepper import Stepper
+from kleval.models.stepper import Stepper, Steps
 
 SCORED_TOKENS = 256  # positions whose logits exist at a time
 
@@ -62,8 +62,8 @@ class NativeEngine:
                     last[row] = logits[-1].clone()
         return last
 
-    def stepper(self, state: HybridCache) -> Callable[[Tensor], Tensor]:
-        return Stepper(self.decoder, state).step
+    def stepper(self, state: HybridCache) -> Callable[[Tensor, int, Collection[int]], Steps]:
+        return Stepper(self.decoder, state).greedy
 
     def keep(self, state: HybridCache, rows: Sequence[int]) -> None:
         state.keep(rows)

@@ -13,7 +13,7 @@ equal up to rounding.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Generic, Protocol, TypeVar
@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from kleval.backends.batching import is_out_of_memory, together
-from kleval.backends.generation import Job, advance
+from kleval.backends.generation import Job, advance, steps_at_once
 from kleval.backends.native_parts import Part, in_order, own_part
+from kleval.models.stepper import Steps
 from kleval.types import Failure, Outcome, Tokenizer
 
 S = TypeVar("S")
@@ -42,8 +43,8 @@ class Engine(Protocol[S]):
         """Run the parts' tokens, a chunk at a time; score continuations on the way. Returns each row's last logits [V], where
         some job wanted them and tokens were run."""
 
-    def stepper(self, state: S) -> Callable[[Tensor], Tensor]:
-        """Of one token per row [B] their logits [B, V]; rows may leave the state between two steps."""
+    def stepper(self, state: S) -> Callable[[Tensor, int, Collection[int]], Steps]:
+        """`Stepper.greedy` of a state: of one token per row [B] one step, or several; rows may leave the state between two calls."""
 
     def keep(self, state: S, rows: Sequence[int]) -> None:
         """Let the other rows leave."""
@@ -202,10 +203,10 @@ class Serving(Generic[S]):
             state = self._forked(frame, group)
             fresh = self._prefill(state, [part for _, part in group])
             last = [old if new is None else new for old, new in zip(last, fresh, strict=True)]
-        logits = torch.stack([row for row in last if row is not None])
-        step: Callable[[Tensor], Tensor] | None = None
+        steps = Steps([], [], torch.stack([row for row in last if row is not None]))
+        go_on: Callable[[Tensor, int, Collection[int]], Steps] | None = None
         while True:
-            kept, done = advance(active, logits, self.tokenizer, self.ends, time.perf_counter() - started)
+            kept, done = advance(active, steps, self.tokenizer, self.ends, time.perf_counter() - started)
             if self.weighs and done and state is not None:
                 weights = self.engine.weigh(state)
                 for job, _ in done:
@@ -214,11 +215,12 @@ class Serving(Generic[S]):
             if not kept or state is None:
                 return
             started = time.perf_counter()
-            step = step or self.engine.stepper(state)
+            go_on = go_on or self.engine.stepper(state)
             if len(kept) < len(active):
                 self.engine.keep(state, kept)
                 active = [active[row] for row in kept]
-            logits = step(torch.tensor([job.new_ids[-1] for job in active], device=self.engine.device))
+            ids = torch.tensor([job.new_ids[-1] for job in active], device=self.engine.device)
+            steps = go_on(ids, steps_at_once(active), self.ends)
 
     def _prefill(self, state: S, parts: Sequence[Part]) -> list[Tensor | None]:
         last = self.engine.prefill(state, parts)

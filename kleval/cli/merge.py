@@ -13,12 +13,12 @@ from kleval.types import INCOMPLETE, OK
 
 
 @click.command(short_help="Join the shards of a run.")
-@click.argument("directories", nargs=-1, required=True, metavar="DIR…", type=options.PLACE)
+@click.argument("directories", nargs=-1, required=True, metavar="DIR…", type=click.Path(path_type=Path))
+@options.uploading
 @options.option(
     "--out",
     envvar="KLEVAL_MERGE_OUT",
     type=click.Path(path_type=Path),
-    callback=options.uploaded,
     required=True,
     metavar="DIR",
     help="The directory of the whole run; one that was merged before gets what has come since.",
@@ -35,8 +35,9 @@ def merge(directories: tuple[Path, ...], out: Path, as_json: bool, quiet: bool) 
     from kleval.cli.watch import write_files
     from kleval.harness.merging import merge as join
     from kleval.store import RunStore
+    from kleval.store.remote import here
 
-    done = join(directories, out, (lambda text: None) if quiet else note)
+    done = join([*map(here, directories)], out, (lambda text: None) if quiet else note)
     store = RunStore.open(out)
     show = stored_show(store)
     if not as_json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import math
 import os
 import re
@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import click
 
 from kleval.cli import complete
-from kleval.text import plural
 from kleval.types import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -110,38 +109,25 @@ def named(command: F) -> F:
 def out(place: str, envvar: str | None = None) -> Callable[[F], F]:
     """--out of a command that its directory continues. place: of a new one."""
     said = f"The run directory; the same command continues it.  [default: where this command stopped, else {place}]"
-    path = click.Path(path_type=Path)
-    return option("--out", envvar=envvar, type=path, callback=uploaded, metavar="DIR", help=said)
+    given = option("--out", envvar=envvar, type=click.Path(path_type=Path), metavar="DIR", help=said)
+    return lambda command: given(uploading(command))
 
 
-def uploaded(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
-    """A directory to write into: for a remote address the one on this machine, which is uploaded when the command ends."""
-    if value is None or context.resilient_parsing:
-        return value
-    from kleval.cli.console import note
-    from kleval.store import remote
+def uploading(command: F) -> F:
+    """A command that writes into --out: of a remote address the directory on this machine, which is uploaded when it ends. The
+    address is tried once all options are read."""
 
-    url = remote.address(value)
-    if url is None:
-        return value
+    @functools.wraps(command)
+    def working(*arguments: Any, out: Path | None, **given: Any) -> Any:
+        if out is None or click.get_current_context().invoked_subcommand is not None:
+            return command(*arguments, out=out, **given)
+        from kleval.cli.console import note
+        from kleval.store import remote
 
-    def upload() -> None:
-        """Not of a command that was refused, nor of a directory that another one is writing."""
-        manifest = state()
-        if manifest is None or manifest == before or json.loads(manifest)["status"] == "running":
-            return
-        if not context.params.get("dry_run"):
-            n = remote.upload(url)
-            note(f"uploaded  {url} ({plural(n, 'file')})")
+        with remote.uploading(out, bool(given.get("dry_run")), note) as folder:
+            return command(*arguments, out=folder, **given)
 
-    def state() -> bytes | None:
-        file = folder / "run.json"
-        return file.read_bytes() if file.is_file() else None
-
-    folder = remote.begin(url)
-    before = state() if remote.is_there(url) else None
-    context.call_on_close(upload)
-    return folder
+    return working  # type: ignore[return-value]
 
 
 class Number(click.FloatRange):

@@ -159,20 +159,12 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
     from kleval.cli.shows import ServedShow, Show
     from kleval.cli.verify_first import verdicts
     from kleval.cli.watch import watched
-    from kleval.profiler.workload import DEFAULT_MODELS, ProfileSpec, parse_batches
-    from kleval.work.executors import find_launcher
+    from kleval.profiler.native_job import launched
+    from kleval.profiler.workload import DEFAULT_MODELS, ProfileSpec, check_one_process, parse_batches
 
     served = served_backend(command, given)
-    spread = [
-        name
-        for name in ("devices", "executor", "ray_address", "gpus_per_model")
-        if given[name] not in (None, (), "local")
-    ]
-    if served is not None and spread:
-        named = spread[0].replace("_", "-")
-        raise UsageError(
-            f"--{named} is for profiles of kleval's own decoders: a served model is measured from one process"
-        )
+    if served is not None:
+        check_one_process(given)
     line = shlex.join(["kleval", *map(options.without_secrets, command.obj or [])])
     out = given["out"] or (None if given["dry_run"] else run_directory(line, prefix="profile-"))
     if served is not None:
@@ -202,9 +194,7 @@ def profile(command: click.Context, /, kind: str, as_json: bool, quiet: bool, **
         **options.as_given(given, *AS_GIVEN),
     )
     spec.check()
-    launcher = find_launcher(spec.executor, spec.devices, spec.ray_address, spec.gpus_per_model, spec.device)
-    if spec.devices:
-        spec = replace(spec, device=spec.devices[0])  # for what this process does with a model itself
+    spec, launcher = launched(spec)
     if given["verify"] and out is not None and not spec.dry_run:
         engines = [
             BackendSpec(model=name, backend="native", device=spec.device, dtype=spec.dtype) for name in spec.models

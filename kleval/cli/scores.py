@@ -21,6 +21,7 @@ MOST_TASKS = 4  # named in a line
 def print_run(store: RunStore, all_metrics: bool = False) -> None:
     """`print_scores` of a stored run, its tasks in the order in which they were planned."""
     from kleval.tables.area import come_again
+    from kleval.tables.bins import means_of_bins
     from kleval.tables.cells import cells_of, families, grouped
     from kleval.tables.positions import positions
 
@@ -28,6 +29,7 @@ def print_run(store: RunStore, all_metrics: bool = False) -> None:
     rank = {task: place for place, task in enumerate(manifest.get("tasks", ()))}
     groups = grouped(store.rows(), manifest.get("skips", ()))
     cells = cells_of(groups)
+    cells += means_of_bins(cells)
     again = come_again((f"{model} {task}", group.prompts.values()) for (model, task, *_), group in groups.items())
     in_order = sorted(cells, key=lambda cell: rank.get(cell.task, len(rank)))
     print_scores(in_order, families(cells, manifest.get("spec", {}).get("groups") or {}), all_metrics, again)
@@ -41,6 +43,7 @@ def print_scores(
 
     all_metrics: further metrics too, below their task's main one. again: `model task` whose prompts come again at several lengths.
     """
+    from kleval.tables import bins
     from kleval.tables.area import area_of_all
     from kleval.tables.ruler import in_words
 
@@ -56,6 +59,8 @@ def print_scores(
         _print_group(group, below, with_protocol=not protocol)
         if summary := in_words(below):
             click.echo(f"RULER: {summary}")
+        for line in bins.in_words(cell for cell in cells if (cell.model, cell.edition) == (model, edition)):
+            click.echo(line)
         repeated = [name.partition(" ")[2] for name in again if name.startswith(f"{model} ")]
         if found := area_of_all((cell for cell in group if cell.headline), repeated):
             of, tasks = found

@@ -8,7 +8,8 @@ advanced where they lie, cached rows are read and written where the cache keeps 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -55,6 +56,7 @@ _Sequence = _structure("Sequence", "begin count position *recurrent *conv *segme
 _Run = _structure(
     "Run", "*model *sequences *ids *hidden *logits *lengths sequence_count tokens absorbed_tokens threads"
 )
+_Steps = _structure("Steps", "most *inputs *ends end_count *chosen *seconds done")
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,18 +222,41 @@ class NativeSteps:
 
     def logits(self, ids: Tensor) -> Tensor:
         """ids int64 [B] -> float32 [B, V]; the cache is advanced by one token per row."""
+        return self.greedy(ids, 1, ())[2]
+
+    def greedy(self, ids: Tensor, most: int, ends: Collection[int]) -> tuple[list[list[int]], list[float], Tensor]:
+        """ids int64 [B], then what is most likely after each step: the tokens [n - 1][B] chosen after all n steps but the last, when
+        (time.perf_counter), and the last one's logits [B, V].
+
+        n is `most`, or ends with the first step after which the most likely token of some row is one of `ends`, or its logits are
+        not finite. The cache is advanced by n tokens per row.
+        """
+        until, chosen = (ctypes.c_int64 * len(ends))(*ends), torch.empty(most, len(ids), dtype=torch.int64)
+        steps = _Steps(
+            most=most, ends=ctypes.addressof(until), end_count=len(ends), chosen=chosen.data_ptr() if most > 1 else None
+        )
+        done, logits = self._go(ids, steps)
+        return chosen[: len(done) - 1].tolist(), done[:-1], logits
+
+    def given(self, ids: Tensor) -> list[float]:
+        """ids int64 [n, B], whatever the logits say -> when each step was done; the cache is advanced by n tokens per row."""
+        ids = ids.to(torch.int64).contiguous()
+        return self._go(ids[0], _Steps(most=len(ids), inputs=ids.data_ptr()))[0]
+
+    def _go(self, ids: Tensor, steps: Any) -> tuple[list[float], Tensor]:
         cache = self._cache
-        cache.begin(1)
+        cache.begin(steps.most)
         if cache.layout != self._layout or any(
             state.recurrent is not recurrent or state.conv is not conv for state, recurrent, conv in self._states
         ):
             self._prepare()
         ids = ids.to(torch.int64).contiguous()
-        logits = torch.empty(len(ids), self._weights.model.head.outputs)
-        self._run.ids, self._run.logits = ids.data_ptr(), logits.data_ptr()
-        _run(self._weights, self._run, self._sequences)
-        cache.advance_host(1)
-        return logits
+        logits, seconds = torch.empty(len(ids), self._weights.model.head.outputs), (ctypes.c_double * steps.most)()
+        self._run.ids, self._run.logits, steps.seconds = ids.data_ptr(), logits.data_ptr(), ctypes.addressof(seconds)
+        called = time.perf_counter()
+        _run(self._weights, self._run, self._sequences, steps)
+        cache.advance_host(steps.done)
+        return [called + passed for passed in seconds[: steps.done]], logits
 
     def _prepare(self) -> None:
         cache = self._cache
@@ -259,12 +284,15 @@ def _sequences(
     return sequences, kept
 
 
-def _run(weights: NativeWeights, run: Any, sequences: Any) -> None:
+def _run(weights: NativeWeights, run: Any, sequences: Any, steps: Any = None) -> None:
     library = native()
     assert library is not None
     run.model, run.sequences = ctypes.addressof(weights.model), ctypes.addressof(sequences)
     run.absorbed_tokens, run.threads = weights.absorbed_tokens, torch.get_num_threads()
-    failed = library.code.kleval_decoder_run(ctypes.byref(run))
+    if steps is None:
+        failed = library.code.kleval_decoder_run(ctypes.byref(run))
+    else:
+        failed = library.code.kleval_decoder_steps(ctypes.byref(run), ctypes.byref(steps))
     if failed == 3:
         raise IndexError("a token id outside of the vocabulary")
     if failed:

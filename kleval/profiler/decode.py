@@ -1,16 +1,19 @@
 """Decode time per step at a depth: the cache is put there directly, fixed ids go in, nothing is sampled.
 
 The first steps are dropped. The depth grows by one per step, so the timed steps lie at depth_first ... depth_last, which differ
-by the number of steps and not more. Sampling is excluded: the logits are computed and left on the device.
+by the number of steps and not more. Sampling is excluded: the logits are computed and left on the device. In the C++ library as many
+steps follow one another as when an answer is written.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from kleval.backends.generation import MANY_STEPS
 from kleval.models.cache import HybridCache
 from kleval.models.decoder import Decoder
 from kleval.models.stepper import Stepper
@@ -33,8 +36,13 @@ def decode_steps(
     cache.reserve(total)
     stepper = Stepper(decoder, cache)
     clock = Clock(ids.device)
-    first = clock.seconds(lambda: stepper.step(ids[0]))
-    rest = clock.each([lambda row=row: stepper.step(row) for row in ids[1:total]])  # type: ignore[misc]
+    if stepper.several:
+        runs = [ids[:1], *ids[1:total].split(MANY_STEPS)]
+        times = [b - a for run in runs for a, b in itertools.pairwise([clock.now(), *stepper.given(run)])]
+        first, rest = times[0], times[1:]
+    else:
+        first = clock.seconds(lambda: stepper.step(ids[0]))
+        rest = clock.each([lambda row=row: stepper.step(row) for row in ids[1:total]])  # type: ignore[misc]
     return [first, *rest][dropped:], first
 
 

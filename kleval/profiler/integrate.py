@@ -17,7 +17,9 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
+N = TypeVar("N", int, float)
 GAP_FACTOR = 2  # positions further apart than this factor get the middle between them
 
 
@@ -47,7 +49,7 @@ def positions_for(ctx: int, chunk: int, positions: Sequence[int]) -> tuple[int, 
     return tuple(p for p in positions if p <= last_full_start(ctx, chunk))
 
 
-def interpolate(times: Mapping[int, float], position: float) -> float:
+def interpolate(times: Mapping[N, float], position: float) -> float:
     """Piecewise linear through times; beyond the ends the first or last piece goes on. A single time is constant."""
     known = sorted(times)
     if len(known) == 1:

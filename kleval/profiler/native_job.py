@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from kleval.files import usage_errors
@@ -18,6 +19,7 @@ from kleval.profiler.workload import ProfileSpec, unique_lengths
 from kleval.store import Point, RunStore
 from kleval.types import UsageError
 from kleval.work import Job, Result, Session, Verdict, work
+from kleval.work.executors import find_launcher
 from kleval.work.loop import OnEvent
 from kleval.work.pool import Launcher
 
@@ -29,6 +31,12 @@ def profile(spec: ProfileSpec, on_event: OnEvent = lambda event: None, launcher:
     UsageError besides: what is asked cannot be measured, told before anything is allocated.
     """
     return work(NativeJob(spec, launcher), on_event)
+
+
+def launched(spec: ProfileSpec) -> tuple[ProfileSpec, Launcher | None]:
+    """A spec as this process has it, which plans for the first device, and what starts the processes that it names, if any."""
+    launcher = find_launcher(spec.executor, spec.devices, spec.ray_address, spec.gpus_per_model, spec.device)
+    return replace(spec, device=spec.devices[0]) if spec.devices else spec, launcher
 
 
 class NativeJob(Job):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from kleval.profiler.hardware import Hardware
+from kleval.profiler.integrate import interpolate
 from kleval.profiler.memory import Formats
 
 if TYPE_CHECKING:
@@ -125,9 +126,7 @@ def of_others(config: Costs, formats: Formats, split: Split, rows: Sequence[Meas
 
 
 def _between(known: Mapping[int, float], at: int, log: bool = True) -> float:
-    """Linear between the two nearest of the known, by the logarithm of where they are unless told; the nearest one's beyond them."""
-    below, above = max((n for n in known if n <= at), default=None), min((n for n in known if n >= at), default=None)
-    if below is None or above is None or below == above:
-        return known[min(known) if below is None else max(known) if above is None else below]
-    share = math.log(at / below) / math.log(above / below) if log else (at - below) / (above - below)
-    return known[below] + share * (known[above] - known[below])
+    """`interpolate` between the known, by the logarithm of where they are unless told; the nearest one's beyond them."""
+    inside = min(max(at, min(known)), max(known))
+    scale = math.log if log else float
+    return interpolate({scale(n): value for n, value in known.items()}, scale(inside))

@@ -127,6 +127,15 @@ def _check_engine(spec: ProfileSpec | KernelSpec) -> None:
     Spec.check(spec)
 
 
+def check_one_process(given: Mapping[str, Any]) -> None:
+    """UsageError where options of several devices are given for a model that is measured as its callers see it."""
+    for name, unset in (("devices", ()), ("executor", "local"), ("ray_address", None), ("gpus_per_model", None)):
+        if given[name] != unset:
+            raise UsageError(
+                f"--{name.replace('_', '-')} is for profiles of kleval's own decoders: a served model is measured from one process"
+            )
+
+
 def ladder(longest: int) -> tuple[int, ...]:
     """The lengths that one number stands for: it and its quarters down to 4k, shortest first (4k, 16k, 64k, 256k, 1m)."""
     lengths = [longest]

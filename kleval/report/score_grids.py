@@ -10,7 +10,7 @@ from itertools import product
 from kleval.report.figure import Cell, Grid, Row
 from kleval.report.score_curves import Looks, Shape, cell_at, shown
 from kleval.report.sections import Card, Section, section, words
-from kleval.tables import cells
+from kleval.tables import bins, cells
 from kleval.tables.columns import COLUMNS, PAPER, PAPER_CTX, column_rows
 from kleval.tables.depths import Depths
 from kleval.tables.scores import Entrant, column_tasks, expected_tasks
@@ -115,7 +115,8 @@ def _column(entrant: Entrant, cell: cells.Cell | None) -> Cell:
 def table_section(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Section:
     """Every score with its interval, its bounds and what it rests on."""
     grid = score_grid(entrants, shape, looks)
-    return section("table", [Card(grid=grid)], ["broken"] if "Broken" in grid.columns else [])
+    notes = tuple(f"{e.label}: {line}." for e in entrants for line in bins.in_words(e.others))
+    return section("table", [Card(grid=grid, notes=notes)], ["broken"] if "Broken" in grid.columns else [])
 
 
 def score_grid(entrants: Sequence[Entrant], shape: Shape, looks: Looks) -> Grid:

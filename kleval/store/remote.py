@@ -9,19 +9,23 @@ who sees it sees what it names.
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shutil
+import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from kleval.packages import need
 from kleval.store.manifest import read_manifest
+from kleval.text import plural
 from kleval.types import UsageError
 
 WRITTEN = Path("runs")
 MANIFEST = "run.json"
+PROBE = ".kleval-may-write"
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}([^/].*)")  # a Path has swallowed a slash
 
 
@@ -36,16 +40,69 @@ def written(url: str) -> Path:
     return WRITTEN.joinpath(*_parts(url))
 
 
+@contextlib.contextmanager
+def uploading(
+    place: str | Path, dry_run: bool = False, say: Callable[[str], None] = lambda text: None
+) -> Iterator[Path]:
+    """Where to write what belongs at a place: the place itself, or `begin` of a remote address, which has it all when the block ends.
+
+    Not uploaded: what was refused before it changed anything, and what another command is writing. dry_run: nothing is brought or
+    written, on neither side.
+    """
+    url = address(place)
+    if url is None:
+        yield Path(place)
+        return
+    folder = written(url)
+    if dry_run:
+        if _has_run(url) and not (folder / MANIFEST).is_file():
+            say(f"{url} has a run that a dry run does not bring: what is planned here is all of it")
+        yield folder
+        return
+    begin(url)
+    before = _state(folder) if is_there(url) else None
+    try:
+        yield folder
+    finally:
+        state = _state(folder)
+        if state is not None and state != before and json.loads(state)["status"] != "running":
+            say(f"uploaded  {url} ({plural(upload(url), 'file')})")
+
+
+def _state(folder: Path) -> bytes | None:
+    file = folder / MANIFEST
+    return file.read_bytes() if file.is_file() else None
+
+
+def _has_run(url: str) -> bool:
+    with _reached(url) as (system, root):
+        return bool(system.exists(f"{root}/{MANIFEST}"))
+
+
 def begin(url: str) -> Path:
-    """`written`, with what was uploaded from elsewhere. UsageError where that is not what was written here, or is ahead of it."""
+    """`written`, with what was uploaded from elsewhere. UsageError where nothing can be written there, or where what lies there is
+    not what was written here, or ahead of it."""
     folder = written(url)
     with _reached(url) as (system, root):
-        if not (folder / MANIFEST).is_file():
-            if system.exists(f"{root}/{MANIFEST}"):
-                _bring(system, root, folder)
-        else:
+        is_here = (folder / MANIFEST).is_file()
+        if is_here:
             _check_ours(system, root, folder, url)
+        _try_to_write(system, root, url)
+        if not is_here and system.exists(f"{root}/{MANIFEST}"):
+            _bring(system, root, folder)
     return folder
+
+
+def _try_to_write(system: Any, root: str, url: str) -> None:
+    """UsageError where a file does not arrive as `upload` sends it. One that may not be removed again stays, empty and unseen."""
+    probe = f"{root}/{PROBE}"
+    with tempfile.NamedTemporaryFile() as empty:
+        try:
+            system.put_file(empty.name, probe)
+        except Exception as error:  # of any file system's client
+            raise UsageError(f"{url} cannot be written, so nothing was run: {_said(error)}") from error
+    with contextlib.suppress(Exception):
+        system.rm(probe)
 
 
 def _check_ours(system: Any, root: str, folder: Path, url: str) -> None:
@@ -159,7 +216,7 @@ def _listed(system: Any, root: str) -> Iterator[tuple[str, int]]:
     system.invalidate_cache()
     for path, about in system.find(root, detail=True).items():
         name = path.strip("/").removeprefix(root.strip("/")).strip("/")
-        if name and ".." not in name.split("/"):
+        if name and ".." not in name.split("/") and not name.rpartition("/")[2].startswith("."):
             yield name, int(about.get("size") or 0)
 
 
@@ -187,5 +244,8 @@ def _reached(url: str, more: str = "") -> Iterator[tuple[Any, str]]:
             need("s3fs", "remote", url)
         raise UsageError(f"{url} cannot be used: {error}{more}") from error
     except Exception as error:  # of any file system's client
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise UsageError(f"{url} cannot be used: {said}{more}") from error
+        raise UsageError(f"{url} cannot be used: {_said(error)}{more}") from error
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

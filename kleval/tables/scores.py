@@ -15,6 +15,7 @@ from kleval.files import family_facts
 from kleval.store import Row, RunStore
 from kleval.store.manifest import value_at
 from kleval.tables.area import come_again
+from kleval.tables.bins import means_of_bins
 from kleval.tables.cells import FAMILY_METRIC, Cell, Group, average, cells_of, families, grouped, has_mean
 from kleval.text import digest, moment
 from kleval.types import UsageError
@@ -125,6 +126,7 @@ def collect(runs: Sequence[RunStore], watch: Callable[[Run], Watch] | None = Non
         run = Run(name, title, store, store.manifest, store.status)
         groups = grouped(_seen(store.rows(), watch(run) if watch else None), run.get("skips", default=[]))
         cells = cells_of(groups)
+        cells += means_of_bins(cells)
         order = {model: i for i, model in enumerate(run.get("models", default={}))}
         for model in sorted({cell.model for cell in cells}, key=lambda m, o=order: (o.get(m, len(o)), m)):  # type: ignore[misc]
             mine = [((task, ctx), group) for (name, task, ctx, *_), group in groups.items() if name == model]

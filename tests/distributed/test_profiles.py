@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+import kleval
 from kleval.profiler import ProfileSpec, profile
 from kleval.store import Point, RunStore
 from kleval.work import events as ev
@@ -79,3 +80,10 @@ def test_a_process_that_is_killed_loses_no_point_that_was_there(tmp_path: Path) 
     found = points_of(out)
     assert len(found) == len({point.id for point in found}) == len(result.units)
     assert RunStore.open(out).manifest["sessions"][-1]["workers"]["worker_deaths"] == 1
+
+
+def test_python_measures_on_processes(tmp_path: Path) -> None:
+    few: dict[str, Any] = {"ctx": (128, 256), "batch": 1, "repeats": 1, "decode_tokens": 2, "prefill": "full"}
+    found = kleval.profile("kimi-linear", **few, devices=TWO, out=tmp_path / "run")
+    store = RunStore.open(found.out)
+    assert (store.status, len(store.manifest["sessions"][-1]["workers"]["devices"])) == ("complete", 2)

@@ -164,6 +164,70 @@ def test_a_generation_does_not_see_what_is_written_to_the_weights_and_the_next_o
     close(after.logits(ids[:, 0]), changed.logits(changed.hidden(ids[:, :1]))[:, 0])
 
 
+@pytest.mark.parametrize("vocabulary", [50, 64, 77])
+@pytest.mark.parametrize("architecture", ["kimi-linear", "gdn-h"])
+def test_greedy_steps_in_one_call_are_those_of_many(tiny_decoder: Make, architecture: str, vocabulary: int) -> None:
+    decoder, ids = single(tiny_decoder(architecture, True, vocab_size=vocabulary)), tokens(3, 20)
+    caches = [HybridCache(decoder.config, 3) for _ in range(2)]
+    for cache in caches:
+        decoder.hidden(ids, cache)
+    one_by_one, at_once = (decoder.native_steps(cache) for cache in caches)
+    assert one_by_one is not None
+    assert at_once is not None
+    logits, expected = one_by_one.logits(ids[:, -1]), []
+    for _ in range(8):
+        expected.append(logits.argmax(-1))
+        logits = one_by_one.logits(expected[-1])
+    chosen, seconds, last = at_once.greedy(ids[:, -1], 9, ())
+    assert chosen == torch.stack(expected).tolist()
+    assert seconds == sorted(seconds)
+    assert len(seconds) == 8
+    assert torch.equal(last, logits)
+    assert caches[0].lengths_host == caches[1].lengths_host == caches[1].lengths.tolist() == [29, 29, 29]
+
+
+def test_a_token_that_ends_an_answer_ends_the_steps(tiny_decoder: Make) -> None:
+    decoder, ids = single(tiny_decoder("kimi-linear", True)), tokens(2, 1)[:, 0]
+    whole = decoder.native_steps(HybridCache(decoder.config, 2))
+    assert whole is not None
+    chosen, _, _ = whole.greedy(ids, 12, ())
+    for end in {token for row in chosen for token in row}:
+        first = next(at for at, row in enumerate(chosen) if end in row)
+        cache = HybridCache(decoder.config, 2)
+        steps = decoder.native_steps(cache)
+        assert steps is not None
+        some, seconds, logits = steps.greedy(ids, 12, (end, 49))
+        assert (some, len(seconds), logits.argmax(-1).tolist()) == (chosen[:first], first, chosen[first])
+        assert cache.lengths_host == [first + 1] * 2
+
+
+def test_logits_that_are_not_finite_end_the_steps(tiny_decoder: Make) -> None:
+    decoder = single(tiny_decoder("kimi-linear", True))
+    ids = tokens(2, 1)[:, 0]
+    for wrong in (float("nan"), float("inf")):
+        broken = copy.deepcopy(decoder)
+        broken.model.embed_tokens.weight.data[ids[1]] = wrong  # type: ignore[union-attr,operator]
+        steps = broken.native_steps(HybridCache(decoder.config, 2))
+        assert steps is not None
+        chosen, _, logits = steps.greedy(ids, 5, ())
+        assert chosen == []
+        assert logits.isfinite().all(-1).tolist() == [True, False]
+
+
+def test_given_steps_are_taken_whatever_the_logits_say(tiny_decoder: Make) -> None:
+    exact, ids = tiny_decoder("kimi-linear", True), tokens(2, 7)
+    decoder = single(exact)
+    cache = HybridCache(decoder.config, 2)
+    steps = decoder.native_steps(cache)
+    assert steps is not None
+    assert len(steps.given(ids[:, :6].T)) == 6
+    close(steps.logits(ids[:, 6]), exact.logits(exact.hidden(ids))[:, 6])
+    for wrong in (50, -1):
+        with pytest.raises(IndexError):
+            steps.given(torch.tensor([[3, 1], [2, wrong]]))
+    assert cache.lengths_host == [7, 7]
+
+
 def test_logits_are_shared_among_threads(tiny_decoder: Make) -> None:
     decoder = single(tiny_decoder("kimi-linear", False, vocab_size=70_000))
     caches = [HybridCache(decoder.config, 2) for _ in range(2)]

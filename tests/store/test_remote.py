@@ -25,6 +25,7 @@ URL = "memory://bucket/long/1"
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("KLEVAL_NATIVE", "off")  # which would be built for this home
     yield
     fsspec.filesystem("memory").store.clear()
 
@@ -143,6 +144,7 @@ def test_the_manifest_is_the_last_that_arrives(monkeypatch: pytest.MonkeyPatch) 
     put = system.put_file
     monkeypatch.setattr(system, "put_file", lambda self, here, there: (sent.append(there), put(self, here, there)))
     write(remote.begin(URL), row(0))
+    sent.clear()
     remote.upload(URL)
     assert sent[-1].endswith("/run.json")
     assert len(sent) == 3
@@ -163,12 +165,66 @@ def _refuse(*arguments: object) -> None:
     raise OSError("no space there")
 
 
+SMALL = ["run", "--tasks", "ruler/niah_single_1", "--ctx", "512", "--limit", "1", "--sample-cache", "off", "-q"]
+
+
+@pytest.mark.parametrize(
+    "asked", [SMALL, ["profile", "--ctx", "128", "-q"], ["profile", "kernels", "-q"], ["merge", "s3"]]
+)
+def test_an_address_that_cannot_be_written_is_told_before_anything_is_done(
+    asked: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from kleval.cli.main import call
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "put_file", _refuse)
+    assert call([*asked, "--out", URL]) == 2
+    assert capsys.readouterr().err == f"kleval: {URL} cannot be written, so nothing was run: no space there\n"
+    assert not Path("runs").exists()
+
+
+def test_what_tries_an_address_is_not_seen_where_it_may_not_be_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "rm", _refuse)
+    write(remote.begin(URL), row(0))
+    remote.upload(URL)
+    assert remote.PROBE in {name.rpartition("/")[2] for name in fsspec.filesystem("memory").find("/")}
+    assert remote.PROBE not in {file.name for file in remote.fetched(URL).rglob("*")}
+
+
+def test_an_address_is_tried_when_the_options_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kleval.cli.main import call
+
+    monkeypatch.setattr(remote, "_reached", _refuse)
+    assert call([*SMALL, "--out", URL, "--limit", "no"]) == 2
+    assert call(["merge", "s3://shards", "--out", URL, "--no-such-option"]) == 2
+
+
+def test_a_dry_run_brings_and_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    write(remote.begin(URL), row(0))
+    remote.upload(URL)
+    os.rename("runs", "elsewhere")
+    for name in ("put_file", "get_file"):
+        monkeypatch.setattr(type(fsspec.filesystem("memory")), name, _refuse)
+    said: list[str] = []
+    with remote.uploading(URL, dry_run=True, say=said.append) as folder:
+        assert folder == remote.written(URL)
+    assert said == [f"{URL} has a run that a dry run does not bring: what is planned here is all of it"]
+    assert not Path("runs").exists()
+
+
+def test_python_writes_to_an_address() -> None:
+    from kleval import load
+    from kleval.api.models import directory
+
+    with directory(URL) as folder:
+        write(folder, row(0))
+    assert len(load(URL).samples) == 1
+
+
 def test_a_command_writes_to_an_address_and_others_read_it(capsys: pytest.CaptureFixture[str]) -> None:
     from kleval import load
     from kleval.cli.main import call
 
-    asked = ["run", "--tasks", "ruler/niah_single_1", "--ctx", "512", "--limit", "1", "--sample-cache", "off", "-q"]
-    assert call([*asked, "--out", URL]) == 0
+    assert call([*SMALL, "--out", URL]) == 0
     assert f"uploaded  {URL}" in capsys.readouterr().err
     assert call(["leaderboard", URL, "--format", "json"]) == 0
     assert [one["n"] for one in json.loads(capsys.readouterr().out)][:1] == [1]

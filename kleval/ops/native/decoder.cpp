@@ -4,8 +4,12 @@
 // The tokens of all sequences lie behind one another. What is done to each token alone (norms, products, experts) goes through in
 // blocks of tokens, what runs along a sequence (convolution, delta rule, attention) by sequence and head. Decoding is the same with one
 // token per sequence.
+#include <algorithm>
+#include <chrono>
+
 #include "attention.h"
 #include "delta_rule.h"
+#include "greedy.h"
 
 enum Mixer : int64_t { MLA = 0, KDA = 1, GDN = 2 };
 
@@ -57,6 +61,17 @@ struct Run {
   float *hidden, *logits;
   int64_t *lengths;
   int64_t sequence_count, tokens, absorbed_tokens, threads;
+};
+
+// Decode steps behind one another, `most` at most: the most likely tokens after a step go into the next, or inputs [most, sequences] do.
+// The last step is one after which some sequence's is among `ends` or its logits are not finite; its logits are left in the run's.
+// Written: done, of steps; chosen [done - 1, sequences]; seconds [done], from the call on.
+struct Steps {
+  int64_t most;
+  const int64_t *inputs, *ends;
+  int64_t end_count, *chosen;
+  double *seconds;
+  int64_t done;
 };
 
 namespace {
@@ -334,15 +349,45 @@ struct Pass {
   }
 };
 
+bool known(const int64_t *ids, int64_t count, const Model &m) {
+  return std::all_of(ids, ids + count, [&](int64_t id) { return id >= 0 && id < m.vocabulary; });
+}
+
+void step_by_step(Run run, Steps &steps) {
+  const auto begin = std::chrono::steady_clock::now();
+  const int64_t *ends = steps.ends + steps.end_count, rows = run.sequence_count, vocabulary = run.model->head.outputs;
+  for (bool goes_on = true; goes_on && steps.done < steps.most;) {
+    if (steps.inputs) run.ids = steps.inputs + steps.done * rows;
+    Pass(run).all();
+    steps.seconds[steps.done++] = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    if (steps.inputs || steps.done == steps.most) continue;
+    int64_t *chosen = steps.chosen + (steps.done - 1) * rows;
+    for (int64_t i = 0; i < rows && goes_on; i++) {
+      chosen[i] = greedy(run.logits + i * vocabulary, vocabulary);
+      goes_on = chosen[i] >= 0 && std::find(steps.ends, ends, chosen[i]) == ends;
+    }
+    run.ids = chosen;
+  }
+}
+
 }  // namespace
 
 // 3 for an id that is none, before anything has happened.
 extern "C" int kleval_decoder_run(const Run *run) {
-  for (int64_t t = 0; t < run->tokens; t++)
-    if (run->ids[t] < 0 || run->ids[t] >= run->model->vocabulary) return 3;
+  if (!known(run->ids, run->tokens, *run->model)) return 3;
   return guarded([&] {
     const NoDenormals quick;
     Pass(*run).all();
+  });
+}
+
+// The same for steps: the run is of one token per sequence, with lengths and logits.
+extern "C" int kleval_decoder_steps(const Run *run, Steps *steps) {
+  const int64_t given = steps->inputs ? steps->most * run->tokens : run->tokens;
+  if (!known(steps->inputs ? steps->inputs : run->ids, given, *run->model)) return 3;
+  return guarded([&] {
+    const NoDenormals quick;
+    step_by_step(*run, *steps);
   });
 }
 
