@@ -92,7 +92,7 @@ def test_a_figure_of_ones_own_is_on_the_page_and_among_the_files(make_run: Make,
     ("name", "said"),
     [
         ("nothing", "figure nothing gives int"),
-        ("broken", "mine.py line 17"),
+        ("broken", "mine.py line 15"),
         ("absent", "has no absent: it has answers, nothing, broken"),
     ],
 )
