@@ -9,6 +9,7 @@ import importlib.util
 import keyword
 import re
 import shlex
+from collections.abc import Collection
 from pathlib import Path
 from string import Template
 
@@ -40,13 +41,35 @@ def files(kind: str, name: str) -> dict[str, str]:
         raise UsageError(f"{name!r} is no name for a {kind}: write small letters, digits and _, like word_count")
     if importlib.util.find_spec(name) is not None:
         raise UsageError(f"a module {name} is installed here already: choose another name")
-    return {_filled(file, name): _filled(text, name) for file, text in packaged("cli/new.toml")[kind]["files"].items()}
+    if name in _taken(kind):
+        raise UsageError(f"kleval has a {kind} {name} already: choose another name")
+    example: dict[str, str] = packaged("cli/new.toml")[kind]["files"]
+    used = re.compile(rf"(?<![$\w])({name}|{_camel(name)})\b")
+    if keyword.iskeyword(_camel(name)) or any(used.search(text) for text in example.values()):
+        raise UsageError(f"the example uses the name {name} itself: choose another")
+    return {_filled(file, name): _filled(text, name) for file, text in example.items()}
+
+
+def _taken(kind: str) -> Collection[str]:
+    """What kleval calls its own of that kind."""
+    if kind == "task":
+        from kleval.tasks.registry import families
+
+        return families()
+    if kind == "backend":
+        from kleval.backends.registry import BACKENDS
+
+        return BACKENDS
+    return ()
+
+
+def _camel(name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("_"))
 
 
 def _filled(text: str, name: str) -> str:
-    words = name.split("_")
-    camel = "".join(word.capitalize() for word in words)
-    return Template(text.lstrip("\n")).substitute(name=name, Name=camel, title=" ".join(words).strip().capitalize())
+    title = " ".join(name.split("_")).strip().capitalize()
+    return Template(text.lstrip("\n")).substitute(name=name, Name=_camel(name), title=title)
 
 
 def write(kind: str, name: str, folder: Path) -> list[Path]:

@@ -105,6 +105,11 @@ def test_files_are_named_and_what_comes_next(
         (["task", "class"], "no name for a task"),
         (["figure", "json"], "a module json is installed here already"),
         (["backend", "taken_here"], "there already and not empty"),
+        (["task", "ruler"], "kleval has a task ruler already"),
+        (["backend", "native"], "kleval has a backend native already"),
+        (["task", "none"], "the example uses the name none itself"),
+        (["figure", "lengths"], "the example uses the name lengths itself"),
+        (["backend", "failure"], "the example uses the name failure itself"),
         (["tasks", "x"], "did you mean 'task'?"),
     ],
 )
