@@ -5,7 +5,8 @@ The file's top level holds for all tasks, `tasks.NAME` for one or for a kind of 
 text is a value that the task gives, or another text of the card.
 
 The table `family` is of the family as a whole: `tasks`, which name is which `module:attribute` of its folder, in the order of lists;
-`mean`, whether it has one over them (yes); `documents`, those that the user's may be the haystack of; `lm_eval`, whether lm-eval can
+`mean`, whether it has one over them (yes); `documents`, those that the user's may be the haystack of; `bins`, the
+lengths in which its data are published, which its metrics are named after; `lm_eval`, whether lm-eval can
 ask it too. `needs`, among the texts, says what of it needs more than a model that answers: names of NEEDS.
 """
 
