@@ -299,6 +299,8 @@ class TaskOptions(Protocol):
     needs_judge: bool  # a judge: --judge-model
     needs_code_execution: bool  # to run what the model writes: --allow-code-execution and a sandbox that isolates
     needs_continued_text: bool  # an endpoint that goes on from a text, as its samples have an answer prefix
+    needs_likelihoods: bool  # a backend that gives likelihoods of texts
+    unwrapped: Any  # the task itself, of one that asks another task's samples in a form of its own
     without_prefix: str  # the protocol that does without; named where an endpoint cannot do that
     grows: bool  # False: prompts do not grow with ctx, so that one length asks all there is to ask
     together: int  # how many samples of a length, in a row, one shard of a run has, as they are made or asked together; 0: all
@@ -314,6 +316,10 @@ class TaskOptions(Protocol):
 
     def counts(self) -> Any:
         """What the official edition asks, known without its data: `kleval plan` counts by it."""
+        ...
+
+    def question_alone(self, sample: Sample) -> Any:
+        """The prompt without its context: `--protocol likelihood` asks both."""
         ...
 
     def reads_at(self, ctx: int) -> list[int]:
