@@ -32,6 +32,16 @@ def packaged(name: str) -> dict[str, Any]:
     return tomllib.loads(resources.files("kleval").joinpath(name).read_text("utf-8"))
 
 
+@cache
+def family_facts(name: str) -> dict[str, Any]:
+    """What a family of tasks says of itself, the table `family` of its card (`kleval.tasks.cards`); empty of one without."""
+    try:
+        found: dict[str, Any] = packaged(f"tasks/{name}/card.toml").get("family", {})
+    except (OSError, ValueError):  # a name that is no folder's, out of a stored run
+        return {}
+    return found
+
+
 @contextlib.contextmanager
 def usage_errors(path: Path) -> Iterator[None]:
     """OSErrors inside become one line that says what to do."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -285,6 +285,51 @@ class Task(Protocol):
     def step(self, sample: Sample, outcomes: Sequence[Completion]) -> Sequence[Request] | Score | Failure:
         """The next requests, given the completions of all earlier ones in order; or the score; or why there is none
         (an empty answer where the protocol calls that a failure, a judge's verdict that cannot be read)."""
+        ...
+
+
+class TaskOptions(Protocol):
+    """What a task may have besides the members of Task: each is read where it is there, and nothing fails without.
+
+    What a task needs, `kleval run` asks for before anything is answered; a family with a card says it there (`needs`). `counts` gives
+    a `kleval.tasks.counts.Counts`, or None.
+    """
+
+    description: str  # what `kleval ls tasks` shows of a task without a card
+    needs_judge: bool  # a judge: --judge-model
+    needs_code_execution: bool  # to run what the model writes: --allow-code-execution and a sandbox that isolates
+    needs_continued_text: bool  # an endpoint that goes on from a text, as its samples have an answer prefix
+    needs_likelihoods: bool  # a backend that gives likelihoods of texts
+    unwrapped: Any  # the task itself, of one that asks another task's samples in a form of its own
+    without_prefix: str  # the protocol that does without; named where an endpoint cannot do that
+    grows: bool  # False: prompts do not grow with ctx, so that one length asks all there is to ask
+    together: int  # how many samples of a length, in a row, one shard of a run has, as they are made or asked together; 0: all
+    finds_needles: bool  # rows of `kleval generate` say at which token the first reference stands
+    also_reads: str  # stands for data that data_digest leaves out (a word list's hash): the sample cache keeps by it
+    code: tuple[
+        str, str
+    ]  # digests of the user's code that asks and that scores, where the class of the task is not the user's
+
+    def card(self) -> dict[str, Any]:
+        """What the task is and where it comes from, JSON values. `kleval ls tasks` shows its `description`, with --card all of it."""
+        ...
+
+    def counts(self) -> Any:
+        """What the official edition asks, known without its data: `kleval plan` counts by it."""
+        ...
+
+    def question_alone(self, sample: Sample) -> Any:
+        """The prompt without its context: `--protocol likelihood` asks both."""
+        ...
+
+    def reads_at(self, ctx: int) -> list[int]:
+        """Tokens that each of its requests at a length reads, where they are not alike: the forecast counts by them."""
+        ...
+
+    def samples_at(
+        self, tokenizer: Tokenizer, ctx: int, indices: Iterable[int], seed: int
+    ) -> Iterator[Sample | Unfit] | None:
+        """The samples with those indices, made without the others, for a shard of a run; None where that cannot be done."""
         ...
 
 

@@ -12,7 +12,8 @@ import pytest
 from kleval.backends.spec import BackendSpec
 from kleval.harness import RunSpec, run
 from kleval.store import RunStore
-from kleval.types import Backend, Completion, ContextTooSmall, Score, Task
+from kleval.tasks.cards import NEEDS
+from kleval.types import Backend, Completion, ContextTooSmall, Score, Task, TaskOptions
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "CONTRIBUTING.md", ROOT / "docs" / "custom_task.md", ROOT / "docs" / "custom_backend.md")
@@ -24,6 +25,15 @@ def example(name: str) -> dict[str, Any]:
     space: dict[str, Any] = {"__name__": name}
     exec(SNIPPETS[name], space)  # noqa: S102 - it is our own text
     return space
+
+
+def test_what_is_read_of_a_task_is_in_one_of_its_protocols() -> None:
+    """Every literal `getattr(task, "…")` of kleval, and nothing that is not read; lm-eval's own tasks aside."""
+    looked = re.compile(r'(?:getattr|hasattr)\((?:self\.)?_?tasks?(?:\[[^\]]*\])?, "([a-z]\w*)"')
+    files = [path for path in (ROOT / "kleval").rglob("*.py") if "lm_eval" not in path.parts]
+    read = {name for path in files for name in looked.findall(path.read_text("utf-8"))} | set(NEEDS.values())
+    options = {name for name in vars(TaskOptions) if not name.startswith("_")} | set(TaskOptions.__annotations__)
+    assert read - set(Task.__annotations__) - set(vars(Task)) == options
 
 
 @pytest.mark.parametrize("name", ["task", "backend", "operator"])

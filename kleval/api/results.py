@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kleval.harness.rescoring import rescore
+from kleval.report.own import OwnFigure
 from kleval.report.page import write_report
 from kleval.store import Point, Row, RunStore
 from kleval.tables import contrasts, cost_rows, positions
@@ -78,9 +79,11 @@ class Stored:
         names = [part.strip() for part in (model or "").split(",") if part.strip()]
         return Contrast(tuple(contrasts.records(a, b, names, effect)))
 
-    def report(self, path: Path | str | None = None) -> Path:
-        """Write the page, as the command does: report.html in the run directory unless a path is given."""
-        return write_report([RunStore.open(self.out)], self.out / "report.html" if path is None else Path(path))
+    def report(self, path: Path | str | None = None, own: Sequence[OwnFigure] = ()) -> Path:
+        """Write the page, as the command does: report.html in the run directory unless a path is given. own: functions f(tables)
+        that draw further figures, as `--add-figure`."""
+        place = self.out / "report.html" if path is None else Path(path)
+        return write_report([RunStore.open(self.out)], place, own=own)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{n} {name}" for name, n in self.result.counts.items() if n)

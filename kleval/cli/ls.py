@@ -92,8 +92,16 @@ def tasks(
         click.echo("\n\n".join("\n".join(_card_lines(record)) for record in cards))
     else:
         table(
-            ("task", "metric", "description"),
-            [(c["id"], c["metric"].partition(":")[0].partition(";")[0], c.get("description", "")) for c in cards],
+            ("task", "metric", "needs", "description"),
+            [
+                (
+                    c["id"],
+                    c["metric"].partition(":")[0].partition(";")[0],
+                    ", ".join(c.get("needs", ())),
+                    c.get("description", ""),
+                )
+                for c in cards
+            ],
         )
 
 
@@ -141,9 +149,15 @@ def _listed(name: str, load: Callable[[str], Task], whole: bool, may_be_broken: 
 
 def _card(task: Task) -> dict[str, Any]:
     """What a task says about itself; at least what every task has."""
+    from kleval.tasks.cards import needs_of
+
     card: dict[str, Any] = task.card() if hasattr(task, "card") else {"description": getattr(task, "description", "")}
     fields = ("id", "version", "metric", "edition", "protocol", "data_revision", "data_digest")
-    return {**{name: card[name] if name in card else getattr(task, name) for name in fields}, **card}
+    return {
+        **{name: card[name] if name in card else getattr(task, name) for name in fields},
+        **card,
+        "needs": needs_of(task),
+    }
 
 
 def _card_lines(card: dict[str, Any]) -> list[str]:

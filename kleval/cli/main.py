@@ -42,6 +42,7 @@ COMMANDS = {
     "gate": "kleval.cli.gate:gate",
     "scorecard": "kleval.cli.scorecard:scorecard",
     "export": "kleval.cli.export:export",
+    "new": "kleval.cli.new:new",
     "path": "kleval.cli.path:path",
     "doctor": "kleval.cli.doctor:doctor",
     "train": "kleval.cli.train:train",

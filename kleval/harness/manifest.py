@@ -14,6 +14,7 @@ from kleval.store.machine import machine
 from kleval.store.settings import CODE
 from kleval.tasks import texts
 from kleval.tasks.own.code import digests
+from kleval.tasks.registry import OPEN
 from kleval.text import format_length, plural
 from kleval.types import Task, Tokenizer
 
@@ -133,7 +134,7 @@ def run_facts(
 
 def _absolute(given: str) -> str:
     """The name of a task's file wherever the command is run from."""
-    prefix = "ppl:" if given.startswith("ppl:") else ""
+    prefix = next((begins for begins in OPEN if begins.endswith(":") and given.startswith(begins)), "")
     file, colon, name = given.removeprefix(prefix).partition(".py:")
     return prefix + str(Path(f"{file}.py" if colon else file).expanduser().resolve()) + (f":{name}" if colon else "")
 

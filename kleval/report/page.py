@@ -33,6 +33,7 @@ from kleval.report.answer_sections import answer_section
 from kleval.report.gain_sections import gain_sections
 from kleval.report.header import Header, header, looks
 from kleval.report.notices import runs_of
+from kleval.report.own import OwnFigure, own_section
 from kleval.report.plotly_drawer import plotly
 from kleval.report.position_sections import position_section
 from kleval.report.samples import Samples, samples_section
@@ -46,6 +47,7 @@ from kleval.tables.answer_lengths import AnswerLengths
 from kleval.tables.compare import Answers
 from kleval.tables.costs import Profile, read_profile
 from kleval.tables.depths import Depths
+from kleval.tables.frame import Loaded
 from kleval.tables.positions import Positions
 from kleval.tables.scores import Entrant, Run, collect
 from kleval.tables.trainings import Studies
@@ -59,17 +61,18 @@ def write_report(
     figures: Path | None = None,
     trend: str = trends.AUTO,
     trained: Studies | None = None,
+    own: Sequence[OwnFigure] = (),
 ) -> Path:
     """Write the page of runs and profiles to path, all of it or nothing; about 2.5 MB, most of it the figures' script.
 
     left_out: told of each directory that holds nothing to show; without it, and where nothing is left, that is a UsageError. So are
     two profiles that hold the same model's cost, and a path that cannot be written. figures: a folder for the page's figures as files.
     trend: `auto` (many runs of a model are shown as its latest and how it went), `off`, `date` or a tag that it is shown over.
-    trained: trainings and studies that the page shows too.
+    trained: trainings and studies that the page shows too. own: functions that draw further figures (`own`).
     """
     if figures is not None:
         stills.check(figures)
-    text, found = page_of(stores, Samples(n_runs=len(stores)), left_out, trend, trained)
+    text, found = page_of(stores, Samples(n_runs=len(stores)), left_out, trend, trained, own)
     write_text(path, text)
     if figures is not None:
         stills.write(found, figures)
@@ -82,8 +85,9 @@ def page_of(
     left_out: Callable[[str], object] | None = None,
     trend: str = trends.AUTO,
     trained: Studies | None = None,
+    own: Sequence[OwnFigure] = (),
 ) -> tuple[str, list[Section]]:
-    """The page's text and its sections; samples is filled with what its browser shows. trend, trained, UsageErrors: as of
+    """The page's text and its sections; samples is filled with what its browser shows. trend, trained, own, UsageErrors: as of
     `write_report`."""
     if not stores and not trained:
         raise UsageError("no run given: name at least one run directory, see kleval ls runs")
@@ -120,9 +124,12 @@ def page_of(
         found = [cost_trends.cost_trend_section(profiles, trend), *found]
     if len(shown) < len(entrants):
         found = [*trends.trend_sections(entrants, trend), *found]
+    last_words = found.pop()  # methods
     if trained:
-        last_words = found.pop()  # methods
-        found += [*training_sections.training_sections(trained), last_words]
+        found += training_sections.training_sections(trained)
+    if own:
+        found.append(own_section(own, Loaded(tuple(runs), tuple(s for s in stores if s.is_profile))))
+    found.append(last_words)
     return render(shown, costs, found, samples.served), found
 
 

@@ -8,14 +8,20 @@ they share no row, and the interval is `cells.mover`'s. A mean that lacks bins s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from kleval.files import family_facts
 from kleval.tables.cells import Cell, mover
 from kleval.text import plural
 
-BINS = {"mrcr": ("4k-8k", "8k-16k", "16k-32k", "32k-64k", "64k-128k", "128k-256k", "256k-512k", "512k-1m")}
 _MEAN = ", mean of "
+
+
+def bins_of(task: str) -> Sequence[str]:
+    """The lengths in which the data of the task's family are published, as its card has them, and its metrics are named after."""
+    found: Sequence[str] = family_facts(task.partition("/")[0]).get("bins", ())
+    return found
 
 
 def means_of_bins(cells: Iterable[Cell]) -> list[Cell]:
@@ -30,13 +36,13 @@ def means_of_bins(cells: Iterable[Cell]) -> list[Cell]:
         if cell.headline:
             headlines[key] = cell
         name = cell.metric.rpartition(" ")[2]
-        if name in BINS.get(cell.task.partition("/")[0], ()) and not math.isnan(cell.value):
+        if name in bins_of(cell.task) and not math.isnan(cell.value):
             found.setdefault(key, {})[name] = cell
     return [_mean(headlines[key], bins) for key, bins in found.items() if len(bins) > 1 and key in headlines]
 
 
 def _mean(of: Cell, bins: dict[str, Cell]) -> Cell:
-    wanted = BINS[of.task.partition("/")[0]]
+    wanted = bins_of(of.task)
     ci = mover(list(bins.values()))
     whole = [cell for cell in bins.values() if cell.n_completed]
     count = f"{len(wanted)} bins" if len(bins) == len(wanted) else f"{len(bins)} of {len(wanted)} bins"
@@ -68,7 +74,7 @@ def in_words(cells: Iterable[Cell]) -> list[str]:
 
 
 def _said(cell: Cell) -> str:
-    bins = BINS[cell.task.partition("/")[0]]
+    bins = bins_of(cell.task)
     limits = f"{100 * cell.value:.1f} [{100 * cell.ci_low:.0f}, {100 * cell.ci_high:.0f}], n = {cell.n_samples}"
     if not cell.missing:
         return f"{cell.task}, mean of its {len(bins)} length bins, {bins[0]} to {bins[-1]}: {limits}"

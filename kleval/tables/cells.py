@@ -17,12 +17,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kleval.files import family_facts
 from kleval.store import Row
 from kleval.tables.answers import BROKEN, condition
 from kleval.tables.intervals import Interval, interval, open_interval
 from kleval.types import unit_of
 
-NO_MEAN = {"lca", "lm_eval", "short", "code"}
 FAMILY_METRIC = "average"
 MOST_EQUAL = 4096  # values of answers that a group keeps once for all that have them
 
@@ -215,11 +215,16 @@ def _cell(key: GroupKey, group: Group, metric: str, seed: int) -> Cell:
     )
 
 
+def has_mean(family: str) -> bool:
+    """Whether a family's tasks have a mean: `mean` of what it says of itself."""
+    return bool(family_facts(family).get("mean", True))
+
+
 def families(cells: Iterable[Cell], groups: Mapping[str, Sequence[str]] | None = None) -> list[Cell]:
     """The unweighted mean over the tasks of each family (`ruler` for `ruler/...`), per model, ctx and edition.
 
-    Families in NO_MEAN have none: their tasks are columns of their own. groups: further names and their tasks, with a mean
-    that weighs each task by its samples, as lm-eval's groups (`weight_by_size`) have.
+    Of those that have one (`has_mean`): the tasks of the others are columns of their own. groups: further names and their tasks,
+    with a mean that weighs each task by its samples, as lm-eval's groups (`weight_by_size`) have.
 
     Takes headline cells and leaves the others; a mean is over cells of one unit. A family of which only one task was run gets no
     mean. Tasks without a value at a ctx (skipped, or every answer failed) are left out of the mean there and named in `missing`; those
@@ -232,7 +237,7 @@ def families(cells: Iterable[Cell], groups: Mapping[str, Sequence[str]] | None =
             continue
         family = cell.task.split("/", 1)[0]
         names = [name for name, tasks in named.items() if cell.task in tasks]
-        for name in names if family in NO_MEAN else [family, *names]:
+        for name in [family, *names] if has_mean(family) else names:
             members.setdefault((cell.model, name, cell.edition, cell.unit), {}).setdefault(cell.ctx, []).append(cell)
     means = []
     for (model, family_name, edition, _), by_ctx in sorted(members.items()):

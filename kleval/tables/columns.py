@@ -11,21 +11,15 @@ import math
 from collections.abc import Iterable
 
 from kleval.files import packaged
-from kleval.tables.cells import Cell, mover
+from kleval.tables.cells import Cell, has_mean, mover
 from kleval.tables.intervals import Interval
 
-COLUMNS: dict[str, str] = {
-    "RULER": "ruler",
-    "MRCR": "mrcr",
-    "HELMET-ICL": "helmet_icl",
-    "LongBench v2": "longbench2",
-    "FRAMES": "frames",
-    "RepoQA": "repoqa",
-    "LCA-Lib": "lca/lib",
-    "LCA-Commit": "lca/commit",
-}
 PAPER_CTX = 128 * 1024
 _TABLE = packaged("tasks/paper.toml")["tables"]["5"]
+COLUMNS: dict[str, str] = {
+    row.get("column", row["benchmark"]): family if has_mean(family := row["tasks"].partition("/")[0]) else row["tasks"]
+    for row in _TABLE["rows"]
+}
 PAPER: dict[str, tuple[float, ...]] = {
     name: tuple(row["scores"][i] for row in _TABLE["rows"]) for i, name in enumerate(_TABLE["columns"])
 }

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 from kleval.store import Row, RunStore
 from kleval.tables.answers import condition
-from kleval.tables.cells import FAMILY_METRIC, NO_MEAN
+from kleval.tables.cells import FAMILY_METRIC, has_mean
 from kleval.tables.joined import run_setting
 from kleval.tables.paired import ALPHA, Contrast, Pair, contrast, holm
 from kleval.tables.scores import Entrant, Place, Run, collect, questions_differ, sampling_differs, versus
@@ -364,7 +364,7 @@ def _averages(a: Side, places: Sequence[Place]) -> Iterator[tuple[str, int | Non
     for task in tasks:
         if (family := task.split("/", 1)[0]) in families and family not in a.entrant.run.groups:
             families[family] = [*families[family], task]
-    named = {f"{name} {FAMILY_METRIC}": of for name, of in families.items() if name not in NO_MEAN}
+    named = {f"{name} {FAMILY_METRIC}": of for name, of in families.items() if has_mean(name)}
     ctxs = sorted({ctx for _, ctx in places})
     for ctx in [*ctxs, None] if len(ctxs) > 1 else ctxs:
         seen: list[list[Place]] = []

@@ -11,17 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from kleval.files import family_facts
 from kleval.store import Row, RunStore
 from kleval.store.manifest import value_at
 from kleval.tables.area import come_again
 from kleval.tables.bins import means_of_bins
-from kleval.tables.cells import FAMILY_METRIC, Cell, Group, average, cells_of, families, grouped
+from kleval.tables.cells import FAMILY_METRIC, Cell, Group, average, cells_of, families, grouped, has_mean
 from kleval.text import digest, moment
 from kleval.types import UsageError
-
-# How many tasks an average has to cover to be called the family's. RULER: NVIDIA/RULER@c3f5e3b, scripts/synthetic.yaml;
-# MRCR: 2, 4 and 8 needles; HELMET-ICL: five data sets.
-FAMILY_TASKS = {"ruler": 13, "mrcr": 3, "helmet_icl": 5}
 
 EVERYTHING = "everything asked"  # the task of the mean over all tasks of a model
 
@@ -223,15 +220,20 @@ def members(name: str, entrant: Entrant, tasks: Sequence[str]) -> list[str]:
 
 
 def expected_tasks(family: str, average: Cell) -> int:
-    """How many tasks a family's average has to cover: the official number where there is one, else those of the run."""
-    return FAMILY_TASKS.get(family, average.n_tasks + len(average.missing))
+    """How many tasks a family's average has to cover: all that it says it has, of one that says nothing those of the run."""
+    return _n_tasks(family) or average.n_tasks + len(average.missing)
 
 
 def column_tasks(cell: Cell) -> tuple[int, int]:
     """How many tasks of its family a column's cell is over, an average or a single task, and how many there are."""
     if cell.metric == FAMILY_METRIC:
         return cell.n_tasks, expected_tasks(cell.task, cell)
-    return 1, FAMILY_TASKS.get(cell.task.split("/", 1)[0], 1)
+    return 1, _n_tasks(cell.task.split("/", 1)[0]) or 1
+
+
+def _n_tasks(family: str) -> int:
+    """Of a family with a mean, as its card lists them."""
+    return len(family_facts(family).get("tasks", ())) if has_mean(family) else 0
 
 
 def conflicts(a: Entrant, b: Entrant) -> list[str]:

@@ -6,10 +6,12 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import count
+from pathlib import Path
 
 from kleval.tasks.draws import own_draws
 from kleval.tasks.fitting import budget_for, fill
 from kleval.tasks.prose import sentences
+from kleval.tasks.registry import OWN, check_protocol
 from kleval.types import Completion, ContextTooSmall, Prompt, Request, Sample, Score, Tokenizer, Unfit, UsageError
 
 
@@ -61,13 +63,18 @@ class Questions(InOrder, OneCall):
     """Task of the plainest form: `question` makes one, and kleval makes it fit, asks it and compares the answer with the reference.
 
     A `{context}` in the question is filled with prose up to ctx. What a subclass may say besides: id, metric and `score`, version,
-    max_new_tokens (else half as much again as the longest of some references takes, and 16), stop.
+    protocol, max_new_tokens (else half as much again as the longest of some references takes, and 16), stop.
     """
 
     version, metric, edition, protocol = "1", "exact", "own", "own-1"
     data_revision, data_digest = "generated", ""
     max_new_tokens: int | None = None
     stop: tuple[str, ...] = ()
+
+    def __init__(self, edition: str = OWN, protocol: str | None = None, data_dir: Path | None = None) -> None:
+        if edition == "official":
+            raise UsageError(f"{self.id} makes its questions itself: it has no official edition, use --edition builtin")
+        self.edition, self.protocol = edition, check_protocol(self.id, protocol, (self.protocol,))
 
     @abstractmethod
     def question(self, draw: random.Random) -> tuple[str, str | Sequence[str]]:

@@ -3,6 +3,11 @@
 The file's top level holds for all tasks, `tasks.NAME` for one or for a kind of them; in each, `builtin`, `official` and
 `protocols.NAME` hold for an edition or a protocol. What is more particular takes the place of the rest; lists add up. `{name}` in a
 text is a value that the task gives, or another text of the card.
+
+The table `family` is of the family as a whole: `tasks`, which name is which `module:attribute` of its folder, in the order of lists;
+`mean`, whether it has one over them (yes); `documents`, those that the user's may be the haystack of; `bins`, the
+lengths in which its data are published, which its metrics are named after; `lm_eval`, whether lm-eval can
+ask it too. `needs`, among the texts, says what of it needs more than a model that answers: names of NEEDS.
 """
 
 from __future__ import annotations
@@ -12,6 +17,17 @@ from typing import Any
 
 from kleval.tasks import packaged
 from kleval.tasks.data import MissingData
+
+# What a task may need -> the attribute of the task that says so (`kleval.types.TaskOptions`).
+NEEDS = {
+    "judge": "needs_judge",
+    "code execution": "needs_code_execution",
+    "continued text": "needs_continued_text",
+}
+
+
+def needs_of(task: Any) -> list[str]:
+    return [what for what, attribute in NEEDS.items() if getattr(task, attribute, False)]
 
 
 class Card:
@@ -26,9 +42,14 @@ class Card:
         self._layers += [part.get("protocols", {}).get(protocol, {}) for part in parts]
         self._values = values or {}
 
+    def needs(self, what: str) -> bool:
+        return what in self._last("needs", ())
+
+    def _last(self, key: str, default: Any) -> Any:
+        return next((layer[key] for layer in reversed(self._layers) if key in layer), default)
+
     def text(self, key: str, default: str = "") -> str:
-        found = next((layer[key] for layer in reversed(self._layers) if key in layer), default)
-        return str(found).format_map(self)
+        return str(self._last(key, default)).format_map(self)
 
     def texts(self, key: str) -> tuple[str, ...]:
         return tuple(text.format_map(self) for layer in self._layers for text in layer.get(key, ()))

@@ -87,7 +87,7 @@ def assets(family: str) -> tuple[Asset, ...]:
         near = difflib.get_close_matches(family, ASSETS, n=1)
         raise UsageError(
             f"there is nothing to fetch for {family!r}: {f'did you mean {near[0]}? ' if near else ''}families with data are"
-            f" {', '.join((*ASSETS, *(f'{prefix}NAME' for prefix in registry.PROVIDERS if prefix.endswith('/'))))}"
+            f" {', '.join((*ASSETS, *(f'{prefix}NAME' for prefix in registry.OPEN if prefix.endswith('/'))))}"
         )
     return ASSETS[family]
 

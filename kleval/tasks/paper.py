@@ -93,5 +93,10 @@ def rows(table: str | None = None) -> tuple[Row, ...]:
 
 def tasks(table: str, code: bool = True) -> tuple[str, ...]:
     """Task ids of a table, in its order. code: with those that run what a model writes."""
-    found = [task for row in rows(table) for task in row.tasks if code or not task.startswith("code/")]
+    found = [task for row in rows(table) for task in row.tasks if code or not _runs_code(task)]
     return tuple(dict.fromkeys(found))
+
+
+def _runs_code(task: str) -> bool:
+    """Whether the card of the task's family says so of all of it."""
+    return "code execution" in packaged.load(f"{task.partition('/')[0]}/card.toml").get("needs", ())

@@ -1,8 +1,9 @@
 """Registry of tasks: their ids, and the task object of an id.
 
-TASKS maps a task id to `module:attribute`; the attribute is called with (edition, protocol or None, data_dir or None).
-Other packages add theirs as entry points of the group `kleval.tasks`, named `family/task`. PROVIDERS maps the beginning of an id
-to the module that knows the tasks with that beginning, which are too many to be listed here. Nothing is imported before it is
+PROVIDERS has a line per family: how its ids begin, and its package, whose `card.toml` lists the tasks (`kleval.tasks.cards`); or the
+module with the members of `Provider`, of tasks too many to be listed. A task that is one file has a line of its own: its id, and
+`module:attribute`. The attribute is called with (edition, protocol or None, data_dir or None); TASKS has it for every task that is
+listed. Other packages add theirs as entry points of the group `kleval.tasks`, named `family/task`. Nothing is imported before it is
 asked for.
 """
 
@@ -11,12 +12,13 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from kleval.files import family_facts
 from kleval.packages import broken, load, plugins
 from kleval.tasks import likelihood
 from kleval.types import Task, UsageError
@@ -30,6 +32,7 @@ class Provider(Protocol):
     """Tasks that are looked up by name and not listed. HINT: what to do for one who names the provider alone."""
 
     HINT: str
+    OF_DOCUMENTS: bool  # whether its tasks are of the user's own files, so that edition own is theirs
 
     def expand(self, name: str, edition: str) -> list[str]:
         """Ids of the tasks that a name stands for: itself, or a group's. UsageError with the nearest names."""
@@ -49,67 +52,46 @@ class Provider(Protocol):
 GROUP = "kleval.tasks"
 MEMBERS = ("id", "version", "metric", "protocol", "samples", "step")  # of every task
 EDITIONS, OWN = ("builtin", "official"), "own"  # own: of the user's documents (--haystack)
-PROVIDERS = {  # how ids begin -> module with the members of Provider
+PROVIDERS: dict[str, str] = {
+    "ruler/": "kleval.tasks.ruler",
+    "repoqa/": "kleval.tasks.repoqa",
+    "lca/": "kleval.tasks.lca",
+    "mrcr/": "kleval.tasks.mrcr",
+    "mrcr_v2/": "kleval.tasks.mrcr",
+    "longbench2/": "kleval.tasks.longbench2",
+    "helmet_icl/": "kleval.tasks.helmet_icl",
+    "frames/": "kleval.tasks.frames",
+    "graphwalks/": "kleval.tasks.graphwalks",
+    "babilong/": "kleval.tasks.babilong",
+    "synthetic/": "kleval.tasks.synthetic",
+    "short/": "kleval.tasks.short",
+    "code/": "kleval.tasks.code",
     "lm_eval/": "kleval.tasks.lm_eval.provider",
     "ppl:": "kleval.tasks.ppl.provider",
 }
 OWN_FILES = "kleval.tasks.own.provider"  # of ids that are files
 _FILE = re.compile(r".+\.py:\w*|.+\.ya?ml")
 
-TASKS: dict[str, str] = {
-    "ruler/niah_single_1": "kleval.tasks.ruler.task:niah_single_1",
-    "ruler/niah_single_2": "kleval.tasks.ruler.task:niah_single_2",
-    "ruler/niah_single_3": "kleval.tasks.ruler.task:niah_single_3",
-    "ruler/niah_multikey_1": "kleval.tasks.ruler.task:niah_multikey_1",
-    "ruler/niah_multikey_2": "kleval.tasks.ruler.task:niah_multikey_2",
-    "ruler/niah_multikey_3": "kleval.tasks.ruler.task:niah_multikey_3",
-    "ruler/niah_multivalue": "kleval.tasks.ruler.task:niah_multivalue",
-    "ruler/niah_multiquery": "kleval.tasks.ruler.task:niah_multiquery",
-    "ruler/vt": "kleval.tasks.ruler.task:vt",
-    "ruler/cwe": "kleval.tasks.ruler.task:cwe",
-    "ruler/fwe": "kleval.tasks.ruler.task:fwe",
-    "ruler/qa_1": "kleval.tasks.ruler.task:qa_1",
-    "ruler/qa_2": "kleval.tasks.ruler.task:qa_2",
-    "repoqa/snf": "kleval.tasks.repoqa.task:snf",
-    "lca/lib": "kleval.tasks.lca.task:lib",
-    "lca/commit": "kleval.tasks.lca.task:commit",
-    "mrcr/2needle": "kleval.tasks.mrcr.task:needles_2",
-    "mrcr/4needle": "kleval.tasks.mrcr.task:needles_4",
-    "mrcr/8needle": "kleval.tasks.mrcr.task:needles_8",
-    "mrcr_v2/2needle": "kleval.tasks.mrcr.v2:needles_2",
-    "mrcr_v2/4needle": "kleval.tasks.mrcr.v2:needles_4",
-    "mrcr_v2/8needle": "kleval.tasks.mrcr.v2:needles_8",
-    "longbench2/mcq": "kleval.tasks.longbench2.task:mcq",
-    "helmet_icl/trec_coarse": "kleval.tasks.helmet_icl.task:trec_coarse",
-    "helmet_icl/trec_fine": "kleval.tasks.helmet_icl.task:trec_fine",
-    "helmet_icl/banking77": "kleval.tasks.helmet_icl.task:banking77",
-    "helmet_icl/clinic150": "kleval.tasks.helmet_icl.task:clinic150",
-    "helmet_icl/nlu": "kleval.tasks.helmet_icl.task:nlu",
-    "frames/oracle": "kleval.tasks.frames.task:oracle",
-    "graphwalks/bfs": "kleval.tasks.graphwalks.task:bfs",
-    "graphwalks/parents": "kleval.tasks.graphwalks.task:parents",
-    **{f"babilong/qa{n}": f"kleval.tasks.babilong.task:qa{n}" for n in range(1, 6)},
-    "synthetic/palindrome": "kleval.tasks.synthetic.task:palindrome",
-    "synthetic/mqar": "kleval.tasks.synthetic.task:mqar",
-    "synthetic/stack": "kleval.tasks.synthetic.task:stack",
-    "short/hmmt25": "kleval.tasks.short.official:hmmt25",
-    "short/polymath_en": "kleval.tasks.short.official:polymath_en",
-    "short/mmlu_redux": "kleval.tasks.short.official:mmlu_redux",
-    "short/cmath": "kleval.tasks.short.official:cmath",
-    "short/cruxeval_output_cot": "kleval.tasks.short.official:cruxeval_output_cot",
-    "code/humaneval_plus": "kleval.tasks.code.humaneval:load",
-    "code/mbpp_plus": "kleval.tasks.code.mbpp:load",
-    "code/livecodebench_v6": "kleval.tasks.code.livecodebench:load",
-    "code/cruxeval_input_cot": "kleval.tasks.code.cruxeval:input_cot",
-    "code/cruxeval_output_cot": "kleval.tasks.code.cruxeval:output_cot",
-}
+
+def listed(begins: str, where: str) -> dict[str, str]:
+    """The tasks of a line of PROVIDERS, `module:attribute` by id; empty where its module knows them."""
+    if ":" in where:
+        return {begins: where}
+    tasks: Mapping[str, str] = family_facts(begins.removesuffix("/")).get("tasks", {})
+    return {begins + name: f"{where}.{target}" for name, target in tasks.items()}
+
+
+TASKS: dict[str, str] = {}
+OPEN: dict[str, str] = {}  # the lines of PROVIDERS whose modules know their tasks
+for _begins, _where in PROVIDERS.items():
+    TASKS |= (_found := listed(_begins, _where))
+    if not _found:
+        OPEN[_begins] = _where
 
 
 # Tasks that the user's documents may be the haystack of (`--haystack`, edition `own`).
-TAKE_DOCUMENTS = (
-    *(f"ruler/niah_single_{i}" for i in (1, 2, 3)),
-    *("ruler/niah_multikey_1", "ruler/niah_multivalue", "ruler/niah_multiquery"),
-    *("mrcr/2needle", "mrcr/4needle", "mrcr/8needle"),
+TAKE_DOCUMENTS = tuple(
+    begins + name for begins in PROVIDERS for name in family_facts(begins.removesuffix("/")).get("documents", ())
 )
 
 
@@ -121,7 +103,7 @@ def all_tasks() -> dict[str, str]:
 
 def provider(name: str) -> Provider | None:
     """The provider of a task id or group, by how it begins, or of a file; None for what is listed in TASKS."""
-    module = next((module for prefix, module in PROVIDERS.items() if name.startswith(prefix)), None)
+    module = next((module for prefix, module in OPEN.items() if name.startswith(prefix)), None)
     if module is None and _FILE.fullmatch(name):
         module = OWN_FILES
     return None if module is None else cast(Provider, import_module(module))
@@ -169,10 +151,11 @@ def _is_pattern(name: str) -> bool:
 def _ids(name: str, edition: str) -> Sequence[str]:
     """Of the tasks that one name stands for; of a family those that take the user's documents, in that edition."""
     found = _every(name, edition)
-    if edition != OWN or (name not in all_tasks() and any(task in TAKE_DOCUMENTS for task in found)):
-        return [task for task in found if edition != OWN or task in TAKE_DOCUMENTS]
-    if _FILE.fullmatch(name) or name in TAKE_DOCUMENTS or name.startswith("ppl:"):
+    if edition != OWN or ((provided := provider(name)) is not None and provided.OF_DOCUMENTS):
         return found
+    taking = [task for task in found if task in TAKE_DOCUMENTS]
+    if taking and (name not in all_tasks() or name in TAKE_DOCUMENTS):
+        return taking
     raise UsageError(f"{name} has no haystack of prose: --haystack is for {', '.join(TAKE_DOCUMENTS)}")
 
 

@@ -122,6 +122,8 @@ class SizedTask(InOrder, OfData[Edition]):
         family, _, name = task_id.partition("/")
         self._card = Card(family, (name,), edition if edition in EDITIONS else "builtin", self.protocol, values)
         own = ("the other turns read from the user's documents",) if edition == OWN else ()
+        self.needs_judge = self._card.needs("judge")
+        self.needs_continued_text = self._card.needs("continued text")
         self.description, self.deviations = self._card.text("description"), (*self._card.texts("deviations"), *own)
 
     def _samples(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Sample | Unfit]:

@@ -58,3 +58,48 @@ def test_figures_are_refused_in_one_line_where_they_cannot_be_written(
     assert "pip install 'matplotlib>=3.9'" in one_line(["report", "run", "--figures", "new"])
     assert not Path("new").exists()
     assert not Path("run/report.html").exists()
+
+
+FIGURES = """
+from kleval.report.figure import Figure, Series, lengths, looks_of, scores
+
+def answers(tables):
+    '''Scores <of mine>.'''
+    found = tables.samples
+    x = sorted(set(found["ctx"]))
+    y = [100 * float(found[found["ctx"] == ctx]["value"].mean()) for ctx in x]
+    return Figure(lengths(x, "ctx"), scores(), (Series("a", "all", looks_of("a")["a"], x, y, [["all"]] * len(x)),))
+
+def nothing(tables):
+    return 7
+
+def broken(tables):
+    return tables.samples["no such column"]
+"""
+
+
+def test_a_figure_of_ones_own_is_on_the_page_and_among_the_files(make_run: Make, one_line: Callable[..., str]) -> None:
+    make_run("run", ctxs=(1024, 4096))
+    Path("mine.py").write_text(FIGURES, "utf-8")
+    assert call(["report", "run", "--add-figure", "./mine.py:answers", "--figures", "drawn"]) == 0
+    text = Path("run/report.html").read_text("utf-8")
+    assert "Figures of your own" in text
+    assert "Scores &lt;of mine&gt;" in text
+    assert [path.name for path in Path("drawn").glob("*own*.svg")]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nothing", "figure nothing gives int"),
+        ("broken", "mine.py line 15"),
+        ("absent", "has no absent: it has answers, nothing, broken"),
+    ],
+)
+def test_a_figure_that_cannot_be_drawn_is_one_line(
+    name: str, said: str, make_run: Make, one_line: Callable[..., str]
+) -> None:
+    make_run("run")
+    Path("mine.py").write_text(FIGURES, "utf-8")
+    assert said in one_line(["report", "run", "--add-figure", f"./mine.py:{name}"])
+    assert not Path("run/report.html").exists()

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from kleval.tasks.registry import TASKS, expand, families, load_task, themselves
-from kleval.types import UsageError
+from kleval.tasks.registry import OPEN, TASKS, Provider, expand, families, listed, load_task, provider, themselves
+from kleval.types import Sample, Tokenizer, UsageError
 
 LONG = ("ruler", "mrcr", "helmet_icl", "longbench2", "frames", "repoqa", "lca")
 
@@ -55,8 +55,9 @@ def test_an_unknown_task_names_the_nearest(name: str, said: str) -> None:
 
 
 def test_tasks_whose_prompts_do_not_grow_say_so() -> None:
-    grows = {name: getattr(load_task(name), "grows", True) for name in TASKS}
-    assert {name.partition("/")[0] for name, does in grows.items() if not does} == {"short", "code"}
+    named = [name for family in ("short", "code") for name in families()[family]]
+    assert not any(getattr(load_task(name), "grows", True) for name in named)
+    assert all(getattr(load_task(name), "grows", True) for family in LONG for name in families()[family])
     assert not getattr(load_task("lm_eval/gsm8k"), "grows", True)
 
 
@@ -89,6 +90,25 @@ def test_tasks_without_files_load_officially_on_a_bare_machine(tmp_path: Path) -
 def test_every_registered_task_loads() -> None:
     for task_id in TASKS:
         assert load_task(task_id).id == task_id
+
+
+def test_a_line_of_the_registry_without_tasks_is_a_provider_s() -> None:
+    assert OPEN
+    members = {name for name in vars(Provider) if not name.startswith("_")} | set(Provider.__annotations__)
+    assert [name for begins in OPEN for name in members if not hasattr(provider(begins), name)] == []
+
+
+def test_a_line_is_a_family_s_or_one_task_s() -> None:
+    assert listed("echo/number", "kleval.tasks.echo:Number") == {"echo/number": "kleval.tasks.echo:Number"}
+    assert listed("mrcr/", "kleval.tasks.mrcr")["mrcr/4needle"] == "kleval.tasks.mrcr.task:needles_4"
+
+
+def test_tasks_that_need_text_continued_say_so(words: Tokenizer) -> None:
+    """A card's `needs` against the prompts themselves; code's and short's have none."""
+    for task_id in TASKS:
+        task = load_task(task_id)
+        one = next(s for s in task.samples(words, 4096, 1, 42) if isinstance(s, Sample))
+        assert getattr(task, "needs_continued_text", False) == bool(one.answer_prefix), task_id
 
 
 @pytest.mark.parametrize("task_id", sorted(name for name in TASKS if name.partition("/")[0] in LONG))

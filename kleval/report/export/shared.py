@@ -12,23 +12,14 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
-from kleval.files import replacing
+from kleval.files import packaged, replacing
 from kleval.store import Row, RunStore
 from kleval.tables.cells import Cell
 from kleval.tables.scores import Entrant, Run, expected_tasks
 from kleval.types import UsageError
 
-# Where on the hub the data of an official edition are; of lm-eval's tasks the rows themselves name it.
-HUB_DATASETS = {
-    "mrcr": "openai/mrcr",
-    "graphwalks": "openai/graphwalks",
-    "longbench2": "THUDM/LongBench-v2",
-    "frames": "google/frames-benchmark",
-    "short/hmmt25": "MathArena/hmmt_feb_2025",
-    "short/mmlu_redux": "edinburgh-dawg/mmlu-redux-2.0",
-    "short/cmath": "weitianwen/cmath",
-    "lm_eval/gsm8k": "openai/gsm8k",
-}
+# Where on the hub the data of an official edition are, by task or family; of lm-eval's tasks the rows themselves name it.
+HUB_DATASETS: dict[str, str] = packaged("tasks/assets.toml")["hub"]
 # The name of a benchmark in its data set's eval.yaml, where it is documented (huggingface_hub 1.x, EvalResultEntry).
 TASK_IDS = {"Idavidrein/gpqa": "gpqa_diamond"}
 _NOTED = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{7,40})\b.*hub's shape")  # how lm_eval/ tasks name their data

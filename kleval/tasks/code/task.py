@@ -56,7 +56,6 @@ class Benchmark:
 class CodeTask(InOrder):
     """One benchmark in one edition. Its answers are programs: `needs_code_execution` makes the harness ask for permission."""
 
-    needs_code_execution = True
     grows = False
     metric = "pass@1"
 
@@ -75,6 +74,8 @@ class CodeTask(InOrder):
         self.edition, self.protocol = edition, protocol
         self.data_revision, self.data_digest = revision, digest
         self._card = Card("code", (task_id.partition("/")[2],), edition, protocol)
+        self.needs_code_execution = self._card.needs("code execution")
+        self.needs_continued_text = self._card.needs("continued text")
         self.deviations = (*benchmark.deviations, *self._card.texts("deviations"))
         self.description = f"{self._card.text('title')}, {benchmark.shots}-shot; runs the model's code in a sandbox"
         self.problems = tuple(problems)
@@ -134,7 +135,7 @@ class CodeTask(InOrder):
             "repeats": self.benchmark.repeats,
             "deviations": list(self.deviations),
             "defects": list(card.texts("defects")),
-            "needs_code_execution": True,
+            "needs_code_execution": self.needs_code_execution,
         }
 
     def _sampling(self) -> str:

@@ -33,7 +33,6 @@ class FramesTask(SizedTask):
         known = (JUDGE, EXACT_MATCH) if edition == "official" else (EXACT_MATCH, JUDGE)
         values = {"budget": OFFICIAL_BUDGET, "judge_budget": JUDGE_BUDGET}
         super().__init__("frames/oracle", edition, protocol, known, values)
-        self.needs_judge = self.protocol == JUDGE
         self.metric = "accuracy" if self.needs_judge else "exact_match"
         self._open = (
             partial(Builtin, self.id, self.version) if edition == "builtin" else partial(Official, self.id, data_dir)

@@ -1,4 +1,4 @@
-"""kleval's tasks inside lm-eval: the class that the YAML files in `include/` name.
+"""kleval's tasks inside lm-eval: the class that the YAML files of `include` name.
 
     lm_eval run --model hf --model_args pretrained=DIR --include_path $(kleval path lm-eval) --tasks kleval_ruler \\
         --metadata '{"max_seq_lengths": [4096, 131072]}'

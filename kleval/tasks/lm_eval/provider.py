@@ -15,6 +15,7 @@ from kleval.tasks.short import builtin
 from kleval.types import Task
 
 HINT = f"name one of lm-eval's tasks, as {PREFIX}gsm8k; `lm-eval ls tasks` lists them"
+OF_DOCUMENTS = False
 
 
 def expand(name: str, edition: str) -> list[str]:

@@ -16,6 +16,7 @@ from kleval.tasks.own.plain import PlainTask
 from kleval.types import Task, UsageError
 
 HINT = "name a file: ./my.py:Task or ./my.yaml"
+OF_DOCUMENTS = True
 DEFAULTS = {"version": "1", "edition": "own", "protocol": "own-1", "data_revision": "generated", "data_digest": ""}
 _ID = re.compile(r"[\w.-]+/[\w./-]+")
 

@@ -11,6 +11,7 @@ from kleval.tasks.registry import check_protocol
 from kleval.types import Task, UsageError
 
 HINT = "name a text: ppl:FILE, or a folder of texts"
+OF_DOCUMENTS = True
 PREFIX = "ppl:"
 
 

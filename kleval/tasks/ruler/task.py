@@ -50,6 +50,7 @@ class RulerTask(OneCall, OfData[Edition]):
         self._card = Card(
             "ruler", names, edition if edition in EDITIONS else "builtin", self.protocol, {"budget": spec.budget}
         )
+        self.needs_continued_text = self._card.needs("continued text")
         own = ("haystack: sentences of the user's documents",) if edition == OWN else ()
         self.deviations = (*self._card.texts("deviations"), *own)
         # The official samples of a length share one random state: to make one is to make all before it.

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from kleval.tasks.lm_eval import INCLUDE_PATH
-from kleval.tasks.registry import TASKS, load_task
+from kleval.files import family_facts
+from kleval.tasks.lm_eval import include
+from kleval.tasks.registry import TASKS, families, load_task
 from kleval.types import Tokenizer, UsageError
 
 pytest.importorskip("lm_eval")
 
-FAMILIES = {folder.name for folder in INCLUDE_PATH.iterdir() if folder.is_dir()}
+FAMILIES = {name for name in families() if family_facts(name).get("lm_eval")}
+# What the files were before they were made: sha256 over a family's names and texts, the first 16 digits.
+BEFORE = {
+    "_generated": "8da72d4e586e95ac",
+    "ruler": "7581aaa8eed2fdf6",
+    "repoqa": "51393889c36497bb",
+    "lca": "d454e8cde0c90267",
+    "mrcr": "808e507d189dc668",
+    "longbench2": "097aded9f5454979",
+    "helmet_icl": "e17b5568421ed2d1",
+    "frames": "12f297aff163c0eb",
+}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path_factory.getbasetemp()))
 
 
 def manager(**metadata: Any) -> Any:
     from lm_eval.tasks import TaskManager
 
-    return TaskManager(include_path=str(INCLUDE_PATH), include_defaults=False, metadata=metadata)
+    return TaskManager(include_path=str(include.folder()), include_defaults=False, metadata=metadata)
 
 
 def run(names: list[str], backend: Any, **metadata: Any) -> Any:
@@ -37,10 +55,26 @@ def own(task: str, tokenizer: Tokenizer, ctx: int, n: int = 2) -> Any:
 
 
 def test_every_file_names_a_task_and_every_task_of_a_family_that_is_there_has_one() -> None:
-    files = [p for p in INCLUDE_PATH.rglob("*.yaml") if not p.name.startswith("_")]
-    named = {f.stem: yaml.safe_load(f.read_text().replace("!function ", ""))["metadata"]["kleval_task"] for f in files}
+    texts = {Path(name).stem: text for name, text in include.texts().items() if not Path(name).name.startswith("_")}
+    named = {stem: yaml.safe_load(text)["metadata"]["kleval_task"] for stem, text in texts.items()}
     assert named == {f"kleval_{task.replace('/', '_')}": task for task in named.values()}
     assert set(named.values()) == {task for task in TASKS if task.partition("/")[0] in FAMILIES}
+
+
+@pytest.mark.parametrize("family", BEFORE)
+def test_the_files_are_the_bytes_that_they_were(family: str) -> None:
+    mine = sorted((name, text) for name, text in include.texts().items() if name.partition("/")[0] == family)
+    assert hashlib.sha256(repr(mine).encode()).hexdigest()[:16] == BEFORE[family]
+
+
+def test_a_folder_is_mended_and_another_state_s_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = include.folder(tmp_path)
+    (place / "_generated").write_text("?")
+    (place / "_kleval_long.yaml").unlink()
+    assert include.folder(tmp_path) == place
+    assert {p.relative_to(place).as_posix(): p.read_text() for p in place.rglob("*") if p.is_file()} == include.texts()
+    monkeypatch.setattr(include, "families", lambda: {"ruler": ["ruler/vt"]})
+    assert include.folder(tmp_path) != place
 
 
 def test_groups_hold_their_families() -> None:
