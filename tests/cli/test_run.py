@@ -263,7 +263,7 @@ def test_a_command_line_is_kept_without_its_secrets(argument: str, kept: str) ->
 
 
 def test_an_unknown_suite_suggests(one_line: Callable[..., str]) -> None:
-    assert "did you mean long?" in one_line(["run", "--model", "reader", "--suite", "lnog"])
+    assert "did you mean long" in one_line(["run", "--model", "reader", "--suite", "lnog"])
     assert "unknown suite ''" in one_line(["run", "--model", "reader", "--suite", ""])
 
 

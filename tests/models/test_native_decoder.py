@@ -196,7 +196,7 @@ def test_a_token_that_ends_an_answer_ends_the_steps(tiny_decoder: Make) -> None:
         cache = HybridCache(decoder.config, 2)
         steps = decoder.native_steps(cache)
         assert steps is not None
-        some, seconds, logits = steps.greedy(ids, 12, (end, 49))
+        some, seconds, logits = steps.greedy(ids, 12, (end, 1000))
         assert (some, len(seconds), logits.argmax(-1).tolist()) == (chosen[:first], first, chosen[first])
         assert cache.lengths_host == [first + 1] * 2
 
