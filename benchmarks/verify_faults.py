@@ -25,6 +25,7 @@ from kleval.backends.generation import Job, advance, make_job, score_continuatio
 from kleval.backends.timing import ordinary_ids
 from kleval.models.cache import HybridCache, LatentState, RecurrentState
 from kleval.models.decoder import Decoder
+from kleval.models.stepper import Steps
 from kleval.tokenization import ModelTokenizer
 from kleval.types import Completion, Failure, Outcome, Request
 
@@ -111,7 +112,8 @@ class FaultyEngine:
                 cache, logits = self._prefilled(job, slot)
                 running.append((job, cache, slot, logits))
             jobs = [one[0] for one in running]
-            kept, done = advance(jobs, torch.stack([one[3] for one in running]), self.tokenizer, self.ends, 0.0)
+            steps = Steps([], [], torch.stack([one[3] for one in running]))
+            kept, done = advance(jobs, steps, self.tokenizer, self.ends, 0.0)
             for job, outcome in done:
                 _, cache, slot, _ = next(one for one in running if one[0] is job)
                 self._leave(cache, slot)

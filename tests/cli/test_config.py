@@ -92,7 +92,7 @@ def completed(how: complete.Complete, text: str) -> list[str]:
 
 
 def test_names_are_completed_in_lists_too() -> None:
-    assert completed(complete.suites, "lo") == ["long", "long-official"]
+    assert completed(complete.suites, "lo") == ["long", "long-official", "long-more"]
     assert completed(complete.backends, "na") == ["native"]
     assert completed(complete.tasks, "ruler,-ruler/c") == ["ruler,-ruler/cwe"]
     assert "mla,kimi-linear@nano" in completed(complete.models, "mla,kimi-linear")
