@@ -37,7 +37,7 @@ def decode_steps(
     stepper = Stepper(decoder, cache)
     clock = Clock(ids.device)
     if stepper.several:
-        runs = [ids[:1], *ids[1:total].split(MANY_STEPS)]
+        runs = [ids[:1], *(run for run in ids[1:total].split(MANY_STEPS) if len(run))]
         times = [b - a for run in runs for a, b in itertools.pairwise([clock.now(), *stepper.given(run)])]
         first, rest = times[0], times[1:]
     else:

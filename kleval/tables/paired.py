@@ -62,12 +62,16 @@ class Contrast:
 
     def needed(self, effect: float) -> int:
         """Pairs in all at which a true difference of this size is found with POWER; MOST where it cannot be."""
+        if self.difference.open and not self.spread:
+            return MOST  # equal pairs say nothing of how others spread
         n = _pairs_for(abs(effect), self.spread, self.binary) * self.n / self.size
         return math.ceil(n) if n < MOST else MOST
 
     @property
     def detectable(self) -> float:
-        """The smallest true difference that as many pairs find with POWER; of scores 1 where none."""
+        """The smallest true difference that as many pairs find with POWER; of scores 1 where none, NaN of equal pairs in a unit."""
+        if self.difference.open and not self.spread:
+            return math.nan
         low, high = 0.0, 1.0
         while self.difference.open and _pairs_for(high, self.spread, self.binary) > self.size and high < MOST:
             high *= 2

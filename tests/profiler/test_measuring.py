@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kleval.backends import peak_memory
+from kleval.backends.generation import MANY_STEPS
 from kleval.models.config import ARCHITECTURES
 from kleval.models.decoder import Decoder
 from kleval.models.random import random_decoder
@@ -72,6 +73,15 @@ def test_decode_steps_go_from_the_depth_on_one_by_one(batch: int) -> None:
     assert (values["depth_first"], values["depth_last"]) == (43, 46)
     assert values["ms_per_token"] == pytest.approx(values["step_ms_median"] / batch)  # type: ignore[operator]
     assert values["step_ms_median"] <= values["step_ms_p90"] <= values["step_ms_p99"]  # type: ignore[operator]
+
+
+def test_one_step_and_more_steps_than_go_together_are_timed_one_by_one() -> None:
+    decoder = small("kimi-linear")
+    for steps in (1, MANY_STEPS + 2):
+        cache = new_cache(decoder, 1)
+        times, _ = decode_steps(decoder, cache, random_ids(decoder, steps, 1, 0), steps=steps, dropped=0)
+        assert (len(times), cache.lengths_host) == (steps, [steps])
+        assert min(times) > 0
 
 
 def test_too_few_ids_are_an_error() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kleval.tables.paired import Contrast, Pair, contrast, holm, permutation
+from kleval.tables.paired import MOST, Contrast, Pair, contrast, holm, permutation
 
 BOTH, LOST, GAINED, NEITHER = (1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)
 
@@ -66,6 +66,10 @@ def test_no_pair_that_differs_promises_nothing() -> None:
     one = found([BOTH] * 20)
     assert one.sign == 0
     assert one.detectable > 0.15
+    gains = contrast([[(2.5, 2.5)] * 20], unit="nats per token")
+    assert gains is not None
+    assert math.isnan(gains.detectable)
+    assert gains.needed(0.1) == MOST
 
 
 def right_wrong(rng: np.random.Generator, n: int, effect: float, discordance: float = 0.2) -> list[Pair]:
