@@ -86,4 +86,7 @@ def test_python_measures_on_processes(tmp_path: Path) -> None:
     few: dict[str, Any] = {"ctx": (128, 256), "batch": 1, "repeats": 1, "decode_tokens": 2, "prefill": "full"}
     found = kleval.profile("kimi-linear", **few, devices=TWO, out=tmp_path / "run")
     store = RunStore.open(found.out)
-    assert (store.status, len(store.manifest["sessions"][-1]["workers"]["devices"])) == ("complete", 2)
+    workers = store.manifest["sessions"][-1]["workers"]  # so little work may be done before the second has opened
+    assert store.status == "complete"
+    assert set(workers["devices"]) == {"cpu"}
+    assert workers["worker_deaths"] == 0
