@@ -306,9 +306,7 @@ class TaskOptions(Protocol):
     together: int  # how many samples of a length, in a row, one shard of a run has, as they are made or asked together; 0: all
     finds_needles: bool  # rows of `kleval generate` say at which token the first reference stands
     also_reads: str  # stands for data that data_digest leaves out (a word list's hash): the sample cache keeps by it
-    code: tuple[
-        str, str
-    ]  # digests of the user's code that asks and that scores, where the class of the task is not the user's
+    code: tuple[str, str]  # digests of the user's code that asks and that scores, where the class is not the user's
 
     def card(self) -> dict[str, Any]:
         """What the task is and where it comes from, JSON values. `kleval ls tasks` shows its `description`, with --card all of it."""
@@ -320,6 +318,10 @@ class TaskOptions(Protocol):
 
     def question_alone(self, sample: Sample) -> Any:
         """The prompt without its context: `--protocol likelihood` asks both."""
+        ...
+
+    def whole_answer(self, sample: Sample) -> str:
+        """The right answer as one text, of a task whose references are its parts in their order: `--protocol likelihood` scores it."""
         ...
 
     def reads_at(self, ctx: int) -> list[int]:

@@ -8,7 +8,8 @@ tokens, and says something of a model whose answers are all wrong.
 - The reference stands where an answer would: behind the answer prefix, or as the assistant's message of a chat template; behind a text
   that ends in a word a blank stands between. Tokens are those of `kleval.tokenization.encode_pair`. What an answer ends with is not
   scored.
-- Several references are each scored by themselves, and all their tokens weigh the same: of alternatives as of parts of an answer.
+- Several references are each scored by themselves, and all their tokens weigh the same: of alternatives as of parts of an answer. Parts
+  that a task wants in an order are one text, its `whole_answer(sample)`.
 - A reference that does not fit is a failure (context_overflow), none is cut; so is one that has other tokens behind the question alone.
 
 A task knows its question alone by `question_alone(sample) -> Prompt`. The protocol is `likelihood-1:NAME`, NAME being the task's own.
@@ -44,13 +45,17 @@ _OPEN = re.compile(r"\{[\w-]+\}|\$[A-Z_]+\$")
 
 
 class Likelihood:
-    """A task whose references are scored. UsageError for one that does not know its question alone."""
+    """A task whose references are scored. UsageError for one that does not know its question alone, or has no context beside it."""
 
     metric, unit, needs_likelihoods = METRIC, NATS, True
     needs_judge = needs_code_execution = False
 
     def __init__(self, task: Task) -> None:
         if not callable(getattr(task, "question_alone", None)):
+            if not getattr(task, "grows", True):
+                raise UsageError(
+                    f"{task.id} has no context apart from its question, which --protocol {PROTOCOL} compares with: leave it out"
+                )
             raise UsageError(
                 f"{task.id} does not say what its question is without a context, which --protocol {PROTOCOL} compares with: leave it "
                 "out, or write its question_alone(sample) (docs/likelihood.md)"
@@ -88,7 +93,7 @@ class Likelihood:
 
     def step(self, sample: Sample, outcomes: Sequence[Completion]) -> Sequence[Request] | Score | Failure:
         """Each reference behind the prompt, then each behind the question alone."""
-        texts = _texts(sample)
+        texts = self._texts(sample)
         if outcomes:
             return _scored(texts, outcomes)
         prompts = (sample.prompt, as_prompt(sample.meta["question_alone"]))
@@ -104,7 +109,7 @@ class Likelihood:
             if isinstance(one, Unfit):
                 yield one
                 continue
-            if not _texts(one):
+            if not self._texts(one):
                 raise UsageError(
                     f"{one.id} has no reference text, which --protocol {PROTOCOL} scores: leave {one.task} out"
                 )
@@ -119,6 +124,11 @@ class Likelihood:
                 "between": [between(prompt, one.answer_prefix, tokenizer) for prompt in (one.prompt, alone)],
             }
             yield replace(one, meta={**one.meta, **own})
+
+    def _texts(self, sample: Sample) -> tuple[str, ...]:
+        """What is scored."""
+        whole = getattr(self._task, "whole_answer", None)
+        return tuple(text for text in ((whole(sample),) if whole else sample.references) if text)
 
 
 def between(prompt: Prompt, answer_prefix: str, tokenizer: Tokenizer) -> str:
@@ -152,10 +162,6 @@ def without(prompt: Prompt, template: str, place: str, demonstrated: bool = Fals
 def as_prompt(stored: Any) -> Prompt:
     """A prompt out of JSON."""
     return stored if isinstance(stored, str) else tuple(stored)
-
-
-def _texts(sample: Sample) -> tuple[str, ...]:
-    return tuple(text for text in sample.references if text)
 
 
 def _scored(texts: Sequence[str], outcomes: Sequence[Completion]) -> Score | Failure:

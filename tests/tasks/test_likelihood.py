@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,7 +19,8 @@ from kleval.types import Completion, Failure, Sample, Score, Task, Tokenizer, Un
 
 EVERY = (
     *(f"ruler/{name}" for name in ("niah_single_1", "niah_multivalue", "vt", "cwe", "fwe")),
-    *("mrcr/2needle", "longbench2/mcq", "helmet_icl/trec_coarse", "lca/lib", "lca/commit"),
+    *("mrcr/2needle", "mrcr_v2/2needle", "longbench2/mcq", "helmet_icl/trec_coarse", "lca/lib", "lca/commit"),
+    *("babilong/qa1", "graphwalks/bfs", "graphwalks/parents", "synthetic/mqar", "synthetic/stack"),
     *(pytest.param(name, marks=pytest.mark.slow) for name in ("ruler/qa_2", "frames/oracle", "repoqa/snf")),
 )
 
@@ -40,6 +43,25 @@ def test_every_long_family_knows_its_question_without_the_context(name: str, wor
     assert whole.endswith(alone[-12:])
     asked = load_task(name).step(sample, ())
     assert sample.prompt == asked[0].prompt  # type: ignore[index, union-attr]
+
+
+def test_an_edge_list_of_an_older_row_is_found_whatever_blank_lines_it_has(words: Tokenizer) -> None:
+    task: Any = load_task("graphwalks/parents")
+    (sample,) = task.samples(words, 2048, 1, 42)
+    older = text_of(sample.prompt).replace("\n\n\nOperation:", "\nOperation:").replace("exactly at", "at")
+    alone = text_of(task.question_alone(replace(sample, prompt=older)))
+    assert alone.count(" -> ") == 4, "those of the example"
+    assert alone.partition("graph to operate on:\n")[2].startswith("The graph has the following edges:\nOperation:\n")
+
+
+@pytest.mark.parametrize("name", ["palindrome", "mqar", "stack"])
+def test_parts_in_an_order_are_one_text(name: str, words: Tokenizer) -> None:
+    task = load_task(f"synthetic/{name}", protocol="likelihood")
+    sample = first(task, words)
+    known, bare = task.step(sample, ())  # type: ignore[misc]
+    joined = (", " if name == "mqar" else " ").join(sample.references)
+    assert known.continuation == bare.continuation == f" {joined}"  # type: ignore[union-attr]
+    assert not any(f"{item}\n" in text_of(bare.prompt) for item in text_of(sample.prompt).split("\n")[2:4])  # type: ignore[union-attr]
 
 
 @given(head=st.text(alphabet="ab\n", max_size=6), context=st.text(alphabet="ab\n<", max_size=30), tail=st.text("ab\n"))
@@ -136,10 +158,20 @@ def test_a_reference_of_other_tokens_behind_the_question_is_a_failure(words: Tok
     assert "2 tokens behind the prompt and 3 behind the question alone" in found.message
 
 
-@pytest.mark.parametrize("name", ["short/cmath", "code/humaneval_plus", "synthetic/mqar"])
-def test_a_task_without_a_question_alone_says_so_in_one_line(name: str) -> None:
-    with pytest.raises(UsageError, match=f"{name} does not say what its question is without a context") as error:
+@pytest.mark.parametrize("name", ["short/cmath", "code/humaneval_plus"])
+def test_a_task_without_a_context_says_so_in_one_line(name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name} has no context apart from its question") as error:
         load_task(name, protocol="likelihood")
+    assert "\n" not in str(error.value)
+
+
+class Unsaid(Asked):
+    question_alone = None  # type: ignore[assignment]
+
+
+def test_a_task_that_does_not_say_its_question_alone_is_told_how() -> None:
+    with pytest.raises(UsageError, match="own/asked does not say what its question is without a context") as error:
+        Likelihood(Unsaid())
     assert "\n" not in str(error.value)
 
 

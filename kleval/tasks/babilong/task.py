@@ -14,9 +14,10 @@ from pathlib import Path
 from kleval.tasks import data, datafile, packaged, prose, tables
 from kleval.tasks.babilong import stories
 from kleval.tasks.base import OneCall
+from kleval.tasks.likelihood import without
 from kleval.tasks.plain_editions import Asked, Made, Rows, as_it_is, spread
 from kleval.tasks.sized import SizedTask
-from kleval.types import Completion, Sample, Score, UsageError
+from kleval.types import Completion, Prompt, Sample, Score, UsageError
 
 PROTOCOL = "babilong-7a6efee"
 OFFICIAL_BUDGET = 20
@@ -94,6 +95,10 @@ class BabilongTask(OneCall, SizedTask):
         found = float(right(sample.references[0], answer.text, sample.meta["question"], known))
         by_split = {f"accuracy {sample.meta['split']}": found} if "split" in sample.meta else {}
         return Score({"accuracy": found, **by_split}, extracted=first_sentence(answer.text))
+
+    def question_alone(self, sample: Sample) -> Prompt:
+        """Without the story and what it is hidden in; instruction and examples stay."""
+        return without(sample.prompt, self._template(), "{context}")
 
     def _template(self) -> str:
         return prompt(self._name, "{context}", "{question}")

@@ -17,6 +17,7 @@ GRAPHS_VERSION = "graphs-1"
 DEGREES, DEPTHS = 5, 4  # at most: edges from a node, steps of a search
 Asked = tuple[str, tuple[str, ...]]
 PROMPT = packaged.load("graphwalks/prompt.toml")
+AROUND = "edges:\n{edges}Operation:\n"  # what stands around the edges, whatever blank lines a row has there
 
 
 @cache

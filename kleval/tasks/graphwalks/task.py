@@ -18,6 +18,7 @@ from kleval.tasks.fitting import budget_for, fill_by_characters
 from kleval.tasks.graphwalks import graphs
 from kleval.tasks.graphwalks.grading import extract, f1, written
 from kleval.tasks.graphwalks.graphs import DEGREES, DEPTHS, GRAPHS_VERSION, PROMPT, Asked
+from kleval.tasks.likelihood import without
 from kleval.tasks.parts import ALL
 from kleval.tasks.sized import BuiltinData, OfficialData, Question, SizedTask, digest_of
 from kleval.tokenization import count_given
@@ -50,6 +51,10 @@ class GraphWalksTask(OneCall, SizedTask):
         if "part" in sample.meta:
             metrics[f"f1 {sample.meta['part']}"] = value
         return Score(metrics, extracted=found)
+
+    def question_alone(self, sample: Sample) -> Prompt:
+        """Without its edges; the small examples and the operation stay."""
+        return without(sample.prompt, graphs.AROUND, "{edges}", demonstrated=True)
 
     def _template(self) -> str:
         return graphs.message((), PROMPT[self._kind])

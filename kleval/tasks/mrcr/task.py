@@ -58,7 +58,7 @@ class MrcrTask(OneCall, SizedTask):
 
     def question_alone(self, sample: Sample) -> Prompt:
         """The last message."""
-        return sample.prompt if isinstance(sample.prompt, str) else sample.prompt[-1:]
+        return sample.prompt[-1:]
 
     def _template(self) -> str:
         return _QUESTION

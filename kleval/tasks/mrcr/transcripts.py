@@ -37,6 +37,9 @@ STYLES = {
 }
 _ACTIVE = 6  # groups that are interleaved at a time
 _FRAME = "======== {}EXAMPLE {} ========\n\n"
+_SHOWN = 2  # examples
+# What stands around the turns before the last one.
+AROUND = f"{_FRAME.format('', _SHOWN + 1)}{{turns}}User: Prepend "
 _INTRODUCTION = "Here are some examples of conversations succeeded by a follow-up question answered correctly:\n"
 Key = tuple[str, str, str]  # format, topic, style
 
@@ -120,7 +123,7 @@ def _examples(rng: random.Random, lines: Iterator[str]) -> str:
     while other == one:
         other = _key(rng)
     apart = (*_texts(rng, lines, one, 1, 0), *_texts(rng, lines, other, 1, 0))
-    marks = [random_string(rng, HASH_CHARS) for _ in range(2)]
+    marks = [random_string(rng, HASH_CHARS) for _ in range(_SHOWN)]
     return framed((one, other), apart, marks[0], 0, (same, same), _texts(rng, lines, same, 2, 0), marks[1], 1)
 
 

@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kleval.tasks.likelihood import without
 from kleval.tasks.mrcr import editions, grading, transcripts
 from kleval.tasks.mrcr.task import GOOGLE, MrcrTask
 from kleval.tasks.sized import SizedTask, digest_of
-from kleval.types import UsageError
+from kleval.types import Prompt, Sample, UsageError
 
 
 class MrcrV2Task(MrcrTask):
@@ -31,6 +32,10 @@ class MrcrV2Task(MrcrTask):
         SizedTask.__init__(self, f"mrcr_v2/{n_needles}needle", edition, protocol, (GOOGLE,), values)
         self._open = partial(Builtin, self.id, self.version, n_needles)
         self.also_reads = ""
+
+    def question_alone(self, sample: Sample) -> Prompt:
+        """The last turn; the two examples stay."""
+        return without(sample.prompt, transcripts.AROUND, "{turns}", demonstrated=True)
 
     def _facts(self) -> Mapping[str, Any]:
         return {}

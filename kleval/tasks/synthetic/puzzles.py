@@ -31,7 +31,11 @@ class Asked:
 
 
 class Puzzle(Protocol):
+    """head: what stands before the items. asks: how what stands behind them begins. joins: what is between answers."""
+
     head: str
+    asks: str
+    joins: str
 
     def items(self, rng: random.Random) -> Iterator[str]: ...
 
@@ -42,6 +46,7 @@ class Puzzle(Protocol):
 
 class Palindrome:
     head = "Read these letters and write them backwards, separated by spaces, and nothing else."
+    asks, joins = "", " "
 
     def items(self, rng: random.Random) -> Iterator[str]:
         while True:
@@ -53,6 +58,7 @@ class Palindrome:
 
 class Mqar:
     head = "Each line has a key and its value. Read them: some keys will be asked for."
+    asks, joins = "\n\nWrite the values of the keys ", ", "
 
     def items(self, rng: random.Random) -> Iterator[str]:
         """Lines, until the keys are used up."""
@@ -66,11 +72,9 @@ class Mqar:
     def ask(self, items: Sequence[str], seed: int) -> Asked:
         places = random.Random(seed).sample(range(len(items)), min(ASKED, len(items)))
         keys, values = zip(*(items[i].split(": ") for i in places), strict=True) if places else ((), ())
-        question = (
-            f"Write the values of the keys {', '.join(keys)}, in this order, separated by commas, and nothing else."
-        )
+        question = f"{self.asks}{', '.join(keys)}, in this order, separated by commas, and nothing else."
         depths = tuple(round(100 * i / len(items), 1) for i in places)
-        return Asked("\n".join((self.head, "", *items, "", question)), "Values:", values, depths)
+        return Asked("\n".join((self.head, "", *items)) + question, "Values:", values, depths)
 
 
 class Stack:
@@ -78,6 +82,7 @@ class Stack:
         f"There are {STACKS} stacks, all of them empty. `push 7 a` puts the letter a on top of stack 7, `pop 7 a` takes it off"
         " again. Read what is done: then some more is taken off."
     )
+    asks, joins = "\n\nNow one letter is taken off each of the stacks ", " "
 
     def items(self, rng: random.Random) -> Iterator[str]:
         held: list[list[str]] = [[] for _ in range(STACKS)]
@@ -109,10 +114,9 @@ class Stack:
             answers.append(letter)
             depths.append(round(100 * at / len(items), 1))
         question = (
-            f"Now one letter is taken off each of the stacks {', '.join(pops)}, in this order. Write these letters, separated by"
-            " spaces, and nothing else."
+            f"{self.asks}{', '.join(pops)}, in this order. Write these letters, separated by spaces, and nothing else."
         )
-        return Asked("\n".join((self.head, "", *items, "", question)), "Letters:", tuple(answers), tuple(depths))
+        return Asked("\n".join((self.head, "", *items)) + question, "Letters:", tuple(answers), tuple(depths))
 
 
 PUZZLES: dict[str, Puzzle] = {"palindrome": Palindrome(), "mqar": Mqar(), "stack": Stack()}

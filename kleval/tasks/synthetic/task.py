@@ -16,6 +16,7 @@ from typing import Any
 
 from kleval.tasks.base import OneCall, as_prompt
 from kleval.tasks.fitting import budget_for, fill_by_characters
+from kleval.tasks.likelihood import without
 from kleval.tasks.parts import ALL
 from kleval.tasks.sized import BuiltinData, Question, SizedTask, digest_of
 from kleval.tasks.synthetic.puzzles import ASKED, PUZZLES, PUZZLES_VERSION, STACKS
@@ -46,6 +47,15 @@ class SyntheticTask(OneCall, SizedTask):
         right = sum(a == b for a, b in zip(found, sample.references, strict=False))
         metrics = {"accuracy": right / len(sample.references), "exact": float(right == len(sample.references))}
         return Score(metrics, extracted=" ".join(found))
+
+    def question_alone(self, sample: Sample) -> Prompt:
+        """Without its items."""
+        puzzle = PUZZLES[self._name]
+        return without(sample.prompt, f"{puzzle.head}\n\n{{items}}{puzzle.asks}", "{items}")
+
+    def whole_answer(self, sample: Sample) -> str:
+        """The answers in the order that is asked for."""
+        return PUZZLES[self._name].joins.join(sample.references)
 
     def _template(self) -> str:
         return PUZZLES[self._name].ask((), 0).message
