@@ -72,7 +72,7 @@ def head(task: Any, source: str) -> dict[str, Any]:
     try:
         revision, digest = task.data_revision, task.data_digest
     except MissingData as error:
-        revision, digest = f"not here: `kleval data fetch {error.family}` gets it", "none"
+        revision, digest = f"not here: {error.how}", "none"
     return {
         "id": task.id,
         "version": task.version,

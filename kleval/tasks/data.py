@@ -26,11 +26,11 @@ State = Literal["ok", "missing", "unrecognised", "pointer"]  # pointer: what Git
 
 
 class MissingData(UsageError):
-    """A file of the official edition is not there. family: what `kleval data fetch` gets."""
+    """A file of the official edition is not there. family: what `kleval data fetch` gets. how: what gets it, where that does not."""
 
-    def __init__(self, message: str, family: str) -> None:
+    def __init__(self, message: str, family: str, how: str = "") -> None:
         super().__init__(message)
-        self.family = family
+        self.family, self.how = family, how or f"`kleval data fetch {family}` gets it"
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,7 @@ PROVIDERS: dict[str, str] = {
     "frames/": "kleval.tasks.frames",
     "graphwalks/": "kleval.tasks.graphwalks",
     "babilong/": "kleval.tasks.babilong",
+    "oolong/": "kleval.tasks.oolong",
     "synthetic/": "kleval.tasks.synthetic",
     "short/": "kleval.tasks.short",
     "code/": "kleval.tasks.code",
