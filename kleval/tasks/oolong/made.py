@@ -53,7 +53,13 @@ class Message(NamedTuple):
 class Messages:
     """Topics and senders are of unlike frequency, so that there is a most common one."""
 
-    longest = ("Label: weather", "User: 99999", "Date: 2024-12-30", "Answer: same frequency as", "Answer: 99999")
+    longest: tuple[str, ...] = (
+        "Label: weather",
+        "User: 99999",
+        "Date: 2024-12-30",
+        "Answer: same frequency as",
+        "Answer: 99999",
+    )
 
     def __init__(self, rng: random.Random) -> None:
         self._rng, self._made = rng, list[Message]()
@@ -147,7 +153,10 @@ class Move(NamedTuple):
 
 
 class Transcript:
-    longest = (r"\boxed{Still Water, Long Shadow}", r"\boxed{stealth, insight, balance, persuasion, attack}")
+    longest: tuple[str, ...] = (
+        r"\boxed{Still Water, Long Shadow}",
+        r"\boxed{stealth, insight, balance, persuasion, attack}",
+    )
 
     def __init__(self, rng: random.Random) -> None:
         self._rng, self._made = rng, list[Move]()
