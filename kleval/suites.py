@@ -41,7 +41,7 @@ _NEEDLES = (
     *(f"ruler/niah_{kind}" for kind in ("single_1", "single_2", "single_3", "multikey_1", "multikey_2", "multikey_3")),
     *("ruler/niah_multivalue", "ruler/niah_multiquery", "ruler/vt"),
 )
-_MORE = "BABILong, OOLONG"
+_MORE = "BABILong, OOLONG, NoLiMa"
 _EIGHT = "RULER, MRCR, HELMET-ICL, LongBench v2, FRAMES, RepoQA, Long Code Arena"
 
 # The short benchmarks of Tables 3, 4 and 8 that run no generated code; CRUXEval's outputs are compared instead of run.
@@ -60,7 +60,11 @@ SUITES: dict[str, Suite] = {
     for suite in (
         Suite("long", f"the eight long-context columns of the paper: {_EIGHT}", _LONG),
         Suite("long-official", "the same on their official data", _LONG, edition="official"),
-        Suite("long-more", f"long-context benchmarks that the paper does not report: {_MORE}", ("babilong", "oolong")),
+        Suite(
+            "long-more",
+            f"long-context benchmarks that the paper does not report: {_MORE}",
+            ("babilong", "oolong", "nolima/full"),
+        ),
         Suite(
             "smoke",
             "one sample of every long-context task at one length, to see that a model runs",

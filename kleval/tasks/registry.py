@@ -64,6 +64,7 @@ PROVIDERS: dict[str, str] = {
     "graphwalks/": "kleval.tasks.graphwalks",
     "babilong/": "kleval.tasks.babilong",
     "oolong/": "kleval.tasks.oolong",
+    "nolima/": "kleval.tasks.nolima",
     "synthetic/": "kleval.tasks.synthetic",
     "short/": "kleval.tasks.short",
     "code/": "kleval.tasks.code",
