@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from kleval.report.figure import Cell, Grid, Row, plain
@@ -17,20 +18,19 @@ from kleval.types import UsageError
 EFFECT, EFFECT_OF_TIMES = 0.02, 0.1
 
 
-def difference_section(entrants: Sequence[Entrant], shape: Shape) -> Section:
-    """The first entrant against each of the others. For two models or more."""
-    cards = [difference_card(entrants[0], other, shape) for other in entrants[1:]]
-    return section(
-        "differences", cards, layout="pair" if len(cards) > 1 and len(shape.ctxs) < FEW_LENGTHS else "column"
-    )
-
-
-def test_section(entrants: Sequence[Entrant], answers: compare.Answers) -> Section | None:
-    """Of the same differences, where they are comparable; None where none is."""
-    sides = [answers.side(entrant) for entrant in entrants]
-    cards = [_tests(sides[0], side) for side in sides[1:] if not conflicts(entrants[0], side.entrant)]
-    found = section("tests", cards)
-    return found if found.cards else None
+def contrast_sections(entrants: Sequence[Entrant], shape: Shape, answers: compare.Answers) -> list[Section | None]:
+    """The first entrant against each of the others: differences, and their tests where they are comparable. Of what has a unit
+    (`Entrant.gains`) under names of its own. Empty for a single entrant."""
+    if len(entrants) < 2:
+        return []
+    first, *others = entrants
+    prefix = "gain-" if _unit(first) else ""
+    cards = [difference_card(first, other, shape) for other in others]
+    layout = "pair" if len(cards) > 1 and len(shape.ctxs) < FEW_LENGTHS else "column"
+    side = answers.side(first)
+    tested = [_tests(side, answers.side(other)) for other in others if not conflicts(first, other)]
+    tests = section(f"{prefix}tests", tested)
+    return [section(f"{prefix}differences", cards, layout=layout), tests if tests.cards else None]
 
 
 def ratio_section(profiles: Sequence[Profile]) -> Section | None:
@@ -58,9 +58,11 @@ def _tests(first: compare.Side, other: compare.Side) -> Card:
         return Card()
     rows = compare.rows(found, EFFECT)
     shown = [row for row, line in zip(rows, found.lines, strict=True) if len(line.places) > 1 or line.sign] or rows
+    unit = rows[0]["unit"]
+    effect = f"{EFFECT} {unit}" if unit else f"{100 * EFFECT:.0f} points"
     return Card(
         title=f"B is {first.label}, A is {other.label}",
-        text=f"Averages and the tasks that differ; effect {100 * EFFECT:.0f} points. Every task, and flips by sample: kleval compare.",
+        text=f"Averages and the tasks that differ; effect {effect}. Every task, and flips by sample: kleval compare.",
         grid=plain(compare.HEADS, map(compare.spelled, shown)),
         notes=tuple(f"{note['record'].capitalize()}: {note['text']}." for note in compare.notes(found)),
     )
@@ -68,14 +70,14 @@ def _tests(first: compare.Side, other: compare.Side) -> Card:
 
 def difference_card(a: Entrant, b: Entrant, shape: Shape) -> Card:
     """a - b. Where they are not comparable the card says why and has no grid; its notes say why single cells are not."""
-    title = f"{a.label} minus {b.label}"
+    title, unit = f"{a.label} minus {b.label}", _unit(a)
     reasons = conflicts(a, b)
     if not a.ids.keys() & b.ids.keys():
         reasons = ["no task was asked of both at the same length"]
     if reasons:
         return Card(title=title, text=f"Not comparable. They differ in what was asked: {'; '.join(reasons)}.")
     found = {
-        (task, ctx): differences.paired(a.scores.get((task, ctx), {}), b.scores.get((task, ctx), {}))
+        (task, ctx): differences.paired(a.scores.get((task, ctx), {}), b.scores.get((task, ctx), {}), unit=unit)
         for task in shape.tasks
         for ctx in shape.ctxs
     }
@@ -90,10 +92,10 @@ def difference_card(a: Entrant, b: Entrant, shape: Shape) -> Card:
         for ctx in shape.ctxs:
             parts = [d for task in over if (d := found[task, ctx]) is not None]
             note = f"{len(parts)} of {expected} tasks" if len(parts) < expected else ""
-            cells.append(_shown(differences.mean(parts), "no task has a score from both", note))
+            cells.append(_shown(differences.mean(parts), "no task has a score from both", note, unit))
         rows.append(Row(f"{family} average", tuple(cells), kind="average"))
     for task in shape.tasks:
-        shown = [_shown(found[task, c], _unpaired(a, b, task, c), _uneven(a, b, task, c)) for c in shape.ctxs]
+        shown = [_shown(found[task, c], _unpaired(a, b, task, c), _uneven(a, b, task, c), unit) for c in shape.ctxs]
         rows.append(Row(shape.name(task), tuple(shown)))
     remarks = _remarks(a, b, [place for place, d in found.items() if d is None])
     grid = Grid(("Task", *shape.columns), tuple(rows), "diff")
@@ -109,14 +111,19 @@ def _remarks(a: Entrant, b: Entrant, unpaired: Sequence[tuple[str, int]]) -> lis
     return [f"{reason[0].upper()}{reason[1:]} ({places(where)})." for reason, where in by_reason.items()]
 
 
-def _shown(d: differences.Difference | None, reason: str, note: str) -> Cell:
+def _unit(entrant: Entrant) -> str:
+    """What its values are in, "" for scores."""
+    return next((cell.unit for cell in entrant.cells.values()), "")
+
+
+def _shown(d: differences.Difference | None, reason: str, note: str, unit: str) -> Cell:
     """kind: up | down where the difference is clear (Difference.clear), else even; none where there is none, title says why."""
     if d is None:
         return Cell(DASH, kind="none", title=reason)
     kind = "even" if not d.clear else "up" if d.value > 0 else "down"
-    interval = f"{signed(d.low)} … {signed(d.high)}"
-    subs = tuple(filter(None, (interval, note)))
-    return Cell(signed(d.value), subs, kind, f"95 % interval {interval}, {plural(d.n, 'pair')}")
+    interval = "" if math.isnan(d.low) else f"{signed(d.low, unit)} … {signed(d.high, unit)}"
+    title = ", ".join(filter(None, (interval and f"95 % interval {interval}", plural(d.n, "pair"))))
+    return Cell(signed(d.value, unit), tuple(filter(None, (interval, note))), kind, title)
 
 
 def _unpaired(a: Entrant, b: Entrant, task: str, ctx: int) -> str:

@@ -175,10 +175,11 @@ def sections(entrants: Sequence[Entrant], profiles: Sequence[Profile], watched: 
             score_grids.depth_section(scored, watched.depths, shape, of_scores),
             position_section(scored, watched.positions, of_scores),
             score_grids.column_section(scored, of_scores),
-            contrasts.difference_section(scored, shape) if len(scored) > 1 else None,
-            contrasts.test_section(scored, watched.answers) if len(scored) > 1 else None,
+            *contrasts.contrast_sections(scored, shape, watched.answers),
         ]
-    found += gain_sections([e.gains for e in entrants if e.gains], watched.gains, of_scores)
+    gains = [e.gains for e in entrants if e.gains]
+    found += gain_sections(gains, watched.gains, of_scores)
+    found += contrasts.contrast_sections(gains, score_curves.Shape.of(gains), watched.answers)
     mark = "" if editions in ([], ["official"]) else f"{' and '.join(editions)} edition"
     found = [replace(one, mark=mark) for one in found if one]
     if costs:

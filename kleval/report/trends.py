@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from kleval.report.figure import Axis, Cell, Figure, Grid, Row, Series, dates, looks_of, scores
+from kleval.report.figure import Axis, Cell, Figure, Grid, Row, Series, dates, linear, looks_of, scores
 from kleval.report.score_curves import MAX_BANDS, Shape, cell_at, notes, partial, shown
 from kleval.report.sections import Card, Section, card, section
 from kleval.store import RunStore
@@ -68,9 +68,17 @@ def latest(runs: Sequence[RunStore], over: str) -> list[RunStore]:
 
 
 def trend_sections(entrants: Sequence[Entrant], over: str) -> list[Section]:
-    """How it went, of everything asked and then task by task. entrants: of all runs."""
+    """How it went, of everything asked and then task by task; scores first, then gains. entrants: of all runs."""
+    scored, gains = [e for e in entrants if e.cells], [e.gains for e in entrants if e.gains]
+    return [*_sections(scored, over), *_sections(gains, over, "gain-")]
+
+
+def _sections(entrants: Sequence[Entrant], over: str, prefix: str = "") -> list[Section]:
+    """Empty where no model has several runs. prefix: of the words and ids."""
     counts = Counter(e.model for e in entrants)
     several = sorted((e for e in entrants if counts[e.model] > 1), key=lambda e: when(e.run))
+    if not several:
+        return []
     runs = list({id(e.run): e.run for e in several}.values())
     shape = Shape.of(several)
     models = list(dict.fromkeys(e.model for e in several))
@@ -86,22 +94,28 @@ def trend_sections(entrants: Sequence[Entrant], over: str) -> list[Section]:
         missing = sum(place(e.run) is None for e in several)
         said = [f"{plural(missing, 'run')} without the tag {name} {'is' if missing == 1 else 'are'} left out."]
         one = card(
-            "trend", [figure], card_id=f"trend-{i}", over="when the run began" if name == DATE else f"tag {name}"
+            f"{prefix}trend",
+            [figure],
+            card_id=f"{prefix}trend-{i}",
+            over="when the run began" if name == DATE else f"tag {name}",
         )
         cards.append(Card(one.id, one.title, one.text, figures=one.figures, notes=tuple(said if missing else ())))
-    rows = Card("trend-runs", grid=_grid(several, models, ctxs), notes=_said(others), csv=to_csv(entrant_rows(several)))
-    found = [section("trend", [*cards, rows], ["hollow"] if others else [], n=str(len(runs)), models=", ".join(models))]
+    rows = Card(
+        f"{prefix}trend-runs", grid=_grid(several, models, ctxs), notes=_said(others), csv=to_csv(entrant_rows(several))
+    )
+    also, told = ["hollow"] if others else [], {"n": str(len(runs)), "models": ", ".join(models)}
+    found = [section(f"{prefix}trend", [*cards, rows], also, **told)]
     if len(shape.tasks) > 1:
         axis, place = axis_of(runs, first)
         panels = [
             Card(
-                f"trend-task-{i}",
+                f"{prefix}trend-task-{i}",
                 shape.name(task),
                 figures=(_figure(several, task, curves, axis, place, others, True),),
             )
             for i, task in enumerate(shape.tasks)
         ]
-        found.append(section("trend-tasks", panels, layout="panels"))
+        found.append(section(f"{prefix}trend-tasks", panels, layout="panels"))
     return found
 
 
@@ -171,22 +185,25 @@ def _figure(
     small: bool = False,
 ) -> Figure:
     looks = looks_of(curves)
-    several, lengths = len({model for model, _ in curves}) > 1, len({ctx for _, ctx in curves}) > 1
+    several, lengths, unit = len({model for model, _ in curves}) > 1, len({ctx for _, ctx in curves}) > 1, ""
     series = []
     for model, ctx in curves:
         label = f"{model} at {format_length(ctx)}" if several and lengths else model if several else format_length(ctx)
         mine = [(x, e, cell_at(e, name, ctx)) for e in entrants if e.model == model and (x := place(e.run)) is not None]
         points = sorted(((x, e, cell) for x, e, cell in mine if _scored(cell)), key=lambda point: point[0])
         found = [cell for _, _, cell in points if cell is not None]
+        unit = unit or next((cell.unit for cell in found), "")
+        factor = 1 if unit else 100
+        limited = all(math.isfinite(cell.ci_low) for cell in found)
         one = Series(
             f"{model} {ctx}",
             label,
             looks[model, ctx],
             [x for x, _, _ in points],
-            [round(100 * cell.value, 4) for cell in found],
+            [round(factor * cell.value, 4) for cell in found],
             [_words(e, cell, name) for (_, e, _), cell in zip(points, found, strict=True)],
-            [100 * cell.ci_low for cell in found],
-            [100 * cell.ci_high for cell in found],
+            [factor * cell.ci_low for cell in found] if limited else (),
+            [factor * cell.ci_high for cell in found] if limited else (),
             hollow=[
                 e.key in others or (name == EVERYTHING and bool(partial(name, cell)))
                 for (_, e, _), cell in zip(points, found, strict=True)
@@ -195,7 +212,9 @@ def _figure(
         series += [one] if points else []
     if small:
         axis = replace(axis, title="")
-    return Figure(axis, scores(), tuple(series), banded=len(series) <= MAX_BANDS, small=small)
+    values = [v for one in series for v in (*one.y, *one.low, *one.high) if v is not None]
+    up = linear(f"gain, {unit}", values) if unit else scores()
+    return Figure(axis, up, tuple(series), banded=len(series) <= MAX_BANDS, small=small)
 
 
 def _scored(cell: cells.Cell | None) -> bool:

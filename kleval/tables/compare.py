@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from kleval.store import Row, RunStore
@@ -242,8 +242,8 @@ def flips(a: Side, b: Side, places: Sequence[Place]) -> Iterator[dict[str, Any]]
 
 
 def rows(found: Comparison, effect: float) -> list[dict[str, Any]]:
-    """One dict per line, scores and differences x 100; where `unit` is not empty, in it. n_for_effect: pairs that find a difference of
-    `effect` x 100 points, or of `effect` in the unit."""
+    """One dict per line, scores and differences x 100, or in `unit`; None where few pairs tell nothing. n_for_effect: pairs that find
+    a difference of `effect` x 100 points, or of `effect` in the unit."""
     return [
         {
             "record": "difference",
@@ -254,21 +254,21 @@ def rows(found: Comparison, effect: float) -> list[dict[str, Any]]:
             "n": one.contrast.n,
             "score_a": factor * one.contrast.a,
             "score_b": factor * one.contrast.b,
-            **{name: factor * value for name, value in _limits("difference", one.contrast).items()},
+            **_limits("difference", one.contrast, factor),
             "p": one.contrast.p,
             "p_holm": one.p if len(one.places) == 1 else None,
             "test": one.contrast.test,
             "gained": one.contrast.gained,
             "lost": one.contrast.lost,
-            "detectable": factor * one.contrast.detectable,
+            "detectable": _times(factor, one.contrast.detectable),
             "effect": factor * effect,
             "n_for_effect": one.contrast.needed(effect),
             **{f"{what}_{side}": getattr(one, what)[i] for what in ("failed", "cut") for i, side in enumerate("ab")},
             **{
-                f"{name}_{end}": factor * value if end_of else None
+                f"{name}_{end}": value if end_of else None
                 for i, end in enumerate(("against_b", "for_b"))
                 for end_of in [one.bounds[i] if one.bounds else None]
-                for name, value in _limits("difference", end_of or one.contrast).items()
+                for name, value in _limits("difference", end_of or one.contrast, factor).items()
             },
             "verdict": one.verdict,
             "unit": one.unit,
@@ -281,8 +281,9 @@ def rows(found: Comparison, effect: float) -> list[dict[str, Any]]:
 def spelled(row: Mapping[str, Any]) -> list[str]:
     """A row of `rows` in words: HEADS."""
     p = row["p"] if row["p_holm"] is None else row["p_holm"]
-    verdict, unit = row["verdict"], row["unit"]
-    factor = 1 if unit else 100
+    verdict, unit, factor = row["verdict"], row["unit"], 1 if row["unit"] else 100
+    shown = ("difference", "difference_low", "difference_high", "detectable")
+    *difference, detectable = (math.nan if row[name] is None else row[name] / factor for name in shown)
     if row["difference_against_b"] is not None:
         ends = (signed(row[f"difference_{end}"] / 100) for end in ("against_b", "for_b"))
         verdict += f" (failed or cut answers differ: {' to '.join(ends)})"
@@ -292,12 +293,10 @@ def spelled(row: Mapping[str, Any]) -> list[str]:
         str(row["n"]),
         score(row["score_a"] / factor, unit),
         score(row["score_b"] / factor, unit),
-        "{} [{}, {}]".format(
-            *(signed(row[name] / factor, unit) for name in ("difference", "difference_low", "difference_high"))
-        ),
+        "{} [{}, {}]".format(*(signed(value, unit) for value in difference)),
         f"{p:.3f}" if p >= 0.001 else "<0.001",
         f"{row['gained']}/{row['lost']}",
-        score(row["detectable"] / factor, unit),
+        score(detectable, unit),
         f"{row['n_for_effect']:,}",
         verdict,
     ]
@@ -309,9 +308,13 @@ def notes(found: Comparison) -> list[dict[str, Any]]:
     return [{"record": kind, "text": text} for kind, texts in kinds.items() for text in texts]
 
 
-def _limits(name: str, of: Contrast) -> dict[str, float]:
-    parts = asdict(of.difference)
-    return {name: parts["value"], f"{name}_low": parts["low"], f"{name}_high": parts["high"]}
+def _limits(name: str, of: Contrast, factor: int) -> dict[str, float | None]:
+    parts = {name: of.difference.value, f"{name}_low": of.difference.low, f"{name}_high": of.difference.high}
+    return {key: _times(factor, value) for key, value in parts.items()}
+
+
+def _times(factor: int, value: float) -> float | None:
+    return None if math.isnan(value) else factor * value
 
 
 def _asked(row: Row) -> Asked:

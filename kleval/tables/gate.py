@@ -256,6 +256,8 @@ def known(runs: Sequence[Side], profiles: Sequence[Timed]) -> Iterator[str]:
     """What conditions can name, for an error."""
     yield from sorted({task.split("/", 1)[0] for side in runs for task, _ in side.entrant.cells})
     yield from sorted({format_length(ctx) for side in runs for _, ctx in side.entrant.cells})
+    if any(side.entrant.gains for side in runs):
+        yield "failures and cut (gains, in nats per token, are for kleval compare)"
     values = {place[3] for side in profiles for session in side.sessions.values() for place in session}
     yield from (name for name, of in TIMES.items() if values & set(of.values()))
 

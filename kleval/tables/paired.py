@@ -69,8 +69,9 @@ class Contrast:
 
     @property
     def detectable(self) -> float:
-        """The smallest true difference that as many pairs find with POWER; of scores 1 where none, NaN of equal pairs in a unit."""
-        if self.difference.open and not self.spread:
+        """The smallest true difference that as many pairs find with POWER; where none is, 1 of scores and NaN in a unit, as of equal
+        pairs there."""
+        if self.difference.open and (not self.spread or _pairs_for(MOST, self.spread, self.binary) > self.size):
             return math.nan
         low, high = 0.0, 1.0
         while self.difference.open and _pairs_for(high, self.spread, self.binary) > self.size and high < MOST:

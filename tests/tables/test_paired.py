@@ -66,6 +66,9 @@ def test_no_pair_that_differs_promises_nothing() -> None:
     one = found([BOTH] * 20)
     assert one.sign == 0
     assert one.detectable > 0.15
+    few = contrast([[(0.5, 1.0), (1.0, 2.0), (0.0, 0.5)]], unit="nats per token")
+    assert few is not None
+    assert math.isnan(few.detectable)  # no difference is found by three pairs
     gains = contrast([[(2.5, 2.5)] * 20], unit="nats per token")
     assert gains is not None
     assert math.isnan(gains.detectable)

@@ -33,13 +33,14 @@ from kleval.report.export.shared import (
     number,
     prompt_text,
     samples_of,
+    scored,
     title,
     write_lines,
 )
 from kleval.store import Row, RunStore
 from kleval.tables.cells import Cell
 from kleval.tables.intervals import CONFIDENCE
-from kleval.tables.scores import Entrant, collect
+from kleval.tables.scores import Entrant
 from kleval.types import UsageError
 
 SCHEMA_VERSION = "0.3.0"
@@ -60,8 +61,8 @@ class _Identity:
 def write(runs: Sequence[RunStore], out: Path, datasets: Mapping[str, Dataset]) -> Export:
     """Two files per model and run. UsageError when no run has a score."""
     paths: list[Path] = []
-    left_out: list[str] = []
-    for entrant in collect(runs):
+    entrants, left_out = scored(runs)
+    for entrant in entrants:
         who = _identity(entrant)
         results = [_result(entrant, cell, datasets) for cell in _scored(entrant)]
         if not results:

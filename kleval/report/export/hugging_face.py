@@ -23,17 +23,18 @@ from kleval.report.export.shared import (
     finished,
     names_of,
     number,
+    scored,
 )
 from kleval.store import RunStore
 from kleval.tables.cells import Cell
-from kleval.tables.scores import Entrant, collect
+from kleval.tables.scores import Entrant
 from kleval.types import UsageError
 
 
 def write(runs: Sequence[RunStore], out: Path, datasets: Mapping[str, Dataset]) -> Export:
     """One file per model, task and length. UsageError for an edition that is not the official one, before anything is written,
     for two runs that would write the same file, and when there is nothing to write."""
-    entrants = collect(runs)
+    entrants, without = scored(runs)
     for entrant in entrants:
         for cell in _headlines(entrant):
             if cell.edition != "official":
@@ -42,7 +43,7 @@ def write(runs: Sequence[RunStore], out: Path, datasets: Mapping[str, Dataset]) 
                     "not exported to Hugging Face: run it with --edition official, or use --format lm-eval"
                 )
     files: dict[Path, str] = {}
-    left_out: dict[str, None] = {}
+    left_out: dict[str, None] = dict.fromkeys(without)
     for entrant in entrants:
         names = names_of(entrant)
         for cell in _headlines(entrant):

@@ -31,12 +31,13 @@ from kleval.report.export.shared import (
     names_of,
     number,
     samples_of,
+    scored,
     title,
     write_lines,
 )
 from kleval.store import RunStore
 from kleval.tables.cells import Cell
-from kleval.tables.scores import Entrant, collect, expected_tasks
+from kleval.tables.scores import Entrant, expected_tasks
 
 Place = tuple[str, int]
 
@@ -44,7 +45,8 @@ Place = tuple[str, int]
 def write(runs: Sequence[RunStore], out: Path, datasets: Mapping[str, Dataset]) -> Export:
     """One results file per model and run, and one of samples per task and length."""
     paths: list[Path] = []
-    for entrant in collect(runs):
+    entrants, left_out = scored(runs)
+    for entrant in entrants:
         folder = out / file_word(entrant.model)
         date = _free_date(folder, finished(entrant.run), paths)
         names = names_of(entrant)
@@ -57,7 +59,7 @@ def write(runs: Sequence[RunStore], out: Path, datasets: Mapping[str, Dataset]) 
         results = _results(entrant, names, facts, datasets)
         text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False, default=str)
         paths.append(write_text(folder / f"results_{date}.json", text + "\n"))
-    return Export(tuple(paths))
+    return Export(tuple(paths), tuple(left_out))
 
 
 def _results(

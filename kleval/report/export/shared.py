@@ -15,7 +15,7 @@ from typing import Any
 from kleval.files import packaged, replacing
 from kleval.store import Row, RunStore
 from kleval.tables.cells import Cell
-from kleval.tables.scores import Entrant, Run, expected_tasks
+from kleval.tables.scores import Entrant, Run, collect, expected_tasks
 from kleval.types import UsageError
 
 # Where on the hub the data of an official edition are, by task or family; of lm-eval's tasks the rows themselves name it.
@@ -67,6 +67,17 @@ def dataset_of(entrant: Entrant, task: str, given: Mapping[str, Dataset]) -> Dat
     plain = task.partition(":")[0]  # without lm-eval's number of examples
     name = noted[1] if noted else HUB_DATASETS.get(plain) or HUB_DATASETS.get(plain.partition("/")[0])
     return None if name is None else Dataset(name, TASK_IDS.get(name, "default"), commit)
+
+
+def scored(runs: Sequence[RunStore]) -> tuple[list[Entrant], list[str]]:
+    """Models with scores in [0, 1], and a sentence on each that has gains alone: no format has a place for these. UsageError where
+    all have."""
+    entrants = collect(runs)
+    kept = [e for e in entrants if e.cells or not e.gains]
+    left_out = [f"{e.model} in {e.run.store.path} has gains, which are no scores" for e in entrants if e not in kept]
+    if not kept:
+        raise UsageError(f"nothing to export: {'; '.join(left_out)}")
+    return kept, left_out
 
 
 def names_of(entrant: Entrant) -> dict[tuple[str, int], str]:
