@@ -75,7 +75,7 @@ SUITES: dict[str, Suite] = {
         ),
         Suite(
             "needles",
-            "RULER's needle and tracking tasks: the shipped nano models were trained on them",
+            "RULER's needle and tracking tasks",
             _NEEDLES,
             ctx="1k-8k*2",
         ),

@@ -23,7 +23,7 @@ MODELS, SUITE, CTX = "kimi-linear,mla", "needles", "1k-8k*2"
     help="A directory; the same command continues in it.",
 )
 def demo(limit: int, out: Path) -> int:
-    """Ask two nano models the tasks that they were trained on at 1k to 8k tokens, profile them there, and make one page of both.
+    """Ask two nano models RULER's needle and tracking tasks at 1k to 8k tokens, profile them there, and make one page of both.
 
     It takes minutes on a CPU; interrupted, the same command goes on where it stopped.
     """
@@ -36,6 +36,6 @@ def demo(limit: int, out: Path) -> int:
         code = call(words)
         if code not in (0, 3):  # what is there is shown, with what failed in it
             return code
-    note(f"other families: kleval run --model {MODELS} --suite long; these models were not trained on them")
+    note(f"other families: kleval run --model {MODELS} --suite long")
     note("quality and cost side by side:")
     return call(["report", str(run), str(profile), "--out", str(page)])

@@ -55,7 +55,7 @@ def preset(
 
 _NANO = ModelConfig(
     architecture="kimi-linear",
-    vocab_size=1024,
+    vocab_size=1536,
     hidden_size=128,
     layer_mixers=("kda", "kda", "kda", "mla"),
     kda_num_heads=2,
