@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-VOCAB, MAX_TOKENS = 1024, 4096  # of the nano models' tokenizer; prompt and answer
+VOCAB, MAX_TOKENS = 1536, 4096  # of the nano models' tokenizer; prompt and answer
 
 
 def make_llama(folder: Path) -> None:

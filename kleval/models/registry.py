@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from kleval.tokenization import ModelTokenizer
 
 DEFAULT_SIZE = "nano"
-_CAME_TO = {"steps", "tokens_seen", "seconds", "threads", "torch", "final_training_accuracy"}
+_CAME_TO = {
+    *("steps", "tokens_seen", "seconds", "threads", "torch", "final_training_accuracy"),
+    *("parameters", "device", "hardware", "loss"),
+}
 _SHIPPED = Path(__file__).parent / "nano"
 
 

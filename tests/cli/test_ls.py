@@ -82,7 +82,7 @@ def test_a_directory_has_a_card_too(capsys: Capture) -> None:
     folder = str(MODELS["mla@nano"].path)
     assert call(["ls", "models", folder, "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
-    assert (record["model"], record["weights"], record["config"]["vocab_size"]) == (folder, "here", 1024)
+    assert (record["model"], record["weights"], record["config"]["vocab_size"]) == (folder, "here", 1536)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def written(kimi_linear: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two layers of Kimi Linear, random, in several shards, with the tokenizer of the shipped models."""
     torch.manual_seed(0)
     config = kimi_linear.KimiLinearConfig(
-        vocab_size=1024,
+        vocab_size=1536,
         hidden_size=32,
         intermediate_size=48,
         moe_intermediate_size=16,
@@ -51,7 +51,7 @@ def written(kimi_linear: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
         layer_types=["linear_attention", "full_attention"],
         mlp_layer_types=["dense", "sparse"],
         bos_token_id=None,
-        eos_token_id=1023,
+        eos_token_id=1535,
         pad_token_id=None,
     )
     folder = tmp_path_factory.mktemp("written")
@@ -119,7 +119,7 @@ def forget_pattern(folder: Path) -> str:
 def change_vocabulary(folder: Path) -> str:
     values = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(values | {"vocab_size": 100}))
-    return "its tokenizer knows 1024 tokens and its config.json 100"
+    return "its tokenizer knows 1536 tokens and its config.json 100"
 
 
 @pytest.mark.parametrize(

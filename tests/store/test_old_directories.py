@@ -1,7 +1,7 @@
 """Directories that kleval 0.1.0 wrote open, report, and are continued by their command with nothing done twice.
 
 tests/data/0.1.0, written by its commands: `run`, fake tasks with answered, failed and skipped samples; `killed`, two native
-models, killed while a row was being written; `profile`, one model at two lengths.
+models of the first recipe, killed while a row was being written; `profile`, one model at two lengths.
 """
 
 import json
@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from kleval.cli.main import cli
 from kleval.store import RunStore
+from kleval.types import UsageError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "harness"))  # for harness_fakes
 
@@ -70,7 +71,7 @@ def test_an_old_run_is_continued_and_only_what_failed_is_asked_again(old):
     assert go(old / "run", backend, tasks=(OneCall(minimum_tokens=20), TwoStep(), Choices())).status == "complete"
 
 
-def test_an_old_run_that_was_killed_is_continued_by_its_command(old):
+def test_an_old_run_that_was_killed_is_not_continued_with_other_weights(old):
     killed = old / "killed"
     before = lines(killed)
     store = RunStore.open(killed)
@@ -78,12 +79,10 @@ def test_an_old_run_that_was_killed_is_continued_by_its_command(old):
     assert all(store.read_prompt(row) for row in store.rows())
     options = ["--model", "kimi-linear,mla", "--backend", "native", "--tasks", "ruler/niah_single_1"]
     options += ["--ctx", "512,1k", "--limit", "4", "--out", killed, "--workers", "0"]
-    command("run", *options)
-    store = RunStore.open(killed)
-    assert (store.status, store.counts()["answered"]) == ("complete", 16)
-    for file, raw in before.items():
-        assert file.read_bytes().startswith(raw[: raw.rfind(b"\n") + 1])
-    assert all(store.read_prompt(row) for row in store.rows())
+    done = CliRunner().invoke(cli, [str(a) for a in ["run", *options]])
+    assert isinstance(done.exception, UsageError)
+    assert "another command (models.kimi-linear@nano.config.eos_token_id: 1023 -> 1535" in str(done.exception)
+    assert lines(killed) == before
     command("report", killed)
     assert (killed / "report.html").is_file()
 

@@ -81,6 +81,15 @@ def test_the_four_have_the_same_number_of_parameters_to_a_hundredth():
     assert max(sizes) / min(sizes) < 1.01
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_shipped_weights_are_of_the_package_s_recipe(architecture):
+    spec = resolve(architecture)
+    said = json.loads((spec.path / "training.json").read_text())
+    assert recipe.differences(said, recipe.load().settings(architecture=architecture)) == ""
+    assert json.loads((spec.path / "config.json").read_text()) == recipe.load().config(architecture, 1536, 1535).to_dict()
+    assert said["tokens_seen"] >= said["tokens"] == recipe.load().tokens
+
+
 def test_the_schedule_ends_at_nothing_and_the_curriculum_at_its_longest():
     made = recipe.load()
     assert made.learning_scale(10**6, made.tokens) == 0

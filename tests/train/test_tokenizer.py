@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from kleval.models.registry import load_model_tokenizer
 from kleval.tokenization import NANO, load_tokenizer
-from kleval.train import templates
+from kleval.train import recipe, templates
 
 
 @pytest.fixture(scope="module", params=NANO)
@@ -37,5 +37,6 @@ def test_a_phrase_of_a_template_is_one_token():
     assert [p for p in templates.phrases() if len(tokenizer.encode(f" {p}")) != 1] == []
 
 
-def test_the_first_models_still_have_their_tokenizer():
-    assert load_tokenizer("nano-1").digest == load_model_tokenizer("kimi-linear").digest
+def test_the_models_have_the_recipes_tokenizer_and_the_first_ones_keep_theirs():
+    assert load_tokenizer(recipe.load().tokenizer).digest == load_model_tokenizer("kimi-linear").digest
+    assert load_tokenizer("nano-1").digest == "3093ad411dca9af0f1c228b2f612b7b18ec1791e30b871ffe109c5b051d9b751"
