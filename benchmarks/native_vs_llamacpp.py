@@ -131,7 +131,6 @@ def save_arrays(decoder: Any, file: Path) -> None:
 def write_gguf(arrays: Path, file: Path, tokens: Sequence[str] = ()) -> None:
     """Keys as llama.cpp's converter writes them for Kimi Linear. tokens: the vocabulary, else one that nothing here tokenizes with."""
     import gguf
-    import numpy as np
 
     writer = gguf.GGUFWriter(str(file), "kimi-linear")
     writer.add_name("tiny random Kimi Linear")
@@ -159,6 +158,14 @@ def write_gguf(arrays: Path, file: Path, tokens: Sequence[str] = ()) -> None:
     writer.add_expert_weights_scale(SCALING)
     writer.add_expert_weights_norm(True)
     writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+    finish_gguf(writer, arrays, tokens)
+
+
+def finish_gguf(writer: Any, arrays: Path, tokens: Sequence[str] = ()) -> None:
+    """The vocabulary and the tensors, behind a model's own keys, and the file is whole. tokens: as of `write_gguf`."""
+    import gguf
+    import numpy as np
+
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")
     writer.add_token_list([token.encode() for token in tokens or [f"<{i}>" for i in range(VOCAB)]])

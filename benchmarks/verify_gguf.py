@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import native_vs_llamacpp as tiny
+import small_models
 
 END = "<|eos|>"
-LAYERS, HEADS, KV_HEADS, HIDDEN, DENSE, CONTEXT = 4, 4, 2, 128, 256, 4096
 
 
 def make(kind: str, folder: Path, python: str) -> Path:
@@ -52,7 +52,7 @@ def _kimi(folder: Path) -> None:
     from kleval.models.checkpoint import save
     from kleval.models.random import random_decoder
 
-    config = replace(tiny.make_decoder().config, max_position_embeddings=CONTEXT)
+    config = replace(tiny.make_decoder().config, max_position_embeddings=small_models.MAX_TOKENS)
     decoder = random_decoder(config, dtype=torch.float32)
     decoder.lm_head.weight.mul_(2.0)
     save(decoder, folder)
@@ -62,17 +62,10 @@ def _kimi(folder: Path) -> None:
 def _llama(folder: Path) -> None:
     import numpy as np
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = LlamaConfig(
-        vocab_size=tiny.VOCAB, hidden_size=HIDDEN, intermediate_size=DENSE, num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS, num_key_value_heads=KV_HEADS, max_position_embeddings=CONTEXT, bos_token_id=None,
-        eos_token_id=0, tie_word_embeddings=False, rms_norm_eps=1e-5,
-    )  # fmt: skip
     torch.manual_seed(0)
-    model = LlamaForCausalLM(config)
-    model.model.embed_tokens.weight.data *= 30
-    model.lm_head.weight.data *= 12
+    model = small_models.llama(vocab_size=tiny.VOCAB, eos_token_id=0, tie_word_embeddings=False, rms_norm_eps=1e-5)
+    small_models.move_apart(model)
     model.save_pretrained(folder)
     names = {
         "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
@@ -80,6 +73,8 @@ def _llama(folder: Path) -> None:
         "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
     }  # fmt: skip
     top = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+    shape = model.config
+    rotated = {"self_attn.q_proj": shape.num_attention_heads, "self_attn.k_proj": shape.num_key_value_heads}
     out: dict[str, Any] = {}
     for name, parameter in model.named_parameters():
         stem, x = name.removesuffix(".weight"), parameter.detach().numpy()
@@ -87,43 +82,30 @@ def _llama(folder: Path) -> None:
             out[f"{top[stem]}.weight"] = x
             continue
         _, _, layer, rest = stem.split(".", 3)
-        if heads := {"self_attn.q_proj": HEADS, "self_attn.k_proj": KV_HEADS}.get(rest):
+        if heads := rotated.get(rest):
             # Neighbouring channels are rotated together there, halves of a head here.
-            x = x.reshape(heads, 2, -1, HIDDEN).swapaxes(1, 2).reshape(x.shape)
+            x = x.reshape(heads, 2, -1, x.shape[1]).swapaxes(1, 2).reshape(x.shape)
         out[f"blk.{layer}.{names[rest]}.weight"] = x
     np.savez(folder / "arrays.npz", **{name: np.ascontiguousarray(x, dtype=np.float32) for name, x in out.items()})
 
 
 def _write_llama(folder: Path, tokens: list[str]) -> None:
     import gguf
-    import numpy as np
 
+    shape = json.loads((folder / "config.json").read_text())
     writer = gguf.GGUFWriter(str(folder / "model.gguf"), "llama")
     writer.add_name("tiny random Llama")
     writer.add_vocab_size(len(tokens))
-    writer.add_context_length(CONTEXT)
-    writer.add_block_count(LAYERS)
-    writer.add_embedding_length(HIDDEN)
-    writer.add_feed_forward_length(DENSE)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KV_HEADS)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(HIDDEN // HEADS)
+    writer.add_context_length(shape["max_position_embeddings"])
+    writer.add_block_count(shape["num_hidden_layers"])
+    writer.add_embedding_length(shape["hidden_size"])
+    writer.add_feed_forward_length(shape["intermediate_size"])
+    writer.add_head_count(shape["num_attention_heads"])
+    writer.add_head_count_kv(shape["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(shape["rms_norm_eps"])
+    writer.add_rope_dimension_count(shape["hidden_size"] // shape["num_attention_heads"])
     writer.add_rope_freq_base(10000.0)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("default")
-    writer.add_token_list([token.encode() for token in tokens])
-    writer.add_token_types([gguf.TokenType.CONTROL] + [gguf.TokenType.NORMAL] * (len(tokens) - 1))
-    writer.add_token_merges(["< 0"])
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(0)
-    with np.load(folder / "arrays.npz") as stored:
-        for name in stored.files:
-            writer.add_tensor(name, stored[name])
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    tiny.finish_gguf(writer, folder / "arrays.npz", tokens)
 
 
 if __name__ == "__main__":

@@ -61,11 +61,7 @@ def hf_folder(kind: str, home: Path) -> Path:
         torch.manual_seed(0)
         with _torch_only(torch.device("cpu")):
             model = transformers.AutoModelForCausalLM.from_config(hf_config(kind))
-        for name, parameter in model.named_parameters():
-            if name.endswith(("embed_tokens.weight", "embeddings.weight")):
-                parameter.data *= 30
-            if name.endswith("lm_head.weight"):
-                parameter.data *= 12
+        small_models.move_apart(model)
         model.save_pretrained(folder)
         for file in ("tokenizer.json", "tokenizer_config.json"):
             (folder / file).write_text((small / file).read_text())
@@ -80,7 +76,7 @@ def small_model(home: Path) -> Path:
 
 
 def vllm_folder(kind: str, home: Path) -> Path:
-    """A small random model of a shape that vLLM's CPU build runs, its logits as far apart as a trained one's."""
+    """A small random model of a shape that vLLM's CPU build runs, with `small_models.factor`."""
     from safetensors.torch import load_file, save_file
 
     folder = home / f"vllm-{kind}"
@@ -90,10 +86,7 @@ def vllm_folder(kind: str, home: Path) -> Path:
         getattr(small_models, f"make_{kind}")(folder)
         small_models.add_tokenizer(folder)
         for file in folder.glob("*.safetensors"):
-            scale = {"embed_tokens.weight": 30, "lm_head.weight": 12}
-            tensors = {
-                n: t * next((s for end, s in scale.items() if n.endswith(end)), 1) for n, t in load_file(file).items()
-            }
+            tensors = {name: tensor * small_models.factor(name) for name, tensor in load_file(file).items()}
             save_file(tensors, file, metadata={"format": "pt"})
     return folder
 

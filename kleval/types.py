@@ -340,8 +340,7 @@ class Backend(Protocol):
 
     model: the name that is printed (`kimi-linear@nano`). max_ctx: the longest prompt + output it takes, None if unbounded.
     More may be there: the method `renders(request) -> bool`, whether the prompt's last words are known here (a chat endpoint has
-    a template of its own), `continues_answers`, whether it goes on from an answer prefix, and `gives_likelihoods`. `paid`: asking
-    may cost money.
+    a template of its own), and `continues_answers`, whether it goes on from an answer prefix. `paid`: asking may cost money.
     """
 
     name: str

@@ -204,11 +204,6 @@ class OpenAIBackend:
         """Whether a prompt of text can have an answer prefix."""
         return self._dialect.prompts != "messages" or self._dialect.software in CONTINUES_ANSWERS
 
-    @property
-    def gives_likelihoods(self) -> bool:
-        """A chat endpoint gives none."""
-        return self._dialect.prompts != "messages"
-
     def renders(self, request: Request) -> bool:
         """Whether the prompt is written here and not by the server's chat template."""
         return not self._dialect.is_chat(request)
@@ -266,7 +261,8 @@ class OpenAIBackend:
             return Failure("bad_request", request.fault)
         if scoring and self._dialect.is_chat(request):
             return Failure(
-                "bad_request", "the chat endpoint gives no likelihoods: use --api completions, or another backend"
+                "bad_request",
+                "the chat endpoint gives no likelihoods: use --api completions on a server that gives them, or another backend",
             )
         if request.answer_prefix and self._dialect.is_chat(request) and self._dialect.software not in CONTINUES_ANSWERS:
             return Failure(

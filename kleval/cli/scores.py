@@ -30,7 +30,7 @@ def print_run(store: RunStore, all_metrics: bool = False) -> None:
     groups = grouped(store.rows(), manifest.get("skips", ()))
     cells = cells_of(groups)
     cells += means_of_bins(cells)
-    again = come_again((f"{model} {task}", group.prompts.values()) for (model, task, *_), group in groups.items())
+    again = come_again((f"{model} {task}", group.prompts) for (model, task, *_), group in groups.items())
     in_order = sorted(cells, key=lambda cell: rank.get(cell.task, len(rank)))
     print_scores(in_order, families(cells, manifest.get("spec", {}).get("groups") or {}), all_metrics, again)
     print_positions(positions(store.rows()))

@@ -109,7 +109,9 @@ class RunJob(Job):
         _ = self.tasks  # what is wrong with them is told before a model is opened
         self._counter = length_tokenizer(spec, self._load_tokenizer)
         with contextlib.ExitStack() as stack:
-            self._facts, self._first, self._first_open = open_models(spec, self._open_backend, self._counter)
+            self._facts, self._first, self._first_open = open_models(
+                spec, self._open_backend, self._counter, self.tasks
+            )
             stack.enter_context(self._first_open)
             self._old, self._answered = old, old.answered_by_cell() if old is not None else {}
             if old is not None:

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 
 from kleval.harness.plan import LoadTask, ModelFacts, OpenBackend, model_facts
 from kleval.harness.spec import RunSpec
+from kleval.tasks.base import as_prompt
 from kleval.tasks.data import MissingData
 from kleval.tokenization import check_growth
-from kleval.types import Backend, Task, Tokenizer, UsageError
+from kleval.types import Backend, Failure, Request, Task, Tokenizer, UsageError
 
 
 def load_tasks(spec: RunSpec, load_task: LoadTask) -> dict[str, Task]:
@@ -69,17 +70,19 @@ def length_tokenizer(spec: RunSpec, load_tokenizer: Callable[[str], Tokenizer] |
 
 
 def open_models(
-    spec: RunSpec, open_backend: OpenBackend, counter: Tokenizer | None
+    spec: RunSpec, open_backend: OpenBackend, counter: Tokenizer | None, tasks: Mapping[str, Task]
 ) -> tuple[list[ModelFacts], Backend, contextlib.ExitStack]:
-    """Facts of every model, in the order given; the first one's backend, open, and what closes it."""
+    """Facts of every model, in the order given; the first one's backend, open, and what closes it. UsageError for a model that cannot
+    be asked what the tasks need."""
+    scored = next((task_id for task_id, task in tasks.items() if getattr(task, "needs_likelihoods", False)), None)
     given = list(dict.fromkeys(spec.models))
     facts: dict[str, ModelFacts] = {}
     for name in reversed(given[1:]):
         with contextlib.closing(open_backend(name)) as backend:
-            facts[name] = _facts(spec, name, backend, counter)
+            facts[name] = _facts(spec, name, backend, counter, scored)
     with contextlib.ExitStack() as stack:
         first = stack.enter_context(contextlib.closing(open_backend(given[0])))
-        facts[given[0]] = _facts(spec, given[0], first, counter)
+        facts[given[0]] = _facts(spec, given[0], first, counter, scored)
         first_open = stack.pop_all()
     by_name: dict[str, ModelFacts] = {}
     for name in given:
@@ -87,8 +90,19 @@ def open_models(
     return list(by_name.values()), first, first_open
 
 
-def _facts(spec: RunSpec, name: str, backend: Backend, counter: Tokenizer | None) -> ModelFacts:
-    """UsageError where samples of the lengths asked for could not be made with the tokenizer."""
+def _facts(spec: RunSpec, name: str, backend: Backend, counter: Tokenizer | None, scored: str | None) -> ModelFacts:
+    """UsageError where samples of the lengths asked for could not be made with the tokenizer. scored: a task that scores given
+    texts."""
     facts = model_facts(name, backend, counter)
     check_growth(facts.counter, max(spec.ctxs))
+    if scored is not None:
+        check_likelihoods(backend, scored)
     return facts
+
+
+def check_likelihoods(backend: Backend, task_id: str) -> None:
+    """UsageError where a short text cannot be scored. What may pass (a server that is busy) is no reason."""
+    prompt = as_prompt(backend.tokenizer, "Which letter is first?")
+    for _, outcome in backend.run([Request("loglikelihood", prompt, continuation=" A")]):
+        if isinstance(outcome, Failure) and outcome.kind == "bad_request":
+            raise UsageError(f"{task_id} scores a given text, which {backend.model} cannot: {outcome.message}")

@@ -30,7 +30,6 @@ class ModelFacts:
 
     name: backend.model. given: as the user named it. counter: the tokenizer that makes the samples; its own unless the
     run names another. continues_answers: whether the model can be made to go on from an answer prefix. paid: asking may cost money.
-    gives_likelihoods: False where the backend knows that it has none.
     """
 
     name: str
@@ -42,7 +41,6 @@ class ModelFacts:
     describe: Mapping[str, Any]
     continues_answers: bool = True
     paid: bool = False
-    gives_likelihoods: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,6 @@ def model_facts(given: str, backend: Backend, counter: Tokenizer | None) -> Mode
         backend.describe(),
         getattr(backend, "continues_answers", True),
         getattr(backend, "paid", False),
-        getattr(backend, "gives_likelihoods", True),
     )
 
 
@@ -114,12 +111,6 @@ def make_plan(
     answered: RunStore.answered_by_cell(), empty for a new run. say: told now and then what is being tried. UsageError when nothing
     fits, or a task that was named itself fits at no length.
     """
-    scored = [task_id for task_id, task in tasks.items() if getattr(task, "needs_likelihoods", False)]
-    if scored and (chat := next((model.name for model in models if not model.gives_likelihoods), None)):
-        raise UsageError(
-            f"{scored[0]} scores a given text, and {chat} is asked at a chat endpoint, which gives no likelihoods: use --api "
-            "completions on a server of vLLM or SGLang, or --backend native, hf or vllm"
-        )
     fits = _Fitting(spec)
     told = time.monotonic()
     ctxs = sorted(set(spec.ctxs))

@@ -1,6 +1,6 @@
 """Energy of the machine while something is measured: joules by its own counters, what it takes when idle subtracted.
 
-GPUs by NVML (nvmlDeviceGetTotalEnergyConsumption, Volta and newer), CPUs by RAPL (Linux: /sys/class/powercap/intel-rapl:*, which is
+GPUs by NVML (`kleval.profiler.nvml`, Volta and newer), CPUs by RAPL (Linux: /sys/class/powercap/intel-rapl:*, which is
 often readable by root alone). The counters are read by a thread while the meter runs; between two moments they are interpolated. What
 lasts less than ten of a counter's steps has no energy, and where nothing counts all of it is None: nothing is ever estimated.
 """
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kleval.profiler.nvml import gpus
 from kleval.types import Trace
-from kleval.work.worker import visible_device
 
 RAPL = Path("/sys/class/powercap")
 SAMPLE_SECONDS = 0.02
@@ -139,31 +139,14 @@ def round_energy(traces: Sequence[Trace], meter: Meter) -> dict[str, float | int
 
 
 def _gpus(index: int | None) -> list[Counter]:
+    """Without those that count nothing, as older ones do: then none."""
+    made = [Counter(f"NVML {gpu.name}", gpu.joules, 0.1) for gpu in gpus(index)]
     try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        found = range(pynvml.nvmlDeviceGetCount()) if index is None else [_seen(index)]
-        made = [_gpu(pynvml, at) for at in found]
         for one in made:
-            one.read()  # older ones count nothing
+            one.read()
     except Exception:
         return []
     return made
-
-
-def _seen(index: int) -> int | str:
-    """The number or UUID of a device that this process calls by that index: NVML counts those that it does not see, too."""
-    name = visible_device(index)
-    return int(name) if name.isdecimal() else name
-
-
-def _gpu(nvml: Any, index: int | str) -> Counter:
-    by = nvml.nvmlDeviceGetHandleByIndex if isinstance(index, int) else nvml.nvmlDeviceGetHandleByUUID
-    handle = by(index)
-    name = nvml.nvmlDeviceGetName(handle)
-    said = name.decode() if isinstance(name, bytes) else str(name)
-    return Counter(f"NVML {said} {index}", lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3, 0.1)
 
 
 def _packages() -> list[Counter]:

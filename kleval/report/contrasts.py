@@ -18,7 +18,7 @@ from kleval.types import UsageError
 EFFECT, EFFECT_OF_TIMES = 0.02, 0.1
 
 
-def contrast_sections(entrants: Sequence[Entrant], shape: Shape, answers: compare.Answers) -> list[Section | None]:
+def contrast_sections(entrants: Sequence[Entrant], shape: Shape) -> list[Section | None]:
     """The first entrant against each of the others: differences, and their tests where they are comparable. Of what has a unit
     (`Entrant.gains`) under names of its own. Empty for a single entrant."""
     if len(entrants) < 2:
@@ -27,8 +27,8 @@ def contrast_sections(entrants: Sequence[Entrant], shape: Shape, answers: compar
     prefix = "gain-" if _unit(first) else ""
     cards = [difference_card(first, other, shape) for other in others]
     layout = "pair" if len(cards) > 1 and len(shape.ctxs) < FEW_LENGTHS else "column"
-    side = answers.side(first)
-    tested = [_tests(side, answers.side(other)) for other in others if not conflicts(first, other)]
+    side = compare.Side(first)
+    tested = [_tests(side, compare.Side(other)) for other in others if not conflicts(first, other)]
     tests = section(f"{prefix}tests", tested)
     return [section(f"{prefix}differences", cards, layout=layout), tests if tests.cards else None]
 

@@ -44,7 +44,6 @@ from kleval.report.verdict import Verdict, verdict
 from kleval.store import Row, RunStore
 from kleval.tables import cost_rows
 from kleval.tables.answer_lengths import AnswerLengths
-from kleval.tables.compare import Answers
 from kleval.tables.costs import Profile, read_profile
 from kleval.tables.depths import Depths
 from kleval.tables.frame import Loaded
@@ -140,12 +139,11 @@ class Watched:
     samples: Samples
     depths: Depths = field(default_factory=Depths)
     gains: Depths = field(default_factory=lambda: Depths(NATS))
-    answers: Answers = field(default_factory=Answers)
     lengths: AnswerLengths = field(default_factory=AnswerLengths)
     positions: Positions = field(default_factory=Positions)
 
     def watch(self, run: Run) -> Callable[[Row], None]:
-        collectors = (self.samples, self.depths, self.gains, self.answers, self.lengths, self.positions)
+        collectors = (self.samples, self.depths, self.gains, self.lengths, self.positions)
         watching = [each.watch(run) for each in collectors]
 
         def see(row: Row) -> None:
@@ -175,11 +173,11 @@ def sections(entrants: Sequence[Entrant], profiles: Sequence[Profile], watched: 
             score_grids.depth_section(scored, watched.depths, shape, of_scores),
             position_section(scored, watched.positions, of_scores),
             score_grids.column_section(scored, of_scores),
-            *contrasts.contrast_sections(scored, shape, watched.answers),
+            *contrasts.contrast_sections(scored, shape),
         ]
     gains = [e.gains for e in entrants if e.gains]
     found += gain_sections(gains, watched.gains, of_scores)
-    found += contrasts.contrast_sections(gains, score_curves.Shape.of(gains), watched.answers)
+    found += contrasts.contrast_sections(gains, score_curves.Shape.of(gains))
     mark = "" if editions in ([], ["official"]) else f"{' and '.join(editions)} edition"
     found = [replace(one, mark=mark) for one in found if one]
     if costs:

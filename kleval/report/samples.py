@@ -93,7 +93,7 @@ class _Answer:
 class Samples:
     """Collects rows while they go by (`watch`), then makes the browser's data (`browser`).
 
-    served: the page can ask for whole prompts. prompts: (run, row) by the number that it knows a prompt by. n_runs: that go by.
+    served: the page can ask for whole prompts, prompts: (run, row) by the number that it then knows one by. n_runs: that go by.
     left_out: prompts, unshown: answers that are not in the page.
     """
 
@@ -137,7 +137,8 @@ class Samples:
         if number is not None:
             return number
         number = self._known[row.prompt_hash] = len(self._places)
-        self.prompts.append((store, replace(row, outcomes=(), extracted=None, metrics={})))
+        if self.served:
+            self.prompts.append((store, replace(row, outcomes=(), extracted=None, metrics={})))
         question: dict[str, Any] = {"references": [_shown(excerpt(reference)) for reference in row.references]}
         prompt = "null"
         if self._blocks.chars >= MOST_CHARS:

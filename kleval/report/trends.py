@@ -59,7 +59,7 @@ def latest(runs: Sequence[RunStore], over: str) -> list[RunStore]:
     """The latest run of each model that has answers, where the page shows a trend; else all runs. over: AUTO, OFF, DATE or a tag."""
     of: dict[str, list[RunStore]] = {}
     for store in runs if over != OFF else ():
-        for model in {key[0] for key in store.index}:
+        for model in store.models():
             of.setdefault(model, []).append(store)
     if not many(map(len, of.values()), over, {tag for store in runs for tag in _tags_of(store)}):
         return list(runs)

@@ -97,6 +97,11 @@ class Records(Generic[R]):
         found.sort(key=row_file_order)
         return [list(of_cell) for _, of_cell in itertools.groupby(found, key=cell_order)]
 
+    def firsts(self) -> Iterator[R]:
+        """A record of each cell that has one."""
+        for of_cell in self.cells():
+            yield from itertools.islice((record for file in of_cell for record, *_ in self._scan(file)), 1)
+
     def _scan(self, file: Path, offset: int = 0, number: int = 0) -> Iterator[tuple[R, int, int, int]]:
         """Records behind an offset and so many lines or rows: where each begins and ends, and its number."""
         if file.suffix == parquet.SUFFIX:

@@ -211,6 +211,10 @@ class RunStore:
             self.update(schema_version=COMPACT_SCHEMA, compacted=now())
         return self._rows.compact(say)
 
+    def models(self) -> set[str]:
+        """Those that it has rows of."""
+        return {row.model for row in self._rows.firsts()}
+
     def n_cells(self) -> int:
         """Of how many models, tasks and lengths it has rows."""
         return len(self._rows.cells())
@@ -274,13 +278,8 @@ class RunStore:
         failed, scored = sum(p.failed for p in places), sum(p.scored for p in places)
         answered = len(places) - failed
         unscored = answered - scored
-        return {
-            "finished": len(places),
-            "answered": answered,
-            "scored": scored,
-            "failed": failed,
-            "unscored": unscored,
-        }
+        counts = {"finished": len(places), "answered": answered, "scored": scored}
+        return {**counts, "failed": failed, "unscored": unscored}
 
     def rows(self) -> Iterator[Row]:
         """One row per key, read one at a time, by model, task, ctx, index and repeat. UsageError for a corrupt one."""

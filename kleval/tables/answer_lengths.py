@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -14,8 +15,8 @@ from kleval.tables.scores import Entrant, Run
 class Answered:
     """Of one model at one length. tokens: that each answer has, over its requests; seconds: that each took; prompt_tokens: in all."""
 
-    tokens: list[int] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
+    tokens: array[int] = field(default_factory=lambda: array("q"))
+    seconds: array[float] = field(default_factory=lambda: array("d"))
     prompt_tokens: int = 0
 
     def add(self, row: Row) -> None:

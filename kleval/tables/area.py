@@ -9,8 +9,10 @@ different lengths do not compare; `first`, `last` and `lengths` say which they a
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Collection, Iterable
+import operator
+from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass
 
 from kleval.tables.cells import Cell, average, mover
@@ -71,13 +73,15 @@ def area_of_all(cells: Iterable[Cell], again: Collection[str] = ()) -> tuple[Are
     return (found, tuple(sorted(tasks))) if found else None
 
 
-def come_again(prompts: Iterable[tuple[str, Iterable[str]]]) -> frozenset[str]:
-    """Tasks with a prompt that is asked at more than one length. prompts: a task and the hashes of its prompts, once per length."""
-    seen: dict[str, set[str]] = {}
+def come_again(prompts: Iterable[tuple[str, Iterable[Hashable]]]) -> frozenset[str]:
+    """Tasks with a prompt that is asked at more than one length. prompts: a task and what tells its prompts apart, once per length."""
     found = set()
-    for task, hashes in prompts:
-        here, before = set(hashes), seen.setdefault(task, set())
-        if not before.isdisjoint(here):
-            found.add(task)
-        before |= here
+    for task, of_task in itertools.groupby(sorted(prompts, key=operator.itemgetter(0)), operator.itemgetter(0)):
+        seen: set[Hashable] = set()  # of one task at a time
+        for _, marks in of_task:
+            here = set(marks)
+            if not seen.isdisjoint(here):
+                found.add(task)
+                break
+            seen |= here
     return frozenset(found)

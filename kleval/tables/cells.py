@@ -12,19 +12,19 @@ mean would be if every answer that is missing were wrong, or right.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from kleval.files import family_facts
 from kleval.store import Row
-from kleval.tables.answers import BROKEN, condition
+from kleval.tables.answers import BROKEN
+from kleval.tables.groups import BROKEN as IS_BROKEN
+from kleval.tables.groups import Group, GroupKey, grouped
 from kleval.tables.intervals import Interval, interval, open_interval
 from kleval.types import unit_of
 
 FAMILY_METRIC = "average"
-MOST_EQUAL = 4096  # values of answers that a group keeps once for all that have them
 
 
 # What a cell counts: answers, and of them what `tables.answers` finds amiss.
@@ -86,71 +86,6 @@ class Cell:
         return 3 <= self.n_texts == self.n_looped
 
 
-GroupKey = tuple[str, str, int, str, str]  # model, task, ctx, edition, protocol
-
-
-@dataclass(slots=True)
-class Group:
-    """What the rows of one model, task, ctx, edition and protocol say; only their scores are kept.
-
-    answers: sample id -> the values of each repeat by metric, nothing for no score. broken: (sample id, place among its repeats).
-    prompts: sample id -> prompt hash. failures: (kind, message) -> failed answers. temperatures: what was sampled at.
-    """
-
-    headline: str
-    answers: dict[str, list[Mapping[str, float]]] = field(default_factory=dict)
-    broken: set[tuple[str, int]] = field(default_factory=set)
-    prompts: dict[str, str] = field(default_factory=dict)
-    counts: Counter[str] = field(default_factory=Counter)
-    failures: Counter[tuple[str, str]] = field(default_factory=Counter)
-    temperatures: set[float] = field(default_factory=set)
-    _equal: dict[tuple[tuple[str, float], ...], Mapping[str, float]] = field(
-        default_factory=dict
-    )  # one for all equal ones
-
-    def add(self, row: Row) -> None:
-        repeats = self.answers.setdefault(row.id, [])
-        found = condition(row.outcomes, row.references)
-        if found.intersection(BROKEN):
-            self.broken.add((row.id, len(repeats)))
-        self.counts.update(f"n_{name}" for name in ("total", *found))
-        self.prompts[row.id] = row.prompt_hash
-        self.temperatures |= {float(o["temperature"]) for o in row.outcomes if o.get("temperature") is not None}
-        values: dict[str, float] = {}
-        if row.failure is not None:
-            self.counts["n_failed"] += 1
-            self.failures[row.failure.get("kind", "unknown"), row.failure.get("message", "")] += 1
-        else:
-            scored = {**row.metrics, **({row.metric: row.score} if row.score is not None else {})}
-            values = {name: value for name, value in scored.items() if value is not None and not math.isnan(value)}
-        same = tuple(values.items())
-        repeats.append(self._equal.get(same, values))
-        if len(self._equal) < MOST_EQUAL:
-            self._equal.setdefault(same, values)
-
-    def scores(self) -> dict[tuple[str, str], float]:
-        """(id, prompt hash), which is the text that was asked -> mean headline score over repeats."""
-        return {
-            (sample, self.prompts[sample]): _mean(values)
-            for sample, repeats in self.answers.items()
-            if (values := [answer[self.headline] for answer in repeats if self.headline in answer])
-        }
-
-
-def grouped(rows: Iterable[Row], skips: Iterable[Mapping[str, Any]] = ()) -> dict[GroupKey, Group]:
-    """Groups in order. skips: the manifest's `skips`; each is in a group, so that nothing that was asked for disappears."""
-    groups: dict[GroupKey, Group] = {}
-    for row in rows:
-        key = (row.model, row.task, row.ctx, row.edition, row.protocol)
-        if key not in groups:
-            groups[key] = Group(row.metric)
-        groups[key].add(row)
-    for skip in skips:
-        key = (skip["model"], skip["task"], skip["ctx"], skip["edition"], skip["protocol"])
-        groups.setdefault(key, Group(skip["metric"])).counts["n_skipped"] += skip["n"]
-    return dict(sorted(groups.items()))
-
-
 def summarise(rows: Iterable[Row], skips: Iterable[Mapping[str, Any]] = (), seed: int = 0) -> list[Cell]:
     """One Cell per (model, task, ctx, metric, edition, protocol), ordered by model, task, ctx, headline metric first.
 
@@ -163,13 +98,13 @@ def cells_of(groups: Mapping[GroupKey, Group], seed: int = 0) -> list[Cell]:
     """The cells of groups, in their order."""
     cells = []
     for key, group in groups.items():
-        metrics = {name for repeats in group.answers.values() for answer in repeats for name in answer}
-        for metric in (group.headline, *sorted(metrics - {group.headline})):
-            cells.append(_cell(key, group, metric, seed))
+        repeats = group.repeats()
+        cells += [_cell(key, group, list(repeats.values()), metric, seed) for metric in group.metrics]
     return cells
 
 
-def _cell(key: GroupKey, group: Group, metric: str, seed: int) -> Cell:
+def _cell(key: GroupKey, group: Group, repeats: Sequence[Sequence[int]], metric: str, seed: int) -> Cell:
+    """repeats: where the answers of each sample stand."""
     model, task, ctx, edition, protocol = key
     unit = unit_of(protocol)
     means: list[float] = []
@@ -177,19 +112,20 @@ def _cell(key: GroupKey, group: Group, metric: str, seed: int) -> Cell:
     highs: list[float] = []
     n_scored = n_completed = 0
     completed: list[float] = []
-    for sample, repeats in group.answers.items():
-        values = [answer[metric] for answer in repeats if metric in answer]
-        whole = [a[metric] for i, a in enumerate(repeats) if metric in a and (sample, i) not in group.broken]
+    column, flags = group.column(metric), group.flags
+    for at in repeats:
+        values = [column[i] for i in at if column[i] == column[i]]
+        whole = [column[i] for i in at if column[i] == column[i] and not flags[i] & IS_BROKEN]
         if values:
             means.append(_mean(values))
         if whole:
             completed.append(_mean(whole))
         n_completed += len(whole)
         n_scored += len(values)
-        missing, total = len(repeats) - len(values), math.fsum(values)
+        missing, total = len(at) - len(values), math.fsum(values)
         unknown = bool(unit and missing)  # nothing bounds what was not answered
-        lows.append(math.nan if unknown else total / len(repeats))
-        highs.append(math.nan if unknown else (total + missing) / len(repeats))
+        lows.append(math.nan if unknown else total / len(at))
+        highs.append(math.nan if unknown else (total + missing) / len(at))
     ci = open_interval(means, seed) if unit else interval(means, seed)
     counts: dict[str, Any] = {name: group.counts[name] for name in COUNTS}
     return Cell(

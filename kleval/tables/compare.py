@@ -9,18 +9,17 @@ and a verdict holds only where it holds at both.
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
-from kleval.store import Row, RunStore
-from kleval.tables.answers import condition
+from kleval.store import RunStore
 from kleval.tables.cells import FAMILY_METRIC, has_mean
+from kleval.tables.groups import Asked, Place
 from kleval.tables.joined import run_setting
 from kleval.tables.paired import ALPHA, Contrast, Pair, contrast, holm
-from kleval.tables.scores import Entrant, Place, Run, collect, questions_differ, sampling_differs, versus
+from kleval.tables.scores import Entrant, collect, questions_differ, sampling_differs, versus
 from kleval.text import DASH, format_length, plural, score, signed
 from kleval.text import places as where
 from kleval.types import UsageError, unit_of
@@ -43,24 +42,15 @@ M = TypeVar("M", bound=Named)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One answer, as far as comparisons need it. text: a hash of what was generated; cut: by the budget."""
-
-    prompt_hash: str
-    max_new_tokens: int
-    answer_prefix: str
-    score: float | None
-    failed: bool
-    cut: bool
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class Side:
-    """A model in a run. answers: by (task, ctx) and sample id, each repeat."""
+    """A model in a run."""
 
     entrant: Entrant
-    answers: Mapping[Place, Mapping[str, Sequence[Asked]]]
+
+    @property
+    def answers(self) -> Mapping[Place, Mapping[str, Sequence[Asked]]]:
+        """By (task, ctx) and sample id, each repeat."""
+        return self.entrant.answers
 
     @property
     def model(self) -> str:
@@ -127,27 +117,9 @@ class Comparison:
     unpaired: tuple[str, ...]
 
 
-class Answers:
-    """Collects answers while rows go by (`watch`, for `collect`), then gives each model's side."""
-
-    def __init__(self) -> None:
-        self._found: dict[tuple[str, str], dict[Place, dict[str, list[Asked]]]] = {}
-
-    def watch(self, run: Run) -> Callable[[Row], None]:
-        def add(row: Row) -> None:
-            of = self._found.setdefault((run.id, row.model), {})
-            of.setdefault((row.task, row.ctx), {}).setdefault(row.id, []).append(_asked(row))
-
-        return add
-
-    def side(self, entrant: Entrant) -> Side:
-        return Side(entrant, self._found.get((entrant.run.id, entrant.model), {}))
-
-
 def read_sides(stores: Sequence[RunStore]) -> list[Side]:
     """Every model of the runs with its answers."""
-    answers = Answers()
-    return [answers.side(entrant) for entrant in collect(stores, answers.watch)]
+    return [Side(entrant) for entrant in collect(stores)]
 
 
 def matched(a: Sequence[M], b: Sequence[M], models: Sequence[str] = ()) -> list[tuple[M, M]]:
@@ -227,8 +199,9 @@ def labels(a: Entrant, b: Entrant) -> list[str]:
 def flips(a: Side, b: Side, places: Sequence[Place]) -> Iterator[dict[str, Any]]:
     """The samples that the two have different scores for, by task, length and id."""
     for task, ctx in places:
-        for sample in sorted(a.answers[task, ctx].keys() & b.answers[task, ctx].keys()):
-            pair = _pair(a.answers[task, ctx][sample], b.answers[task, ctx][sample])
+        mine, theirs = a.answers[task, ctx], b.answers[task, ctx]
+        for sample in sorted(mine.keys() & theirs.keys()):
+            pair = _pair(mine[sample], theirs[sample])
             if pair is not None and pair[0] != pair[1]:
                 yield {
                     "task": task,
@@ -317,16 +290,6 @@ def _times(factor: int, value: float) -> float | None:
     return None if math.isnan(value) else factor * value
 
 
-def _asked(row: Row) -> Asked:
-    texts = [
-        str(o["text"]) for o in row.outcomes if o.get("kind", "generate") == "generate" and o.get("text") is not None
-    ]
-    score = None if row.score is None or math.isnan(row.score) else row.score
-    cut = bool({"cut", "reasoning_cut"} & condition(row.outcomes, row.references))
-    said = hashlib.sha256("\0".join(texts).encode("utf-8", "replace")).hexdigest()[:16] if texts else ""
-    return Asked(row.prompt_hash, row.max_new_tokens, row.answer_prefix, score, row.failed, cut, said)
-
-
 def _named(sides: Sequence[M], name: str) -> M:
     """The side of a model, whose size may be left out where it is the only one of its name."""
     found = [side for side in sides if side.model == name] or [s for s in sides if s.model.partition("@")[0] == name]
@@ -345,7 +308,7 @@ def _pairs(a: Side, b: Side, place: Place, end: str = "", cut: bool = False) -> 
 
 def _pair(a: Sequence[Asked], b: Sequence[Asked], end: str = "", cut: bool = False) -> Pair | None:
     """None where the text was another, or where one has no score. end: `against` or `for` B, all that is missing at that end."""
-    if a[0].prompt_hash != b[0].prompt_hash:
+    if a[0].prompt != b[0].prompt:
         return None
     if end:
         return _at_end(a, end == "against", cut), _at_end(b, end == "for", cut)
@@ -386,7 +349,7 @@ def _unpaired(a: Side, b: Side, excluded: set[str]) -> Iterator[str]:
             continue
         one, other = a.answers.get(place, {}), b.answers.get(place, {})
         both = one.keys() & other.keys()
-        text = [sample for sample in both if one[sample][0].prompt_hash != other[sample][0].prompt_hash]
+        text = {sample for sample in both if one[sample][0].prompt != other[sample][0].prompt}
         bare = [sample for sample in both if sample not in text and _pair(one[sample], other[sample]) is None]
         for samples, why in (
             (text, "with another prompt hash (another text was asked)"),

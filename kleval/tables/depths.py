@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from kleval.store import Row
-from kleval.tables.cells import Cell, summarise
+from kleval.tables.cells import Cell, cells_of
+from kleval.tables.groups import Group, GroupKey
 from kleval.tables.scores import Entrant, Run
 
 METRIC = "score"  # of whichever task
@@ -27,7 +28,7 @@ class Depths:
 
     def __init__(self, unit: str = "") -> None:
         self._unit = unit
-        self._rows: dict[tuple[str, str], list[tuple[float, Row]]] = {}
+        self._found: dict[tuple[str, str], dict[tuple[str, int, str], _Needles]] = {}
         self.tasks: dict[str, None] = {}
 
     def watch(self, run: Run) -> Callable[[Row], None]:
@@ -35,13 +36,9 @@ class Depths:
 
         def see(row: Row) -> None:
             for depth, score in _needles(row) if row.unit == self._unit else ():
-                # Of a row only its score is needed, no text.
-                protocol = row.protocol if self._unit else ""
-                kept = replace(
-                    row, edition="", protocol=protocol, metrics={}, outcomes=(), meta={}, references=(), extracted=None
-                )
-                one = replace(kept, id=f"{row.id} {depth}", score=score)
-                self._rows.setdefault((run.id, row.model), []).append((depth, one))
+                mine = self._found.setdefault((run.id, row.model), {})
+                place = row.task, row.ctx, row.protocol if self._unit else ""
+                mine.setdefault(place, _Needles()).add(row, depth, score)
                 self.tasks[row.task] = None
 
         return see
@@ -49,19 +46,39 @@ class Depths:
     @property
     def names(self) -> list[str]:
         """Of the bins, from the beginning of the prompt."""
-        counts = Counter((*key, row.ctx) for key, rows in self._rows.items() for _, row in rows)
+        counts: Counter[tuple[str, str, int]] = Counter()
+        for of, places in self._found.items():
+            for (_, ctx, _), needles in places.items():
+                counts[*of, ctx] += len(needles.samples)
         bins = FINE if min(counts.values(), default=0) >= ENOUGH else COARSE
         return [f"{100 * i // bins}–{100 * (i + 1) // bins} %" for i in range(bins)]
 
     def cells(self, entrant: Entrant, task: str | None = None) -> Mapping[tuple[str, int], Cell]:
         """(bin, length) -> mean over the needles in it, with its interval; failed answers are counted apart. task: of it alone."""
-        names, rows = self.names, self._rows.get((entrant.run.id, entrant.model), [])
-        placed = [
-            replace(row, task=names[min(int(d * len(names) / 100), len(names) - 1)], metric=METRIC)
-            for d, row in rows
-            if task in (None, row.task)
-        ]
-        return {(cell.task, cell.ctx): cell for cell in summarise(placed)}
+        names, groups = self.names, dict[GroupKey, Group]()
+        for (name, ctx, protocol), needles in self._found.get((entrant.run.id, entrant.model), {}).items():
+            for sample, depth, score, failed in needles if task in (None, name) else ():
+                at = names[min(int(depth * len(names) / 100), len(names) - 1)]
+                group = groups.setdefault((entrant.model, at, ctx, "", protocol), Group(METRIC))
+                group.put(f"{sample} {depth}", {} if math.isnan(score) else {METRIC: score}, failed)
+        return {(cell.task, cell.ctx): cell for cell in cells_of(dict(sorted(groups.items())))}
+
+
+class _Needles:
+    """Of the rows of one place, as columns: a depth with its score, NaN for none, and whether its answer failed."""
+
+    def __init__(self) -> None:
+        self.samples: list[str] = []
+        self._depths, self._scores, self._failed = array("d"), array("d"), bytearray()
+
+    def add(self, row: Row, depth: float, score: float | None) -> None:
+        self.samples.append(row.id)
+        self._depths.append(depth)
+        self._scores.append(math.nan if score is None else score)
+        self._failed.append(row.failed)
+
+    def __iter__(self) -> Iterator[tuple[str, float, float, bool]]:
+        return zip(self.samples, self._depths, self._scores, map(bool, self._failed), strict=True)
 
 
 def _needles(row: Row) -> list[tuple[float, float | None]]:

@@ -18,7 +18,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from kleval.tables.compare import Asked, Side
+from kleval.tables.compare import Side
+from kleval.tables.groups import Asked
 from kleval.tables.scores import questions_differ, versus
 
 OTHER = "nothing in the rows: sampling, engine, dtype or hardware"
@@ -65,7 +66,7 @@ def explained(a: Side, b: Side) -> list[dict[str, Any]]:
 def _cause(a: Sequence[Asked], b: Sequence[Asked], prompt: str) -> str:
     one, other = a[0], b[0]
     causes = []
-    if one.prompt_hash != other.prompt_hash:
+    if one.prompt != other.prompt:
         causes.append(prompt)
     if one.answer_prefix != other.answer_prefix:
         causes.append("answer prefix")

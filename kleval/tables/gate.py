@@ -22,9 +22,9 @@ from kleval.tables.cells import Cell, mover
 from kleval.tables.compare import UNEVEN, Line, Side, comparable, labels, line
 from kleval.tables.compare_times import Estimate, Timed
 from kleval.tables.conditions import ALL, SHARES, TIMES, Condition
+from kleval.tables.groups import Place
 from kleval.tables.intervals import wilson
 from kleval.tables.paired import ALPHA, MOST, Z_ALPHA, Z_POWER, holm
-from kleval.tables.scores import Place
 from kleval.text import format_length
 from kleval.types import UsageError
 

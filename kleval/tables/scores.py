@@ -16,13 +16,13 @@ from kleval.store import Row, RunStore
 from kleval.store.manifest import value_at
 from kleval.tables.area import come_again
 from kleval.tables.bins import means_of_bins
-from kleval.tables.cells import FAMILY_METRIC, Cell, Group, average, cells_of, families, grouped, has_mean
+from kleval.tables.cells import FAMILY_METRIC, Cell, average, cells_of, families, has_mean
+from kleval.tables.groups import Asked, ByPlace, Group, Place, grouped
 from kleval.text import digest, moment
 from kleval.types import UsageError
 
 EVERYTHING = "everything asked"  # the task of the mean over all tasks of a model
 
-Place = tuple[str, int]  # task or family, ctx
 Watch = Callable[[Row], None]
 
 
@@ -68,8 +68,8 @@ class Entrant:
 
     cells: headline metric by (task, ctx), of scores in [0, 1]. others: cells of the further metrics. averages: by (family, ctx).
     overall: by ctx, the unweighted mean over all tasks that were asked at any length; without the lengths at which none has a value.
-    scores: per (task, ctx), sample key -> mean score of its repeats. A key is (id, prompt hash): the same text was
-    asked. ids: per (task, ctx), the sample ids alone.
+    groups: its rows as columns. Made of them by (task, ctx), when asked for: scores, sample key -> mean score of its repeats (a key is
+    the id and the mark of the prompt: the same text was asked); ids: the sample ids alone; answers: of each sample its repeats.
     gains: the same model in the same run with what has a unit (`cells.Cell.unit`) in the place of scores, so that the two are never
     averaged, drawn or ranked together; None where there is none.
     failures: (kind, message) -> places, one per failed answer. temperatures: what the requests were sampled at.
@@ -83,8 +83,10 @@ class Entrant:
     others: tuple[Cell, ...]
     averages: Mapping[Place, Cell]
     overall: Mapping[int, Cell]
-    scores: Mapping[Place, Mapping[tuple[str, str], float]]
+    groups: Mapping[Place, Group]
+    scores: Mapping[Place, Mapping[tuple[str, int], float]]
     ids: Mapping[Place, frozenset[str]]
+    answers: Mapping[Place, Mapping[str, Sequence[Asked]]]
     failures: Mapping[tuple[str, str], tuple[Place, ...]]
     temperatures: tuple[float, ...]
     gains: Entrant | None = None
@@ -109,7 +111,7 @@ class Entrant:
     @property
     def again(self) -> frozenset[str]:
         """Tasks with a prompt that is asked at more than one length."""
-        return come_again((task, (prompt for _, prompt in found)) for (task, _), found in self.scores.items())
+        return come_again((task, group.prompts) for (task, _), group in self.groups.items())
 
     def task(self, task: str) -> Mapping[str, Any]:
         """The manifest's entry of a task: version, edition, protocol, data_revision, data_digest."""
@@ -168,14 +170,16 @@ def _of_unit(
     """An entrant's cells and what is made of them: those that have a unit, or those that are scores."""
     cells = [cell for cell in all_cells if bool(cell.unit) == measured]
     places = {(cell.task, cell.ctx) for cell in cells}
-    mine = [(place, group) for place, group in groups if place in places]
+    mine = {place: group for place, group in groups if place in places and group.samples}
     return {
         "cells": {(c.task, c.ctx): c for c in cells if c.headline},
         "others": tuple(c for c in cells if not c.headline),
         "averages": {(c.task, c.ctx): c for c in families(cells, run.groups)},
         "overall": {c.ctx: c for c in _overall(model, [c for c in cells if c.headline])},
-        "scores": {place: scores for place, group in mine if (scores := group.scores())},
-        "ids": {place: frozenset(group.answers) for place, group in mine if group.answers},
+        "groups": mine,
+        "scores": ByPlace(Group.scores, {place: group for place, group in mine.items() if group.scored}),
+        "ids": ByPlace(lambda group: frozenset(group.samples), mine),
+        "answers": ByPlace(Group.answers, {place: group for place, group in groups if group.samples}),
     }
 
 

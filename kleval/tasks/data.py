@@ -141,7 +141,7 @@ def _lying(asset: Asset, path: Path, folder: Path) -> Path | None:
     for other in asset.stand_ins:
         place = folder / other
         if other.endswith("/"):
-            lies = sorted(place.iterdir())[:1] if place.is_dir() else []
+            lies = [one for one in sorted(place.rglob("*")) if one.is_file()][:1]
         else:
             lies = list(datafile.parts(place))
         if lies:

@@ -65,6 +65,7 @@ PROVIDERS: dict[str, str] = {
     "babilong/": "kleval.tasks.babilong",
     "oolong/": "kleval.tasks.oolong",
     "nolima/": "kleval.tasks.nolima",
+    "aa_lcr/": "kleval.tasks.aa_lcr",
     "synthetic/": "kleval.tasks.synthetic",
     "short/": "kleval.tasks.short",
     "code/": "kleval.tasks.code",

@@ -63,6 +63,7 @@ def logprob(before: Sequence[int], token: int) -> tuple[float, int]:
 @dataclass
 class Behaviour:
     """What the server is like. software: vllm has token ids, /tokenize and prompt_logprobs; llama.cpp and other have not.
+    scores_prompts: whether it tells log-probabilities of a prompt's tokens.
 
     plan: the faults of a prompt's first requests, in order; then it is answered. Counted by prompt: came, succeeded, and again
     after it had succeeded. refuses: fields of a request that are not taken.
@@ -80,6 +81,7 @@ class Behaviour:
     entry: dict[str, Any] | None = None
     version: str = "0.0"
     refuses: tuple[str, ...] = ()
+    scores_prompts: bool = True
     again: Counter[str] = field(default_factory=Counter)
     came: Counter[str] = field(default_factory=Counter)
     succeeded: Counter[str] = field(default_factory=Counter)
@@ -299,6 +301,8 @@ class _Reply:
         choice |= {"message": {"role": "assistant", "content": self.text}} if self.chat else {"text": self.text}
         if self.token_ids:
             choice["token_ids"] = self.token_ids
+        if not self.behaviour.scores_prompts:
+            return {"model": self.model, "choices": [choice], "usage": self.usage}
         if self.body.get("echo"):
             choice["logprobs"] = self._echoed()
         if "prompt_logprobs" in self.body:

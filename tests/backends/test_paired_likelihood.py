@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from harness_fakes import RunSpec, rows
+from misbehaving import Behaviour, logprob, serve, write_byte_tokenizer
 
 from kleval.backends.native import NativeBackend, open_native
+from kleval.backends.openai import OpenAIBackend, open_openai
 from kleval.backends.spec import BackendSpec
 from kleval.harness import run
 from kleval.store import Row, RunStore
 from kleval.tasks.likelihood import Likelihood
-from kleval.types import Failure, Outcome, Request, Sample, Tokenizer
+from kleval.types import Failure, Outcome, Request, Sample, Tokenizer, UsageError
 
 CONTEXT = "The number for blue is 4711. "
 REFERENCES = ("4711.", "some much longer reference, of many bytes.")
@@ -116,3 +119,54 @@ def test_a_request_that_fails_is_no_gain_of_0_and_is_asked_again(tmp_path: Path,
     assert again.score is not None
     assert again.score == pytest.approx(whole.score, abs=1e-6)
     assert RunStore.open(tmp_path / "run").status == "complete"
+
+
+@pytest.mark.parametrize("kind", ["llama", "kimi_linear"])
+def test_transformers_gains_are_those_of_plain_passes(kind: str, tmp_path: Path, hf_folder: Any) -> None:
+    hf_tiny = pytest.importorskip("hf_tiny")
+    row = asked(tmp_path / "run", Facts(), hf_tiny.opened(hf_folder(kind), 16))
+    backend = hf_tiny.opened(hf_folder(kind))
+
+    def sums(prompt: str, text: str) -> float:
+        ids, n = torch.tensor([backend.tokenizer.encode(prompt + text)]), len(text.encode())
+        with torch.inference_mode():
+            logits = backend._adapter.model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0].double()
+        return float(logits.log_softmax(-1)[-1 - n : -1].gather(1, ids[0, -n:, None]).sum())
+
+    known, bare = (sum(sums(prompt, f" {text}") for text in REFERENCES) for prompt in (CONTEXT + "Which?", "Which?"))
+    assert row.score == pytest.approx((known - bare) / row.extracted["tokens"], abs=1e-5)
+    assert row.score != 0
+
+
+def served(url: str, folder: Path) -> OpenAIBackend:
+    return open_openai(BackendSpec(model="tiny", base_url=url, tokenizer=f"hf:{write_byte_tokenizer(folder)}"))
+
+
+@pytest.mark.parametrize("software", ["vllm", "other"])
+def test_a_server_that_scores_prompts_gives_its_own_gain(software: str, tmp_path: Path) -> None:
+    with serve(Behaviour(software=software)) as url:
+        row = asked(tmp_path / "run", Facts(), served(url, tmp_path / "tokenizer"))
+
+    def sums(prompt: str, text: str) -> float:
+        ids, n = list((prompt + text).encode()), len(text.encode())
+        return sum(logprob(ids[:at], ids[at])[0] for at in range(len(ids) - n, len(ids)))
+
+    known, bare = (sum(sums(prompt, f" {text}") for text in REFERENCES) for prompt in (CONTEXT + "Which?", "Which?"))
+    assert row.score == pytest.approx((known - bare) / row.extracted["tokens"])
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "why"),
+    [
+        (Behaviour(software="llama.cpp", scores_prompts=False), "gives no log-probabilities of a prompt's tokens"),
+        (Behaviour(software="vllm", refuses=("prompt_logprobs",)), "'prompt_logprobs' is not supported"),
+        (Behaviour(has=frozenset({"/chat/completions", "/models"})), "the chat endpoint gives no likelihoods"),
+    ],
+    ids=["silent", "refused", "chat alone"],
+)
+def test_a_server_that_cannot_is_told_before_a_sample_is_asked(behaviour: Behaviour, why: str, tmp_path: Path) -> None:
+    with serve(behaviour) as url, pytest.raises(UsageError, match=f"own/facts scores a given text.*{why}") as error:
+        asked(tmp_path / "run", Facts(), served(url, tmp_path / "tokenizer"))
+    assert "\n" not in str(error.value)
+    assert not any(CONTEXT in str(body) for body in behaviour.bodies)
+    assert not (tmp_path / "run").exists()

@@ -239,3 +239,10 @@ def test_heavy_libraries_are_imported_only_to_write_a_page() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_page_needs_no_index_of_rows(make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which takes 600 bytes a row: only a run that goes on needs one."""
+    run = make_run()
+    monkeypatch.setattr(RunStore, "index", property(lambda store: pytest.fail("the index was made")))
+    write_report([run], tmp_path / "page.html")

@@ -118,4 +118,4 @@ def test_the_text_of_a_likelihood_is_read_and_not_written() -> None:
     found = Answered()
     for outcomes in ((scored, scored), (written,)):
         found.add(SimpleNamespace(failed=False, outcomes=outcomes, seconds=1.0))  # type: ignore[arg-type]
-    assert (found.tokens, found.prompt_tokens) == ([0, 7], 306)
+    assert (list(found.tokens), found.prompt_tokens) == ([0, 7], 306)

@@ -39,6 +39,8 @@ def rows(
             outcomes=(),
             references=(),
             prompt_hash="",
+            max_new_tokens=32,
+            answer_prefix="",
         )
         for name, values in scores.items()
         for i, value in enumerate(values)

@@ -31,6 +31,7 @@ def cells(tasks: dict[str, float], ctx: int = 4096) -> list[Cell]:
             )
             row.score, row.metrics, row.failure = value, {"x": value}, None
             row.outcomes, row.references, row.prompt_hash = (), (), ""
+            row.max_new_tokens, row.answer_prefix = 32, ""
             rows.append(row)
     found = summarise(rows)
     return [*found, *families(found)]

@@ -30,6 +30,8 @@ class FakeRow:
     outcomes: tuple[dict[str, object], ...] = ()
     references: tuple[str, ...] = ()
     prompt_hash: str = ""
+    max_new_tokens: int = 32
+    answer_prefix: str = ""
 
 
 FAILED = {"kind": "timeout", "message": ""}

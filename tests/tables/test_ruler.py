@@ -53,6 +53,7 @@ def averages(values: dict[int, float], tasks: int = 13) -> list[Cell]:
     for row in rows:
         row.score, row.metrics, row.failure = values[row.ctx], {"x": values[row.ctx]}, None
         row.outcomes, row.references, row.prompt_hash = (), (), ""
+        row.max_new_tokens, row.answer_prefix = 32, ""
     return families(summarise(rows))
 
 

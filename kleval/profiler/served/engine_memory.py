@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kleval.files import usage_errors
+from kleval.profiler.nvml import gpus
 from kleval.profiler.points import Values
 from kleval.text import format_length, size, times
 from kleval.types import UsageError
@@ -271,15 +272,9 @@ def with_children(pid: int | None = None) -> list[psutil.Process]:
 
 def _device_bytes(pids: set[int]) -> int:
     """Of all GPUs together; 0 where NVML does not tell."""
-    total = 0
     with contextlib.suppress(Exception):
-        import pynvml
-
-        pynvml.nvmlInit()
-        for at in range(pynvml.nvmlDeviceGetCount()):
-            for one in pynvml.nvmlDeviceGetComputeRunningProcesses(pynvml.nvmlDeviceGetHandleByIndex(at)):
-                total += (one.usedGpuMemory or 0) if one.pid in pids else 0
-    return total
+        return sum(gpu.bytes_of(pids) for gpu in gpus())
+    return 0
 
 
 def _whole(told: Mapping[str, Any], name: str) -> int | None:

@@ -26,13 +26,6 @@ def exact_match(extracted: str, references: Sequence[str]) -> float:
     return float(bool(answer) and any(answer == normalize_answer(reference) for reference in references))
 
 
-def contains(text: str, references: Sequence[str]) -> float:
-    """1 when the words of a reference stand, one after another, anywhere in the answer."""
-    answer = f" {normalize_answer(text)} "
-    wanted = [normalize_answer(reference) for reference in references]
-    return float(any(bool(words) and f" {words} " in answer for words in wanted))
-
-
 def decision(reply: str) -> bool | None:
     """The last decision in a judge's reply, or a reply that is nothing but TRUE or FALSE. None when there is none."""
     found = _DECISION.findall(reply)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from kleval.tasks.answers import contains
 from kleval.tasks.frames import scoring
 from kleval.tasks.frames.editions import OFFICIAL_BUDGET, Builtin, Official
 from kleval.tasks.frames.prompts import judge_prompt, question_prompt
@@ -61,7 +62,7 @@ class FramesTask(SizedTask):
         metrics = {
             **judged,
             "exact_match": scoring.exact_match(extracted, sample.references),
-            "contains": scoring.contains(answer, sample.references),
+            "contains": contains(answer, sample.references),
         }
         return Score(metrics, extracted=extracted)
 

@@ -1,0 +1,104 @@
+"""ArtificialAnalysis/AA-LCR: a table of 100 questions, and the documents of each in an archive or, unpacked, in a folder `lcr`.
+
+Documents stand in the order of the table's `data_source_filenames`. A document that is not there is an error: other harnesses ask
+without it. Names in the archive that are not marked as UTF-8 are read as such where they can be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kleval.tasks import data, tables
+from kleval.tasks.data import Source
+from kleval.types import UsageError
+
+FAMILY = "aa_lcr"
+TABLE, ARCHIVE = "AA-LCR_Dataset.csv", "extracted_text/AA-LCR_extracted-text.zip"
+_UTF8_NAME = 0x800
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    id: str
+    category: str
+    documents: tuple[str, ...] = field(repr=False)
+    question: str
+    answer: str
+
+
+def find(task_id: str, data_dir: Path | None) -> Source:
+    """The table, and the archive or the folder of the documents. UsageError naming what gets them."""
+    table = data.need(FAMILY, TABLE, f"{task_id} (official)", data_dir)
+    texts = data.need(FAMILY, ARCHIVE, f"{task_id} (official)", data_dir)
+    if texts.path.suffix == ".zip":
+        where, sha256 = texts.path, texts.sha256
+    else:
+        where = next(folder for folder in texts.path.parents if folder.name == "lcr")
+        lines = sorted(f"{file.relative_to(where)}\0{file.stat().st_size}" for file in where.rglob("*.txt"))
+        sha256 = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    told = "" if texts.revision else f", documents unpinned sha256:{sha256[:16]}"
+    digest = hashlib.sha256(f"{table.sha256}\n{sha256}".encode()).hexdigest()
+    return Source(
+        (table.path, where), f"{table.revision or f'AA-LCR unpinned sha256:{table.sha256[:16]}'}{told}", digest
+    )
+
+
+def read(source: Source) -> Iterator[Row]:
+    table, where = source.paths
+    texts = _archived(where) if where.is_file() else _unpacked(where)
+    for place, row in tables.rows(table):
+        yield _row(place, row, texts, where)
+
+
+def _row(place: str, row: dict[str, Any], texts: dict[str, Any], where: Path) -> Row:
+    folder = "/".join(tables.text(place, row, name).strip() for name in ("document_category", "document_set_id"))
+    found = []
+    for file in tables.text(place, row, "data_source_filenames").split(";"):
+        name = unicodedata.normalize("NFC", f"{folder}/{file.strip()}")
+        if name not in texts:
+            raise UsageError(f"{place} needs the document {name}, which is not in {where}")
+        found.append(_text(texts[name]))
+    question, answer = (tables.text(place, row, name).strip() for name in ("question", "answer"))
+    if not answer:
+        raise UsageError(f"{place}: field 'answer' is empty")
+    return Row(str(row.get("question_id", "")), folder.partition("/")[0], tuple(found), question, answer)
+
+
+def _archived(archive: Path) -> dict[str, Any]:
+    """Document (category/set/file) -> where it is read from."""
+    try:
+        packed = zipfile.ZipFile(archive)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{archive} cannot be read: {error}") from error
+    infos = (info for info in packed.infolist() if not info.is_dir())
+    return {_key(_name(info).partition("lcr/")[2]): zipfile.Path(packed, info.filename) for info in infos}
+
+
+def _unpacked(folder: Path) -> dict[str, Any]:
+    return {_key(file.relative_to(folder).as_posix()): file for file in folder.rglob("*") if file.is_file()}
+
+
+def _key(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    if info.flag_bits & _UTF8_NAME:
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return info.filename
+
+
+def _text(place: Any) -> str:
+    try:
+        return str(place.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{place} cannot be read: {error}") from error
