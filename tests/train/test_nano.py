@@ -83,11 +83,11 @@ def test_the_four_have_the_same_number_of_parameters_to_a_hundredth():
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_shipped_weights_are_of_the_package_s_recipe(architecture):
-    spec = resolve(architecture)
-    said = json.loads((spec.path / "training.json").read_text())
-    assert recipe.differences(said, recipe.load().settings(architecture=architecture)) == ""
-    assert json.loads((spec.path / "config.json").read_text()) == recipe.load().config(architecture, 1536, 1535).to_dict()
-    assert said["tokens_seen"] >= said["tokens"] == recipe.load().tokens
+    made, folder = recipe.load(), resolve(architecture).path
+    said = json.loads((folder / "training.json").read_text())
+    assert recipe.differences(said, made.settings(architecture=architecture)) == ""
+    assert json.loads((folder / "config.json").read_text()) == made.config(architecture, 1536, 1535).to_dict()
+    assert said["tokens_seen"] >= said["tokens"] == made.tokens
 
 
 def test_the_schedule_ends_at_nothing_and_the_curriculum_at_its_longest():
