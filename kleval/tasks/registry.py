@@ -66,6 +66,7 @@ PROVIDERS: dict[str, str] = {
     "oolong/": "kleval.tasks.oolong",
     "nolima/": "kleval.tasks.nolima",
     "aa_lcr/": "kleval.tasks.aa_lcr",
+    "longbench_pro/": "kleval.tasks.longbench_pro",
     "synthetic/": "kleval.tasks.synthetic",
     "short/": "kleval.tasks.short",
     "code/": "kleval.tasks.code",
