@@ -158,7 +158,8 @@ class Records(Generic[R]):
                 files.sync_directory(lines.parent)
                 after = target.stat().st_size
             done = Compacted(done.cells + 1, done.rows + n, done.bytes_before + before, done.bytes_after + after)
-        self._again()
+        if self._read:  # who has asked for no index needs none now
+            self._again()
         return done
 
     def _in_order(self, of_cell: Sequence[Path]) -> Iterator[R]:

@@ -13,7 +13,7 @@ import pytest
 from store_helpers import create, failed, one_line, row, sample_file
 
 from kleval.store import Row, RunStore, parquet
-from kleval.store.places import Compacted
+from kleval.store.places import Compacted, Records
 from kleval.types import UsageError
 
 pytest.importorskip("pyarrow")
@@ -198,3 +198,11 @@ def test_the_command_leaves_the_tables_as_they_were(tmp_path: Path, capsys: pyte
     assert call(["compact", str(tmp_path / "runs" / "a")]) == 0
     assert "has no lines to put together" in capsys.readouterr().err
     assert call(["compact", str(tmp_path / "nothing")]) == 2
+
+
+def test_an_index_that_nobody_asked_for_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes 600 bytes a row, more than all else."""
+    kept = written(tmp_path / "run", row(0), row(1))
+    monkeypatch.setattr(Records, "refresh", lambda records: pytest.fail("the index was made"))
+    compact(tmp_path / "run")
+    assert list(RunStore.open(tmp_path / "run").rows()) == kept
