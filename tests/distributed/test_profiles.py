@@ -88,5 +88,6 @@ def test_python_measures_on_processes(tmp_path: Path) -> None:
     store = RunStore.open(found.out)
     workers = store.manifest["sessions"][-1]["workers"]  # so little work may be done before the second has opened
     assert store.status == "complete"
+    assert workers["devices"]
     assert set(workers["devices"]) <= {"cpu", "cpu (2)"}
     assert workers["worker_deaths"] == 0
