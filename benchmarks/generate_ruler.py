@@ -16,10 +16,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from kleval.harness.makers import Cell, Makers
+from kleval.harness.sample_cache import SampleCache
 from kleval.lengths import parse_length
-from kleval.tasks.makers import Cell, Makers
 from kleval.tasks.registry import expand, load_task
-from kleval.tasks.sample_cache import SampleCache
 from kleval.tokenization import load_tokenizer
 from kleval.types import Task, UsageError
 

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kleval.tasks import paper
+from kleval import paper
 from kleval.types import UsageError
 
 

@@ -18,7 +18,7 @@ FLOORS: tuple[set[str], ...] = (
     {"files", "lengths", "packages", "quantiles"},
     {"tokenization", "sandbox", "ops"},
     {"store", "models"},
-    {"backends", "tasks"},
+    {"backends", "tasks", "paper"},
     {"suites"},
     {"work"},
     {"harness", "profiler", "verify", "train"},
@@ -41,8 +41,8 @@ NARROWER = {
 ALLOWED: dict[str, set[str]] = {
     part: NARROWER.get(part, set[str]().union(*FLOORS[:floor])) for floor, parts in enumerate(FLOORS) for part in parts
 }
-# Families of tasks that are made of another one's: lm-eval's names have the builtin items of `short`. The sample cache asks `own`
-# whether a task's code is the user's.
+# Families of tasks that are made of another one's: lm-eval's names have the builtin items of `short`. Paired likelihood asks `own`
+# what of a task's code is the user's.
 FAMILIES_OF_FAMILIES = {("lm_eval", "short"), ("", "own")}
 
 

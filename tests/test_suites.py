@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from kleval import paper
 from kleval.cli.main import call
 from kleval.suites import SUITES, suite
-from kleval.tasks import paper
 from kleval.tasks.registry import expand, families, load_task
 from kleval.tasks.short import builtin
 from kleval.types import UsageError

@@ -65,11 +65,11 @@ def generate(
     they come from."""
     from kleval.cli.console import note
     from kleval.cli.progress import ProgressView
+    from kleval.harness.makers import Cell, Makers
+    from kleval.harness.sample_cache import SampleCache
     from kleval.store.machine import usable_cores
     from kleval.tasks.generate import rows
-    from kleval.tasks.makers import Cell, Makers
     from kleval.tasks.registry import expand, load_task
-    from kleval.tasks.sample_cache import SampleCache
     from kleval.tokenization import asked_with, check_growth
     from kleval.work.progress import Meter
 

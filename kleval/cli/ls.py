@@ -14,7 +14,7 @@ from kleval.cli.main import Suggesting
 from kleval.types import UsageError
 
 if TYPE_CHECKING:
-    from kleval.tasks.paper import Row
+    from kleval.paper import Row
     from kleval.types import Task
 
 _FEW = 8  # tasks of a suite that fit on a line
@@ -107,7 +107,7 @@ def tasks(
 
 def _paper(as_json: bool) -> None:
     """The paper's tables, each with the tasks that ask its benchmarks."""
-    from kleval.tasks import paper
+    from kleval import paper
 
     if as_json:
         for row in paper.ROWS:

@@ -356,7 +356,7 @@ def json_pairs(values: Sequence[str], what: str) -> dict[str, Any]:
 
 def cache_folder(given: str | None) -> Path | None:
     """Where samples are kept: what --sample-cache says, None for `off`."""
-    from kleval.tasks.sample_cache import default_folder
+    from kleval.harness.sample_cache import default_folder
 
     if given == "off":
         return None

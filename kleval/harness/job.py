@@ -15,17 +15,17 @@ from kleval.harness.earlier import reusable
 from kleval.harness.faults import Faults
 from kleval.harness.filing import make_row, not_asked
 from kleval.harness.forecast import Forecast, Pace, forecast, loads, try_pace
+from kleval.harness.makers import Cell, Makers
 from kleval.harness.manifest import add_judge, all_settings, hardware, model_record, run_facts, spec_settings
 from kleval.harness.opening import check_permissions, length_tokenizer, load_tasks, open_models
 from kleval.harness.plan import LoadTask, ModelFacts, OpenBackend, Plan, PlannedCell, make_plan, model_facts, skip
 from kleval.harness.preparing import Asked, Policy, encode
 from kleval.harness.replicas import Replicas, interleaved
+from kleval.harness.sample_cache import SampleCache
 from kleval.harness.spec import RunSpec
 from kleval.harness.spending import COUNTED, Price, Spending, metered
 from kleval.store import Row, RunStore
-from kleval.tasks.makers import Cell, Makers
 from kleval.tasks.own.files import said
-from kleval.tasks.sample_cache import SampleCache
 from kleval.types import Backend, ContextTooSmall, Sample, Task, Tokenizer, Unfit, UsageError
 from kleval.work import Job, Result, Session, Verdict, work
 from kleval.work.loop import OnEvent, tolerated

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from kleval.harness.makers import with_budget
+from kleval.harness.parts import Part
 from kleval.harness.shards import deal
 from kleval.harness.spec import RunSpec
-from kleval.tasks.makers import with_budget
-from kleval.tasks.parts import Part
 from kleval.text import format_length
 from kleval.types import Backend, ContextTooSmall, Sample, Task, TextTooShort, Tokenizer, Unfit, UsageError
 

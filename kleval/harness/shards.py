@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kleval.tasks.parts import Part
+from kleval.harness.parts import Part
 from kleval.types import Task, UsageError
 
 AUTO = "auto"

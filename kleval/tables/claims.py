@@ -198,8 +198,8 @@ def load_claims(path: Path | None = None) -> Claims:
             data = tomllib.loads(raw.decode("utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UsageError(f"{path} is not TOML: {error}") from None
-    if data.get("tables") == "tasks/paper.toml":
-        data["tables"] = packaged("tasks/paper.toml")["tables"]
+    if data.get("tables") == "paper.toml":
+        data["tables"] = packaged("paper.toml")["tables"]
     try:
         return Claims.model_validate(data)
     except UsageError as error:

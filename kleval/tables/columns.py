@@ -15,7 +15,7 @@ from kleval.tables.cells import Cell, has_mean, mover
 from kleval.tables.intervals import Interval
 
 PAPER_CTX = 128 * 1024
-_TABLE = packaged("tasks/paper.toml")["tables"]["5"]
+_TABLE = packaged("paper.toml")["tables"]["5"]
 COLUMNS: dict[str, str] = {
     row.get("column", row["benchmark"]): family if has_mean(family := row["tasks"].partition("/")[0]) else row["tasks"]
     for row in _TABLE["rows"]

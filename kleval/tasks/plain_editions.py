@@ -13,8 +13,7 @@ from typing import Any
 from kleval.tasks.base import as_prompt
 from kleval.tasks.data import Source
 from kleval.tasks.fitting import budget_for, fill_by_characters
-from kleval.tasks.parts import ALL
-from kleval.tasks.sized import BuiltinData, OfficialData, Question, digest_of
+from kleval.tasks.sized import ALL, BuiltinData, OfficialData, Question, digest_of
 from kleval.tokenization import count_given
 from kleval.types import Prompt, Tokenizer, Unfit
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +14,10 @@ from kleval.tasks.base import InOrder
 from kleval.tasks.cards import Card, head
 from kleval.tasks.counts import Counts
 from kleval.tasks.draws import Draws, own_draws
-from kleval.tasks.parts import ALL
 from kleval.tasks.registry import EDITIONS, OWN, check_protocol
 from kleval.types import ContextTooSmall, Prompt, Sample, Tokenizer, Unfit
+
+ALL = range(sys.maxsize)  # indices of all samples
 
 
 @dataclass(frozen=True, slots=True)

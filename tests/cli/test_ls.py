@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from kleval import paper
 from kleval.backends.registry import all_backends
 from kleval.cli.main import call
 from kleval.models.registry import MODELS
 from kleval.models.sizes import preset
 from kleval.suites import SUITES
-from kleval.tasks import paper
 from kleval.tasks.registry import all_tasks
 
 Capture = pytest.CaptureFixture[str]

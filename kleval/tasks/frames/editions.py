@@ -15,8 +15,7 @@ from kleval.tasks.base import as_prompt
 from kleval.tasks.fitting import Filled, budget_for, fill
 from kleval.tasks.frames import dataset, hops
 from kleval.tasks.frames.prompts import answer_sentence, context, question_prompt
-from kleval.tasks.parts import ALL
-from kleval.tasks.sized import BuiltinData, OfficialData, Question, digest_of
+from kleval.tasks.sized import ALL, BuiltinData, OfficialData, Question, digest_of
 from kleval.tokenization import count_given
 from kleval.types import Prompt, Tokenizer, Unfit
 

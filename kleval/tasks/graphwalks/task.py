@@ -19,8 +19,7 @@ from kleval.tasks.graphwalks import graphs
 from kleval.tasks.graphwalks.grading import extract, f1, written
 from kleval.tasks.graphwalks.graphs import DEGREES, DEPTHS, GRAPHS_VERSION, PROMPT, Asked
 from kleval.tasks.likelihood import without
-from kleval.tasks.parts import ALL
-from kleval.tasks.sized import BuiltinData, OfficialData, Question, SizedTask, digest_of
+from kleval.tasks.sized import ALL, BuiltinData, OfficialData, Question, SizedTask, digest_of
 from kleval.tokenization import count_given
 from kleval.types import Completion, Prompt, Sample, Score, Tokenizer, Unfit
 

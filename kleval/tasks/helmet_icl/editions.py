@@ -28,8 +28,7 @@ from kleval.tasks.helmet_icl.drawing import (
 )
 from kleval.tasks.helmet_icl.shots import LENGTHS, shots_at
 from kleval.tasks.helmet_icl.truncation import head
-from kleval.tasks.parts import ALL
-from kleval.tasks.sized import BuiltinData, OfficialData, Question, digest_of
+from kleval.tasks.sized import ALL, BuiltinData, OfficialData, Question, digest_of
 from kleval.types import ContextTooSmall, Prompt, Tokenizer, Unfit
 
 OFFICIAL_BUDGET = 20

@@ -10,8 +10,7 @@ from kleval.tasks import lexicon
 from kleval.tasks.base import as_prompt
 from kleval.tasks.fitting import Filled, budget_for, fill
 from kleval.tasks.lca import commits, dataset, invented, prompts
-from kleval.tasks.parts import ALL
-from kleval.tasks.sized import BuiltinData, OfficialData, Question, digest_of
+from kleval.tasks.sized import ALL, BuiltinData, OfficialData, Question, digest_of
 from kleval.tokenization import count_given
 from kleval.types import Prompt, Tokenizer, Unfit
 

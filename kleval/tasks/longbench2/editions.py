@@ -17,9 +17,8 @@ from kleval.tasks.base import as_prompt
 from kleval.tasks.fitting import budget_for, fill_by_characters
 from kleval.tasks.longbench2 import dataset, exams, prompts
 from kleval.tasks.longbench2.scoring import LETTERS
-from kleval.tasks.parts import ALL
 from kleval.tasks.prose import SENTENCES_VERSION
-from kleval.tasks.sized import BuiltinData, OfficialData, Question, digest_of
+from kleval.tasks.sized import ALL, BuiltinData, OfficialData, Question, digest_of
 from kleval.tokenization import count_given
 from kleval.types import Prompt, Tokenizer, Unfit
 

@@ -13,9 +13,8 @@ from pathlib import Path
 from kleval.tasks import lexicon, texts
 from kleval.tasks.fitting import budget_for, fill_by_characters
 from kleval.tasks.mrcr import bins, conversations, dataset
-from kleval.tasks.parts import ALL
 from kleval.tasks.prose import SENTENCES_VERSION, essay
-from kleval.tasks.sized import BuiltinData, OfficialData, Question, digest_of
+from kleval.tasks.sized import ALL, BuiltinData, OfficialData, Question, digest_of
 from kleval.tokenization import count_given
 from kleval.types import Tokenizer, Unfit
 

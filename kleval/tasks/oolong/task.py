@@ -16,10 +16,9 @@ from kleval.tasks import data, datafile, tables
 from kleval.tasks.base import OneCall
 from kleval.tasks.fitting import budget_for, fill_by_characters
 from kleval.tasks.oolong import made, scoring
-from kleval.tasks.parts import ALL
 from kleval.tasks.plain_editions import Asked, Rows, as_it_is
 from kleval.tasks.prose import SENTENCES_VERSION
-from kleval.tasks.sized import BuiltinData, Question, SizedTask, digest_of
+from kleval.tasks.sized import ALL, BuiltinData, Question, SizedTask, digest_of
 from kleval.types import Completion, ContextTooSmall, Prompt, Sample, Score, Tokenizer, Unfit, UsageError
 
 PROTOCOL = "oolong-adbf1cb"

@@ -22,11 +22,10 @@ from kleval.tasks import sized
 from kleval.tasks.base import as_prompt
 from kleval.tasks.fitting import budget_for
 from kleval.tasks.languages import COMMENT_PREFIX
-from kleval.tasks.parts import ALL
 from kleval.tasks.repoqa import context, dataset, stdlib
 from kleval.tasks.repoqa.context import Context, Needle
 from kleval.tasks.repoqa.scoring import Candidate
-from kleval.tasks.sized import BuiltinData, OfficialData, Question
+from kleval.tasks.sized import ALL, BuiltinData, OfficialData, Question
 from kleval.types import Prompt, Tokenizer, Unfit
 
 INSTRUCTION = (

@@ -15,12 +15,12 @@ from typing import Literal, Protocol
 
 from kleval.tasks import data, datafile, registry, texts
 from kleval.tasks.draws import own_draws
-from kleval.tasks.parts import ALL
 from kleval.tasks.ruler import builtin, corpus, cwe, fwe, haystack, lm_eval, niah, official, qa, vt
 from kleval.tasks.ruler.builtin import Guess, Source
 from kleval.tasks.ruler.official import DoesNotFit, Drafter, Fitted, Measure
 from kleval.tasks.ruler.spec import ANY_PLACE, IN_PROMPT, LM_EVAL, PROTOCOL, VERSION, Spec
 from kleval.tasks.ruler.words import WONDERWORDS_VERSION, pairs, words_digest
+from kleval.tasks.sized import ALL
 from kleval.types import UsageError
 
 Count = Callable[[str], int]

@@ -17,13 +17,12 @@ from kleval.tasks.base import OneCall, as_prompt
 from kleval.tasks.cards import Card, head
 from kleval.tasks.counts import Counts
 from kleval.tasks.likelihood import without
-from kleval.tasks.parts import ALL
 from kleval.tasks.registry import EDITIONS, OWN, check_protocol
 from kleval.tasks.ruler.editions import Edition, does_fit, edition_of, protocols, templates
 from kleval.tasks.ruler.official import DoesNotFit, Fitted
 from kleval.tasks.ruler.scoring import METRICS, postprocess, string_match_all
 from kleval.tasks.ruler.spec import IN_PROMPT, LM_EVAL, PROTOCOL, SPECS, VERSION, Draft, Spec
-from kleval.tasks.sized import OfData
+from kleval.tasks.sized import ALL, OfData
 from kleval.tokenization import count_given
 from kleval.types import Completion, ContextTooSmall, Prompt, Sample, Score, Tokenizer, UsageError
 

@@ -17,8 +17,7 @@ from typing import Any
 from kleval.tasks.base import OneCall, as_prompt
 from kleval.tasks.fitting import budget_for, fill_by_characters
 from kleval.tasks.likelihood import without
-from kleval.tasks.parts import ALL
-from kleval.tasks.sized import BuiltinData, Question, SizedTask, digest_of
+from kleval.tasks.sized import ALL, BuiltinData, Question, SizedTask, digest_of
 from kleval.tasks.synthetic.puzzles import ASKED, PUZZLES, PUZZLES_VERSION, STACKS
 from kleval.types import Completion, Prompt, Sample, Score, Tokenizer, Unfit, UsageError
 

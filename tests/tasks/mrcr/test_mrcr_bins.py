@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kleval.tasks import sample_cache
+from kleval.harness import sample_cache
 from kleval.tasks.mrcr import bins
 from kleval.tasks.registry import load_task
 from kleval.types import Tokenizer

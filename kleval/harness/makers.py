@@ -17,9 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from kleval.tasks.parts import Part
+from kleval.harness.parts import Part
+from kleval.harness.sample_cache import Made, SampleCache
 from kleval.tasks.registry import all_tasks, load_task
-from kleval.tasks.sample_cache import Made, SampleCache
 from kleval.types import ContextTooSmall, Task, Tokenizer, Unfit
 
 

@@ -6,13 +6,10 @@ samples that belong together go to one hand, and blocks to the hands in turn, so
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kleval.types import Sample, Unfit
-
-ALL = range(sys.maxsize)  # positions of all samples
 
 
 @dataclass(frozen=True, slots=True)

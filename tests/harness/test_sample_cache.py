@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from kleval.tasks import sample_cache
-from kleval.tasks.makers import Cell, Makers
-from kleval.tasks.parts import Part
+from kleval.harness import sample_cache
+from kleval.harness.makers import Cell, Makers
+from kleval.harness.parts import Part
+from kleval.harness.sample_cache import SampleCache
 from kleval.tasks.registry import load_task
-from kleval.tasks.sample_cache import SampleCache
 from kleval.tokenization import load_tokenizer
 from kleval.types import ContextTooSmall, Sample, Tokenizer, Unfit
 
@@ -132,7 +132,7 @@ def test_a_reader_that_leaves_early_keeps_nothing(cache: SampleCache, words: Tok
     next(samples)
     samples.close()
     assert cache.folder is not None
-    assert list(cache.folder.iterdir()) == []
+    assert list(cache.folder.parent.iterdir()) == []
 
 
 def test_what_does_not_fit_is_told_and_not_kept(cache: SampleCache, words: Tokenizer) -> None:

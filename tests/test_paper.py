@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kleval.tasks import paper
+from kleval import paper
 from kleval.tasks.registry import all_tasks, families, load_task
 from kleval.tasks.short import builtin, task_ids
 from kleval.types import UsageError

@@ -15,22 +15,24 @@ import gzip
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import kleval
-from kleval.files import readable
+from kleval.files import replacing
+from kleval.harness.parts import Part
 from kleval.tasks.own.code import digests
-from kleval.tasks.parts import Part
 from kleval.types import Sample, Task, Tokenizer, Unfit
 
-FORMAT = "1"
+FORMAT = "2"
 LIMIT_BYTES = 4 << 30
+_IN_MEMORY_BYTES = 64 << 20
 Made = Sample | Unfit
 
 
@@ -100,15 +102,17 @@ class SampleCache:
 
     def _kept(self, file: Path, fresh: Iterator[Made], n: int) -> Iterator[Made]:
         """fresh, written on the way. Not kept when the reader leaves before the end or the disk refuses."""
-        writer = _Writer(file)
-        try:
+        with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES) as packed:
+            count, whole = 0, True
             for made in _first(fresh, n):
-                writer.add(made)
+                whole = whole and _written(packed, _record(made))
+                count += 1
                 yield made
-            writer.finish()
-            _shrink(file.parent, self.limit_bytes)
-        finally:
-            writer.discard()
+            if whole and _written(packed, {"lines": count}):
+                with contextlib.suppress(OSError), replacing(file) as target:
+                    packed.seek(0)
+                    shutil.copyfileobj(packed, target.buffer)
+                _shrink(file.parent, self.limit_bytes)
 
 
 def _first(made: Iterator[Made], n: int) -> Iterator[Made]:
@@ -148,53 +152,19 @@ def _source_digest() -> str:
     return h.hexdigest()
 
 
-class _Writer:
-    """Lines into a file beside the target, which takes its place when it is whole. What the disk refuses ends the
-    writing, never the making."""
+def _written(packed: IO[bytes], record: dict[str, Any]) -> bool:
+    """One more line, a gzip member of its own. False when the disk refuses: what it holds is of no use then."""
+    line = json.dumps(record).encode() + b"\n"
+    try:
+        packed.write(gzip.compress(line, compresslevel=1))
+    except OSError:
+        return False
+    return True
 
-    def __init__(self, target: Path) -> None:
-        self._target, self._count = target, 0
-        self._path: Path | None = None
-        self._file: gzip.GzipFile | None = None
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=target.parent)
-            os.close(handle)
-            self._path, self._file = Path(name), gzip.GzipFile(name, "wb", compresslevel=1)
-        except OSError:
-            self.discard()
 
-    def add(self, made: Made) -> None:
-        record: dict[str, Any] = dataclasses.asdict(made)
-        if isinstance(made, Sample):
-            record["prompt_hash"] = made.prompt_hash
-        self._line(record)
-        self._count += 1
-
-    def _line(self, record: dict[str, Any]) -> None:
-        if self._file is not None:
-            try:
-                self._file.write(json.dumps(record, ensure_ascii=True).encode() + b"\n")
-            except (OSError, TypeError, ValueError):
-                self.discard()
-
-    def finish(self) -> None:
-        self._line({"lines": self._count})
-        if self._file is not None and self._path is not None:
-            with contextlib.suppress(OSError):
-                self._file.close()
-                readable(self._path)
-                os.replace(self._path, self._target)
-
-    def discard(self) -> None:
-        """Leave nothing but what `finish` has put in place."""
-        with contextlib.suppress(OSError):
-            if self._file is not None:
-                self._file.close()
-        with contextlib.suppress(OSError):
-            if self._path is not None:
-                self._path.unlink(missing_ok=True)
-        self._file = None
+def _record(made: Made) -> dict[str, Any]:
+    hashed = {"prompt_hash": made.prompt_hash} if isinstance(made, Sample) else {}
+    return {**dataclasses.asdict(made), **hashed}
 
 
 def _holding(folder: Path, name: str, n: int) -> Path | None:

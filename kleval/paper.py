@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from kleval.tasks import packaged
+from kleval.files import packaged
 from kleval.types import UsageError
 
 TEMPERATURE = 1.0
-_FOUND = packaged.load("paper.toml")
+_FOUND = packaged("paper.toml")
 TABLES: dict[str, str] = {number: table["of"] for number, table in _FOUND["tables"].items()}
 
 
@@ -99,4 +99,4 @@ def tasks(table: str, code: bool = True) -> tuple[str, ...]:
 
 def _runs_code(task: str) -> bool:
     """Whether the card of the task's family says so of all of it."""
-    return "code execution" in packaged.load(f"{task.partition('/')[0]}/card.toml").get("needs", ())
+    return "code execution" in packaged(f"tasks/{task.partition('/')[0]}/card.toml").get("needs", ())

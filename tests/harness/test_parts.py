@@ -6,8 +6,8 @@ from itertools import chain
 
 import pytest
 
+from kleval.harness.parts import Part
 from kleval.models.registry import load_model_tokenizer
-from kleval.tasks.parts import Part
 from kleval.tasks.registry import load_task
 from kleval.types import Sample, Unfit
 
