@@ -67,6 +67,7 @@ def _read(stores: Sequence[RunStore]) -> tuple[list[Entrant], list[Profile], lis
 
 def _verdict(entrants: Sequence[Entrant], profiles: Sequence[Profile]) -> None:
     from kleval.report.header import looks
+    from kleval.report.seed_sections import seed_tables
     from kleval.report.verdict import verdict
 
     found = verdict(entrants, profiles, *looks(entrants, profiles))
@@ -79,6 +80,9 @@ def _verdict(entrants: Sequence[Entrant], profiles: Sequence[Profile]) -> None:
             [line.label, *(f"{n.value} [{n.interval}]" if n.interval else n.value for n in line.numbers)]
             for line in found.lines
         ]
+        table(heads, rows, lead=1)
+    for what, heads, rows in seed_tables(entrants):
+        click.echo(f"\nover training seeds, {what}, score × 100 [95 % over samples]")
         table(heads, rows, lead=1)
 
 

@@ -40,6 +40,7 @@ from kleval.report.samples import Samples, samples_section
 from kleval.report.score_cost import score_cost_section
 from kleval.report.scorecard import scorecard_section
 from kleval.report.sections import Card, Section, section, words
+from kleval.report.seed_sections import seed_section
 from kleval.report.verdict import Verdict, verdict
 from kleval.store import Row, RunStore
 from kleval.tables import cost_rows
@@ -174,6 +175,7 @@ def sections(entrants: Sequence[Entrant], profiles: Sequence[Profile], watched: 
             position_section(scored, watched.positions, of_scores),
             score_grids.column_section(scored, of_scores),
             *contrasts.contrast_sections(scored, shape),
+            seed_section(scored),
         ]
     gains = [e.gains for e in entrants if e.gains]
     found += gain_sections(gains, watched.gains, of_scores)

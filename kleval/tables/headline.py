@@ -19,7 +19,7 @@ from kleval.tables.ratios import choose_baseline
 from kleval.tables.ruler import effective_length
 from kleval.tables.scores import Entrant, conflicts
 
-RECIPE = ("tokens", "tokens_per_batch", "muon_lr", "adam_lr", "clip", "seed", "curriculum", "mixture", "begin")
+RECIPE = ("tokens", "tokens_per_batch", "muon_lr", "adam_lr", "clip", "curriculum", "mixture", "begin", "precision")
 _TIMES = ("tpot_ms_batch1", "tpot_ms_concurrency1")  # what one reader waits for a token
 
 
@@ -136,13 +136,19 @@ def not_the_same(found: Sequence[Headline]) -> bool:
 
 
 def recipes_differ(entrants: Iterable[Entrant]) -> list[str]:
-    """In which parts of their training recipes models differ, where their backends told these of two or more."""
+    """In which parts of their training recipes models differ, where their backends told these of two or more. The seed is none where
+    every architecture was trained with the same seeds."""
     told = [
-        {"begin": recipe.get("start"), **recipe}  # older weights say what began how, and have no word for the kind
+        # older weights say what began how, and have no word for the kind; they were trained in float32
+        {"begin": recipe.get("start"), "precision": "float32", **recipe}
         for e in entrants
         if isinstance(recipe := e.described("training"), Mapping)
     ]
-    return [name for name in RECIPE if len({str(recipe.get(name)) for recipe in told}) > 1]
+    seeds: dict[str, set[str]] = {}
+    for recipe in told:
+        seeds.setdefault(str(recipe.get("architecture")), set()).add(str(recipe.get("seed")))
+    differ = [name for name in RECIPE if len({str(recipe.get(name)) for recipe in told}) > 1]
+    return differ + (["seed"] if len({frozenset(of) for of in seeds.values()}) > 1 else [])
 
 
 @dataclass(frozen=True, slots=True)
