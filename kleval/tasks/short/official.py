@@ -17,7 +17,9 @@ Of groups (levels, subjects) the first questions come first, so that a limit cov
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -27,10 +29,8 @@ from kleval.tasks import data, datafile, tables
 from kleval.tasks.cards import Card
 from kleval.tasks.data import Source
 from kleval.tasks.registry import check_protocol
-from kleval.tasks.short import builtin, shapes
-from kleval.tasks.short.items.sums import LEVELS
-from kleval.tasks.short.items.written import program_text
-from kleval.tasks.short.question import Benchmark, Item, Shape, lettered
+from kleval.tasks.short import builtin, form
+from kleval.tasks.short.question import Benchmark, Item
 from kleval.tasks.short.task import ShortTask
 from kleval.types import Task, UsageError
 
@@ -39,93 +39,39 @@ _REDUX_OK = "ok"
 _REDUX_FILES = tuple(asset.name for asset in data.assets(FAMILY) if asset.name.startswith("mmlu_redux/"))
 SUBJECTS = tuple(Path(name).stem for name in _REDUX_FILES)
 
+Groups = dict[str, list[Item]]  # level, subject or grade -> what is asked
 
-def hmmt25(edition: str, protocol: str | None, data_dir: Path | None) -> Task:
-    name = "short/hmmt25"
+
+class _Files:
+    """Files of a task that were looked for, in that order. A revision is empty where the file's hash is not a known one."""
+
+    def __init__(self, name: str, data_dir: Path | None) -> None:
+        self._name, self._data_dir = name, data_dir
+        self.found: list[Source] = []
+
+    def need(self, file: str) -> Path:
+        """`file`, or the same in another format. MissingData naming what gets it when there is none."""
+        status = data.need(FAMILY, file, f"{self._name} (official)", self._data_dir)
+        self.found.append(Source((status.path,), status.revision, status.sha256))
+        return status.path
+
+    def any_of(self, stem: str) -> Path | None:
+        """A file that is none of the downloads, in any format; None when there is none."""
+        path = datafile.existing(data.data_folder(FAMILY, self._data_dir) / stem)
+        if path is not None:
+            self.found.append(Source((path,), "", data.file_sha256(path)))
+        return path
+
+
+Read = Callable[[Mapping[str, Any], _Files], tuple[Groups, Sequence[Item]]]  # a form and files -> groups, shots
+
+
+def _load(name: str, read: Read, edition: str, protocol: str | None, data_dir: Path | None) -> Task:
     if edition == "builtin":
         return builtin.load(name, protocol)
-    found = [_find(name, "hmmt_feb_2025.parquet", data_dir)]
-    items = [
-        Item(_text(where, row, "problem") + shapes.BOXED, "", (_text(where, row, "answer"),))
-        for where, row in _rows(found[0].path)
-    ]
-    return _task(name, shapes.TOURNAMENT, items, (), protocol, found)
-
-
-def polymath_en(edition: str, protocol: str | None, data_dir: Path | None) -> Task:
-    name = "short/polymath_en"
-    if edition == "builtin":
-        return builtin.load(name, protocol)
-    found = [_find(name, f"polymath/en/{level}.jsonl", data_dir) for level in LEVELS]
-    levels = [
-        [
-            Item(_text(where, row, "question") + shapes.POLYMATH_NOTE, "", (_text(where, row, "answer"),), level)
-            for where, row in _rows(file.path)
-        ]
-        for level, file in zip(LEVELS, found, strict=True)
-    ]
-    return _task(name, shapes.LEVELLED, _in_turn(levels), (), protocol, found)
-
-
-def mmlu_redux(edition: str, protocol: str | None, data_dir: Path | None) -> Task:
-    name = "short/mmlu_redux"
-    if edition == "builtin":
-        return builtin.load(name, protocol)
-    found, rows = _redux_rows(name, data_dir)
-    by_subject: dict[str, list[Item]] = {}
-    for where, subject, row in rows:
-        if _text(where, row, "error_type") == _REDUX_OK:
-            by_subject.setdefault(subject, []).append(_four(where, row, subject))
-    shown = _find(name, "mmlu_dev.parquet", data_dir)
-    shots = [_four(where, row, _text(where, row, "subject")) for where, row in _rows(shown.path)]
-    if not by_subject:
-        raise UsageError(f"{found[0].path} has no question whose error_type is {_REDUX_OK!r}")
-    items = _in_turn(by_subject.values())
-    return _task(name, shapes.REDUX, items, shots, protocol, [*found, shown])
-
-
-def cmath(edition: str, protocol: str | None, data_dir: Path | None) -> Task:
-    name = "short/cmath"
-    if edition == "builtin":
-        return builtin.load(name, protocol)
-    found = [_find(name, f"cmath_{part}.jsonl", data_dir) for part in ("test", "dev")]
-    shots: dict[str, Item] = {}
-    for where, row in _rows(found[1].path):
-        made = _word_problem(where, row)
-        shots.setdefault(made.group, made)
-    # Shown before questions of every grade.
-    shown = [Item(shots[grade].text, shots[grade].answer, shots[grade].references) for grade in sorted(shots)]
-    grades: dict[str, list[Item]] = {}
-    for where, row in _rows(found[0].path):
-        made = _word_problem(where, row)
-        grades.setdefault(made.group, []).append(made)
-    return _task(name, shapes.WORD_PROBLEM, _in_turn(grades.values()), shown, protocol, found)
-
-
-def cruxeval_output_cot(edition: str, protocol: str | None, data_dir: Path | None) -> Task:
-    name = "short/cruxeval_output_cot"
-    if edition == "builtin":
-        return builtin.load(name, protocol)
-    found = [_find(name, "cruxeval/cruxeval.jsonl", data_dir)]
-    items = [
-        Item(
-            program_text(_text(where, row, "code"), _text(where, row, "input")),
-            "",
-            (_text(where, row, "output"),),
-        )
-        for where, row in _rows(found[0].path)
-    ]
-    return _task(name, shapes.PROGRAM, items, (), protocol, found)
-
-
-def _task(
-    name: str,
-    shape: Shape,
-    items: Sequence[Item],
-    shots: Sequence[Item],
-    protocol: str | None,
-    found: Sequence[Source],
-) -> Task:
+    asked, files = form.of(name, official=True), _Files(name, data_dir)
+    groups, shots = read(asked, files)
+    found, shape = files.found, form.shape(asked)
     digest = found[0].sha256
     if len(found) > 1:
         digest = hashlib.sha256("".join(file.sha256 for file in found).encode()).hexdigest()
@@ -133,9 +79,10 @@ def _task(
     revision = ", ".join(dict.fromkeys(file.revision for file in found)) if known else f"unpinned sha256:{digest[:16]}"
     protocol = check_protocol(name, protocol, (builtin.protocol_of(shape),))
     card = Card(FAMILY, (name.partition("/")[2],), "official", protocol)
+    items = tuple(item for row in zip_longest(*groups.values()) for item in row if item is not None)
     return ShortTask(
         name,
-        Benchmark(name, card.text("title"), card.text("source"), shape, tuple(items), tuple(shots)),
+        Benchmark(name, card.text("title"), card.text("source"), shape, items, tuple(shots)),
         None,
         edition="official",
         protocol=protocol,
@@ -145,48 +92,56 @@ def _task(
     )
 
 
-def _find(name: str, file: str, data_dir: Path | None) -> Source:
-    """`file`, or the same name in another format; its revision is empty where its hash is not a known one. UsageError naming what
-    gets it when there is none."""
-    status = data.need(FAMILY, file, f"{name} (official)", data_dir)
-    return Source((status.path,), status.revision, status.sha256)
+def _plain(asked: Mapping[str, Any], files: _Files) -> tuple[Groups, Sequence[Item]]:
+    """One file for each group."""
+    groups: Groups = {}
+    for group, file in asked["files"].items():
+        groups[group] = []
+        for where, row in tables.rows(files.need(file)):
+            values = {name: tables.text(where, row, field) for name, field in asked["fields"].items()}
+            groups[group].append(form.item(asked, {**values, "group": group}))
+    return groups, ()
 
 
-def _redux_rows(name: str, data_dir: Path | None) -> tuple[list[Source], Iterator[tuple[str, str, dict[str, Any]]]]:
-    """The files, and their rows with their subject: one file for all, or one for each."""
-    folder = data.data_folder(FAMILY, data_dir)
-    whole = datafile.existing(folder / "mmlu_redux")
-    if whole is not None:
-        found = [Source((whole,), "", data.file_sha256(whole))]
-        return found, ((where, _text(where, row, "subject"), row) for where, row in _rows(whole))
-    found = [_find(name, file, data_dir) for file in _REDUX_FILES]
-    return found, (
-        (where, subject, row) for subject, file in zip(SUBJECTS, found, strict=True) for where, row in _rows(file.path)
-    )
+def _redux(asked: Mapping[str, Any], files: _Files) -> tuple[Groups, Sequence[Item]]:
+    """One file for all subjects, or one for each."""
+    whole = files.any_of("mmlu_redux")
+    places = [("", whole)] if whole else [*zip(SUBJECTS, map(files.need, _REDUX_FILES), strict=True)]
+    groups: Groups = {}
+    for named, path in places:
+        for where, row in _arrow(path) if path.suffix == ".arrow" else tables.rows(path):
+            subject = named or tables.text(where, row, "subject")
+            if tables.text(where, row, "error_type") == _REDUX_OK:
+                groups.setdefault(subject, []).append(_four(asked, where, row, subject))
+    shown = files.need("mmlu_dev.parquet")
+    shots = [_four(asked, where, row, tables.text(where, row, "subject")) for where, row in tables.rows(shown)]
+    if not groups:
+        raise UsageError(f"{places[0][1]} has no question whose error_type is {_REDUX_OK!r}")
+    return groups, shots
 
 
-def _four(where: str, row: dict[str, Any], subject: str) -> Item:
+def _four(asked: Mapping[str, Any], where: str, row: dict[str, Any], subject: str) -> Item:
     options = tables.texts(where, row, "choices")
     gold = tables.integer(where, row, "answer")
     if len(options) != 4 or not 0 <= gold < 4:
         raise UsageError(f"{where}: there must be 4 choices and an answer from 0 to 3")
-    letter = "ABCD"[gold]
-    text = lettered(_text(where, row, "question").strip(), options)
-    return Item(text, f" {letter}", (letter,), subject, tuple("ABCD"), gold)
+    question = tables.text(where, row, "question").strip()
+    return form.item(asked, {"question": question, "group": subject}, options, gold)
 
 
-def _word_problem(where: str, row: dict[str, Any]) -> Item:
-    golden = str(tables.value(where, row, "golden")).strip()
-    grade = f"grade {tables.value(where, row, 'grade')}"
-    return Item(f"问题：{_text(where, row, 'question').strip()}\n答案：", golden, (golden,), grade)
+def _cmath(asked: Mapping[str, Any], files: _Files) -> tuple[Groups, Sequence[Item]]:
+    """The first problem of each grade of the dev split is shown before questions of every grade."""
+    test, dev = (_by_grade(asked, files.need(f"cmath_{part}.jsonl")) for part in ("test", "dev"))
+    return test, [replace(dev[grade][0], group="") for grade in sorted(dev)]
 
 
-def _text(where: str, row: dict[str, Any], name: str) -> str:
-    return tables.text(where, row, name)
-
-
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    return _arrow(path) if path.suffix == ".arrow" else tables.rows(path)
+def _by_grade(asked: Mapping[str, Any], path: Path) -> Groups:
+    grades: Groups = {}
+    for where, row in tables.rows(path):
+        grade, golden = (str(tables.value(where, row, name)).strip() for name in ("grade", "golden"))
+        values = {"question": tables.text(where, row, "question").strip(), "right": golden, "group": f"grade {grade}"}
+        grades.setdefault(values["group"], []).append(form.item(asked, values))
+    return grades
 
 
 def _arrow(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -205,5 +160,8 @@ def _arrow(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise UsageError(f"{path} has no rows")
 
 
-def _in_turn(groups: Iterable[Sequence[Item]]) -> list[Item]:
-    return [item for row in zip_longest(*groups) for item in row if item is not None]
+hmmt25 = partial(_load, "short/hmmt25", _plain)
+polymath_en = partial(_load, "short/polymath_en", _plain)
+mmlu_redux = partial(_load, "short/mmlu_redux", _redux)
+cmath = partial(_load, "short/cmath", _cmath)
+cruxeval_output_cot = partial(_load, "short/cruxeval_output_cot", _plain)

@@ -33,31 +33,28 @@ class Item:
         return (self.texts[self.gold] if self.texts else self.text) + self.answer
 
 
-Items = tuple[tuple[Item, ...], tuple[Item, ...]]  # those that are only shown, those that are asked
-
-
-def _no_description(group: str) -> str:
-    return ""
-
-
 @dataclass(frozen=True, slots=True)
 class Shape:
     """How a benchmark asks and reads.
 
     metric: the headline. read: an answer and the references -> metrics and what was extracted; None where the likelihood
-    of choices decides. describe: group -> what stands before the shots. shots: how many when a task id names none.
-    by_group: groups get metrics of their own. max_new_tokens, temperature: of the official edition.
+    of choices decides. describe: what stands before the shots, with `{about}` for what `about` says of the group, else its name.
+    shots: how many when a task id names none. by_group: groups get metrics of their own. max_new_tokens, temperature: of the
+    official edition.
     """
 
     metric: str
     read: Callable[[str, Sequence[str]], Reading] | None = None
-    describe: Callable[[str], str] = _no_description
+    describe: str = ""
+    about: Mapping[str, str] = field(default_factory=dict)
     stop: tuple[str, ...] = ()
     shots: int = 0
-    separator: str = "\n\n"
     by_group: bool = False
     max_new_tokens: int = 0
     temperature: float = 0.0
+
+    def description(self, group: str) -> str:
+        return self.describe.format(about=self.about.get(group, group.replace("_", " ")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +78,7 @@ class Benchmark:
     def most_shots(self) -> int:
         return min(len(self.pool(item)) for item in self.items)
 
-    def records(self) -> list[Mapping[str, Any]]:
-        """Everything a result depends on, as JSON values."""
-        return [asdict(item) for item in (*self.shots, *self.items)]
-
     def serialised(self) -> bytes:
-        return json.dumps([self.name, self.records()], ensure_ascii=False, sort_keys=True).encode()
-
-
-def lettered(question: str, options: Sequence[str], tail: str = "Answer:") -> str:
-    """A question with its options A to J, one per line, and what stands below them."""
-    lines = "".join(f"{chr(ord('A') + i)}. {option}\n" for i, option in enumerate(options))
-    return f"{question}\n{lines}{tail}"
-
-
-def placed(right: str, wrong: Sequence[str], number: int) -> tuple[tuple[str, ...], int]:
-    """The options with the right one at a place that goes round with `number`, and that place."""
-    n = len(wrong) + 1
-    gold = (number * 3 + number // n) % n
-    return (*wrong[:gold], right, *wrong[gold:]), gold
+        """Everything a result depends on."""
+        records = [asdict(item) for item in (*self.shots, *self.items)]
+        return json.dumps([self.name, records], ensure_ascii=False, sort_keys=True).encode()

@@ -104,8 +104,8 @@ class ShortTask(InOrder):
         return self._shape.temperature if self.edition == "official" else 0.0
 
     def _text(self, item: Item) -> str:
-        shown = "".join(shot.as_shot() + self._shape.separator for shot in self._benchmark.pool(item)[: self.shots])
-        return self._shape.describe(item.group) + shown + item.text
+        shown = "".join(f"{shot.as_shot()}\n\n" for shot in self._benchmark.pool(item)[: self.shots])
+        return self._shape.description(item.group) + shown + item.text
 
     def _budget(self, tokenizer: Tokenizer) -> int:
         if self._shape.read is None:

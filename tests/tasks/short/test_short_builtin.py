@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import hashlib
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
@@ -15,14 +17,15 @@ from hypothesis import strategies as st
 from kleval.tasks import packaged
 from kleval.tasks.registry import load_task
 from kleval.tasks.short import builtin
-from kleval.tasks.short.items import chinese, reasoning, sums
-from kleval.tasks.short.question import Item, placed
+from kleval.tasks.short.form import placed
+from kleval.tasks.short.question import Item
 from kleval.tasks.short.task import ShortTask
 from kleval.tokenization import load_tokenizer
 from kleval.types import Completion, Failure, Prompt, Request, Sample, Score, Unfit, UsageError
 
 WORDS = load_tokenizer("words")
 CTX = 4096
+FRUIT = ("apple", "banana", "pear", "plum", "orange", "peach")
 
 
 class Chatting:
@@ -247,8 +250,7 @@ def test_the_programs_return_what_their_items_say() -> None:
 
 
 def test_the_boolean_expressions_have_the_values_that_are_said() -> None:
-    _, items = reasoning.hard()
-    values = [item for item in items if item.group == "boolean_expressions"]
+    values = [item for item in loaded("lm_eval/bbh")._benchmark.items if item.group == "boolean_expressions"]
     assert values
     for item in values:
         expression = item.text.removeprefix("Q: ").partition(" is\n")[0]
@@ -256,13 +258,13 @@ def test_the_boolean_expressions_have_the_values_that_are_said() -> None:
 
 
 def test_words_are_sorted_and_fruit_is_counted() -> None:
-    shots, items = reasoning.hard()
-    for item in (*shots, *items):
+    benchmark = loaded("lm_eval/bbh")._benchmark
+    for item in (*benchmark.shots, *benchmark.items):
         asked_text = item.text.partition("\n")[0]
         if item.group == "word_sorting":
             assert " ".join(sorted(asked_text.partition("words: ")[2].split())) == item.references[0]
         if item.group == "object_counting":
-            assert item.references[0] == str(sum(fruit in asked_text for fruit in reasoning._FRUIT))
+            assert item.references[0] == str(sum(fruit in asked_text for fruit in FRUIT))
 
 
 def test_elementary_sums_are_right() -> None:
@@ -277,14 +279,68 @@ def test_elementary_sums_are_right() -> None:
                 assert len(set(values)) == 4
 
 
-def test_chinese_word_problems_have_whole_answers() -> None:
-    shots, items = chinese.word_problems()
-    assert len(shots) == chinese.CMATH_SHOTS
-    assert all(int(item.answer) > 0 for item in (*shots, *items))
+def latex(value: Fraction) -> str:
+    return str(value.numerator) if value.denominator == 1 else f"\\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
+def root(n: int) -> str:
+    square = max(d for d in range(1, n + 1) if n % (d * d) == 0)
+    rest = n // square**2
+    return str(square) if rest == 1 else f"{square if square > 1 else ''}\\sqrt{{{rest}}}"
+
+
+# What questions of `computed.toml` look like (# for a number) -> their answer.
+COMPUTED: dict[str, Callable[..., object]] = {
+    "Mia buys # notebooks for # dollars each and a bag for # dollars.": lambda n, price, more: n * price + more,
+    "# children share # marbles": lambda children, total: total % children,
+    "Omar has # dollars and saves # dollars a week. How many dollars does he have after # weeks": lambda a, b, n: (
+        a + b * n
+    ),
+    "fills # trays with # rolls each and sells # rolls": lambda trays, each, sold: trays * each - sold,
+    "drives # hours at # km per hour and then # km more": lambda hours, speed, rest: hours * speed + rest,
+    "Solve $#x + # = #$": lambda a, b, right: (right - b) // a,
+    "Compute $\\frac{#}{#} + \\frac{#}{#}$": lambda a, b, c, d: latex(Fraction(a, b) + Fraction(c, d)),
+    "sides $#$ and $#$. How long is its diagonal": lambda a, b: root(a * a + b * b),
+    "can $#$ people be chosen from $#$": lambda k, n: math.comb(n, k),
+    "area of a disc of radius $#$": lambda r: f"{r * r}\\pi",
+    "the remainder when $#^{#}$ is divided by $#$": pow,
+    "How many positive divisors does $#$ have": lambda n: sum(n % d == 0 for d in range(1, n + 1)),
+    "the sum of the first $#$ odd positive integers": lambda n: sum(range(1, 2 * n, 2)),
+    "a grid from $(#,#)$ to $(#,#)$": lambda _, __, a, b: math.comb(a + b, b),
+    "the probability that the sum is at least $#$": lambda least: latex(
+        Fraction(sum(a + b >= least for a in range(1, 7) for b in range(1, 7)), 36)
+    ),
+    "$\\sum_{k=1}^{#} \\frac{1}{k(k+1)}$": lambda n: latex(Fraction(n, n + 1)),
+    "an equilateral triangle of side $#$": lambda side: f"{side**2 // 4 if side > 2 else ''}\\sqrt{{3}}",
+    "小明有#个苹果，吃了#个": lambda a, b: a - b,
+    "教室里有#排座位，每排#个": lambda a, b: a * b,
+    "老师把#支铅笔平均分给#个同学": lambda a, b: a // b,
+    "一辆汽车每小时行#千米，#小时": lambda a, b: a * b,
+    "一根绳子长#米，第一次用去#米，第二次用去#米": lambda a, b, c: a - b - c,
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["gsm8k", "gsm8k_platinum", "minerva_math", "minerva_math500", "aime25", "hmmt25", "polymath_en", "cmath"]
+)
+def test_computed_answers_are_those_of_their_questions(name: str) -> None:
+    rows = packaged.load("short/computed.toml")[name]
+    asked = [" ".join(map(str, row[:-1])) for row in rows]
+    assert len(set(asked)) == len(asked)
+    for question, right in zip(asked, [row[-1] for row in rows], strict=True):
+        said = [
+            [compute(*map(int, found.groups()))]
+            for form, compute in COMPUTED.items()
+            if (found := re.search(re.escape(form).replace("\\#", r"(-?\d+)"), question))
+        ]
+        assert said == [[right if isinstance(said[0][0], str) else int(right)]], question
+        for left, value in re.findall(r"((?:\d+ [-+*] )+\d+) = (\d+)", question):
+            assert eval(left) == int(value)  # noqa: S307
 
 
 def test_every_level_of_polymath_comes_in_turn() -> None:
-    assert tuple(item.group for item in sums.levelled("")[1][:4]) == sums.LEVELS
+    levels = [item.group for item in loaded("short/polymath_en")._benchmark.items]
+    assert levels == ["low", "medium", "high", "top"] * 3
 
 
 @settings(max_examples=40, deadline=None)
