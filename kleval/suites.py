@@ -53,7 +53,13 @@ _SHORT = (
 )
 _BUILTIN = "4k"  # no prompt grows with ctx: one length is enough
 _BASE = "8k"  # MMLU-Pro: five worked examples and 2,048 tokens
+_SOLUTION = "32k"  # LiveCodeBench: 16,384 tokens
 _SOLUTIONS = "64k"  # AIME, HMMT and PolyMath may take 32,768 tokens to answer
+
+
+def _repeats(table: str) -> dict[str, int]:
+    return {task: row.repeats for row in paper.rows(table) if row.repeats > 1 for task in row.tasks}
+
 
 SUITES: dict[str, Suite] = {
     suite.name: suite
@@ -108,7 +114,25 @@ SUITES: dict[str, Suite] = {
             ctx=_BUILTIN,
             official_ctx=_SOLUTIONS,
             temperature=paper.TEMPERATURE,
-            repeats={task: row.repeats for row in paper.rows("4") if row.repeats > 1 for task in row.tasks},
+            repeats=_repeats("4"),
+        ),
+        Suite(
+            "paper-released-base",
+            "the paper's Table 8, the released base model, with its shots at temperature 1",
+            paper.tasks("8"),
+            ctx=_BUILTIN,
+            official_ctx=_SOLUTION,
+            temperature=paper.TEMPERATURE,
+            repeats=_repeats("8"),
+        ),
+        Suite(
+            "paper-released",
+            "the paper's Table 9, the released model, at temperature 1, without RULER at 128k and 1M",
+            tuple(task for task in paper.tasks("9") if task != "ruler"),
+            ctx=_BUILTIN,
+            official_ctx=_SOLUTIONS,
+            temperature=paper.TEMPERATURE,
+            repeats=_repeats("9"),
         ),
     )
 }

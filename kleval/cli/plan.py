@@ -99,9 +99,9 @@ def plan(command: click.Context, /, as_json: bool, **given: Any) -> None:
     the datasheet promises. Answers are taken to use their whole budget.
     """
     from kleval.harness.spec import RunSpec
-    from kleval.planning import plan_run, records
+    from kleval.planning import plan_run, records, task_ids
     from kleval.store import RunStore
-    from kleval.tasks.registry import expand, loader, make_task
+    from kleval.tasks.registry import loader, make_task
 
     limit = read_limit(given["limit"])
     if given["measured"] and command.get_parameter_source("dtype") is ParameterSource.DEFAULT:
@@ -109,7 +109,7 @@ def plan(command: click.Context, /, as_json: bool, **given: Any) -> None:
     suite, wanted, ctx = asked_tasks(command, given)
     spec = RunSpec(
         models=options.names(given["model"]),
-        tasks=tuple(expand(wanted, given["edition"])),
+        tasks=task_ids(wanted, given["edition"], given["protocol"]),
         named=(),
         dry_run=True,
         ctxs=parse_lengths(ctx),
@@ -202,10 +202,9 @@ def _show_total(found: RunPlan, samples: str, edition: str) -> None:
         click.echo(f"money     {_span(found.money)}, at {found.price:g} per device-hour")
     else:
         click.echo("money     not told: --price X says what an hour of one device costs")
-    for family, source in found.sources.items():
-        click.echo(f"counted   {family}: {source}")
-    for family, assumed in found.assumed.items():
-        click.echo(f"assumed   {family}: {assumed}")
+    for word, told in (("counted", found.sources), ("assumed", found.assumed)):
+        for text in dict.fromkeys(told.values()):
+            click.echo(f"{word}   {', '.join(name for name in told if told[name] == text)}: {text}")
     skipped: dict[tuple[str, str], set[int]] = {}
     for skip in found.skips:
         skipped.setdefault((skip["task"].partition("/")[0], skip["reason"]), set()).add(skip["ctx"])

@@ -1,4 +1,4 @@
-"""Requests of a plan, model by model: counted by the cards of the official edition, or rehearsed on samples made here."""
+"""Requests of a plan, model by model: counted as cards and `counts.toml` say of the official edition, or rehearsed here."""
 
 from __future__ import annotations
 
@@ -10,16 +10,25 @@ from kleval.harness.forecast import Load, Rehearsed, loads
 from kleval.harness.plan import ModelFacts, make_plan
 from kleval.harness.spec import RunSpec
 from kleval.models.registry import load_model_tokenizer
-from kleval.tasks.counts import EVERY, Counts
+from kleval.tasks.counts import EVERY, Counts, named
 from kleval.tasks.data import MissingData
+from kleval.tasks.registry import expand
 from kleval.text import few
 from kleval.types import Task, Tokenizer, UsageError
 
 STAND_IN = "kimi-linear@nano"  # whose tokenizer counts where a model has none here
 
 
+def task_ids(names: Sequence[str], edition: str, protocol: str | None) -> tuple[str, ...]:
+    """Ids as a run has them, but a group that is counted by its name stays one: nothing need know its tasks here."""
+    if any(name.startswith("-") for name in names):
+        return tuple(expand(names, edition))
+    found = ([name] if _named(name, edition, protocol) else expand([name], edition) for name in names)
+    return tuple(dict.fromkeys(task for tasks in found for task in tasks))
+
+
 class Asking:
-    """assumed, sources: of the counts, by family, in words. skips: what is asked nothing, with the reason."""
+    """assumed, sources: of the counts, by family or task, in words. skips: what is asked nothing, with the reason."""
 
     def __init__(
         self,
@@ -34,9 +43,11 @@ class Asking:
         self.sources: dict[str, str] = {}
         self.skips: list[dict[str, Any]] = []
         self.notes: list[str] = []
-        self._tasks = {task.id: task for task in (_known(load_task, name) for name in spec.tasks)}
-        self._counts = {name: counts for name, task in self._tasks.items() if (counts := _counts(task)) is not None}
-        self._made = [name for name in self._tasks if name not in self._counts]
+        by_name = {name: _named(name, spec.edition, spec.protocol) for name in spec.tasks}
+        self._tasks = {name: _known(load_task, name) for name, counts in by_name.items() if counts is None}
+        found = {name: counts or _counts(self._tasks[name]) for name, counts in by_name.items()}
+        self._counts = {name: counts for name, counts in found.items() if counts is not None}
+        self._made = [name for name in found if name not in self._counts]
         if every and self._made:
             raise UsageError(
                 f"--limit all: how many samples {few(self._made)} have is not known: give a number, --limit 100"
@@ -58,7 +69,7 @@ class Asking:
                 for n, tokens in classes:
                     read, requests = tokens, []
                     for budget in counts.written:
-                        requests.append(Rehearsed(False, read, budget, ctx))
+                        requests += [Rehearsed(False, read, budget, ctx)] * counts.times
                         read += budget
                     if counts.judge:
                         read, written = counts.judge
@@ -67,10 +78,10 @@ class Asking:
         return found
 
     def _tell(self, task: str, source: str, assumed: str) -> None:
-        """Of a family, or of a task whose family has another already."""
+        """Of a family, or of a task that is counted by its name or whose family has another already."""
         for told, text in ((self.sources, source), (self.assumed, assumed)):
             family = task.partition("/")[0]
-            told[family if told.get(family, text) == text else task] = text
+            told[family if task in self._tasks and told.get(family, text) == text else task] = text
 
     def _rehearsed(self, model: str, given: str) -> Sequence[Load]:
         counter = self._counter(model, given)
@@ -112,6 +123,10 @@ def _known(load_task: Callable[[str], Task], name: str) -> Task:
 
 def _unknown(error: MissingData) -> UsageError:
     return UsageError(f"its counts are not known without its data: {error}")
+
+
+def _named(name: str, edition: str, protocol: str | None) -> Counts | None:
+    return named(name) if edition == "official" and protocol is None else None
 
 
 def _counts(task: Task) -> Counts | None:

@@ -92,8 +92,8 @@ class ModelPlan:
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """assumed, sources: of the counts, by family. rows: names of the measured rows that rates are from. skips: tasks and lengths that
-    nothing is asked at, with the reason."""
+    """assumed, sources: of the counts, by family or task. rows: names of the measured rows that rates are from. skips: tasks and
+    lengths that nothing is asked at, with the reason."""
 
     hardware: Hardware | None
     models: tuple[ModelPlan, ...]

@@ -1,14 +1,18 @@
 """Counts of an official edition as far as they are known without its data: samples, and tokens of their prompts and answers.
 
-They are the `counts` of a family's `card.toml`: of its official part, of a task, of a protocol, the more particular over the rest.
-What is assumed there is said in words, and so is where the counts are from. Tokens of prompts are estimates.
+They are the `counts` of a family's `card.toml`: of its official part, of a task, of a protocol, the more particular over the rest; or,
+of the short benchmarks, `counts.toml`, by task or group. What is assumed there is said in words, and so is where the counts are from.
+Tokens of prompts are estimates.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
+
+from kleval.tasks import packaged
 
 EVERY = 1 << 40  # more samples than any data hold: a limit that is none
 
@@ -20,7 +24,8 @@ class Counts:
     written: generation budgets of a sample's requests, one after the other, each reading what the ones before it wrote. cut: whether
     a prompt that is too long is cut, rather than passed over. most: tokens that prompts are cut to, as long as ctx is no more than
     `most_until`. only: the lengths that it is asked at, () for any. judge: tokens read and written by a judge per sample, () for
-    none. assumed, source: in words.
+    none. times: how often a prompt is read, by a choice or an answer each. tasks: of a group, whose limit is of each. assumed, source:
+    in words.
     """
 
     rows: int = 0
@@ -31,6 +36,8 @@ class Counts:
     most_until: int = 0
     only: tuple[int, ...] = ()
     judge: tuple[int, ...] = ()
+    times: int = 1
+    tasks: int = 1
     assumed: str = ""
     source: str = ""
 
@@ -54,7 +61,17 @@ class Counts:
             classes = [(longest, self.rows)]
         total, before, found = sum(rows for _, rows in classes), 0, []
         for tokens, rows in classes:
-            ends = [at * min(limit, total) // total for at in (before, before + rows)]
+            ends = [at * min(limit * self.tasks, total) // total for at in (before, before + rows)]
             found.append((ends[1] - ends[0], tokens))
             before += rows
         return [(n, tokens) for n, tokens in found if n]
+
+
+@cache
+def named(name: str) -> Counts | None:
+    """Of a task or a group by its name, None where only its family knows. A choice writes one token."""
+    whole = packaged.load("counts.toml")
+    table = dict(whole["counts"].get(name, {}))
+    if table:
+        table["source"] = whole["sources"].get(table["source"], table["source"])
+    return Counts.of(table, 1)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from kleval.cli.main import call
+from kleval.suites import SUITES
 
 REPORT = Path(__file__).parent.parent.parent / "reports" / "cpu-nano" / "4k-64k"
 LONG = ["plan", "--model", "kimi-linear@48b-a3b", "--suite", "long-official", "--ctx", "128k,1m"]
@@ -39,6 +40,36 @@ def test_the_official_long_suite_is_planned_without_its_data(capsys: pytest.Capt
     assert "assumed 20% to 60%" in found["model"][0]["basis"]
     assert total["rows"] == []
     assert {skip["task"].partition("/")[0] for skip in total["skipped"]} == {"helmet_icl"}
+
+
+@pytest.mark.parametrize("suite", ["paper-base", "paper-sft", "paper-released-base", "paper-released", "short"])
+def test_the_paper_s_short_tables_are_planned_without_data_or_lm_eval(
+    suite: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kleval.tasks.lm_eval.task_index.index", lambda: pytest.fail("lm-eval is not needed"))
+    words = ["plan", "--suite", suite, "--edition", "official", "--hardware", "8xh200"]
+    found = planned(capsys, *words, "--limit", "all")
+    assert {cell["task"] for cell in found["cell"]} == set(SUITES[suite].tasks)
+    (total,) = found["plan"]
+    assert total["skipped"] == []
+    assert set(total["counted"]) == set(total["assumed"]) == set(SUITES[suite].tasks)
+
+
+def test_a_question_is_read_once_per_choice_and_a_group_s_limit_is_of_each_of_its_tasks(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["plan", "--tasks", "lm_eval/mmlu:5shot", "--edition", "official", "--ctx", "4k"]
+    for limit, samples in (("10", 570), ("all", 14042)):
+        (cell,) = planned(capsys, *words, "--limit", limit)["cell"]
+        assert (cell["samples"], cell["requests"], cell["written"]) == (samples, 4 * samples, 4 * samples)
+        assert cell["read"] == 4 * samples * 670
+
+
+def test_the_same_counts_and_assumptions_are_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["plan", "--tasks", "short/hmmt25,lm_eval/aime25", "--edition", "official", "--ctx", "64k"]) == 0
+    out = capsys.readouterr().out
+    assert "counted   short/hmmt25, lm_eval/aime25: docs/en/benchmarks" in out
+    assert "assumed   lm_eval/aime25: a problem of 500 characters" in out
 
 
 def test_money_is_never_invented(capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,9 +174,9 @@ def test_bad_input_is_one_line(words: list[str], says: str, one_line: Any) -> No
     assert says in one_line([*LONG, *words])
 
 
-def test_tasks_of_unknown_counts_is_one_line(one_line: Any) -> None:
-    said = one_line(
-        ["plan", "--tasks", "short/hmmt25", "--edition", "official", "--data-dir", "none", "--hardware", "h200"]
-    )
+def test_counts_by_name_are_of_a_task_s_first_protocol_alone(one_line: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "--tasks", "short/hmmt25", "--edition", "official", "--data-dir", "none", "--ctx", "64k"]
+    assert planned(capsys, *words)["plan"][0]["requests"] == 10
+    said = one_line([*words, "--protocol", "kleval-2"])
     assert "counts are not known" in said
     assert "kleval data fetch" in said
