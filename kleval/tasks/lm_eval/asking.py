@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 from kleval.tokenization import encode_pair
 from kleval.types import Completion, Prompt, Request, Tokenizer, UsageError
@@ -17,31 +17,15 @@ _BUDGETS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_toke
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request of a document. arguments: as lm-eval has them, for its filters and logs."""
+    """One request of a document. instance: lm-eval's form of it, for its filters."""
 
-    kind: Literal["loglikelihood", "generate_until"]
-    prompt: Prompt
-    answer_prefix: str
-    continuation: str
-    arguments: tuple[Any, ...]
+    request: Request
+    instance: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How an answer is generated. temperature 0 is greedy."""
-
-    max_new_tokens: int
-    stop: tuple[str, ...]
-    temperature: float
-    top_p: float
-
-    def words(self) -> str:
-        sampled = f"temperature {self.temperature:g}, top_p {self.top_p:g}" if self.temperature else "greedy"
-        return f"{sampled}; stops at {', '.join(map(repr, self.stop)) or 'the end of sequence'}"
-
-
-def generation(task: Any) -> tuple[Limits | None, tuple[str, ...]]:
-    """Limits of a generating task, None for likelihoods; and its settings that no kleval backend follows."""
+def generation(task: Any) -> tuple[Request | None, tuple[str, ...]]:
+    """How a generating task's answers are written, as a request without a prompt, None for likelihoods; and its settings that no
+    kleval backend follows. Temperature 0 is greedy."""
     if task.OUTPUT_TYPE != "generate_until":
         return None, ()
     given = dict(task.config.generation_kwargs or {})
@@ -58,11 +42,20 @@ def generation(task: Any) -> tuple[Limits | None, tuple[str, ...]]:
     stop = tuple(s for s in ([until] if isinstance(until, str) else until) if s)
     max_new = next((int(b) for b in budgets if b is not None), MAX_NEW_TOKENS)
     ignored = tuple(f"{name}={value}" for name, value in given.items() if not (name == "num_beams" and value == 1))
-    return Limits(max_new, stop, temperature, top_p), ignored
+    form = Request("generate", "", max_new_tokens=max_new, stop=stop, temperature=temperature, top_p=top_p)
+    return form, ignored
 
 
-def ask(task: Any, doc: Mapping[str, Any], chat: bool) -> tuple[Ask, ...]:
-    """The requests of a document. chat: prompts are messages, the examples turns of their own."""
+def words(form: Request | None) -> str:
+    """What `generation` found, for people."""
+    if form is None:
+        return "likelihoods"
+    sampled = f"temperature {form.temperature:g}, top_p {form.top_p:g}" if form.temperature else "greedy"
+    return f"{sampled}; stops at {', '.join(map(repr, form.stop)) or 'the end of sequence'}"
+
+
+def ask(task: Any, doc: Mapping[str, Any], chat: bool, form: Request | None) -> tuple[Ask, ...]:
+    """The requests of a document. chat: prompts are messages, the examples turns of their own. form: of `generation`."""
     prefix = task.doc_to_prefix(doc)
     context = task.fewshot_context(
         doc,
@@ -76,21 +69,20 @@ def ask(task: Any, doc: Mapping[str, Any], chat: bool) -> tuple[Ask, ...]:
     made = task.construct_requests(
         doc=doc, ctx=context, metadata=(task.config.task, 0, 1), apply_chat_template=chat, chat_template=None
     )
-    return tuple(_ask(instance) for instance in (made if isinstance(made, list) else [made]))
+    return tuple(Ask(_request(one, form), one) for one in (made if isinstance(made, list) else [made]))
 
 
 def _messages(messages: list[dict[str, str]], add_generation_prompt: bool) -> list[dict[str, str]]:
     return messages
 
 
-def _ask(instance: Any) -> Ask:
-    context, what = instance.args[0], instance.args[1]
-    prompt, prefix = _prompt(context)
+def _request(instance: Any, form: Request | None) -> Request:
+    prompt, prefix = _prompt(instance.args[0])
     if instance.request_type == "loglikelihood":
-        return Ask("loglikelihood", prompt, prefix, str(what), instance.args)
-    if instance.request_type == "generate_until":
-        return Ask("generate_until", prompt, prefix, "", instance.args)
-    raise UsageError(f"lm-eval's request {instance.request_type} cannot be asked through a kleval backend")
+        return Request("loglikelihood", prompt, prefix, str(instance.args[1]))
+    if form is None:
+        raise UsageError(f"lm-eval's request {instance.request_type} cannot be asked through a kleval backend")
+    return replace(form, prompt=prompt, answer_prefix=prefix)
 
 
 def _prompt(context: Any) -> tuple[Prompt, str]:
@@ -103,31 +95,13 @@ def _prompt(context: Any) -> tuple[Prompt, str]:
     return tuple(messages), ""
 
 
-def request(ask: Ask, limits: Limits | None) -> Request:
-    if ask.kind == "loglikelihood":
-        return Request("loglikelihood", ask.prompt, ask.answer_prefix, ask.continuation)
-    assert limits is not None
-    return Request(
-        "generate",
-        ask.prompt,
-        ask.answer_prefix,
-        max_new_tokens=limits.max_new_tokens,
-        stop=limits.stop,
-        temperature=limits.temperature,
-        top_p=limits.top_p,
-    )
-
-
-def tokens(tokenizer: Tokenizer, asks: Sequence[Ask], limits: Limits | None) -> tuple[int, int]:
+def tokens(tokenizer: Tokenizer, asks: Sequence[Ask], form: Request | None) -> tuple[int, int]:
     """Tokens of the longest prompt, and how many may follow it."""
-    rendered: dict[int, str] = {}
-    for position, one in enumerate(asks):
-        same = next((p for p in rendered if asks[p].prompt == one.prompt), None)
-        rendered[position] = tokenizer.render(one.prompt, one.answer_prefix) if same is None else rendered[same]
-    if limits is not None:
-        return max(tokenizer.count(text) for text in set(rendered.values())), limits.max_new_tokens
-    pairs = [encode_pair(tokenizer, rendered[p], one.continuation) for p, one in enumerate(asks)]
-    longest = max(len(tokenizer.encode(text)) for text in set(rendered.values()))
+    texts = [tokenizer.render(one.request.prompt, one.request.answer_prefix) for one in asks]
+    if form is not None:
+        return max(tokenizer.count(text) for text in set(texts)), form.max_new_tokens
+    pairs = [encode_pair(tokenizer, text, one.request.continuation) for text, one in zip(texts, asks, strict=True)]
+    longest = max(len(tokenizer.encode(text)) for text in set(texts))
     return max(longest, *(len(head) for head, _ in pairs)), max(len(tail) for _, tail in pairs)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from kleval.tasks.base import InOrder
+from kleval.tasks.cards import Card, head
 from kleval.tasks.lm_eval import asking, loading, task_index
 from kleval.tasks.lm_eval.asking import Ask
 from kleval.tasks.registry import check_protocol
@@ -53,8 +54,7 @@ class LmEvalTask(InOrder):
         self._metrics = _Metrics.of(name, loaded.task)
         self.metric = self._metrics.headline
         self._repeats = _repeats(loaded.task)
-        self._limits, ignored = asking.generation(loaded.task)
-        self._ignored = ignored
+        self._form, self._ignored = asking.generation(loaded.task)
         self.description = f"lm-eval's {name}, {loaded.task.config.num_fewshot}-shot, {len(self._docs):,} documents"
 
     def _samples(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Sample | Unfit]:
@@ -62,41 +62,37 @@ class LmEvalTask(InOrder):
         chat = bool(tokenizer.chat_template_digest) and not self._plain
         for index in range(len(self._docs)):
             asks = self._asks(index, chat)
-            prompt_tokens, new = asking.tokens(tokenizer, asks, self._limits)
+            prompt_tokens, new = asking.tokens(tokenizer, asks, self._form)
             needed = prompt_tokens + new
             if needed > ctx:
                 yield Unfit(index, f"{self.id} document {index} needs {prompt_tokens} + {new} tokens", needed)
             else:
-                yield self._sample(index, asks[0], ctx, prompt_tokens, new, chat)
+                yield self._sample(index, asks[0].request, ctx, prompt_tokens, new, chat)
 
     def step(self, sample: Sample, outcomes: Sequence[Completion]) -> Sequence[Request] | Score:
         asks = self._asks(sample.index, not isinstance(sample.prompt, str))
         if outcomes:
             return self._score(sample.index, asks, outcomes)
-        return [asking.request(ask, self._limits) for ask in asks for _ in range(self._repeats)]
+        return [ask.request for ask in asks for _ in range(self._repeats)]
 
     def card(self) -> dict[str, Any]:
         """What the task is and where it comes from; JSON values."""
-        config = self._task.config
+        config, said = self._task.config, Card("lm_eval", (), self.edition, self.protocol)
         return {
-            "id": self.id,
-            "version": self.version,
-            "edition": self.edition,
-            "protocol": self.protocol,
-            "description": self.description,
-            "source": f"lm-eval {task_index.version()}, task {self._name}",
+            **head(self, f"lm-eval {task_index.version()}, task {self._name}"),
             "data": " ".join(str(p) for p in (config.dataset_path, config.dataset_name) if p),
-            "data_revision": self.data_revision,
-            "data_digest": self.data_digest,
             "shots": config.num_fewshot,
             "repeats": self._repeats,
             "output_type": config.output_type,
             "metric": f"{self.metric}; also {', '.join(self._metrics.others) or 'none'}",
             "left_out": list(self._metrics.left_out),
-            "max_new_tokens": "the longest choice" if self._limits is None else self._limits.max_new_tokens,
-            "limits": "likelihoods" if self._limits is None else self._limits.words(),
-            "deviations": [*_DEVIATIONS, *(f"generation setting {what} is not followed" for what in self._ignored)],
-            "defects": [said for mark, said in _DEFECTS.items() if re.search(mark, self._name)],
+            "max_new_tokens": "the longest choice" if self._form is None else self._form.max_new_tokens,
+            "limits": asking.words(self._form),
+            "deviations": [
+                *said.texts("deviations"),
+                *(f"generation setting {what} is not followed" for what in self._ignored),
+            ],
+            "defects": [text for mark, text in said.table("defects").items() if re.search(mark, self._name)],
         }
 
     def _asks(self, index: int, chat: bool) -> tuple[Ask, ...]:
@@ -109,11 +105,11 @@ class LmEvalTask(InOrder):
         if len(built.asks) <= index:
             asking.set_example_state(self._task, built.rnd)
             while len(built.asks) <= index:
-                built.asks.append(asking.ask(self._task, self._docs[len(built.asks)], chat))
+                built.asks.append(asking.ask(self._task, self._docs[len(built.asks)], chat, self._form))
             built.rnd = asking.example_state(self._task)
         return built.asks[index]
 
-    def _sample(self, index: int, first: Ask, ctx: int, prompt_tokens: int, new: int, chat: bool) -> Sample:
+    def _sample(self, index: int, first: Request, ctx: int, prompt_tokens: int, new: int, chat: bool) -> Sample:
         doc = self._docs[index]
         digest = _doc_hash(doc)
         own = "-plain" if self._plain else ""
@@ -127,22 +123,16 @@ class LmEvalTask(InOrder):
             max_new_tokens=new,
             prompt_tokens=prompt_tokens,
             answer_prefix=first.answer_prefix,
-            stop=() if self._limits is None else self._limits.stop,
+            stop=first.stop,
             meta={"doc_id": index, "doc_hash": digest, "chat": chat, "shots": self._task.config.num_fewshot},
         )
 
     def _score(self, index: int, asks: Sequence[Ask], outcomes: Sequence[Completion]) -> Score:
-        from lm_eval.api.instance import Instance
-
         doc = self._docs[index]
-        instances = []
-        for position, one in enumerate(asks):
+        instances = [copy.deepcopy(one.instance) for one in asks]
+        for position, instance in enumerate(instances):
             answers = outcomes[position * self._repeats : (position + 1) * self._repeats]
-            instance = Instance(
-                one.kind, doc, copy.deepcopy(one.arguments), position, (self._name, index, self._repeats)
-            )
             instance.resps = [asking.response(answer) for answer in answers]
-            instances.append(instance)
         for ensemble in self._task._filters:
             ensemble.apply(instances)
         metrics: dict[str, float] = {}
@@ -216,20 +206,3 @@ def _doc_hash(doc: Mapping[str, Any]) -> str:
     from lm_eval.utils import handle_non_serializable, hash_string
 
     return str(hash_string(json.dumps(doc, indent=2, default=handle_non_serializable, ensure_ascii=False)))
-
-
-_DEVIATIONS = (
-    "a document that does not fit into ctx is passed over and counted; lm-eval cuts its prompt on the left",
-    "a chat template is used where the tokenizer has one, as lm_eval run --apply_chat_template does; its default is none. "
-    "--protocol …-plain is that default",
-    "no special token is added in front of a plain prompt; lm-eval's hf backend lets the tokenizer add its own",
-    "special tokens that the model writes are part of its answer; lm-eval's hf backend drops them",
-    "an answer that failed is no answer: it is not scored, and never the empty string",
-    "where only the first of several answers is looked at, it alone is asked for",
-    "metrics that are no mean over samples (perplexity, corpus BLEU, F1 over a set) are left out",
-)
-# A pattern of lm-eval's names -> what is wrong there.
-_DEFECTS = {
-    r"^(leaderboard_)?gpqa_.*n_shot": "lm-eval 0.4.13 shuffles the choices anew each time it reads the documents, so that it scores an"
-    " answer against another order than it asked for. Here documents are read once",
-}
