@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from kleval.tasks.longbench_pro.scoring import KINDS, score
-from kleval.tasks.longbench_pro.task import BANK, prompt
-from kleval.tasks.registry import load_task
+from kleval.tasks.longbench_pro.task import BANK, LENGTHS, PROTOCOLS, prompt
+from kleval.tasks.registry import load_task, make_task
 from kleval.types import Completion, ContextTooSmall, Tokenizer, Unfit, UsageError
 
 GOLDEN: dict[str, Any] = json.loads(Path(__file__).with_name("golden.json").read_text("utf-8"))
@@ -129,3 +129,12 @@ def test_what_cannot_be_asked_is_told(
 def test_a_missing_file_is_named_with_what_gets_it(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="kleval data fetch longbench_pro"):
         load_task("longbench_pro/chinese", edition="official", data_dir=tmp_path)
+
+
+def test_five_questions_of_each_kind_are_counted_where_a_document_can_fit() -> None:
+    usual, thinking = (make_task("longbench_pro/english", "official", protocol).counts() for protocol in PROTOCOLS)  # type: ignore[attr-defined]
+    assert usual.rows == thinking.rows == 5 * len(KINDS)
+    for counts, most in ((usual, 1024), (thinking, 8192)):
+        assert counts.written == (most,)
+        assert list(counts.only) == [tokens for tokens in LENGTHS.values() if 0.8 * tokens + most <= tokens]
+        assert counts.at(131072) == [(115, 131072 - most)]
