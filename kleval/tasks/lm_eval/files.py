@@ -30,13 +30,14 @@ _WRAPPERS = ("examples", "data", "rows")
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """What a task reads. evaluated: the split that is asked; others: the ones its examples may come from."""
+    """What a task reads. evaluated: the split that is asked; others: the ones its examples may come from, drawn: that they do."""
 
     task: str
     path: str
     config: str | None
     evaluated: str
     others: tuple[str, ...] = ()
+    drawn: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,29 +92,24 @@ def _folders(path: str, data_dir: Path | None) -> Iterator[Path]:
 
 def splits_in(needed: Needed, folder: Path) -> dict[str, tuple[Path, ...]]:
     """Split -> files, of those that are there."""
-    places = [folder / needed.config] if needed.config and (folder / needed.config).is_dir() else []
-    # A split beside the folders of configurations belongs to none of them, unless there is only one.
-    if not places and needed.config in _ONLY:
-        places = [folder]
-    found: dict[str, tuple[Path, ...]] = {}
+    found = {}
     for split in dict.fromkeys((needed.evaluated, *needed.others)):
-        for place in (*places, *(p / "data" for p in places)):
-            files = _files(place, split)
-            if files and split not in found:
-                found[split] = files
-    if needed.evaluated not in found:
-        whole = [needed.config] if needed.config else list(folder_names(needed.path))
-        for name in whole:
-            if file := datafile.existing(folder / name):
-                found[needed.evaluated] = (file,)
+        if files := next(filter(None, (datafile.parts(folder / stem) for stem in stems(needed, split))), None):
+            found[split] = files
     return found
 
 
-def _files(place: Path, split: str) -> tuple[Path, ...]:
-    for name in _SYNONYMS.get(split, (split,)):
-        if parts := datafile.parts(place / name):
-            return parts
-    return ()
+def stems(needed: Needed, split: str) -> list[str]:
+    """Where a split may lie in its set's folder, without the ending, in the order in which it is looked for."""
+    places = [f"{needed.config}/"] if needed.config else []
+    # A split beside the folders of configurations belongs to none of them, unless there is only one.
+    if needed.config in _ONLY:
+        places.append("")
+    names = _SYNONYMS.get(split, (split,))
+    found = [f"{place}{folder}{name}" for place in places for folder in ("", "data/") for name in names]
+    if split == needed.evaluated:
+        found += [needed.config] if needed.config else folder_names(needed.path)
+    return found
 
 
 def read(found: Found, split: str) -> Any:
@@ -175,7 +171,7 @@ def _revision(folder: Path, splits: Mapping[str, Sequence[Path]]) -> str:
     """`repository@commit` of what was fetched and is unchanged, the name of known files, else that they are unrecognised."""
     files = sorted({file for parts in splits.values() for file in parts})
     noted = source(folder)
-    if noted and all(noted["files"].get(str(f.relative_to(folder))) == data.file_sha256(f) for f in files):
+    if all(noted["files"].get(str(f.relative_to(folder))) == data.file_sha256(f) for f in files):
         return f"{noted['repository']}@{noted['revision'][:12]} (the hub's shape)"
     known = {name: dict(k) for asset in ASSETS.get(folder.name, ()) for name, k in asset.files().items()}
     labels = [known.get(f.name, {}).get(data.file_sha256(f), "") for f in files]
@@ -187,11 +183,12 @@ def _revision(folder: Path, splits: Mapping[str, Sequence[Path]]) -> str:
     return f"unrecognised: {unknown} ({own} shape)"
 
 
-def source(folder: Path) -> dict[str, Any] | None:
-    """What `fetch` noted about a folder; None when it was not fetched."""
+def source(folder: Path) -> dict[str, Any]:
+    """What `fetch` noted about a folder, nothing of one that was not fetched: `repository`, `revision`, `files` (sha256 by name) and
+    `missing` (files of splits that the set does not have)."""
+    nothing = {"repository": "", "revision": "", "files": {}, "missing": []}
     try:
-        noted = json.loads((folder / SOURCE_FILE).read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    good = isinstance(noted, dict) and isinstance(noted.get("files"), dict)
-    return noted if good and isinstance(noted.get("revision"), str) and "repository" in noted else None
+        noted = {**nothing, **json.loads((folder / SOURCE_FILE).read_text("utf-8"))}
+    except (OSError, ValueError, TypeError):
+        return nothing
+    return noted if all(isinstance(noted[key], type(value)) for key, value in nothing.items()) else nothing

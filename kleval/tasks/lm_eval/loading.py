@@ -13,33 +13,21 @@ import logging
 import random
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from kleval.packages import install_line
+from kleval.tasks import packaged
 from kleval.tasks.data import MissingData
 from kleval.tasks.lm_eval import files, task_index
 from kleval.tasks.registry import TASKS
 from kleval.types import UsageError
 
 FEWSHOT_SEED = 1234
-_EXTRAS = {
-    "sympy": "math",
-    "math_verify": "math",
-    "antlr4": "math",
-    "langdetect": "ifeval",
-    "immutabledict": "ifeval",
-    "jieba": "zhx",
-}
-_CODE_TASKS = {
-    "humaneval": "code/humaneval_plus",
-    "mbpp": "code/mbpp_plus",
-    "cruxeval_input": "code/cruxeval_input_cot",
-    "cruxeval_output": "code/cruxeval_output_cot",
-}
+TABLES = packaged.load("lm_eval/tables.toml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +48,6 @@ def load(name: str, shots: int | None, data_dir: Path | None, fetched_by: str) -
     if entry.kind != "task":
         first = ", ".join(task_index.expand(task_index.PREFIX + name)[:3])
         raise UsageError(f"lm_eval/{name} is a {entry.kind} of tasks: name one of them ({first}, …)")
-    assert entry.file is not None
     _check_extras(name)
     _quiet()
     config = raw_config(name)
@@ -68,14 +55,13 @@ def load(name: str, shots: int | None, data_dir: Path | None, fetched_by: str) -
     needed = needs(name, config)
     found = files.find(needed, data_dir, fetched_by)
     splits = {split: files.read(found, split) for split in found.splits}
-    dataset = _complete(name, config, needed, splits, shots, found.folder, fetched_by)
-    overrides: dict[str, Any] = {"dataset_kwargs": None}
-    if shots is not None:
-        overrides["num_fewshot"] = shots
+    asked = config.get("num_fewshot") or 0 if shots is None else shots
+    dataset = _complete(needed, splits, asked, found.folder, fetched_by)
+    overrides = {} if shots is None else {"num_fewshot": shots}
     with tempfile.TemporaryDirectory(prefix="kleval-") as scratch, _no_bars():
         if "process_docs" in json.dumps(config, default=str):
             dataset = _on_disk(dataset, Path(scratch))
-        task = _build(name, entry.file.parent, {**overrides, "custom_dataset": _handing(dataset)})
+        task = _build(name, dataset, **overrides)
     if getattr(task, "MULTIMODAL", False):
         raise UsageError(f"lm_eval/{name} shows pictures or plays sounds, which no kleval backend takes")
     if task.config.num_fewshot is None:
@@ -87,10 +73,7 @@ def load(name: str, shots: int | None, data_dir: Path | None, fetched_by: str) -
 
 def raw_config(name: str) -> dict[str, Any]:
     """The task's YAML with everything it includes; functions as text. UsageError for an unknown name or a group."""
-    entry = task_index.find(name)
-    assert entry.file is not None
-    found = _manager(entry.file.parent).task_index[name].cfg
-    return dict(found or {})
+    return dict(_manager(name).task_index[name].cfg or {})
 
 
 def needs(name: str, config: Mapping[str, Any]) -> files.Needed:
@@ -100,68 +83,43 @@ def needs(name: str, config: Mapping[str, Any]) -> files.Needed:
     if not path or not evaluated:
         raise UsageError(f"lm-eval's {name} names no data set: its data cannot be looked for")
     fewshot = config.get("fewshot_config") or {}
-    others = (
-        config.get("fewshot_split"),
-        fewshot.get("split"),
-        config.get("training_split"),
-        config.get("validation_split"),
-    )
-    return files.Needed(
-        name,
-        str(path),
-        config.get("dataset_name"),
-        str(evaluated),
-        tuple(dict.fromkeys(str(s) for s in others if s and s != evaluated)),
-    )
+    drawn = config.get("fewshot_split") or fewshot.get("split")
+    pools = (drawn, config.get("training_split"), config.get("validation_split"))
+    if drawn is None and not fewshot.get("samples"):
+        drawn = pools[1] or pools[2]
+    others = dict.fromkeys(str(split) for split in pools if split and split != evaluated)
+    return files.Needed(name, str(path), config.get("dataset_name"), str(evaluated), tuple(others), drawn)
 
 
 def _refuse(name: str, config: Mapping[str, Any], shots: int | None) -> None:
     """UsageError for what cannot be asked through a kleval backend."""
-    if "class" in config:
-        raise UsageError(
-            f"lm-eval's {name} is a Python class that loads its own data: run it with lm-eval, on a kleval backend through"
-            " kleval.tasks.lm_eval.bridge.KlevalLM"
-        )
-    if config.get("custom_dataset"):
-        own = f"ruler/{name.removeprefix('ruler_')}"
-        hint = f"use {own}" if own in TASKS else "run it with lm-eval"
-        raise UsageError(f"lm-eval's {name} makes its own data, with what it loads from elsewhere: {hint}")
-    if config.get("unsafe_code"):
-        ours = next((task for prefix, task in _CODE_TASKS.items() if name.startswith(prefix)), None)
-        hint = f"use {ours}, which runs it in a sandbox" if ours else "kleval has no task for it"
-        raise UsageError(f"lm-eval's {name} runs the code that the model writes in this process: {hint}")
-    if config.get("output_type") == "loglikelihood_rolling":
-        raise UsageError(
-            f"lm-eval's {name} is a perplexity over whole documents, which has no score per sample: run it with lm-eval, on a"
-            " kleval backend through kleval.tasks.lm_eval.bridge.KlevalLM"
-        )
+    marks = [mark for mark in ("class", "custom_dataset", "unsafe_code") if config.get(mark)]
+    for mark in (*marks, config.get("output_type")):
+        if said := TABLES["refused"].get(mark):
+            raise UsageError(f"lm-eval's {name} {said}: {_instead(name) or TABLES['instead'][mark]}")
     if shots and config.get("num_fewshot") == 0:
         raise UsageError(f"lm-eval's {name} takes no examples (num_fewshot is 0 in it): leave out :{shots}shot")
 
 
-def _complete(
-    name: str,
-    config: Mapping[str, Any],
-    needed: files.Needed,
-    splits: dict[str, Any],
-    shots: int | None,
-    folder: Path,
-    fetched_by: str,
-) -> Any:
-    """All splits that lm-eval will look at: those that no example is drawn from may be missing and are empty."""
+def _instead(name: str) -> str:
+    """kleval's own task for one of lm-eval's; empty where there is none."""
+    ours = f"ruler/{name.removeprefix('ruler_')}"
+    if ours in TASKS:
+        return f"use {ours}"
+    ours = next((task for prefix, task in TABLES["ours"].items() if name.startswith(prefix)), "")
+    return ours and f"use {ours}, which runs it in a sandbox"
+
+
+def _complete(needed: files.Needed, splits: dict[str, Any], asked: int, folder: Path, fetched_by: str) -> Any:
+    """All splits that lm-eval will look at: those that none of the `asked` examples is drawn from may be missing and are empty."""
     import datasets
 
-    fewshot = config.get("fewshot_config") or {}
-    drawn = config.get("fewshot_split") or fewshot.get("split")
-    if drawn is None and not fewshot.get("samples"):
-        drawn = config.get("training_split") or config.get("validation_split")
-    asked = config.get("num_fewshot") or 0 if shots is None else shots
     for split in needed.others:
         if split not in splits:
-            if asked and split == drawn:
+            if asked and split == needed.drawn:
                 raise MissingData(
-                    f"lm_eval/{name} draws its {asked} examples from the {split} split of {needed.path}, which is not in"
-                    f" {folder}: `kleval data fetch {fetched_by}` gets it, lm_eval/{name}:0shot does without",
+                    f"lm_eval/{needed.task} draws its {asked} examples from the {split} split of {needed.path}, which is not in"
+                    f" {folder}: `kleval data fetch {fetched_by}` gets it, lm_eval/{needed.task}:0shot does without",
                     fetched_by,
                 )
             splits[split] = splits[needed.evaluated].select([])
@@ -193,20 +151,15 @@ def _draw(name: str, task: Any) -> None:
         ) from error
 
 
-def _handing(dataset: Any) -> Callable[..., Any]:
-    def custom_dataset(**metadata: Any) -> Any:
-        return dataset
-
-    return custom_dataset
-
-
-def _build(name: str, folder: Path, overrides: Mapping[str, Any]) -> Any:
+def _build(name: str, dataset: Any, **overrides: Any) -> Any:
+    """lm-eval's task on a dataset. overrides: settings in place of its own."""
     _forget_modules()
+    handed = {"dataset_kwargs": None, "custom_dataset": lambda **metadata: dataset}
     # A group of this one task is how TaskManager takes settings over those of a YAML file.
-    group = {"group": "kleval", "task": [{"task": name, **overrides}]}
+    group = {"group": "kleval", "task": [{"task": name, **overrides, **handed}]}
     try:
         with _seeded(), offline():
-            return _manager(folder).load(group)["tasks"][name]
+            return _manager(name).load(group)["tasks"][name]
     except (UsageError, MemoryError):
         raise
     except ImportError as error:
@@ -236,7 +189,8 @@ def _needs_package(name: str, error: ImportError) -> str:
     package = missing.partition(".")[0]
     if package == "datasets":
         return f"tasks named lm_eval/… need {package}: {install_line('lm-eval')}"
-    line = f"pip install 'lm-eval[{_EXTRAS[package]}]'" if package in _EXTRAS else f"pip install {package}"
+    extra = TABLES["extras"].get(package)
+    line = f"pip install 'lm-eval[{extra}]'" if extra else f"pip install {package}"
     return (
         f"lm-eval's {name} needs {package}: {line}" if package else f"lm-eval's {name} cannot be loaded: {_line(error)}"
     )
@@ -250,9 +204,15 @@ def _check_extras(name: str) -> None:
         raise UsageError(_needs_package(name, error)) from error
 
 
+def _manager(name: str) -> Any:
+    """TaskManager over the folder of lm-eval's that a task or group is defined in."""
+    file = task_index.find(name).file
+    assert file is not None
+    return _manager_of(file.parent)
+
+
 @lru_cache(maxsize=64)
-def _manager(folder: Path) -> Any:
-    """TaskManager over one folder of lm-eval's tasks."""
+def _manager_of(folder: Path) -> Any:
     from lm_eval.tasks import TaskManager
 
     return TaskManager(include_path=str(folder), include_defaults=False)

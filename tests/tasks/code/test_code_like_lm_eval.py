@@ -49,12 +49,10 @@ def official_utils(folder: str) -> Any:
 def theirs(name: str, row: dict[str, Any], chat: bool) -> tuple[Any, Any]:
     """lm-eval's context for the row (text, or messages), and its task object."""
     datasets = pytest.importorskip("datasets")
-    from kleval.tasks.lm_eval import loading, task_index
+    from kleval.tasks.lm_eval import loading
 
-    entry = task_index.find(name)
-    assert entry.file is not None
     data = datasets.DatasetDict({"test": datasets.Dataset.from_list([row])})
-    task = loading._build(name, entry.file.parent, {"dataset_kwargs": None, "custom_dataset": loading._handing(data)})
+    task = loading._build(name, data)
     doc = task.task_docs[0]
     context = task.fewshot_context(
         doc,

@@ -17,22 +17,20 @@ pytest.importorskip("lm_eval")
 datasets = pytest.importorskip("datasets")
 
 
-class FakeHub:
-    """head: the newest commit. splits: what a data set has; anything else it refuses as `datasets` does."""
+class FakeHub(fetch.Hub):
+    """head: the newest commit. splits: what a data set has."""
 
     def __init__(self, head: str = "a" * 40, splits: tuple[str, ...] = ("train", "validation")) -> None:
-        self.head, self.splits = head, splits
+        self.head, self.names = head, splits
         self.asked: list[tuple[Any, ...]] = []
 
     def commit(self, path: str, revision: str | None) -> str:
         return revision or self.head
 
-    def split(self, path: str, config: str | None, revision: str, split: str) -> Any:
-        self.asked.append((path, config, revision, split))
-        if split not in self.splits:
-            raise ValueError(f'Unknown split "{split}". Should be one of {list(self.splits)}.')
+    def splits(self, path: str, config: str | None, revision: str) -> dict[str, Any]:
+        self.asked.append((path, config, revision))
         rows = [{"sentence": "a _ b.", "option1": "x", "option2": "y", "answer": "1"} for _ in range(3)]
-        return datasets.Dataset.from_list(rows)
+        return {name: datasets.Dataset.from_list(rows) for name in self.names}
 
 
 def test_what_was_fetched_is_whole_and_known(tmp_path: Path) -> None:
@@ -66,7 +64,19 @@ def test_a_damaged_file_comes_again_from_the_same_commit(tmp_path: Path) -> None
     assert {s.state for s in assets.verify("lm_eval/winogrande", tmp_path)} == {"ok", "unrecognised"}
     again = FakeHub(head="b" * 40)
     assert {s.state for s in fetch.fetch("lm_eval/winogrande", tmp_path, hub=again)} == {"ok"}
-    assert again.asked == [("allenai/winogrande", "winogrande_xl", "a" * 40, "train")]
+    assert again.asked == [("allenai/winogrande", "winogrande_xl", "a" * 40)]
+
+
+def test_a_file_that_the_user_brought_stays(tmp_path: Path) -> None:
+    lines = '{"sentence": "a _ b.", "option1": "x", "option2": "y", "answer": "1"}\n'
+    own = tmp_path / "lm_eval" / "winogrande" / "winogrande_xl" / "validation.jsonl"
+    own.parent.mkdir(parents=True)
+    own.write_text(lines)
+    found = {s.name: s.state for s in fetch.fetch("lm_eval/winogrande", tmp_path, hub=FakeHub())}
+    names = ("winogrande/winogrande_xl/train.parquet", "winogrande/winogrande_xl/validation.jsonl")
+    assert found == dict(zip(names, ("ok", "unrecognised"), strict=True))
+    assert own.read_text() == lines
+    assert not own.with_suffix(".parquet").exists()
 
 
 def test_a_split_that_a_set_lacks_is_asked_for_once(tmp_path: Path) -> None:
