@@ -16,8 +16,8 @@ from kleval.tasks import packaged
 class Asset:
     """One download.
 
-    name: the file under the data directory. known: accepted sha256 -> revision; the first one is what `url` serves;
-    empty where no hash of the file is known, and then its readers check what it holds.
+    name: the file under the data directory; with a star, all of the hub's files that it fits. known: accepted sha256 -> revision; the
+    first one is what `url` serves; empty where no hash of the file is known, and then its readers check what it holds.
     size_bytes: of that one, 0 where it is not known. needed_for: tasks, for people. members: of a zip archive, its members ->
     (file under the data directory, sha256); then these files are what counts, and the archive is not kept.
     any_format: its loader reads the file in any format of rows (`datafile`). stand_ins: what it reads in the file's place, in any

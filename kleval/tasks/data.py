@@ -217,6 +217,8 @@ def fetch_asset(asset: Asset, folder: Path, progress: Progress | None = None) ->
     """One asset into `folder`. False when it was there already, in whatever form its loader reads."""
     if all(status_of(asset, file, known, folder).good for file, known in asset.files().items()):
         return False
+    if "*" in asset.name:
+        return sum(fetch_asset(one, folder, progress) for one in download.listed(asset, folder)) > 0
     download.get(asset, folder, progress)
     return True
 

@@ -10,6 +10,7 @@ import codecs
 import gzip
 import io
 import json
+import re
 import zlib
 from pathlib import Path
 from typing import IO, Any, TextIO, cast
@@ -24,6 +25,7 @@ _GZIP = b"\x1f\x8b"
 _POINTERS = ((b"version https://git-lfs.github.com/spec/", "Git LFS"), (b"/annex/objects/", "git-annex"))
 _POINTER_BYTES = 1024
 _OTHERS = (".arrow",)
+_OF = re.compile(r"-of-(\d+)")
 
 
 def bare(path: Path) -> Path:
@@ -54,15 +56,14 @@ def existing(path: Path) -> Path | None:
 
 
 def parts(stem: Path) -> tuple[Path, ...]:
-    """`STEM` in any format, else its parts `STEM-00000-of-00002` in one format; empty where there is neither."""
-    whole = existing(stem)
-    if whole is not None:
-        return (whole,)
+    """`STEM` in any format, else its parts `STEM-00000-of-00002` in one format; empty where there is neither, or not every part."""
+    if (alone := existing(stem)) is not None:
+        return (alone,)
     for suffix in FORMATS:
         found = sorted(stem.parent.glob(f"{stem.name}-*-of-*{suffix}")) or sorted(
             stem.parent.glob(f"{stem.name}-*-of-*{suffix}{PACKED}")
         )
-        if found:
+        if found and (whole := _OF.search(found[0].name)) and len(found) == int(whole[1]):
             return tuple(found)
     return ()
 

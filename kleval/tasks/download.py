@@ -10,9 +10,12 @@ import hashlib
 import os
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kleval.tasks.datafile import one_line
 from kleval.types import UsageError
 
 if TYPE_CHECKING:
@@ -29,8 +32,7 @@ def get(asset: Asset, folder: Path, progress: Progress | None = None) -> None:
 
     UsageError when it cannot be had, stops halfway (run again to continue) or is not what is pinned.
     """
-    if os.environ.get("KLEVAL_OFFLINE", "") not in ("", "0"):
-        raise UsageError(f"{asset.name} is not in {folder}, and --offline forbids to fetch it from {asset.url}")
+    _refuse_offline(asset, folder)
     target = folder / asset.name
     part = target.with_name(target.name + ".part")
     try:
@@ -50,6 +52,43 @@ def get(asset: Asset, folder: Path, progress: Progress | None = None) -> None:
             os.replace(part, target)
     except OSError as error:
         raise UsageError(f"{asset.name}: {error.strerror or error} ({error.filename or folder})") from error
+
+
+def listed(asset: Asset, folder: Path) -> list[Asset]:
+    """The files that a name with a star stands for, as the hub lists them at the address's revision, each with its hash there."""
+    import httpx2
+
+    _refuse_offline(asset, folder)
+    base = asset.url.removesuffix(asset.name)
+    where, _, _ = asset.url.replace("/datasets/", "/api/datasets/", 1).replace("/resolve/", "/tree/", 1).rpartition("/")
+    *_, repository, _, revision, _ = base.split("/")
+    try:
+        answer = httpx2.get(where, follow_redirects=True, timeout=_TIMEOUT_SECONDS)
+        answer.raise_for_status()
+        found = [
+            replace(
+                asset,
+                name=one["path"],
+                url=base + one["path"],
+                known={one["lfs"]["oid"]: f"{repository}-{revision[:7]}"},
+                size_bytes=one["size"],
+                stand_ins=(),
+            )
+            for one in answer.json()
+            if fnmatch(one["path"], asset.name)
+        ]
+    except (httpx2.HTTPError, ValueError, LookupError, TypeError) as error:
+        raise UsageError(
+            f"{asset.name}: {where} does not list it ({one_line(error)}); give the files by --data-dir"
+        ) from error
+    if not found:
+        raise UsageError(f"{asset.name}: {where} lists no such file; give the files by --data-dir")
+    return found
+
+
+def _refuse_offline(asset: Asset, folder: Path) -> None:
+    if os.environ.get("KLEVAL_OFFLINE", "") not in ("", "0"):
+        raise UsageError(f"{asset.name} is not in {folder}, and --offline forbids to fetch it from {asset.url}")
 
 
 def _unpack(asset: Asset, archive: Path, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -170,6 +171,38 @@ def test_an_archive_leaves_its_pinned_members_and_nothing_else(server: Server, t
     assert fetch_asset(archive, tmp_path)
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["one.txt", "two.txt"]
     assert not fetch_asset(archive, tmp_path)
+
+
+def test_a_name_with_a_star_is_the_files_that_the_hub_lists_by_their_hashes(server: Server, tmp_path: Path) -> None:
+    parts = {f"data/test-0000{n}-of-00002.parquet": bytes([n]) * 99 for n in range(2)}
+    listing = [
+        {"path": name, "size": len(raw), "lfs": {"oid": hashlib.sha256(raw).hexdigest()}} for name, raw in parts.items()
+    ]
+    listing += [{"path": "data/train-00000-of-00001.parquet"}, {"path": "data", "type": "directory"}]
+    server.files["/api/datasets/o/rows/tree/0123456789ab/data"] = json.dumps(listing).encode()
+    server.files |= {f"/datasets/o/rows/resolve/0123456789ab/{name}": raw for name, raw in parts.items()}
+    name, base = "data/test-*.parquet", f"{server.url}/datasets/o/rows/resolve/0123456789ab"
+    asset = Asset(name, f"{base}/{name}", {}, 0, "MIT", "tests", stand_ins=("data/test",))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/test-00001-of-00002.parquet").write_bytes(parts["data/test-00001-of-00002.parquet"])
+    assert fetch_asset(asset, tmp_path)
+    assert {path.relative_to(tmp_path).as_posix(): path.read_bytes() for path in tmp_path.rglob("*-*")} == parts
+    assert len(server.asked) == 2  # the list and the part that was missing
+    assert not fetch_asset(asset, tmp_path)
+    (tmp_path / "data/test-00000-of-00002.parquet").unlink()
+    server.files[f"/datasets/o/rows/resolve/0123456789ab/{next(iter(parts))}"] = b"other"
+    with pytest.raises(UsageError, match="it was not kept"):
+        fetch_asset(asset, tmp_path)
+
+
+@pytest.mark.parametrize("listing", [b"", b"{}", b"[]", b'[{"path": "test-0.parquet"}]', b"[1]", None])
+def test_a_list_that_names_no_file_is_told_in_one_line(listing: bytes | None, server: Server, tmp_path: Path) -> None:
+    if listing is not None:
+        server.files["/api/datasets/o/rows/tree/0123456789ab"] = listing
+    url = f"{server.url}/datasets/o/rows/resolve/0123456789ab/test-*.parquet"
+    with pytest.raises(UsageError, match=r"give the files by --data-dir$") as raised:
+        fetch_asset(Asset("test-*.parquet", url, {}, 0, "MIT", "tests"), tmp_path)
+    assert "\n" not in str(raised.value)
 
 
 def test_fetch_returns_what_is_there_then(

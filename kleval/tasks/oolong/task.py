@@ -24,6 +24,7 @@ from kleval.types import Completion, ContextTooSmall, Prompt, Sample, Score, Tok
 PROTOCOL = "oolong-adbf1cb"
 OFFICIAL_BUDGET = 1024
 WINDOWS: dict[str, type[made.Messages] | type[made.Transcript]] = {"synth": made.Messages, "real": made.Transcript}
+FILES = {"synth": ("data/test", "data/test-*.parquet"), "real": ("dnd/test", "dnd/test.jsonl")}
 LENGTHS = tuple(1 << power for power in range(10, 23))
 _SYSTEM = "You are a helpful assistant."
 _LEAST = 8  # lines of a window
@@ -51,14 +52,10 @@ class OolongTask(OneCall, SizedTask):
         )
 
     def _official(self, data_dir: Path | None) -> Rows:
-        folder = data.data_folder("oolong", data_dir)
-        if self._half == "real":
-            paths = datafile.parts(folder / "dnd" / "test") or (
-                data.need("oolong", "dnd/test.jsonl", f"{self.id} (official)", data_dir).path,
-            )
-        elif not (paths := datafile.parts(folder / "data" / "test")):
-            how = "docs/oolong.md says where from (12 GB)"
-            raise data.MissingData(f"{self.id} (official) needs data/test-*.parquet in {folder}: {how}", "oolong", how)
+        stem, file = FILES[self._half]
+        paths = datafile.parts(data.data_folder("oolong", data_dir) / stem) or (
+            data.need("oolong", file, f"{self.id} (official)", data_dir).path,
+        )
         source = data.source_of(paths, f"oolongbench/oolong-{self._half}")
         read = self._synth if self._half == "synth" else self._real
         return Rows(self.id, source, partial(read, paths), OFFICIAL_BUDGET)

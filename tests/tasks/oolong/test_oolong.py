@@ -231,8 +231,10 @@ def test_rows_that_cannot_be_asked_are_told(
 
 
 def test_files_that_are_not_here_are_named_with_what_gets_them(tmp_path: Path) -> None:
-    for name, said in (("synth", "docs/oolong.md says where from"), ("real", "kleval data fetch oolong")):
-        with pytest.raises(UsageError, match=said):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/test-00000-of-00002.parquet").touch()  # half of the parts is none of the data
+    for name, file in (("synth", r"data/test-\*\.parquet"), ("real", r"dnd/test\.jsonl")):
+        with pytest.raises(UsageError, match=f"needs {file}, which is not in .*kleval data fetch oolong"):
             load_task(f"oolong/{name}", edition="official", data_dir=tmp_path)
 
 
