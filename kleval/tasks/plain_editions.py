@@ -20,6 +20,7 @@ from kleval.types import Prompt, Tokenizer, Unfit
 PROBES = 16
 _FAR = 3  # times the room: what is farther beyond it is estimated
 _CHARS = 16  # more characters than a token has
+_LEAST_ROOM = 1024  # tokens of a text are estimated by: fewer say too little of the rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Rows(OfficialData):
     def _question(self, index: int, asked: Asked, tokenizer: Tokenizer, ctx: int) -> Question | Unfit:
         prompt, room = asked.prompt(tokenizer), ctx - self._budget
         text = prompt if isinstance(prompt, str) else "".join(message["content"] for message in prompt)
-        part = text[: _CHARS * max(1, room)]
+        part = text[: _CHARS * max(_LEAST_ROOM, room)]
         # A document of a million tokens need not be counted to its end to see that it does not fit into 8k.
         if len(part) < len(text) and (counted := tokenizer.count(part)) > _FAR * max(0, room):
             return self._unfit(index, counted * len(text) // len(part), self._budget, ctx, "about ")

@@ -15,9 +15,7 @@ from kleval.tasks import lexicon as lx
 from kleval.tasks.articles import Article
 from kleval.tasks.frames import prompts as frames
 from kleval.tasks.helmet_icl import drawing, intents
-from kleval.tasks.lca import commits, invented
-from kleval.tasks.lca import prompts as lca
-from kleval.tasks.lca.editions import in_context
+from kleval.tasks.lca import commits, library
 from kleval.tasks.longbench2 import exams
 from kleval.tasks.longbench2 import prompts as longbench
 from kleval.tasks.mrcr import conversations
@@ -195,23 +193,17 @@ def described_function(rng: random.Random, word: Callable[[], str] | None = None
 
 def from_library(desk: Desk, rng: random.Random, room: int) -> list[Piece]:
     """A script by its description, with the functions of an invented library."""
-    made = invented.assignment(rng, rng.randint(1, max(1, min(4, room // 400))), material.CLOSED_SYLLABLES)
-
-    def prompt(fillers: list[str]) -> str:
-        return in_context(made.package, made.text(fillers), made.instruction)
-
-    space = desk.left(room, prompt([]), made.reference)
-    fillers = desk.taken(islice(made.filler, 400), space)
-    return [(prompt(fillers), False), (made.reference, True)]
+    made = library.assignment(rng, rng.randint(1, max(1, min(4, room // 400))), material.CLOSED_SYLLABLES)
+    prompt, (script,) = made.build, made.references
+    space = desk.left(room, str(prompt([])), script)
+    fillers = desk.taken(islice(made.pieces, 400), space)
+    return [(str(prompt(fillers)), False), (script, True)]
 
 
 def commit(desk: Desk, rng: random.Random, room: int) -> list[Piece]:
     """The message of a commit, by its diff."""
-    made = commits.commit(rng, room > 700, lx.PEOPLE, lx.ABSTRACTS)
-
-    def prompt(records: list[str]) -> str:
-        return lca.commit_text(lca.commit_diff(made.all_mods(records)))
-
-    space = desk.left(room, prompt([]), made.message)
-    records = desk.taken(made.records, max(0, space - space // 8))
-    return [(prompt(records), False), (made.message, True)]
+    made = commits.commit(rng, room > 700, places=lx.PEOPLE, nouns=lx.ABSTRACTS)
+    prompt, (message,) = made.build, made.references
+    space = desk.left(room, str(prompt([])), message)
+    records = desk.taken(made.pieces, max(0, space - space // 8))
+    return [(str(prompt(records)), False), (message, True)]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from kleval.tasks.frames import prompts as frames_prompts
 from kleval.tasks.helmet_icl import drawing
-from kleval.tasks.lca import editions as library
 from kleval.tasks.lca import prompts as lca_prompts
 from kleval.tasks.longbench2 import prompts as exam_prompts
 from kleval.tasks.mrcr import conversations
@@ -79,7 +78,7 @@ def phrases() -> list[str]:
         exam_prompts.filled(exam_prompts.ZERO_SHOT, _HOLE, _HOLE, (_HOLE,) * 4),
         frames_prompts.question_prompt(_HOLE, _HOLE) + _HOLE + frames_prompts.answer_sentence(_HOLE),
         functions.prompt_text(_HOLE, _HOLE),
-        library.in_context(_HOLE, _HOLE, _HOLE),
+        lca_prompts.in_context(_HOLE, _HOLE, _HOLE),
         lca_prompts.commit_text(_HOLE),
     ]
     found = {part.strip(" ") for frame in frames for part in frame.split(_HOLE)}

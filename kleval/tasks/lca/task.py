@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from kleval.tasks.base import OneCall
-from kleval.tasks.lca import commit_scoring, editions, lib_scoring, prompts
+from kleval.tasks.lca import editions, prompts, scoring
 from kleval.tasks.likelihood import without
 from kleval.tasks.sized import SizedTask
 from kleval.types import Completion, Prompt, Sample, Score
@@ -32,32 +32,28 @@ class LibraryTask(OneCall, SizedTask):
         known = (IN_CONTEXT,) if edition == "builtin" else (PROTOCOL, BM25)
         super().__init__("lca/lib", edition, protocol, known, {"budget": editions.LIBRARY_BUDGET})
         self._open = (
-            partial(editions.BuiltinLibrary, self.version)
+            partial(editions.builtin_library, self.version)
             if edition == "builtin"
-            else partial(editions.OfficialLibrary, data_dir, bm25=self.protocol == BM25)
+            else partial(editions.official_library, data_dir, self.protocol == BM25)
         )
 
     def score(self, sample: Sample, answer: Completion) -> Score:
-        code = lib_scoring.extract_code(answer.text)
-        apis = sample.meta["apis"]
-        metrics = {
-            "api_recall": lib_scoring.api_recall(code, apis),
-            "chrf": lib_scoring.chrf(code, sample.references[0]),
-        }
-        return Score(metrics, extracted=sorted(lib_scoring.called_names(code) & set(apis)))
+        code, apis = scoring.extract_code(answer.text), sample.meta["apis"]
+        metrics = {"api_recall": scoring.api_recall(code, apis), "chrf": scoring.chrf(code, sample.references[0])}
+        return Score(metrics, extracted=sorted(scoring.called_names(code) & set(apis)))
 
     def question_alone(self, sample: Sample) -> Prompt:
         """The instruction, without the library. ValueError for the official prompt, which shows nothing of it."""
         if self.protocol == PROTOCOL:
             raise ValueError("its official prompt has no context")
         if self.protocol == BM25:
-            return without(sample.prompt, prompts.HELP + "{names}", "{names}", demonstrated=True)
+            return without(sample.prompt, prompts.PROMPTS["help"] + "{names}", "{names}", demonstrated=True)
         return without(sample.prompt, self._template(), "{code}")
 
     def _template(self) -> str:
         if self.edition == "official":
             return prompts.library_prompt("{instruction}")
-        return editions.in_context("{package}", "{code}", "{instruction}")
+        return prompts.in_context("{package}", "{code}", "{instruction}")
 
 
 class CommitTask(OneCall, SizedTask):
@@ -70,20 +66,20 @@ class CommitTask(OneCall, SizedTask):
         super().__init__("lca/commit", edition, protocol, (PROTOCOL, SIMPLE), {"budget": editions.COMMIT_BUDGET})
         self._simple = self.protocol == SIMPLE
         self._open = (
-            partial(editions.BuiltinCommits, self.version, self._simple)
+            partial(editions.builtin_commits, self.version, self._simple)
             if edition == "builtin"
-            else partial(editions.OfficialCommits, data_dir, self._simple)
+            else partial(editions.official_commits, data_dir, self._simple)
         )
 
     def score(self, sample: Sample, answer: Completion) -> Score:
-        return Score(commit_scoring.pair_scores(answer.text, sample.references[0]), extracted=answer.text.strip())
+        return Score(scoring.pair_scores(answer.text, sample.references[0]), extracted=answer.text.strip())
 
     def question_alone(self, sample: Sample) -> Prompt:
         """The instructions, without the diff."""
         return without(sample.prompt, prompts.commit_text("{diff}", self._simple), "{diff}")
 
     def _template(self) -> str:
-        return f"{prompts.SYSTEM}\n{prompts.commit_text('{diff}', self._simple)}"
+        return f"{prompts.PROMPTS['system']}\n{prompts.commit_text('{diff}', self._simple)}"
 
 
 lib = LibraryTask

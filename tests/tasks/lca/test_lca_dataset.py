@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from kleval.tasks import data
-from kleval.tasks.lca import dataset
-from kleval.types import UsageError
+from kleval.tasks.lca import editions, prompts
+from kleval.tasks.plain_editions import Rows
+from kleval.tasks.sized import Question
+from kleval.types import Tokenizer, UsageError
 
-LIBRARY = Path(dataset.LIBRARY_FILE)
-COMMITS = Path(dataset.COMMIT_FILE)
+LIBRARY = Path(editions.LIBRARY_FILE)
+COMMITS = Path(editions.COMMIT_FILE)
 
 
 def write(folder: Path, name: Path, rows: list[dict[str, Any]], suffix: str) -> Path:
@@ -29,27 +31,38 @@ def write(folder: Path, name: Path, rows: list[dict[str, Any]], suffix: str) -> 
     return path
 
 
+def read(rows: Rows, tokenizer: Tokenizer) -> list[Question]:
+    return [asked for asked in rows.questions(tokenizer, 8192, 0) if isinstance(asked, Question)]
+
+
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".json"])
 def test_every_format_reads_the_same(
-    suffix: str, tmp_path: Path, library_rows: list[dict[str, Any]], commit_rows: list[dict[str, Any]]
+    suffix: str,
+    tmp_path: Path,
+    library_rows: list[dict[str, Any]],
+    commit_rows: list[dict[str, Any]],
+    words: Tokenizer,
 ) -> None:
     write(tmp_path, LIBRARY, library_rows, suffix)
     write(tmp_path, COMMITS, commit_rows, suffix)
-    library = dataset.read_library(dataset.find("lca/lib", LIBRARY.name, tmp_path))
-    assert [row.instruction for row in library] == [row["instruction"] for row in library_rows]
-    assert library[0].apis == ("Farm", "plant")
-    commits = dataset.read_commits(dataset.find("lca/commit", COMMITS.name, tmp_path))
-    assert [list(row.mods) for row in commits] == [row["mods"] for row in commit_rows]
+    library = read(editions.official_library(tmp_path, bm25=False), words)
+    assert [asked.prompt for asked in library] == [prompts.library_prompt(row["instruction"]) for row in library_rows]
+    assert library[0].meta["apis"] == ["Farm", "plant"]
+    commits = read(editions.official_commits(tmp_path, simple=True), words)
+    diffs = [prompts.commit_diff(row["mods"]) for row in commit_rows]
+    assert [asked.prompt for asked in commits] == [prompts.commit_text(diff, simple=True) for diff in diffs]
 
 
 def test_a_missing_file_names_the_command_that_gets_it(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="kleval data fetch lca"):
-        dataset.find("lca/lib", LIBRARY.name, tmp_path)
+        editions.official_library(tmp_path, bm25=False)
 
 
 def test_the_revision_says_that_nothing_is_pinned(tmp_path: Path, library_rows: list[dict[str, Any]]) -> None:
     write(tmp_path, LIBRARY, library_rows, ".jsonl")
-    assert dataset.find("lca/lib", LIBRARY.name, tmp_path).revision.startswith("unpinned lca-library")
+    assert editions.official_library(tmp_path, bm25=False).revision.startswith(
+        f"{LIBRARY.stem}.jsonl, unpinned sha256:"
+    )
 
 
 def test_a_file_without_a_known_hash_is_kept_when_it_is_there(tmp_path: Path) -> None:
@@ -68,12 +81,16 @@ def test_a_file_without_a_known_hash_is_kept_when_it_is_there(tmp_path: Path) ->
     ],
 )
 def test_a_wrong_library_row_is_one_line(
-    spoil: Callable[[dict[str, Any]], Any], message: str, tmp_path: Path, library_rows: list[dict[str, Any]]
+    spoil: Callable[[dict[str, Any]], Any],
+    message: str,
+    tmp_path: Path,
+    library_rows: list[dict[str, Any]],
+    words: Tokenizer,
 ) -> None:
     spoil(library_rows[1])
     path = write(tmp_path, LIBRARY, library_rows, ".jsonl")
     with pytest.raises(UsageError, match=message) as error:
-        dataset.read_library(dataset.find("lca/lib", LIBRARY.name, tmp_path))
+        read(editions.official_library(tmp_path, bm25=False), words)
     assert str(path) in str(error.value)
 
 
@@ -88,13 +105,17 @@ def test_a_wrong_library_row_is_one_line(
     ],
 )
 def test_a_wrong_commit_row_is_one_line(
-    spoil: Callable[[dict[str, Any]], Any], message: str, tmp_path: Path, commit_rows: list[dict[str, Any]]
+    spoil: Callable[[dict[str, Any]], Any],
+    message: str,
+    tmp_path: Path,
+    commit_rows: list[dict[str, Any]],
+    words: Tokenizer,
 ) -> None:
     commit_rows[2] = json.loads(json.dumps(commit_rows[2]))
     spoil(commit_rows[2])
     write(tmp_path, COMMITS, commit_rows, ".jsonl")
     with pytest.raises(UsageError, match=message):
-        dataset.read_commits(dataset.find("lca/commit", COMMITS.name, tmp_path))
+        read(editions.official_commits(tmp_path, simple=False), words)
 
 
 @pytest.mark.parametrize(
@@ -108,10 +129,12 @@ def test_a_wrong_commit_row_is_one_line(
         (".jsonl", b"", "has no rows"),
     ],
 )
-def test_a_damaged_file_is_one_line(suffix: str, content: bytes, message: str, tmp_path: Path) -> None:
+def test_a_damaged_file_is_one_line(
+    suffix: str, content: bytes, message: str, tmp_path: Path, words: Tokenizer
+) -> None:
     if suffix == ".parquet":
         pytest.importorskip("pyarrow")
     (tmp_path / LIBRARY).with_suffix(suffix).write_bytes(content)
     with pytest.raises(UsageError, match=message) as error:
-        dataset.read_library(dataset.find("lca/lib", LIBRARY.name, tmp_path))
+        read(editions.official_library(tmp_path, bm25=False), words)
     assert "\n" not in str(error.value)

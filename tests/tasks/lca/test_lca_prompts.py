@@ -34,12 +34,12 @@ def test_a_library_without_names_has_a_prompt() -> None:
 def test_diffs_are_the_official_ones(golden: dict[str, Any]) -> None:
     for case in golden["commit"]["diffs"]:
         assert prompts.commit_diff(case["mods"]) == case["expected_diff"]
-        assert prompts.commit_diff(case["mods"], include_path=False) == case["expected_diff_without_paths"]
 
 
 def test_commit_prompts_are_the_official_ones(golden: dict[str, Any]) -> None:
     expected = golden["commit"]["prompts"]
     diff = golden["commit"]["diffs"][expected["diff_of_commit"]]["expected_diff"]
-    assert list(prompts.commit_prompt(diff)) == expected["detailed_chat"]
-    assert list(prompts.commit_prompt(diff, simple=True)) == expected["simple_chat"]
-    assert prompts.commit_prompt(diff, chat=False) == expected["detailed_complete"]
+    detailed, simple = prompts.commit_text(diff), prompts.commit_text(diff, simple=True)
+    assert list(prompts.commit_prompt(detailed, chat=True)) == expected["detailed_chat"]
+    assert list(prompts.commit_prompt(simple, chat=True)) == expected["simple_chat"]
+    assert prompts.commit_prompt(detailed, chat=False) == expected["detailed_complete"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kleval.tasks.lca.dataset import COMMIT_FILE, LIBRARY_FILE
+from kleval.tasks.lca.editions import COMMIT_FILE, LIBRARY_FILE
 from kleval.tasks.lca.task import BM25, SIMPLE, CommitTask, LibraryTask
 from kleval.tasks.registry import expand, load_task
 from kleval.types import Completion, ContextTooSmall, Sample, Tokenizer, Unfit, UsageError
