@@ -1,13 +1,13 @@
 """Cards: what a task says of itself in words, out of `card.toml` in its family's folder.
 
 The file's top level holds for all tasks, `tasks.NAME` for one or for a kind of them; in each, `builtin`, `official` and
-`protocols.NAME` hold for an edition or a protocol. What is more particular takes the place of the rest; lists add up. `{name}` in a
-text is a value that the task gives, or another text of the card.
+`protocols.NAME` hold for an edition or a protocol, and `own` for the builtin one that reads the user's documents. What is more
+particular takes the place of the rest; lists add up. `{name}` in a text is a value that the task gives, or another text of the card.
 
-The table `family` is of the family as a whole: `tasks`, which name is which `module:attribute` of its folder, in the order of lists;
-`mean`, whether it has one over them (yes); `documents`, those that the user's may be the haystack of; `bins`, the
-lengths in which its data are published, which its metrics are named after; `lm_eval`, whether lm-eval can
-ask it too. `needs`, among the texts, says what of it needs more than a model that answers: names of NEEDS.
+The table `family` is of the family as a whole: `tasks`, which name is which `module:attribute` of its folder (`module:attribute:NAME`
+where the attribute takes a name first), in the order of lists; `mean`, whether it has one over them (yes); `documents`, those that the
+user's may be the haystack of; `bins`, the lengths in which its data are published, which its metrics are named after; `lm_eval`,
+whether lm-eval can ask it too. `needs`, among the texts, says what of it needs more than a model that answers: names of NEEDS.
 """
 
 from __future__ import annotations
@@ -37,8 +37,11 @@ class Card:
         self, family: str, names: Sequence[str], edition: str, protocol: str, values: Mapping[str, object] | None = None
     ) -> None:
         whole = packaged.load(f"{family}/card.toml")
-        parts = [whole, *(whole.get("tasks", {}).get(name, {}) for name in names)]
-        self._layers: list[Mapping[str, Any]] = [layer for part in parts for layer in (part, part.get(edition, {}))]
+        parts = [whole, *(whole.get("tasks", {}).get(name, {}) for name in dict.fromkeys(names))]
+        editions = ("builtin", edition) if edition == "own" else (edition,)
+        self._layers: list[Mapping[str, Any]] = [
+            layer for part in parts for layer in (part, *(part.get(name, {}) for name in editions))
+        ]
         self._layers += [part.get("protocols", {}).get(protocol, {}) for part in parts]
         self._values = values or {}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import MutableSequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,15 +22,12 @@ class Draws:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
-        self._numbers: np.random.RandomState | None = None
 
-    @property
+    @cached_property
     def numbers(self) -> np.random.RandomState:
-        if self._numbers is None:
-            import numpy as np
+        import numpy as np
 
-            self._numbers = np.random.RandomState(self.seed % 2**32)
-        return self._numbers
+        return np.random.RandomState(self.seed % 2**32)
 
     def shuffle(self, items: MutableSequence[Any]) -> None:
         random.Random(self.seed).shuffle(items)

@@ -2,9 +2,9 @@
 
 PROVIDERS has a line per family: how its ids begin, and its package, whose `card.toml` lists the tasks (`kleval.tasks.cards`); or the
 module with the members of `Provider`, of tasks too many to be listed. A task that is one file has a line of its own: its id, and
-`module:attribute`. The attribute is called with (edition, protocol or None, data_dir or None); TASKS has it for every task that is
-listed. Other packages add theirs as entry points of the group `kleval.tasks`, named `family/task`. Nothing is imported before it is
-asked for.
+`module:attribute`. The attribute is called with (edition, protocol or None, data_dir or None), that of `module:attribute:NAME` with
+NAME before these; TASKS has it for every task that is listed. Other packages add theirs as entry points of the group `kleval.tasks`,
+named `family/task`. Nothing is imported before it is asked for.
 """
 
 from __future__ import annotations
@@ -214,8 +214,8 @@ def make_task(
         raise UsageError(f"unknown task {task_id!r}: {_nearest(task_id)}")
     if task_id not in TASKS:
         return _of_plugin(plugins(GROUP)[task_id], edition, protocol, data_dir)
-    module, _, attribute = target.partition(":")
-    return cast(Task, getattr(import_module(module), attribute)(edition, protocol, data_dir))
+    module, attribute, *name = target.split(":")
+    return cast(Task, getattr(import_module(module), attribute)(*name, edition, protocol, data_dir))
 
 
 def _of_plugin(plugin: metadata.EntryPoint, edition: str, protocol: str | None, data_dir: Path | None) -> Task:

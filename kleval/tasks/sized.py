@@ -14,7 +14,7 @@ from kleval.tasks.base import InOrder
 from kleval.tasks.cards import Card, head
 from kleval.tasks.counts import Counts
 from kleval.tasks.draws import Draws, own_draws
-from kleval.tasks.registry import EDITIONS, OWN, check_protocol
+from kleval.tasks.registry import check_protocol
 from kleval.types import ContextTooSmall, Prompt, Sample, Tokenizer, Unfit
 
 ALL = range(sys.maxsize)  # indices of all samples
@@ -22,7 +22,7 @@ ALL = range(sys.maxsize)  # indices of all samples
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """tokens: of the rendered prompt, answer prefix included. meta: JSON values."""
+    """tokens: of the rendered prompt, answer prefix included. meta: JSON values. answer_prefix: how the answer is made to begin."""
 
     index: int
     prompt: Prompt = field(repr=False)
@@ -30,6 +30,7 @@ class Question:
     tokens: int
     budget: int
     meta: Mapping[str, Any] = field(repr=False)
+    answer_prefix: str = ""
 
 
 class Data(Protocol):
@@ -108,25 +109,29 @@ class OfData(Generic[E]):
 
 class SizedTask(InOrder, OfData[Edition]):
     """known: its protocols in that edition, the default first. own_protocols: those that its sample ids need not name. values: what
-    the card's texts leave open. answer_prefix: what answers are made to begin with."""
+    the card's texts leave open. kinds: names of parts of the card that hold for it too."""
 
     version: str
     own_protocols: tuple[str, ...] = ()
     metric: str
-    answer_prefix = ""
     official_budget: int | str  # as the card says it
 
     def __init__(
-        self, task_id: str, edition: str, protocol: str | None, known: Sequence[str], values: Mapping[str, object]
+        self,
+        task_id: str,
+        edition: str,
+        protocol: str | None,
+        known: Sequence[str],
+        values: Mapping[str, object],
+        kinds: Sequence[str] = (),
     ) -> None:
         self.id, self.edition = task_id, edition
         self.protocol = check_protocol(task_id, protocol, known)
         family, _, name = task_id.partition("/")
-        self._card = Card(family, (name,), edition if edition in EDITIONS else "builtin", self.protocol, values)
-        own = ("the other turns read from the user's documents",) if edition == OWN else ()
+        self._card = Card(family, (*kinds, name), edition, self.protocol, values)
         self.needs_judge = self._card.needs("judge")
         self.needs_continued_text = self._card.needs("continued text")
-        self.description, self.deviations = self._card.text("description"), (*self._card.texts("deviations"), *own)
+        self.description, self.deviations = self._card.text("description"), self._card.texts("deviations")
 
     def _samples(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Sample | Unfit]:
         return self._of(self._made.questions(tokenizer, ctx, seed), ctx, seed)
@@ -188,6 +193,6 @@ class SizedTask(InOrder, OfData[Edition]):
             references=question.references,
             max_new_tokens=question.budget,
             prompt_tokens=question.tokens,
-            answer_prefix=self.answer_prefix,
+            answer_prefix=question.answer_prefix,
             meta=question.meta,
         )

@@ -10,12 +10,12 @@ from kleval.tasks.lca import prompts as lca_prompts
 from kleval.tasks.longbench2 import prompts as exam_prompts
 from kleval.tasks.mrcr import conversations
 from kleval.tasks.repoqa import questions as functions
-from kleval.tasks.ruler import cwe, fwe, niah, qa, vt
+from kleval.tasks.ruler.spec import NEEDLE, TEXTS
 
 
-def _cut(template: str, **fields: str) -> tuple[str, str]:
-    head, _, tail = template.partition("{context}")
-    return head.format(**fields), tail.format(**fields)
+def _cut(form: str, **fields: str) -> tuple[str, str, str]:
+    head, _, tail = TEXTS[form].question.partition("{context}")
+    return head.format(**fields), tail.format(**fields), TEXTS[form].prefix.format(**fields)
 
 
 def listed(items: Sequence[str]) -> str:
@@ -24,36 +24,34 @@ def listed(items: Sequence[str]) -> str:
 
 
 def needle(kind: str, key: str, value: str) -> str:
-    return niah.NEEDLE.format(kind=kind, key=key, value=value)
+    return NEEDLE.format(kind=kind, key=key, value=value)
 
 
 def question(kind: str, asked: Sequence[str], n_answers: int) -> tuple[str, str, str]:
     """What comes before the text, after it, and the answer prefix, of a needle question. kind: `numbers` or `uuids`."""
     one = n_answers == 1
     fields = {"kind": kind[:-1] if one else kind, "query": listed(asked)}
-    head, tail = _cut(niah.ONE if one else niah.MANY, **fields)
-    return head, tail, (niah.ONE_PREFIX if one else niah.MANY_PREFIX).format(**fields)
+    return _cut("one" if one else "many", **fields)
 
 
 def track(value: str, n_names: int) -> tuple[str, str, str]:
     """The same for variable tracking."""
-    head, tail = _cut(vt.TEMPLATE, value=value)
-    return head, tail, vt.PREFIX.format(count=n_names, value=value)
+    return _cut("vt", value=value, count=str(n_names))
 
 
 def common() -> tuple[str, str, str]:
     """The same for the most common words of a list."""
-    return *_cut(cwe.TEMPLATE), cwe.PREFIX
+    return _cut("cwe")
 
 
 def count() -> tuple[str, str, str]:
     """The same for coded words."""
-    return *_cut(fwe.TEMPLATE), fwe.PREFIX
+    return _cut("fwe")
 
 
 def article(query: str) -> tuple[str, str, str]:
     """The same for questions over documents."""
-    return *_cut(qa.TEMPLATE, query=query), qa.PREFIX
+    return _cut("qa", query=query)
 
 
 _HOLE = "\0"
@@ -71,7 +69,9 @@ def phrases() -> list[str]:
     frames = [
         *(f"{head}{_HOLE}{tail}{_HOLE}{prefix}" for head, tail, prefix in (*asked("numbers"), *asked("uuids"))),
         *(needle(kind, _HOLE, _HOLE) for kind in ("numbers", "uuids")),
-        vt.TEMPLATE.format(context=_HOLE, value=_HOLE) + _HOLE + vt.PREFIX.format(count=_HOLE, value=_HOLE),
+        TEXTS["vt"].question.format(context=_HOLE, value=_HOLE)
+        + _HOLE
+        + TEXTS["vt"].prefix.format(count=_HOLE, value=_HOLE),
         *(_HOLE.join((head, tail, prefix)) for head, tail, prefix in (common(), count(), article(_HOLE))),
         conversations.example_frame(_HOLE) + conversations.final_question(_HOLE, 0, _HOLE, _HOLE),
         drawing.INSTRUCTION,

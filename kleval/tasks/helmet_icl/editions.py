@@ -99,7 +99,7 @@ class Official(OfficialData):
             "tokens_removed": whole - tokens,
         }
         prompt = self._form.prompt(user_message(context, item.text))
-        return Question(index, prompt, (str(numbers[item.label]),), tokens, OFFICIAL_BUDGET, meta)
+        return Question(index, prompt, (str(numbers[item.label]),), tokens, OFFICIAL_BUDGET, meta, self._form.prefix)
 
 
 def _n_whole(context: str, shown: Sequence[Item], numbers: Sequence[int]) -> int:
@@ -176,7 +176,7 @@ class Builtin(BuiltinData):
         assert isinstance(filled, Filled)
         meta = {"labels": n_labels, "shots": filled.n_pieces}
         tokens = tokenizer.count(tokenizer.render(filled.prompt, self._form.prefix))
-        return Question(index, filled.prompt, (str(number),), tokens, budget, meta)
+        return Question(index, filled.prompt, (str(number),), tokens, budget, meta, self._form.prefix)
 
     def _least(self, tokenizer: Tokenizer, ctx: int, seed: int, index: int, budget: int) -> int:
         """The ctx that an example of each of two labels takes."""

@@ -49,7 +49,6 @@ class IclTask(OneCall, SizedTask):
         super().__init__(f"helmet_icl/{name}", edition, protocol, known, values)
         self._name = name
         self._form = Form(chat=self.protocol.removesuffix(ANY_LENGTH) == CHAT)
-        self.answer_prefix = self._form.prefix
         self._open = (
             partial(Builtin, name, self.version, self._form)
             if edition == "builtin"

@@ -1,4 +1,4 @@
-"""Builtin questions of RULER, made one by one: no downloads, no shared random state, ends by construction.
+"""Builtin edition of RULER, its questions made one by one: no downloads, no shared random state, ends by construction.
 
 Each sample draws from a state of its own (sha256 over task, version, edition, ctx, seed and index), shuffles included,
 so that answers lie at other places in other samples. Its size is the largest that fits: the question at a size is a
@@ -11,18 +11,38 @@ task), × 1.5 + 16 tokens; more for a sample whose own reference is longer.
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
+from itertools import count
+from typing import Literal
 
+from kleval.tasks import articles, prose
 from kleval.tasks.draws import own_draws
 from kleval.tasks.fitting import budget_for
-from kleval.tasks.ruler.official import DoesNotFit, Drafter, Fitted, Measure
-from kleval.tasks.ruler.spec import Draft
+from kleval.tasks.registry import OWN
+from kleval.tasks.ruler import corpus, cwe, fwe, haystack, niah, qa, vt
+from kleval.tasks.ruler.form import DoesNotFit, Fitted, Form
+from kleval.tasks.ruler.official import Drafter, Measure
+from kleval.tasks.ruler.spec import VERSION, Draft, Spec
+from kleval.tasks.ruler.words import combined, pairs, wonderwords
+from kleval.tasks.sized import ALL, BuiltinData, Question
+from kleval.tasks.texts import Documents
+from kleval.types import Tokenizer
 
 PROBES = 32
 _SECANT_ROUNDS = 6
 _WIDEN = 8
+_NIAH_LEAST = 4
+_PROSE_STARTS = 4096
+# From N = 74 on, floor(N / 16 zeta) > floor(N / 25 zeta): the third word asked for is told from the one after it.
+_FWE_LEAST = 74
+_CWE_LEAST = 20
+_DEMO_PART = 4
+_ARTICLES = 256
+_TOKENS_PER_ARTICLE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +67,9 @@ class Source:
             # vt drew one name twice: one sample in a million, whatever its size.
             return draft(own_draws(*who, "again"), size, index)
 
+    def budget(self, draft: Draft, tokenizer: Tokenizer) -> int:
+        return budget_for(tokenizer.count(self.written(draft.answers)))
+
 
 @dataclass(frozen=True, slots=True)
 class Guess:
@@ -58,51 +81,41 @@ class Guess:
     budget: int
 
 
-def probe(source: Source, measure: Measure, count: Callable[[str], int], ctx: int) -> Guess:
+def probe(source: Source, form: Form, ctx: int) -> Guess:
     """Budget and first guess for all samples at ctx. DoesNotFit when the probe question does not fit at all."""
-    longest = max(count(source.written(source.at(i, source.least, probe=True).answers)) for i in range(PROBES))
-    budget = budget_for(longest)
     small, large = source.least, source.least * 8
-    low, high = (measure(source.at(0, size, probe=True)) for size in (small, large))
+    budget = max(source.budget(source.at(i, small, probe=True), form.tokenizer) for i in range(PROBES))
+    low, high = (form.measure(source.at(0, size, probe=True)) for size in (small, large))
     while 0 < high * _WIDEN < ctx - budget:
         large *= _WIDEN
-        high = measure(source.at(0, large, probe=True))
+        high = form.measure(source.at(0, large, probe=True))
     per_unit = max((high - low) / (large - small), 1e-3)
     first = Guess(small + max(0, int((ctx - budget - low) / per_unit)), per_unit, budget)
-    fitted, size = _fit_within(lambda n: source.at(0, n, probe=True), measure, ctx, budget, small, first)
+    fitted, size = fit(lambda n: source.at(0, n, probe=True), form.measure, ctx, budget, small, first)
     if size > small:
         per_unit = max((fitted.tokens - low) / (size - small), 1e-3)
     return Guess(size, per_unit, budget)
 
 
-def sample(
-    source: Source, measure: Measure, count: Callable[[str], int], ctx: int, guess: Guess, index: int
-) -> tuple[Fitted, int]:
-    """Sample `index` and its budget. DoesNotFit when it is too long even at its smallest."""
+def sample(source: Source, form: Form, ctx: int, guess: Guess, index: int) -> Question:
+    """Sample `index`. DoesNotFit when it is too long even at its smallest."""
     budget = guess.budget
     while True:
-        fitted, _ = _fit_within(lambda n: source.at(index, n), measure, ctx, budget, source.least, guess)
-        own = budget_for(count(source.written(fitted.draft.answers)))
+        fitted, _ = fit(partial(source.at, index), form.measure, ctx, budget, source.least, guess)
+        own = source.budget(fitted.draft, form.tokenizer)
         if own <= budget:
-            return fitted, budget
+            return form.question(index, fitted, budget)
         budget = own
 
 
-def _fit_within(
+def fit(
     build: Callable[[int], Draft], measure: Measure, ctx: int, budget: int, least: int, guess: Guess
 ) -> tuple[Fitted, int]:
-    try:
-        return fit(build, measure, ctx - budget, least, guess)
-    except DoesNotFit as error:
-        raise DoesNotFit(None if error.needed_tokens is None else error.needed_tokens + budget) from error
-
-
-def fit(build: Callable[[int], Draft], measure: Measure, limit: int, least: int, guess: Guess) -> tuple[Fitted, int]:
-    """The largest size whose question has at most `limit` tokens, and that question.
+    """The largest size whose question leaves `budget` tokens of ctx, and that question.
 
     Keeps a size that fits (or none yet) and one that does not, and tries the size between them that the tokens per unit
     suggest; after _SECANT_ROUNDS the middle. Stops when less than one average unit is left, or nothing is between.
-    DoesNotFit (needed_tokens without budget) when the smallest is too long.
+    DoesNotFit when the smallest is too long.
     """
     best: Fitted | None = None
     good, bad = least - 1, 0  # bad: smallest size known to be too long, 0 for none yet
@@ -112,7 +125,7 @@ def fit(build: Callable[[int], Draft], measure: Measure, limit: int, least: int,
         rounds += 1
         drawn = build(size)
         tokens = measure(drawn)
-        room = limit - tokens
+        room = ctx - budget - tokens
         if room >= 0:
             best, good = Fitted(drawn, tokens), size
         else:
@@ -120,10 +133,113 @@ def fit(build: Callable[[int], Draft], measure: Measure, limit: int, least: int,
         if best is not None and (0 <= room < guess.per_unit or bad == good + 1):
             return best, good
         if bad == least:
-            raise DoesNotFit(tokens)
+            raise DoesNotFit(tokens + budget)
         size += math.floor(room / guess.per_unit)
         if rounds > _SECANT_ROUNDS:
             size = (good + bad) // 2 if bad else good * 2
         size = max(size, good + 1)
         if bad:
             size = min(size, bad - 1)
+
+
+class Builtin(BuiltinData):
+    """Made by kleval; needs nothing but the package. documents: of the user's, whose sentences are the haystack (edition `own`)."""
+
+    def __init__(self, spec: Spec, protocol: str, documents: Documents | None = None) -> None:
+        self._spec, self._protocol = spec, protocol
+        super().__init__(spec.id, VERSION, *_made_of("essay" if spec.of_essays else spec.kind))
+        self._edition, self._own = "builtin", list[str]()
+        if documents is not None:
+            self._edition, self._own = OWN, documents.sentences()
+            self.revision = f"{documents.name} in {self.revision}"
+            self.digest = combined({"generator": self.digest, "documents": documents.digest})
+        self._guesses: dict[tuple[str, int, int], Guess] = {}
+
+    def questions(self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL) -> Iterator[Question]:
+        form = Form(tokenizer, self._protocol, self._edition)
+        source = self._source(form, ctx, seed)
+        key = (tokenizer.digest + tokenizer.chat_template_digest, ctx, seed)
+        if key not in self._guesses:
+            self._guesses[key] = probe(source, form, ctx)
+        for index in indices:
+            yield sample(source, form, ctx, self._guesses[key], index)
+
+    def _source(self, form: Form, ctx: int, seed: int) -> Source:
+        spec = self._spec
+        key = (spec.id, VERSION, self._edition, ctx, seed)
+        if spec.kind == "vt":
+            tracked = vt.VariableTracking(_demonstration(form.tokenizer, ctx))
+            return Source(lambda index: tracked.draft, vt.HOPS + 1, " ".join, key)
+        if spec.kind == "cwe":
+            return _cwe_source(form, ctx, key)
+        if spec.kind == "fwe":
+            words = fwe.FrequentWords(max(8, ctx // fwe.TOKENS_PER_WORD))
+            return Source(lambda index: words.draft, _FWE_LEAST, ", ".join, key)
+        if spec.kind == "qa":
+            return _qa_source(spec, ctx, key)
+        needles = spec.needles
+        assert needles is not None
+
+        def hide(index: int) -> Drafter:
+            if self._own:
+                start = own_draws(*key, "documents", index).rng.randrange(len(self._own))
+                return niah.Niah(needles, haystack.OwnText(self._own, start)).draft
+            prose = haystack.Prose(own_draws(*key, "prose", index).rng.randrange(_PROSE_STARTS))
+            return niah.Niah(needles, prose if needles.haystack == "essay" else None).draft
+
+        return Source(hide, _NIAH_LEAST, ", ".join, key)
+
+
+def _demonstration(tokenizer: Tokenizer, ctx: int) -> str:
+    """vt's solved example: up to 500 tokens, a quarter of ctx, or the shortest there is."""
+    limit = min(vt.DEMO_TOKENS, ctx // _DEMO_PART)
+    shown, longer = "", ""
+    for size in count(vt.DEMO_STEP):
+        shown, longer = longer, vt.solved(vt.demonstration(own_draws("ruler/vt", VERSION, "demonstration"), size))
+        if shown and tokenizer.count(longer) > limit:
+            break
+    return shown
+
+
+def _cwe_source(form: Form, ctx: int, key: tuple[object, ...]) -> Source:
+    def source(repeats: cwe.Repeats) -> Source:
+        words = cwe.CommonWords(repeats, 0, lambda: ("adjective-noun pairs", pairs()))
+        return Source(lambda index: words.draft, _CWE_LEAST, cwe.numbered, key)
+
+    long = source(cwe.LONG)
+    # Room to spare, so that all samples at ctx are made one way.
+    if ctx >= 4096 and form.measure(long.at(0, _CWE_LEAST)) * 1.25 <= ctx:
+        return long
+    return source(cwe.SHORT)
+
+
+def _qa_source(spec: Spec, ctx: int, key: tuple[object, ...]) -> Source:
+    hops: Literal[1, 2] = 1 if spec.dataset == "squad" else 2
+    made = corpus.generated(hops, max(_ARTICLES, ctx // _TOKENS_PER_ARTICLE), f"ruler/{spec.name}")
+    order = list(range(len(made.questions)))
+    own_draws(*key, "order").rng.shuffle(order)
+    asked = qa.DocumentQa(made)
+
+    def ask(index: int) -> Drafter:
+        number = order[index % len(order)]
+        return lambda draws, size, index=0: asked.draft(draws, size, number)
+
+    return Source(ask, hops + 1, lambda answers: max(answers, key=len), key)
+
+
+@cache
+def _made_of(material: str) -> tuple[str, str]:
+    """Revision and digest of what a kind of task is made from."""
+    words, digest = wonderwords()
+    if material == "essay":
+        shown = _hashed(haystack.Prose().sentences(256))
+        return f"kleval-{prose.SENTENCES_VERSION} + {words}", combined({"prose": shown, "words": digest})
+    if material == "qa":
+        made = [corpus.generated(1, _ARTICLES, "ruler/qa_1"), corpus.generated(2, _ARTICLES, "ruler/qa_2")]
+        shown = _hashed(text for c in made for text in [*c.documents, *(q.query for q in c.questions)])
+        return f"kleval-{articles.ARTICLES_VERSION} + {prose.SENTENCES_VERSION}", combined({"articles": shown})
+    return (words, combined({"words": digest})) if material in ("niah", "cwe") else ("generated", combined({}))
+
+
+def _hashed(texts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()

@@ -11,15 +11,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from kleval.tasks.draws import Draws
-from kleval.tasks.ruler.spec import Draft
+from kleval.tasks.ruler.spec import TEXTS, Draft
 from kleval.tasks.ruler.words import all_words
 
-TEMPLATE = (
-    "Below is a numbered list of words. In these words, some appear more often than others."
-    " Memorize the ones that appear most often.\n{context}\n"
-    "Question: What are the 10 most common words in the above list?"
-)
-PREFIX = " Answer: The top 10 words that appear most often in the list are:"
+TEMPLATE, PREFIX = TEXTS["cwe"]
 COMMON = 10
 
 

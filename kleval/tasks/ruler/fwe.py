@@ -12,15 +12,9 @@ from dataclasses import dataclass
 from itertools import chain, repeat
 
 from kleval.tasks.draws import Draws
-from kleval.tasks.ruler.spec import Draft
+from kleval.tasks.ruler.spec import TEXTS, Draft
 
-TEMPLATE = (
-    "Read the following coded text and track the frequency of each coded word."
-    " Find the three most frequently appeared coded words. {context}\n"
-    "Question: Do not provide any explanation. Please ignore the dots '....'."
-    " What are the three most frequently appeared words in the above coded text?"
-)
-PREFIX = " Answer: According to the coded text above, the three most frequently appeared words are:"
+TEMPLATE, PREFIX = TEXTS["fwe"]
 WORD_LETTERS = 6
 ALPHA = 2.0
 ZETA_ALPHA = math.pi**2 / 6

@@ -17,22 +17,18 @@ from __future__ import annotations
 import random
 import string
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from kleval.tasks.draws import Draws
 from kleval.tasks.ruler import cwe, fwe, niah, qa, vt
 from kleval.tasks.ruler.corpus import Corpus
+from kleval.tasks.ruler.form import DoesNotFit
 from kleval.tasks.ruler.haystack import Essays
-from kleval.tasks.ruler.official import ATTEMPTS, DoesNotFit
+from kleval.tasks.ruler.official import ATTEMPTS
 from kleval.tasks.ruler.spec import NOISE, Draft, Needles, Spec
 from kleval.tasks.ruler.words import all_words
 from kleval.types import UsageError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 PYTHON_SEED, NUMPY_SEED, SHUFFLE_SEED = 0, 1234, 42
 Count = Callable[[str], int]
@@ -41,21 +37,13 @@ _VT_PREFIX = vt.PREFIX.replace("assigned", "assgined")
 _VT_NOISE = NOISE + "\n"
 
 
-@dataclass(slots=True)
-class States(Draws):
+def _states() -> Draws:
     """Draws with lm-eval's seeds: Python's and numpy's differ, and every shuffle is one of seed 42."""
+    import numpy as np
 
-    seed: int = SHUFFLE_SEED
-    rng: random.Random = field(default_factory=lambda: random.Random(PYTHON_SEED))
-    _numbers: np.random.RandomState | None = None
-
-    @property
-    def numbers(self) -> np.random.RandomState:
-        if self._numbers is None:
-            import numpy as np
-
-            self._numbers = np.random.RandomState(NUMPY_SEED)
-        return self._numbers
+    states = Draws(SHUFFLE_SEED)
+    states.rng, states.numbers = random.Random(PYTHON_SEED), np.random.RandomState(NUMPY_SEED)
+    return states
 
 
 def stream(
@@ -65,41 +53,52 @@ def stream(
 
     count: tokens of a text. DoesNotFit where lm-eval fails or never ends.
     """
-    if spec.kind == "niah":
-        assert spec.needles is not None
+    if spec.needles is not None:
         return _niah(spec.needles, spec.budget, count, ctx, essays)
-    if spec.kind == "vt":
-        return _vt(spec.budget, count, ctx)
-    if spec.kind == "cwe":
-        return _cwe(spec.budget, count, ctx)
-    if spec.kind == "fwe":
-        return _fwe(count, ctx)
-    assert corpus is not None
-    return _qa(corpus, spec.budget, count, ctx)
+    if corpus is not None:
+        return _qa(corpus, spec.budget, count, ctx)
+    return {"vt": _vt, "cwe": _cwe, "fwe": _fwe}[spec.kind](spec.budget, count, ctx)
+
+
+def _grown(
+    tokens: Callable[[int], int],
+    step: int,
+    limit: int,
+    first: int | None = None,
+    most: int | None = None,
+    over: int = 0,
+) -> int:
+    """The search for a size: by steps, until a question is too long, then one step back; `most` once a size is beyond most - over.
+
+    tokens: of a question drawn at a size. first: the size to begin with, else the step.
+    """
+    size, found = first or step, 0
+    while found < limit:
+        found = tokens(size)
+        if found > limit:
+            return size - step
+        if most is not None and size > most - over:
+            return most
+        if size > limit:
+            raise UsageError(f"the tokenizer counts {found} tokens for size {size}: it cannot measure lengths")
+        size += step
+    return size
 
 
 def _niah(needles: Needles, budget: int, count: Count, ctx: int, essays: Essays | None) -> Iterator[Draft]:
     hidden = needles.keys * needles.values
     made = niah.Niah(needles, essays)
-    step, states = made.step(ctx), States()
+    step, states = made.step(ctx), _states()
 
     def draft(size: int) -> Draft:
         return made.draft(states, min(size, essays.n_words) if essays is not None else size)
 
-    size, tokens = max(step, hidden), 0
-    while tokens + budget < ctx:
+    def tokens(size: int) -> int:
         drawn = _drawn(draft, size)
-        tokens = count(drawn.input + " ".join(drawn.answers))
-        if tokens + budget > ctx:
-            size -= step
-            break
-        if essays is not None and size > essays.n_words:
-            size = essays.n_words
-            break
-        if size > ctx:
-            raise UsageError(f"the tokenizer counts {tokens} tokens for {size} lines: it cannot measure lengths")
-        size += step
-    size = max(size, hidden)
+        return count(drawn.input + " ".join(drawn.answers))
+
+    most = essays.n_words if essays is not None else None
+    size = max(_grown(tokens, step, ctx - budget, max(step, hidden), most), hidden)
     while True:
         yield _shrunk(draft, range(size, 0, -step), lambda d: count(d.input) + budget <= ctx)
 
@@ -131,22 +130,25 @@ def _retried(draft: Callable[[int], Draft], size: int, step: int, fits: Callable
 
 
 def _vt(budget: int, count: Count, ctx: int) -> Iterator[Draft]:
-    states = States()
-    size = _vt_size(states, 5, vt.DEMO_TOKENS, budget, 0, 3, count)
+    states = _states()
 
-    def demonstration(size: int) -> Draft:
-        return _vt_question(states, size, 3)
+    def tokens(letters: int, size: int) -> int:
+        drawn = _drawn(partial(_vt_question, states, letters), size)
+        return count(f"{drawn.input}{drawn.prefix} {list(drawn.answers)}")
 
-    shown = _retried(demonstration, size, 5, lambda d: count(d.input + d.prefix) + budget <= vt.DEMO_TOKENS)
+    def retried(letters: int, step: int, limit: int) -> Draft:
+        return _retried(
+            partial(_vt_question, states, letters), size, step, lambda d: count(d.input + d.prefix) <= limit
+        )
+
+    limit = vt.DEMO_TOKENS - budget
+    size = _grown(partial(tokens, 3), 5, limit)
+    shown = retried(3, 5, limit)
     demo = f"{shown.input}{shown.prefix} {' '.join(shown.answers)}\n\n"
-    extra = count(demo)
-    size = _vt_size(states, 10, ctx, budget, extra, 5, count)
-
-    def question(size: int) -> Draft:
-        return _vt_question(states, size, 5)
-
+    limit = ctx - budget - count(demo)
+    size = _grown(partial(tokens, 5), 10, limit)
     while True:
-        drawn = _retried(question, size, 10, lambda d: count(d.input + d.prefix) + budget + extra <= ctx)
+        drawn = retried(5, 10, limit)
         again = demo
         for name in demo[demo.index("they are: ") + 10 :].strip().split():
             again = again.replace(name, "".join(states.rng.choices(string.ascii_uppercase, k=len(name))).upper())
@@ -155,18 +157,7 @@ def _vt(budget: int, count: Count, ctx: int) -> Iterator[Draft]:
         yield Draft(text, " " + drawn.prefix.strip(), drawn.answers, drawn.meta)
 
 
-def _vt_size(states: States, step: int, ctx: int, budget: int, extra: int, letters: int, count: Count) -> int:
-    size, tokens = step, 0
-    while tokens + budget + extra < ctx:
-        drawn = _drawn(lambda n: _vt_question(states, n, letters), size)
-        tokens = count(f"{drawn.input}{drawn.prefix} {list(drawn.answers)}")
-        if tokens + budget + extra > ctx:
-            return size - step
-        size += step
-    return size
-
-
-def _vt_question(states: States, size: int, letters: int) -> Draft:
+def _vt_question(states: Draws, letters: int, size: int) -> Draft:
     names = vt.chain_names(states, letters)
     value = str(states.numbers.randint(10000, 99999))
     chain = [f"VAR {names[0]} = {value}", *(f"VAR {b} = VAR {a} " for a, b in pairwise(names))]
@@ -186,7 +177,7 @@ def _vt_question(states: States, size: int, letters: int) -> Draft:
 
 
 def _cwe(budget: int, count: Count, ctx: int) -> Iterator[Draft]:
-    states, shuffles, words = States(), random.Random(SHUFFLE_SEED), list(all_words())
+    states, shuffles, words = _states(), random.Random(SHUFFLE_SEED), list(all_words())
     shuffles.shuffle(words)
     repeats = cwe.SHORT if ctx < 4096 else cwe.LONG
 
@@ -205,17 +196,11 @@ def _cwe(budget: int, count: Count, ctx: int) -> Iterator[Draft]:
         context, answers = listed(size, repeats.common, repeats.other)
         return Draft(cwe.TEMPLATE.format(context=context), cwe.PREFIX, tuple(answers), {"size": size})
 
-    size, tokens = 10, 0
-    while tokens + budget < ctx:
+    def tokens(size: int) -> int:
         drawn = draft(size)
-        tokens = count(f"{demo}\n{drawn.input}{drawn.prefix} {cwe.numbered(drawn.answers)}")
-        if tokens + budget > ctx:
-            size -= 10
-            break
-        size += 10
-        if size > len(words):
-            size = len(words)
-            break
+        return count(f"{demo}\n{drawn.input}{drawn.prefix} {cwe.numbered(drawn.answers)}")
+
+    size = _grown(tokens, 10, ctx - budget, most=len(words), over=10)
     if size < cwe.COMMON:
         raise DoesNotFit(None)
     while True:
@@ -223,8 +208,8 @@ def _cwe(budget: int, count: Count, ctx: int) -> Iterator[Draft]:
         yield Draft(drawn.input.strip(), "\n\n" + drawn.prefix.strip(), drawn.answers, drawn.meta)
 
 
-def _fwe(count: Count, ctx: int) -> Iterator[Draft]:
-    states, step, n_words = States(), ctx // 32, ctx // fwe.TOKENS_PER_WORD
+def _fwe(budget: int, count: Count, ctx: int) -> Iterator[Draft]:
+    states, step, n_words = _states(), ctx // 32, ctx // fwe.TOKENS_PER_WORD
     if n_words < 4 or step < 1:
         raise DoesNotFit(None)
 
@@ -248,7 +233,7 @@ def _fwe(count: Count, ctx: int) -> Iterator[Draft]:
 
 
 def _qa(corpus: Corpus, budget: int, count: Count, ctx: int) -> Iterator[Draft]:
-    states, documents = States(), list(corpus.documents)
+    states, documents = _states(), list(corpus.documents)
 
     def draft(index: int, size: int) -> Draft:
         question = corpus.questions[index]
@@ -268,18 +253,11 @@ def _qa(corpus: Corpus, budget: int, count: Count, ctx: int) -> Iterator[Draft]:
         asked = qa.TEMPLATE.format(context=context, query=question.query)
         return Draft(asked, qa.PREFIX, question.answers, {"size": len(chosen), "unit": "documents"})
 
-    size, tokens = 10, 0
-    while tokens + budget < ctx:
+    def tokens(size: int) -> int:
         drawn = draft(0, size)
-        tokens = count(f"{drawn.input} {list(drawn.answers)}")
-        if tokens + budget > ctx:
-            size -= 10
-            break
-        size += 10
-        if size > len(documents):
-            size = len(documents)
-            break
-    size = max(size, 1)
+        return count(f"{drawn.input} {list(drawn.answers)}")
+
+    size = max(_grown(tokens, 10, ctx - budget, most=len(documents), over=10), 1)
 
     def fits(drawn: Draft) -> bool:
         return count(drawn.input) + budget <= ctx

@@ -12,22 +12,8 @@ from dataclasses import dataclass
 
 from kleval.tasks.draws import Draws
 from kleval.tasks.ruler.haystack import SentenceSource
-from kleval.tasks.ruler.spec import NOISE, Draft, Needles
+from kleval.tasks.ruler.spec import NEEDLE, NOISE, TEXTS, Draft, Needles
 from kleval.tasks.ruler.words import pairs
-
-MANY = (
-    "Some special magic {kind} are hidden within the following text. Make sure to memorize it."
-    " I will quiz you about the {kind} afterwards.\n{context}\n"
-    "What are all the special magic {kind} for {query} mentioned in the provided text?"
-)
-MANY_PREFIX = " The special magic {kind} for {query} mentioned in the provided text are"
-ONE = (
-    "A special magic {kind} is hidden within the following text. Make sure to memorize it."
-    " I will quiz you about the {kind} afterwards.\n{context}\n"
-    "What is the special magic {kind} for {query} mentioned in the provided text?"
-)
-ONE_PREFIX = " The special magic {kind} for {query} mentioned in the provided text is"
-NEEDLE = "One of the special magic {kind} for {key} is: {value}."
 
 # 40 depths from 0 to 100 percent, rounded to whole ones.
 DEPTHS = tuple(round(i * 100 / 39) for i in range(40))
@@ -107,8 +93,8 @@ class Niah:
         query = _listed([keys[i] for i in asked])
         answers = tuple(v for i in asked for v in values[i])
         one = len(answers) == 1
-        kind = n.value_type[:-1] if one else n.value_type
-        text = (ONE if one else MANY).format(kind=kind, context=context, query=query)
-        prefix = (ONE_PREFIX if one else MANY_PREFIX).format(kind=kind, query=query)
+        kind, texts = (n.value_type[:-1], TEXTS["one"]) if one else (n.value_type, TEXTS["many"])
+        text = texts.question.format(kind=kind, context=context, query=query)
+        prefix = texts.prefix.format(kind=kind, query=query)
         depths = [round(100 * max(context.find(v), 0) / max(len(context), 1), 1) for v in answers]
         return Draft(text, prefix, answers, {"size": size, "unit": self.unit, "depth_percent": depths})

@@ -11,11 +11,12 @@ FWE has no such search: its number of words grows until the text is too long, an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from kleval.tasks.draws import Draws
 from kleval.tasks.ruler import fwe, vt
 from kleval.tasks.ruler.cwe import CommonWords
+from kleval.tasks.ruler.form import DoesNotFit, Fitted
 from kleval.tasks.ruler.niah import Niah
 from kleval.tasks.ruler.qa import DocumentQa
 from kleval.tasks.ruler.spec import Draft
@@ -24,21 +25,6 @@ from kleval.types import UsageError
 ATTEMPTS = 64
 
 Measure = Callable[[Draft], int]  # tokens of rendered input + answer prefix
-
-
-class Fitted(NamedTuple):
-    """A question and the tokens of its rendered input + answer prefix."""
-
-    draft: Draft
-    tokens: int
-
-
-class DoesNotFit(Exception):
-    """The smallest question does not fit. needed_tokens: of the shortest seen; None if none could be drawn."""
-
-    def __init__(self, needed_tokens: int | None) -> None:
-        super().__init__(needed_tokens)
-        self.needed_tokens = needed_tokens
 
 
 class Drafter(Protocol):

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 
 from kleval.tasks.draws import Draws, own_draws
 from kleval.tasks.ruler.corpus import Corpus, Question
-from kleval.tasks.ruler.spec import Draft
+from kleval.tasks.ruler.spec import TEXTS, Draft
 from kleval.types import UsageError
 
-_TASK = "Answer the question based on the given documents. Only give me the answer and do not output any other words."
-TEMPLATE = _TASK + "\n\nThe following are given documents.\n\n{context}\n\n" + _TASK + "\n\nQuestion: {query}"
-PREFIX = " Answer:"
+TEMPLATE, PREFIX = TEXTS["qa"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,16 +11,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from kleval.tasks.draws import Draws
-from kleval.tasks.ruler.spec import NOISE, Draft
+from kleval.tasks.ruler.spec import NOISE, TEXTS, Draft
 
-TEMPLATE = (
-    "Memorize and track the chain(s) of variable assignment hidden in the following text.\n\n{context}\n"
-    "Question: Find all variables that are assigned the value {value} in the text above."
-)
-PREFIX = (
-    " Answer: According to the chain(s) of variable assignment in the text above, {count} variables are assigned"
-    " the value {value}, they are: "
-)
+TEMPLATE, PREFIX = TEXTS["vt"]
 HOPS = 4
 DEMO_VALUE = "12345"
 DEMO_TOKENS = 500

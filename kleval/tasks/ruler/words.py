@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib import resources
+from importlib import metadata, resources
 from itertools import accumulate
 from typing import overload
 
-WONDERWORDS_VERSION = "3.0.1"
+_VERSION = "3.0.1"
 
 
 @cache
@@ -26,10 +26,18 @@ def word_list(name: str) -> tuple[str, ...]:
 
 
 @cache
-def words_digest() -> str:
-    """sha256 over the three lists."""
+def wonderwords() -> tuple[str, str]:
+    """The installed version, and the sha256 over the three lists."""
+    installed = metadata.version("wonderwords")
+    note = "" if installed == _VERSION else " (unrecognised)"
     lists = "\0".join("\n".join(word_list(n)) for n in ("noun", "adjective", "verb"))
-    return hashlib.sha256(lists.encode()).hexdigest()
+    return f"wonderwords-{installed}{note}", hashlib.sha256(lists.encode()).hexdigest()
+
+
+def combined(parts: Mapping[str, str]) -> str:
+    """sha256 over the digests of what a task's data are made of, by name."""
+    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(parts.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 @cache

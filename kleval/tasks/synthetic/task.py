@@ -38,7 +38,6 @@ class SyntheticTask(OneCall, SizedTask):
             raise UsageError(f"synthetic/{name} is made by kleval and has no {edition} edition: leave --edition out")
         super().__init__(f"synthetic/{name}", edition, protocol, (PROTOCOL,), {"asked": ASKED, "stacks": STACKS})
         self._name = name
-        self.answer_prefix = PUZZLES[name].ask((), 0).prefix
         self._open = partial(Builtin, self.id, self.version, name)
 
     def score(self, sample: Sample, answer: Completion) -> Score:
@@ -108,7 +107,7 @@ class Builtin(BuiltinData):
         meta: dict[str, Any] = {"items": filled.n_pieces, "asked": len(asked.answers)}
         if asked.depths:
             meta["depth_percent"] = list(asked.depths)
-        return Question(index, prompt, asked.answers, tokens, min(budget, ctx - tokens), meta)
+        return Question(index, prompt, asked.answers, tokens, min(budget, ctx - tokens), meta, asked.prefix)
 
 
 def _counted(tokenizer: Tokenizer, answers: Sequence[str]) -> int:
