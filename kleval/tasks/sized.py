@@ -126,7 +126,7 @@ class SizedTask(InOrder, OfData[Edition]):
         kinds: Sequence[str] = (),
     ) -> None:
         self.id, self.edition = task_id, edition
-        self.protocol = check_protocol(task_id, protocol, known)
+        self.protocol = check_protocol(f"{task_id} ({edition})", protocol, known)
         family, _, name = task_id.partition("/")
         self._card = Card(family, (*kinds, name), edition, self.protocol, values)
         self.needs_judge = self._card.needs("judge")

@@ -16,11 +16,11 @@ from kleval.tasks.fitting import budget_for
 from kleval.tasks.registry import load_task
 from kleval.tasks.ruler import vt
 from kleval.tasks.ruler.builtin import Guess, fit
-from kleval.tasks.ruler.official import DoesNotFit
+from kleval.tasks.ruler.form import DoesNotFit
 from kleval.tasks.ruler.spec import IN_PROMPT, NOISE, SPECS, Draft
 from kleval.types import Completion, ContextTooSmall, Sample, Score, Tokenizer
 
-SEED = 5
+SEED, BUDGET = 5, 16
 
 
 def made(name: str, tokenizer: Tokenizer, ctx: int, n: int, seed: int = SEED) -> list[Sample]:
@@ -226,10 +226,10 @@ def test_the_search_finds_the_largest_size_from_any_guess(
 
     if base + unit * least > limit:
         with pytest.raises(DoesNotFit) as error:
-            fit(build, tokens, limit, least, Guess(guess, slope, 0))
-        assert error.value.needed_tokens == base + unit * least
+            fit(build, tokens, limit + BUDGET, BUDGET, least, Guess(guess, slope, 0))
+        assert error.value.needed_tokens == base + unit * least + BUDGET
         return
-    found, size = fit(build, tokens, limit, least, Guess(guess, slope, 0))
+    found, size = fit(build, tokens, limit + BUDGET, BUDGET, least, Guess(guess, slope, 0))
     assert found.tokens == base + unit * size <= limit
     largest = (limit - base) // unit
     assert size == largest or limit - found.tokens < slope
@@ -243,7 +243,7 @@ def test_the_search_ends_whatever_the_lengths_are(lengths: list[int], limit: int
         return lengths[size - 1] if size <= len(lengths) else 10_000
 
     try:
-        found, _ = fit(lambda n: Draft("", "", (), {"size": n}), tokens, limit, 1, Guess(7, 9.0, 0))
+        found, _ = fit(lambda n: Draft("", "", (), {"size": n}), tokens, limit + BUDGET, BUDGET, 1, Guess(7, 9.0, 0))
     except DoesNotFit:
         assert lengths[0] > limit
     else:
