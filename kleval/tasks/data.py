@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -162,6 +162,13 @@ def need(family: str, file: str, for_what: str, data_dir: Path | None = None) ->
                 raise missing(for_what, file, family, folder, data_dir)
             return status
     raise KeyError(file)
+
+
+def find(family: str, files: Sequence[str], for_what: str, data_dir: Path | None, named: str) -> Source:
+    """Files that all have to be there, of the first one's revision where all are known. named: what they are of, where they are not."""
+    got = [need(family, file, for_what, data_dir) for file in files]
+    source = source_of([one.path for one in got], named)
+    return replace(source, revision=got[0].revision) if all(one.state == "ok" for one in got) else source
 
 
 def source_of(paths: Sequence[Path], named: str) -> Source:

@@ -15,7 +15,7 @@ from kleval.tasks.data import Source
 from kleval.tasks.fitting import budget_for, fill_by_characters
 from kleval.tasks.sized import ALL, BuiltinData, OfficialData, Question, digest_of
 from kleval.tokenization import count_given
-from kleval.types import Prompt, Tokenizer, Unfit
+from kleval.types import ContextTooSmall, Prompt, Tokenizer, Unfit
 
 PROBES = 16
 _FAR = 3  # times the room: what is farther beyond it is estimated
@@ -26,12 +26,14 @@ _LEAST_ROOM = 1024  # tokens of a text are estimated by: fewer say too little of
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A question before it is sized. build: pieces of filler -> prompt; a text becomes the user's message where there is a chat
-    template. pieces: the filler, without end. meta: JSON values."""
+    template. pieces: the filler, without end. meta: JSON values. told: number of pieces -> references and meta, where the answer
+    depends on what there is; `references` are then as long as any."""
 
     build: Callable[[Sequence[str]], Prompt]
     references: tuple[str, ...]
     meta: Mapping[str, Any] = field(default_factory=dict)
     pieces: Iterator[str] = field(default_factory=lambda: iter(()))
+    told: Callable[[int], tuple[tuple[str, ...], Mapping[str, Any]]] | None = None
 
     def prompt(self, tokenizer: Tokenizer, pieces: Sequence[str] = ()) -> Prompt:
         built = self.build(pieces)
@@ -44,27 +46,31 @@ def as_it_is(prompt: Prompt) -> Callable[[Sequence[str]], Prompt]:
 
 
 class Rows(OfficialData):
-    """read: ctx -> the rows that are asked at that length, in the data's order."""
+    """read: ctx -> the rows that are asked at that length, in the data's order. beside: tokens of a budget beside the right answer,
+    0 where it is the same for all."""
 
-    def __init__(self, task_id: str, source: Source, read: Callable[[int], Iterable[Asked]], budget: int) -> None:
+    def __init__(
+        self, task_id: str, source: Source, read: Callable[[int], Iterable[Asked]], budget: int, beside: int = 0
+    ) -> None:
         super().__init__(task_id, source.revision, source.sha256)
-        self._read, self._budget = read, budget
+        self._read, self._budget, self._beside = read, budget, beside
 
     def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
         for index, asked in enumerate(self._read(ctx)):
             yield self._question(index, asked, tokenizer, ctx)
 
     def _question(self, index: int, asked: Asked, tokenizer: Tokenizer, ctx: int) -> Question | Unfit:
-        prompt, room = asked.prompt(tokenizer), ctx - self._budget
+        budget = max(self._budget, self._beside and _longest(tokenizer, asked) + self._beside)
+        prompt, room = asked.prompt(tokenizer), ctx - budget
         text = prompt if isinstance(prompt, str) else "".join(message["content"] for message in prompt)
         part = text[: _CHARS * max(_LEAST_ROOM, room)]
         # A document of a million tokens need not be counted to its end to see that it does not fit into 8k.
         if len(part) < len(text) and (counted := tokenizer.count(part)) > _FAR * max(0, room):
-            return self._unfit(index, counted * len(text) // len(part), self._budget, ctx, "about ")
+            return self._unfit(index, counted * len(text) // len(part), budget, ctx, "about ")
         tokens = count_given(tokenizer, prompt)
         if tokens > room:
-            return self._unfit(index, tokens, self._budget, ctx)
-        return Question(index, prompt, asked.references, tokens, self._budget, asked.meta)
+            return self._unfit(index, tokens, budget, ctx)
+        return Question(index, prompt, asked.references, tokens, budget, asked.meta)
 
 
 class Made(BuiltinData):
@@ -88,8 +94,10 @@ class Made(BuiltinData):
             filled = fill_by_characters(partial(asked.prompt, tokenizer), asked.pieces, tokenizer, ctx - budget)
             if isinstance(filled, int):
                 raise self._too_small(ctx, filled + budget)
-            meta = {**asked.meta, "pieces": filled.n_pieces}
-            yield Question(index, filled.prompt, asked.references, filled.tokens, budget, meta)
+            references, meta = asked.references, {**asked.meta, "pieces": filled.n_pieces}
+            if asked.told is not None:
+                references, meta = asked.told(filled.n_pieces)
+            yield Question(index, filled.prompt, references, filled.tokens, budget, meta)
 
 
 def _longest(tokenizer: Tokenizer, asked: Asked) -> int:
@@ -104,3 +112,12 @@ def spread(facts: Sequence[str], places: Sequence[float], pieces: Sequence[str])
         yield fact
         taken = before
     yield from pieces[taken:]
+
+
+def longest_within(lengths: Mapping[str, int], ctx: int, what: str) -> str:
+    """The name of the longest length of at most ctx. ContextTooSmall saying what there is none of."""
+    found = [name for name, tokens in lengths.items() if tokens <= ctx]
+    if not found:
+        name, least = min(lengths.items(), key=lambda one: one[1])
+        raise ContextTooSmall(f"{what} below {name}", least)
+    return max(found, key=lambda name: lengths[name])

@@ -1,7 +1,7 @@
 """ArtificialAnalysis/AA-LCR: a table of 100 questions, and the documents of each in an archive or, unpacked, in a folder `lcr`.
 
 Documents stand in the order of the table's `data_source_filenames`. A document that is not there is an error: other harnesses ask
-without it. Names in the archive that are not marked as UTF-8 are read as such where they can be.
+without it. Names in the archive are UTF-8, whether they are marked so or not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from kleval.types import UsageError
 
 FAMILY = "aa_lcr"
 TABLE, ARCHIVE = "AA-LCR_Dataset.csv", "extracted_text/AA-LCR_extracted-text.zip"
-_UTF8_NAME = 0x800
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ def _row(place: str, row: dict[str, Any], texts: dict[str, Any], where: Path) ->
     folder = "/".join(tables.text(place, row, name).strip() for name in ("document_category", "document_set_id"))
     found = []
     for file in tables.text(place, row, "data_source_filenames").split(";"):
-        name = unicodedata.normalize("NFC", f"{folder}/{file.strip()}")
+        name = _key(f"{folder}/{file.strip()}")
         if name not in texts:
             raise UsageError(f"{place} needs the document {name}, which is not in {where}")
         found.append(_text(texts[name]))
@@ -73,11 +72,11 @@ def _row(place: str, row: dict[str, Any], texts: dict[str, Any], where: Path) ->
 def _archived(archive: Path) -> dict[str, Any]:
     """Document (category/set/file) -> where it is read from."""
     try:
-        packed = zipfile.ZipFile(archive)
-    except (OSError, zipfile.BadZipFile) as error:
+        packed = zipfile.ZipFile(archive, metadata_encoding="utf-8")
+    except (OSError, UnicodeError, zipfile.BadZipFile) as error:
         raise UsageError(f"{archive} cannot be read: {error}") from error
-    infos = (info for info in packed.infolist() if not info.is_dir())
-    return {_key(_name(info).partition("lcr/")[2]): zipfile.Path(packed, info.filename) for info in infos}
+    infos = (info.filename for info in packed.infolist() if not info.is_dir())
+    return {_key(name.partition("lcr/")[2]): zipfile.Path(packed, name) for name in infos}
 
 
 def _unpacked(folder: Path) -> dict[str, Any]:
@@ -86,15 +85,6 @@ def _unpacked(folder: Path) -> dict[str, Any]:
 
 def _key(name: str) -> str:
     return unicodedata.normalize("NFC", name)
-
-
-def _name(info: zipfile.ZipInfo) -> str:
-    if info.flag_bits & _UTF8_NAME:
-        return info.filename
-    try:
-        return info.filename.encode("cp437").decode("utf-8")
-    except UnicodeError:
-        return info.filename
 
 
 def _text(place: Any) -> str:

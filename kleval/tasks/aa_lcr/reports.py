@@ -56,31 +56,14 @@ def report_set(rng: random.Random) -> ReportSet:
     company, rival = rng.sample(companies, 2)
     quarter, other = rng.sample(quarters, 2)
     figure = rng.choice(tuple(BANK["words"]))
-    answer = _answer(kind, figures, companies, quarters, (company, rival), (quarter, other), figure)
+    answers = {
+        "highest": max(quarters, key=lambda one: figures[company, one, figure]),
+        "most": max(companies, key=lambda one: figures[one, quarter, "staff"]),
+        "difference": abs(figures[company, quarter, "costs"] - figures[company, other, "costs"]),
+        "together": figures[company, quarter, "revenue"] + figures[rival, quarter, "revenue"],
+        "between": abs(figures[company, quarter, "revenue"] - figures[company, quarter, "costs"]),
+        "sum": sum(figures[company, one, "crates"] for one in quarters),
+    }
     words = {"company": company, "rival": rival, "quarter": quarter, "other": other, "year": year}
     question = BANK["questions"][kind].format(**words, verb=BANK["words"][figure])
-    return ReportSet(year, figures, reports, question, answer, kind)
-
-
-def _answer(
-    kind: str,
-    figures: Figures,
-    companies: Sequence[str],
-    quarters: Sequence[str],
-    two: tuple[str, str],
-    when: tuple[str, str],
-    figure: str,
-) -> str:
-    (company, rival), (quarter, other) = two, when
-    match kind:
-        case "highest":
-            return max(quarters, key=lambda one: figures[company, one, figure])
-        case "most":
-            return max(companies, key=lambda one: figures[one, quarter, "staff"])
-        case "difference":
-            return str(abs(figures[company, quarter, "costs"] - figures[company, other, "costs"]))
-        case "together":
-            return str(figures[company, quarter, "revenue"] + figures[rival, quarter, "revenue"])
-        case "between":
-            return str(abs(figures[company, quarter, "revenue"] - figures[company, quarter, "costs"]))
-    return str(sum(figures[company, one, "crates"] for one in quarters))
+    return ReportSet(year, figures, reports, question, str(answers[kind]), kind)

@@ -6,7 +6,6 @@ as ctx holds, and an operation that results in a few nodes of it: the budget is 
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -17,10 +16,10 @@ from kleval.tasks.base import OneCall, as_prompt
 from kleval.tasks.fitting import budget_for, fill_by_characters
 from kleval.tasks.graphwalks import graphs
 from kleval.tasks.graphwalks.grading import extract, f1, written
-from kleval.tasks.graphwalks.graphs import DEGREES, DEPTHS, GRAPHS_VERSION, PROMPT, Asked
+from kleval.tasks.graphwalks.graphs import DEGREES, DEPTHS, GRAPHS_VERSION, PROMPT
 from kleval.tasks.likelihood import without
-from kleval.tasks.sized import ALL, BuiltinData, OfficialData, Question, SizedTask, digest_of
-from kleval.tokenization import count_given
+from kleval.tasks.plain_editions import Asked, Rows, as_it_is
+from kleval.tasks.sized import ALL, BuiltinData, Question, SizedTask, digest_of
 from kleval.types import Completion, Prompt, Sample, Score, Tokenizer, Unfit
 
 PROTOCOL = "openai"
@@ -28,7 +27,7 @@ OFFICIAL_BUDGET = 16_384
 FILES = {"graphwalks_128k_and_shorter.parquet": "128k and shorter", "graphwalks_256k_to_1mil.parquet": "256k to 1m"}
 MOST_NODES = {"bfs": 128, "parents": 24}
 LEAST_NODES, LEAST_EDGES, _PROBED, _SPARE = 8, 16, 256, 1.02
-_HEAD_CHARS = 8  # per token: what is far longer than ctx is not counted to its end
+_BESIDE = 16  # tokens of an official budget, beside the answer
 
 
 class GraphWalksTask(OneCall, SizedTask):
@@ -41,7 +40,18 @@ class GraphWalksTask(OneCall, SizedTask):
         values = {"most": MOST_NODES[kind], "budget": OFFICIAL_BUDGET, "degrees": DEGREES, "depths": DEPTHS}
         super().__init__(f"graphwalks/{kind}", edition, protocol, (PROTOCOL,), values)
         self._kind, made = kind, partial(Builtin, self.id, self.version, kind)
-        self._open = partial(Official, self.id, kind, data_dir) if edition == "official" else made
+        self._open = partial(self._official, data_dir) if edition == "official" else made
+
+    def _official(self, data_dir: Path | None) -> Rows:
+        source = data.find("graphwalks", tuple(FILES), f"{self.id} (official)", data_dir, "openai/graphwalks")
+        return Rows(self.id, source, partial(self._rows, source.paths), OFFICIAL_BUDGET, _BESIDE)
+
+    def _rows(self, paths: Sequence[Path], ctx: int) -> Iterator[Asked]:
+        for path, part in zip(paths, FILES.values(), strict=True):
+            for where, row in tables.rows(path):
+                if row.get("problem_type") == self._kind:
+                    nodes, asked = tables.texts(where, row, "answer_nodes"), as_it_is(tables.text(where, row, "prompt"))
+                    yield Asked(asked, (written(nodes),), {"part": part, "nodes": len(nodes)})
 
     def score(self, sample: Sample, answer: Completion) -> Score:
         found = extract(answer.text)
@@ -57,28 +67,6 @@ class GraphWalksTask(OneCall, SizedTask):
 
     def _template(self) -> str:
         return graphs.message((), PROMPT[self._kind])
-
-
-class Official(OfficialData):
-    def __init__(self, task_id: str, kind: str, data_dir: Path | None) -> None:
-        found = [data.need("graphwalks", file, f"{task_id} (official)", data_dir) for file in FILES]
-        self._kind, self._files = kind, dict(zip((one.path for one in found), FILES.values(), strict=True))
-        digest = hashlib.sha256("".join(one.sha256 for one in found).encode()).hexdigest()
-        revision = found[0].revision if all(one.state == "ok" for one in found) else f"unpinned, sha256:{digest[:16]}"
-        super().__init__(task_id, revision, digest)
-
-    def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
-        rows = ((part, *row) for path, part in self._files.items() for row in tables.rows(path))
-        for index, (part, where, row) in enumerate(one for one in rows if one[2].get("problem_type") == self._kind):
-            nodes, text = tables.texts(where, row, "answer_nodes"), tables.text(where, row, "prompt")
-            budget = max(OFFICIAL_BUDGET, tokenizer.count(reference := written(nodes)) + 16)
-            head = text[: _HEAD_CHARS * max(room := ctx - budget, 1)]
-            if (tokens := tokenizer.count(head)) > room and len(head) < len(text):
-                yield self._unfit(index, tokens * len(text) // len(head), budget, ctx, "about ")
-            elif (tokens := count_given(tokenizer, prompt := as_prompt(tokenizer, text))) > room:
-                yield self._unfit(index, tokens, budget, ctx)
-            else:
-                yield Question(index, prompt, (reference,), tokens, budget, {"part": part, "nodes": len(nodes)})
 
 
 class Builtin(BuiltinData):
@@ -100,7 +88,7 @@ class Builtin(BuiltinData):
             lines = list(graphs.edges(draws.rng, int(n_edges / degree) + 1, degree))
             ask = partial(graphs.ask, self._kind, lines, seed=draws.seed, most=most)
 
-            def build(more: Sequence[str], ask: partial[Asked] = ask) -> Prompt:
+            def build(more: Sequence[str], ask: partial[graphs.Asked] = ask) -> Prompt:
                 return as_prompt(tokenizer, ask(LEAST_EDGES + len(more))[0])
 
             filled = fill_by_characters(build, iter(lines[LEAST_EDGES:]), tokenizer, ctx - budget)

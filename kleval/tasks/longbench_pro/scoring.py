@@ -21,10 +21,6 @@ def extract(answer: str) -> list[str]:
     return [" ".join(line.split()) for line in area.strip().lower().split("\n")]
 
 
-def normalized(right: Lines) -> list[str]:
-    return [" ".join(one.lower().split()) for one in right]
-
-
 def accuracy(right: Lines, found: Lines) -> float:
     """Whether the first lines are equal."""
     return float(right[0] == found[0])
@@ -76,4 +72,5 @@ KINDS: dict[str, Callable[[Lines, Lines], float]] = {
 
 def score(kind: str, right: Lines, answer: str) -> float:
     """kind: of KINDS. An empty answer is 0."""
-    return KINDS[kind](normalized(right), extract(answer.strip())) if answer.strip() and right else 0.0
+    lines = [" ".join(one.lower().split()) for one in right]
+    return KINDS[kind](lines, extract(answer.strip())) if answer.strip() and right else 0.0

@@ -12,16 +12,16 @@ from pathlib import Path
 
 from kleval.tasks import data, packaged, tables
 from kleval.tasks.base import OneCall
-from kleval.tasks.data import Source
 from kleval.tasks.likelihood import without
 from kleval.tasks.longbench_pro import scoring
-from kleval.tasks.plain_editions import Asked, Made, Rows, as_it_is, spread
+from kleval.tasks.plain_editions import Asked, Made, Rows, as_it_is, longest_within, spread
 from kleval.tasks.sized import SizedTask
-from kleval.types import Completion, ContextTooSmall, Prompt, Sample, Score, UsageError
+from kleval.types import Completion, Prompt, Sample, Score, UsageError
 
 PROTOCOLS = {"longbench-pro-88fbeb8": "question_nonthinking", "longbench-pro-88fbeb8-thinking": "question_thinking"}
 BUDGETS = dict(zip(PROTOCOLS, (1024, 8192), strict=True))
 LENGTHS = {f"{1 << power}k": 1 << power + 10 for power in range(3, 9)}
+FILES = ("longbench_pro.json",)
 JOURNALS_VERSION = "journals-1"
 BANK = packaged.load("longbench_pro/bank.toml")
 _TEMPLATE = "{context}\n\n\n\n{question}"
@@ -40,25 +40,18 @@ class LongBenchProTask(OneCall, SizedTask):
     def __init__(self, language: str, edition: str, protocol: str | None, data_dir: Path | None) -> None:
         known = tuple(PROTOCOLS) if edition == "official" else self.own_protocols
         budget = BUDGETS.get(protocol or known[0], 0)
-        super().__init__(
-            f"longbench_pro/{language.lower()}", edition, protocol, known, {"budget": budget, "facts": _FACTS}
-        )
+        values = {"budget": budget, "facts": _FACTS}
+        super().__init__(f"longbench_pro/{language.lower()}", edition, protocol, known, values)
         self.official_budget, self._language = budget, language
         made = partial(Made, self.id, self.version, partial(_asked, language), JOURNALS_VERSION, BANK[language])
         self._open = made if edition == "builtin" else partial(self._official, data_dir)
 
     def _official(self, data_dir: Path | None) -> Rows:
-        status = data.need("longbench_pro", "longbench_pro.json", f"{self.id} (official)", data_dir)
-        revision = status.revision or f"LongBench-Pro unpinned sha256:{status.sha256[:16]}"
-        source = Source((status.path,), revision, status.sha256)
-        return Rows(self.id, source, partial(self._rows, status.path), BUDGETS[self.protocol])
+        source = data.find("longbench_pro", FILES, f"{self.id} (official)", data_dir, "LongBench-Pro")
+        return Rows(self.id, source, partial(self._rows, source.path), BUDGETS[self.protocol])
 
     def _rows(self, path: Path, ctx: int) -> Iterator[Asked]:
-        length = max(
-            (name for name, tokens in LENGTHS.items() if tokens <= ctx), key=lambda name: LENGTHS[name], default=""
-        )
-        if not length:
-            raise ContextTooSmall(f"{self.id} (official) has no document below 8k", LENGTHS["8k"])
+        length = longest_within(LENGTHS, ctx, f"{self.id} (official) has no document")
         for where, row in tables.rows(path):
             kind = tables.text(where, row, "secondary_task").partition(" ")[0]
             if (row.get("language"), row.get("token_length")) != (self._language, length) or kind.startswith("T4."):
@@ -96,15 +89,12 @@ def _said(language: str, right: Sequence[str]) -> str:
 def _asked(language: str, rng: random.Random, index: int) -> Asked:
     words = BANK[language]
     names, things, places, skies = (words[key].split() for key in ("names", "things", "places", "skies"))
-    rows = [
-        (
-            rng.choice(names),
-            rng.randint(2, 60),
-            rng.choice(things),
-            places[n] if n < len(places) else rng.choice(places),
-        )
-        for n in range(_FACTS)
-    ]
+
+    def delivery(n: int) -> tuple[str, int, str, str]:
+        who, count, thing = rng.choice(names), rng.randint(2, 60), rng.choice(things)
+        return who, count, thing, places[n] if n < len(places) else rng.choice(places)
+
+    rows = [delivery(n) for n in range(_FACTS)]
     rng.shuffle(rows)
     facts = [words["fact"].format(n=n, name=a, count=b, thing=c, place=d) for n, (a, b, c, d) in enumerate(rows, 1)]
     kind, n, place = rng.choice(tuple(words["questions"])), rng.randrange(_FACTS), rng.choice(places)

@@ -131,7 +131,7 @@ def test_official_rows_of_a_kind_are_passed_on_as_they_are(write_rows: Write, wo
     assert [sample.references[0] for sample in found] == ["Final Answer: [a]", "Final Answer: []", "Final Answer: [e]"]
     assert [sample.meta["part"] for sample in found] == [*FILES.values()][:1] * 2 + [*FILES.values()][1:]
     assert found[0].max_new_tokens == OFFICIAL_BUDGET
-    assert one.data_revision.startswith("unpinned")
+    assert one.data_revision.startswith("openai/graphwalks, unpinned sha256:")
     score = one.step(found[1], [Completion("Final Answer: []", 0, 0)])
     assert score.metrics["f1 128k and shorter"] == 1.0  # type: ignore[union-attr]
 
