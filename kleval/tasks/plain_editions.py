@@ -94,9 +94,8 @@ class Made(BuiltinData):
             filled = fill_by_characters(partial(asked.prompt, tokenizer), asked.pieces, tokenizer, ctx - budget)
             if isinstance(filled, int):
                 raise self._too_small(ctx, filled + budget)
-            references, meta = asked.references, {**asked.meta, "pieces": filled.n_pieces}
-            if asked.told is not None:
-                references, meta = asked.told(filled.n_pieces)
+            n = filled.n_pieces
+            references, meta = asked.told(n) if asked.told else (asked.references, {**asked.meta, "pieces": n})
             yield Question(index, filled.prompt, references, filled.tokens, budget, meta)
 
 

@@ -50,7 +50,7 @@ def find(task_id: str, data_dir: Path | None) -> Source:
 
 def read(source: Source) -> Iterator[Row]:
     table, where = source.paths
-    texts = _archived(where) if where.is_file() else _unpacked(where)
+    texts = _texts(where)
     for place, row in tables.rows(table):
         yield _row(place, row, texts, where)
 
@@ -69,18 +69,17 @@ def _row(place: str, row: dict[str, Any], texts: dict[str, Any], where: Path) ->
     return Row(str(row.get("question_id", "")), folder.partition("/")[0], tuple(found), question, answer)
 
 
-def _archived(archive: Path) -> dict[str, Any]:
+def _texts(where: Path) -> dict[str, Any]:
     """Document (category/set/file) -> where it is read from."""
     try:
-        packed = zipfile.ZipFile(archive, metadata_encoding="utf-8")
+        if where.is_dir():
+            found: dict[str, Any] = {file.relative_to(where).as_posix(): file for file in where.rglob("*")}
+        else:
+            packed = zipfile.ZipFile(where, metadata_encoding="utf-8")
+            found = {name.partition("lcr/")[2]: zipfile.Path(packed, name) for name in packed.namelist()}
     except (OSError, UnicodeError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{archive} cannot be read: {error}") from error
-    infos = (info.filename for info in packed.infolist() if not info.is_dir())
-    return {_key(name.partition("lcr/")[2]): zipfile.Path(packed, name) for name in infos}
-
-
-def _unpacked(folder: Path) -> dict[str, Any]:
-    return {_key(file.relative_to(folder).as_posix()): file for file in folder.rglob("*") if file.is_file()}
+        raise UsageError(f"{where} cannot be read: {error}") from error
+    return {_key(name): place for name, place in found.items()}
 
 
 def _key(name: str) -> str:

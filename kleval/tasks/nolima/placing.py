@@ -6,11 +6,11 @@ many tokens before it. evaluation/async_evaluate.py: the character is drawn anew
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kleval.tasks.draws import Draws
 from kleval.types import TextTooShort, Tokenizer, UsageError
 
 DEPTHS = 26
@@ -51,9 +51,7 @@ class Book:
 
 def characters(names: Sequence[str], seed: int) -> list[str]:
     """One for each depth."""
-    import numpy as np
-
-    state = np.random.RandomState(seed % 2**32)
+    state = Draws(seed).numbers
     return [str(state.choice(list(names))) for _ in range(DEPTHS)]
 
 
@@ -88,7 +86,7 @@ def _cases(group: dict[str, Any], template: str) -> list[Case]:
             for n, value in enumerate(test["input_args"], 1):
                 needle, asked = (text.replace(f"{{{n}}}", value) for text in (needle, asked))
             golds = test.get("gold_answers", "")
-            golds = tuple(json.loads(json.dumps(golds))) if isinstance(golds, list) else (golds,)
+            golds = tuple(golds) if isinstance(golds, list) else (golds,)
             names = tuple(group.get("character_set", ()))
             if (CHARACTER in needle and not names) or (CHARACTER not in needle and not any(golds)):
                 raise ValueError(f"{group['id']}_{name} has no answer")

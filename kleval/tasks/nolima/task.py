@@ -15,7 +15,6 @@ from typing import Any
 
 from kleval.tasks import data, datafile, packaged, prose
 from kleval.tasks.base import OneCall
-from kleval.tasks.data import Source
 from kleval.tasks.likelihood import without
 from kleval.tasks.nolima import placing
 from kleval.tasks.nolima.placing import CHARACTER, DEPTHS, Book, Case
@@ -81,17 +80,15 @@ def _asked(rng: random.Random, index: int) -> Asked:
 
 
 class Official(OfficialData):
-    """template: of tests that have none of their own. templates: by test."""
+    """templates: by test."""
 
     def __init__(self, task_id: str, name: str, data_dir: Path | None) -> None:
         files = (NEEDLE_SETS[name], SCRIPT, *BOOKS)
-        found = [data.need("nolima", file, f"{task_id} (official)", data_dir).path for file in files]
-        needles, script, *self._books = found
-        self.template = _template_in(script)
-        self._tests = placing.cases(str(needles), datafile.whole_json(needles), self.template)
-        self.templates = {test.name: test.template for test in self._tests}
-        source: Source = data.source_of(found, "amodaresi/NoLiMa")
+        source = data.find("nolima", files, f"{task_id} (official)", data_dir, "amodaresi/NoLiMa")
         super().__init__(task_id, source.revision, source.sha256)
+        needles, script, *self._books = source.paths
+        self._tests = placing.cases(str(needles), datafile.whole_json(needles), _template_in(script))
+        self.templates = {test.name: test.template for test in self._tests}
 
     def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
         books = [
@@ -107,13 +104,8 @@ class Official(OfficialData):
         self, index: int, test: Case, book: Book, depth: float, name: str, tokenizer: Tokenizer, ctx: int
     ) -> Question | Unfit:
         needle, question = (text.replace(CHARACTER, name) for text in (test.needle, test.question))
-        meta: dict[str, Any] = {
-            "test": test.name,
-            "kind": test.kind,
-            "book": book.name,
-            "question": question,
-            "needle": needle,
-        }
+        meta: dict[str, Any] = {"test": test.name, "kind": test.kind, "book": book.name}
+        meta |= {"question": question, "needle": needle}
         room = ctx - OFFICIAL_BUDGET
         bare = count_given(tokenizer, messages(test.template, f" {needle}\n", question))
         length = room - bare

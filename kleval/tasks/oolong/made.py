@@ -1,7 +1,8 @@
 """Windows of kleval's own in the form of OOLONG's: lines that are counted, and questions about any number of them from the first on.
 
 synth: messages with a day and a sender, their topics to be read out of what they say. real: the transcript of a game, where rolls and
-spells stand among talk.
+spells stand among talk. Of both, `lines` come without end, `text` frames the first n of them, `ask` asks about these, the same for the
+same random numbers, and `longest` are answers that are as long as any.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from datetime import date, timedelta
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from kleval.tasks import lexicon, packaged, prose
 
@@ -18,6 +19,7 @@ WINDOWS_VERSION = "oolong-windows-1"
 BANK = packaged.load("oolong/bank.toml")
 LABELS: tuple[str, ...] = tuple(BANK["synth"]["labels"])
 _FIRST_DAY, _DAYS, _USERS = date(2022, 1, 1), 1400, 6
+_KINDS = {"Label": "LABEL", "User": "USER", "Date": "DATE", "Answer": "NUMERIC"}  # by how the answer begins
 _ROLLS, _SPELLS = 0.15, 0.28  # shares of a transcript's lines: rolls, and rolls and spells
 
 
@@ -29,19 +31,6 @@ class Asked(NamedTuple):
     said: str
     group: str
     kind: str
-
-
-class Window(Protocol):
-    """lines: without end. ask: a question about the first n of them; the same for the same seed. text: these lines, framed. longest:
-    answers that are as long as any."""
-
-    longest: tuple[str, ...]
-
-    def lines(self) -> Iterator[str]: ...
-
-    def ask(self, n: int, seed: int) -> Asked: ...
-
-    def text(self, lines: str, n: int) -> str: ...
 
 
 class Message(NamedTuple):
@@ -81,61 +70,36 @@ class Messages:
         words, labels = BANK["synth"], ", ".join(LABELS)
         return f"{words['preamble'].format(n=n, labels=labels)}{lines}{words['recall'].format(n=n, labels=labels)}"
 
-    def ask(self, n: int, seed: int) -> Asked:
-        rng, made = random.Random(seed), self._made[:n]
-        forms = BANK["synth"]["questions"]
+    def ask(self, n: int, rng: random.Random) -> Asked:
+        made, forms = self._made[:n], BANK["synth"]["questions"]
+        labels = Counter(each.label for each in made)
         while True:
             group = rng.choice(tuple(forms))
             name = rng.choice(tuple(forms[group]))
             label, other = rng.sample(LABELS, 2)
-            one = rng.choice(made)
-            if (found := _found(name, made, label, other, one)) is not None:
+            one, more = rng.choice(made), labels[label] - labels[other]
+            theirs = [each for each in made if each.label == label]
+            found: Any = {
+                "most": _most(labels),
+                "least": _most(Counter({each: -labels[each] for each in LABELS})),
+                "number": len(theirs),
+                "compare": "more common than" if more > 0 else "less common than" if more else "same frequency as",
+                "sender": _most(Counter(each.user for each in theirs)),
+                "of_user": sum(each.user == one.user for each in theirs),
+                "topic": _most(Counter(each.label for each in made if each.user == one.user)),
+                "first": min((each.day for each in theirs), default=None),
+                "after": sum(each.day > one.day for each in theirs),
+            }[name]
+            if found is not None:
                 form, asked = forms[group][name]
-                values = {"label": label, "other": other, "user": one.user, "date": _written(one.day)}
-                said = form.format(found)
-                gold = (
-                    f"[{found!r}]"
-                    if not isinstance(found, date)
-                    else f"[datetime.date{(found.year, found.month, found.day)}]"
-                )
-                kind = f"ANSWER_TYPE.{_type_of(name, found)}"
-                return Asked(asked.format(labels=", ".join(LABELS), **values), gold, said, group, kind)
-
-
-def _type_of(name: str, found: object) -> str:
-    if isinstance(found, date):
-        return "DATE"
-    if isinstance(found, int):
-        return "USER" if name == "sender" else "NUMERIC"
-    return "COMPARISON" if name == "compare" else "LABEL"
-
-
-def _found(name: str, made: list[Message], label: str, other: str, one: Message) -> str | int | date | None:
-    """The answer, None where there is none or more than one."""
-    labels = Counter(each.label for each in made)
-    theirs = [each for each in made if each.label == label]
-    match name:
-        case "most":
-            return _most(labels)
-        case "least":
-            return _most(Counter({each: -labels[each] for each in LABELS}))
-        case "number":
-            return len(theirs)
-        case "compare":
-            more = labels[label] - labels[other]
-            return "more common than" if more > 0 else "less common than" if more else "same frequency as"
-        case "sender":
-            return _most(Counter(each.user for each in theirs))
-        case "of_user":
-            return sum(each.user == one.user for each in theirs)
-        case "topic":
-            return _most(Counter(each.label for each in made if each.user == one.user))
-        case "first":
-            return min((each.day for each in theirs), default=None)
-    return sum(each.day > one.day for each in theirs)
+                kind = "COMPARISON" if name == "compare" else _KINDS[form.partition(":")[0]]
+                words = {"label": label, "other": other, "user": one.user, "date": _written(one.day)}
+                question = asked.format(labels=", ".join(LABELS), **words)
+                return Asked(question, f"[{found!r}]", form.format(found), group, f"ANSWER_TYPE.{kind}")
 
 
 def _most(counts: Counter[Any]) -> Any:
+    """None where there is none or more than one."""
     (found, n), *rest = counts.most_common(2) or [(None, 0)]
     return None if rest and rest[0][1] == n else found
 
@@ -181,8 +145,8 @@ class Transcript:
     def text(self, lines: str, n: int) -> str:
         return f"{BANK['real']['preamble']}{lines}{BANK['real']['end']}"
 
-    def ask(self, n: int, seed: int) -> Asked:
-        rng, forms = random.Random(seed), BANK["real"]["questions"]
+    def ask(self, n: int, rng: random.Random) -> Asked:
+        forms = BANK["real"]["questions"]
         rolls = [move for move in self._made[:n] if move.value > 0]
         spells = [move for move in self._made[:n] if not move.value]
         while True:
@@ -191,6 +155,7 @@ class Transcript:
             kind = rng.choice(BANK["real"]["rolls"])
             kinds = Counter(move.what for move in rolls)
             common = [each for each in kinds if kinds[each] == max(kinds.values())]
+            two = list(dict.fromkeys(move.what for move in spells[:2]))
             found = {
                 "rolls": len(rolls),
                 "by": sum(move.who == who for move in rolls),
@@ -200,9 +165,7 @@ class Transcript:
                 "spells": len(spells),
                 "caster": sum(move.who == who for move in spells),
                 "last": spells[-1].what if spells else "",
-                "first": ", ".join(move.what for move in spells[:2])
-                if len({move.what for move in spells[:2]}) > 1
-                else "",
+                "first": ", ".join(two) if len(two) > 1 else "",
             }[name]
             if found != "":
                 question = forms[group][name].format(who=who, kind=kind)

@@ -6,7 +6,9 @@ fill to about seven tenths. real: all rows that fit. Builtin: a window of kleval
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import random
+from collections.abc import Iterator, Sequence
+from copy import copy
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -14,21 +16,19 @@ from typing import Any
 
 from kleval.tasks import data, datafile, tables
 from kleval.tasks.base import OneCall
-from kleval.tasks.fitting import budget_for, fill_by_characters
 from kleval.tasks.oolong import made, scoring
-from kleval.tasks.plain_editions import Asked, Rows, as_it_is
+from kleval.tasks.plain_editions import Asked, Made, Rows, as_it_is, longest_within
 from kleval.tasks.prose import SENTENCES_VERSION
-from kleval.tasks.sized import ALL, BuiltinData, Question, SizedTask, digest_of
-from kleval.types import Completion, ContextTooSmall, Prompt, Sample, Score, Tokenizer, Unfit, UsageError
+from kleval.tasks.sized import SizedTask
+from kleval.types import Completion, ContextTooSmall, Prompt, Sample, Score, UsageError
 
 PROTOCOL = "oolong-adbf1cb"
 OFFICIAL_BUDGET = 1024
 WINDOWS: dict[str, type[made.Messages] | type[made.Transcript]] = {"synth": made.Messages, "real": made.Transcript}
 FILES = {"synth": ("data/test", "data/test-*.parquet"), "real": ("dnd/test", "dnd/test.jsonl")}
-LENGTHS = tuple(1 << power for power in range(10, 23))
+LENGTHS = {f"{1 << power}k": 1 << power + 10 for power in range(13)}
 _SYSTEM = "You are a helpful assistant."
 _LEAST = 8  # lines of a window
-Ask = Callable[[int], made.Asked]
 
 
 def messages(window: str, question: str) -> Prompt:
@@ -45,11 +45,9 @@ class OolongTask(OneCall, SizedTask):
         values = {"budget": OFFICIAL_BUDGET, "least": _LEAST}
         super().__init__(f"oolong/{half}", edition, protocol, (PROTOCOL,), values)
         self._half = half
-        self._open = (
-            partial(Builtin, self.id, self.version, WINDOWS[half])
-            if edition == "builtin"
-            else partial(self._official, data_dir)
-        )
+        parts = made.WINDOWS_VERSION, made.BANK, SENTENCES_VERSION
+        windows = partial(Windows, self.id, self.version, partial(_asked, half), *parts)
+        self._open = windows if edition == "builtin" else partial(self._official, data_dir)
 
     def _official(self, data_dir: Path | None) -> Rows:
         stem, file = FILES[self._half]
@@ -61,12 +59,10 @@ class OolongTask(OneCall, SizedTask):
         return Rows(self.id, source, partial(read, paths), OFFICIAL_BUDGET)
 
     def _synth(self, paths: Sequence[Path], ctx: int) -> Iterator[Asked]:
-        length = max((one for one in LENGTHS if one <= ctx), default=0)
-        if not length:
-            raise ContextTooSmall(f"{self.id} (official) has no window below {LENGTHS[0]} tokens", LENGTHS[0])
+        length = longest_within(LENGTHS, ctx, f"{self.id} (official) has no window")
         some = False
         for where, row in (one for path in paths for one in tables.rows(path)):
-            if tables.value(where, row, "context_len") != length:
+            if tables.value(where, row, "context_len") != LENGTHS[length]:
                 continue
             some, written, kind = True, tables.text(where, row, "answer"), tables.text(where, row, "answer_type")
             try:
@@ -74,13 +70,11 @@ class OolongTask(OneCall, SizedTask):
             except ValueError as error:
                 raise UsageError(f"{where}: field 'answer' cannot be read: {error}") from error
             group = tables.text(where, row, "task_group")
-            meta = {"gold": written, "kind": kind, "group": group, "length": f"{length >> 10}k"}
+            meta = {"gold": written, "kind": kind, "group": group, "length": length}
             said = f"Answer: {gold:%Y-%m-%d}" if kind == scoring.DATE else f"Answer: {gold}"
             yield _row(where, row, said, {**meta, "dataset": tables.text(where, row, "dataset")})
         if not some:
-            raise UsageError(
-                f"{self.id} at ctx {ctx} asks windows of {length} tokens, of which {paths[0].parent} has none"
-            )
+            raise UsageError(f"{self.id} at ctx {ctx} asks windows of {length}, of which {paths[0].parent} has none")
 
     def _real(self, paths: Sequence[Path], ctx: int) -> Iterator[Asked]:
         for where, row in (one for path in paths for one in tables.rows(path)):
@@ -112,41 +106,25 @@ def _row(where: str, row: dict[str, Any], said: str, meta: dict[str, Any]) -> As
     return Asked(as_it_is(messages(window, question)), (said,), {"question": question, **meta})
 
 
-class Builtin(BuiltinData):
-    """window: makes one out of random numbers of its own."""
+class Windows(Made):
+    def _too_small(self, ctx: int, minimum: int) -> ContextTooSmall:
+        return super()._too_small(ctx, minimum + minimum // 6)  # other questions are longer
 
-    def __init__(self, task_id: str, task_version: str, window: type[made.Messages] | type[made.Transcript]) -> None:
-        version = made.WINDOWS_VERSION
-        super().__init__(task_id, task_version, f"kleval {version}", digest_of(version, made.BANK, SENTENCES_VERSION))
-        self._window = window
 
-    def questions(
-        self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL
-    ) -> Iterator[Question | Unfit]:
-        budget = budget_for(max(map(tokenizer.count, self._window.longest)))
-        for index in indices:
-            draws = self._draws(ctx, seed, index)
-            window = self._window(draws.rng)
-            lines = window.lines()
-            head = "".join(islice(lines, _LEAST))
-            ask = partial(window.ask, seed=draws.seed)
+def _asked(half: str, rng: random.Random, index: int) -> Asked:
+    begin, window = copy(rng), WINDOWS[half](rng)
+    lines = window.lines()
+    head = "".join(islice(lines, _LEAST))
 
-            def build(more: Sequence[str], window: made.Window = window, ask: Ask = ask, head: str = head) -> Prompt:
-                n = _LEAST + len(more)
-                return messages(window.text(head + "".join(more), n), ask(n).question)
+    def build(more: Sequence[str]) -> Prompt:
+        n = _LEAST + len(more)
+        return messages(window.text(head + "".join(more), n), window.ask(n, copy(begin)).question)
 
-            filled = fill_by_characters(build, lines, tokenizer, ctx - budget)
-            if isinstance(filled, int):
-                raise self._too_small(ctx, filled + filled // 6 + budget)  # other questions are longer
-            asked = ask(n := _LEAST + filled.n_pieces)
-            meta = {
-                "gold": asked.gold,
-                "kind": asked.kind,
-                "group": asked.group,
-                "lines": n,
-                "question": asked.question,
-            }
-            yield Question(index, filled.prompt, (asked.said,), filled.tokens, budget, meta)
+    def told(n_more: int) -> tuple[tuple[str, ...], dict[str, Any]]:
+        facts = window.ask(n := _LEAST + n_more, copy(begin))._asdict()
+        return (facts.pop("said"),), {**facts, "lines": n}
+
+    return Asked(build, window.longest, pieces=lines, told=told)
 
 
 synth, real = (partial(OolongTask, half) for half in WINDOWS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections import Counter
 from datetime import datetime
@@ -96,7 +97,7 @@ def test_answers_about_messages_follow_from_their_lines() -> None:
             day, user, text = re.fullmatch(r"Date: (.+) \|\| User: (\d+) \|\| Instance: (.+)\n", line).groups()  # type: ignore[union-attr]
             (topic,) = {topic for form, topic in topics.items() if re.fullmatch(form, text)}
             found.append((datetime.strptime(day, "%b %d, %Y"), user, topic))
-        told = window.ask(20, i)
+        told = window.ask(20, random.Random(i))
         said, question = told.said.partition(": ")[2], told.question
         named = re.findall(r"'(\w+)'", question.partition(" Give your")[0])
         theirs = [one for one in found if not named or one[2] == named[0]]
@@ -131,7 +132,7 @@ def test_answers_about_a_game_follow_from_its_lines() -> None:
         text = window.text("".join(islice(window.lines(), 40)), 40)
         rolls = re.findall(r"(\w+): (?:I roll for|My|Rolling) (\w+)[^\d\n]*(\d+)", text)
         cast = re.findall(rf"(\w+): .*I cast ({spells})", text)
-        told = window.ask(40, i)
+        told = window.ask(40, random.Random(i))
         who = re.search("|".join(made.BANK["real"]["players"]), told.question)
         kind = re.search(r"rolls for (\w+)", told.question)
         counts = Counter(roll[1] for roll in rolls)
@@ -215,10 +216,10 @@ def test_official_transcripts_are_asked_as_far_as_they_fit(published: Path, word
 @pytest.mark.parametrize(
     ("ctx", "change", "said"),
     [
-        (4096, {}, "asks windows of 4096 tokens, of which"),
+        (4096, {}, "asks windows of 4k, of which"),
         (1024, {"answer": "ham"}, "row 0: field 'answer' cannot be read"),
         (1024, {"question": None}, "field 'question' must be a text"),
-        (1000, {}, "no window below 1024 tokens"),
+        (1000, {}, "no window below 1k"),
     ],
 )
 def test_rows_that_cannot_be_asked_are_told(
