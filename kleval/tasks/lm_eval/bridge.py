@@ -8,7 +8,7 @@ up: what does not fit or fails after its retries raises AnswerFailed, naming the
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kleval.packages import install_line
@@ -168,14 +168,13 @@ class KlevalLM(TemplateLM):
             open_ = [p for p in open_ if isinstance(o := done.get(p), Failure) and o.retryable]
             if not open_:
                 break
-        return list(self._checked(requests, done))
-
-    def _checked(self, requests: Sequence[Request], done: dict[int, Outcome]) -> Iterable[Completion]:
+        answers = []
         for position, request in enumerate(requests):
             outcome = done.get(position, Failure("internal", f"{self._backend.name} gave no outcome"))
             if isinstance(outcome, Failure):
                 raise AnswerFailed(f"request {position} of {len(requests)} ({request.kind})", outcome)
-            yield outcome
+            answers.append(outcome)
+        return answers
 
     def _check_template(self) -> None:
         if not self._tokenizer.chat_template_digest:

@@ -78,7 +78,7 @@ def wanted(task_id: str) -> list[Wanted]:
     found: dict[tuple[str, str | None, str | None], tuple[set[str], list[str]]] = {}
     for leaf in task_index.expand(task_id):
         name, _ = task_index.parse(leaf)
-        config = loading.raw_config(name)
+        config = task_index.config(name)
         needed = loading.needs(name, config)
         revision = (config.get("dataset_kwargs") or {}).get("revision")
         splits, tasks = found.setdefault((needed.path, needed.config, revision), (set(), []))

@@ -12,7 +12,6 @@ appear. The documents in lm-eval's logs hold no text; the prompt is in their arg
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -22,8 +21,9 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import mean
 from lm_eval.api.task import ConfigurableTask
 
+from kleval.lengths import parse_lengths
 from kleval.tasks.registry import load_task
-from kleval.tokenization import check_growth, has_tokenizer, join_prompt, load_tokenizer
+from kleval.tokenization import KINDS, check_growth, join_prompt, load_tokenizer
 from kleval.types import Completion, ContextTooSmall, Request, Sample, Score, Task, Tokenizer, UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ DEFAULT_LENGTHS = (4096,)
 DEFAULT_SAMPLES = 100
 DEFAULT_SEED = 42
 _TOKENIZER_FILES = ("tokenizer*", "chat_template.jinja", "tiktoken.model", "special_tokens_map.json")
-_LENGTH = re.compile(r"(\d+)\s*([kKmM]?)")
+_FACTS = ("id", "version", "metric", "edition", "protocol", "data_revision", "data_digest")
 _log = logging.getLogger("lm_eval.kleval")
 
 
@@ -64,7 +64,11 @@ class GeneratedTask(ConfigurableTask):
                 "doc_to_text": "{{id}}",
                 "doc_to_target": "{{references[0]}}",
                 "generation_kwargs": {"until": [], "do_sample": False},
-                "metadata": {**given, "version": given.get("version"), "kleval": self._facts()},
+                "metadata": {
+                    **given,
+                    "version": given.get("version"),
+                    "kleval": {name: getattr(self._kleval, name) for name in _FACTS},
+                },
             }
         )
 
@@ -134,18 +138,6 @@ class GeneratedTask(ConfigurableTask):
     def higher_is_better(self) -> dict[str, bool]:
         return dict.fromkeys(self._names, True)
 
-    def _facts(self) -> dict[str, str]:
-        task = self._kleval
-        return {
-            "id": task.id,
-            "version": task.version,
-            "metric": task.metric,
-            "edition": task.edition,
-            "protocol": task.protocol,
-            "data_revision": task.data_revision,
-            "data_digest": task.data_digest,
-        }
-
 
 def _make(task: Task, given: Mapping[str, Any]) -> list[Sample]:
     """Samples of every length, shortest first. A length at which the task does not fit is left out, with a warning."""
@@ -182,15 +174,11 @@ def _only_request(task: Task, sample: Sample) -> Request:
 
 
 def lengths(given: Any) -> list[int]:
-    """Context lengths in tokens from what a user wrote: 4096, "128k", "4k,1m" or a list of such."""
-    parts = [p for item in (given if isinstance(given, list | tuple) else [given]) for p in str(item).split(",")]
-    found = []
-    for part in parts:
-        match = _LENGTH.fullmatch(part.strip())
-        if match is None or not int(match[1]):
-            raise UsageError(f"max_seq_lengths holds lengths as 4096, 128k or 1m, not {part!r}")
-        found.append(int(match[1]) * {"": 1, "k": 1024, "m": 1024**2}[match[2].lower()])
-    return sorted(set(found))
+    """Context lengths in tokens from what a user wrote: 4096, "128k", "4k,1m", "4k-1m*2" or a list of such."""
+    try:
+        return sorted(parse_lengths(",".join(map(str, given)) if isinstance(given, list | tuple) else str(given)))
+    except UsageError as error:
+        raise UsageError(f"max_seq_lengths: {error}") from None
 
 
 def tokenizer_of(given: Mapping[str, Any]) -> Tokenizer:
@@ -205,15 +193,13 @@ def tokenizer_of(given: Mapping[str, Any]) -> Tokenizer:
     folder = Path(named).expanduser()
     if folder.is_dir():
         return load_tokenizer(f"hf:{folder}")
-    if named == "words" or named.startswith(("tiktoken:", "hf:")):
+    if ":" in named or named in KINDS:
         return load_tokenizer(named)
     import huggingface_hub
 
     try:
-        got = Path(huggingface_hub.snapshot_download(named, allow_patterns=list(_TOKENIZER_FILES)))
+        got = huggingface_hub.snapshot_download(named, allow_patterns=list(_TOKENIZER_FILES))
     except Exception as error:  # of the hub's client and of its HTTP library
         said = " ".join(str(error).split())[:200]
         raise UsageError(f"the tokenizer {named} is no folder here and cannot be had from the hub: {said}") from error
-    if not has_tokenizer(got):
-        raise UsageError(f"{named} on the hub has no tokenizer.json or tiktoken.model")
     return load_tokenizer(f"hf:{got}")

@@ -15,7 +15,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ def load(name: str, shots: int | None, data_dir: Path | None, fetched_by: str) -
         raise UsageError(f"lm_eval/{name} is a {entry.kind} of tasks: name one of them ({first}, …)")
     _check_extras(name)
     _quiet()
-    config = raw_config(name)
+    config = task_index.config(name)
     _refuse(name, config, shots)
     needed = needs(name, config)
     found = files.find(needed, data_dir, fetched_by)
@@ -69,11 +68,6 @@ def load(name: str, shots: int | None, data_dir: Path | None, fetched_by: str) -
     _draw(name, task)
     task.set_fewshot_seed(FEWSHOT_SEED)
     return Loaded(task, found.revision, found.digest)
-
-
-def raw_config(name: str) -> dict[str, Any]:
-    """The task's YAML with everything it includes; functions as text. UsageError for an unknown name or a group."""
-    return dict(_manager(name).task_index[name].cfg or {})
 
 
 def needs(name: str, config: Mapping[str, Any]) -> files.Needed:
@@ -159,7 +153,7 @@ def _build(name: str, dataset: Any, **overrides: Any) -> Any:
     group = {"group": "kleval", "task": [{"task": name, **overrides, **handed}]}
     try:
         with _seeded(), offline():
-            return _manager(name).load(group)["tasks"][name]
+            return task_index.manager(name).load(group)["tasks"][name]
     except (UsageError, MemoryError):
         raise
     except ImportError as error:
@@ -202,20 +196,6 @@ def _check_extras(name: str) -> None:
         import lm_eval.tasks  # noqa: F401
     except ImportError as error:
         raise UsageError(_needs_package(name, error)) from error
-
-
-def _manager(name: str) -> Any:
-    """TaskManager over the folder of lm-eval's that a task or group is defined in."""
-    file = task_index.find(name).file
-    assert file is not None
-    return _manager_of(file.parent)
-
-
-@lru_cache(maxsize=64)
-def _manager_of(folder: Path) -> Any:
-    from lm_eval.tasks import TaskManager
-
-    return TaskManager(include_path=str(folder), include_defaults=False)
 
 
 def _quiet() -> None:

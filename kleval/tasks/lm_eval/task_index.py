@@ -1,7 +1,7 @@
 """Index of lm-eval's tasks, groups and tags, and the tasks that `lm_eval/NAME` or `lm_eval/NAME:8shot` stands for.
 
-lm-eval's own TaskManager reads all of its 14,000 files as YAML, which takes ten seconds; what a name needs is in their
-first lines, and reading those alone takes under one. A name is a task, a group (which lists tasks, groups and tags) or a
+lm-eval's own TaskManager reads all of its 14,000 files whole, which takes ten seconds; what a name needs is in a few of their
+top-level keys, and reading those alone takes a fifth of that. A name is a task, a group (which lists tasks, groups and tags) or a
 tag (which tasks carry). `:Nshot` asks with N examples instead of the task's own number.
 """
 
@@ -11,7 +11,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any, Literal
@@ -21,8 +21,8 @@ from kleval.types import UsageError
 
 PREFIX = "lm_eval/"
 _ID = re.compile(r"lm_eval/(?P<name>[^:\s]+)(?::(?P<shots>\d+)shot)?")
-_TOP = re.compile(r"^[\"']?(task|group|tag|include|class)[\"']?[ \t]*:[ \t]*(.*?)[ \t]*$", re.MULTILINE)
-_ITEM = re.compile(r"[ \t]*-[ \t]+(.+?)[ \t]*(?:\n|\Z)")
+# A top-level key that names something, with the lines that belong to it.
+_TOP = re.compile(r"^[\"']?(?:task|group|tag|include|class)[\"']?[ \t]*:.*\n?(?:(?:[ \t#-].*)?\n)*", re.MULTILINE)
 _SKIPPED = {"__pycache__", ".ipynb_checkpoints"}
 # What of a group, or of an entry in its list, says nothing about how its tasks are asked.
 _STRUCTURE = {"group", "group_alias", "task", "task_alias", "aggregate_metric_list", "metadata", "tag", "include"}
@@ -94,49 +94,73 @@ def index() -> Mapping[str, Entry]:
     if spec is None or not spec.submodule_search_locations:
         raise UsageError(f"tasks named lm_eval/… need lm-eval, which cannot be imported: {install_line('lm-eval')}")
     entries: dict[str, Entry] = {}
-    heads: dict[Path, dict[str, list[str]]] = {}
+    heads: dict[Path, dict[str, Any]] = {}
     for file in sorted((Path(spec.submodule_search_locations[0]) / "tasks").rglob("*.yaml"), key=Path.as_posix):
         if _SKIPPED.isdisjoint(file.parts):
             head = _head(file, heads)
             kind: Literal["task", "group"] = "group" if "group" in head and "class" not in head else "task"
-            name = next(iter(head.get(kind, ())), None)
-            if name is None or name in entries:
+            name = head.get(kind)
+            if not isinstance(name, str) or name in entries:
                 continue
             entries[name] = Entry(kind, file)
             if kind == "task":
-                for tag in head.get("tag", ()):
+                for tag in _listed(head.get("tag") or ()):
                     entries.setdefault(tag, Entry("tag", None)).tasks.add(name)
     return entries
 
 
-def _head(file: Path, heads: dict[Path, dict[str, list[str]]], depth: int = 0) -> dict[str, list[str]]:
-    """The names in a file's top-level keys, those of the files it includes below them."""
+def _head(file: Path, heads: dict[Path, dict[str, Any]], depth: int = 0) -> dict[str, Any]:
+    """What a file's top-level keys that name something hold, those of the files it includes below them."""
+    import yaml
+
     if file in heads:
         return heads[file]
     try:
-        text = file.read_text("utf-8", errors="replace")
-    except OSError:
+        own = yaml.load("".join(_TOP.findall(file.read_text("utf-8", errors="replace"))), _loader()) or {}
+    except (OSError, yaml.YAMLError):
         return {}
-    own: dict[str, list[str]] = {}
-    for key in _TOP.finditer(text):
-        own[key[1]] = _scalars(key[2], text, key.end())
-    found: dict[str, list[str]] = {}
-    for other in own.pop("include", ()) if depth < 8 else ():
+    found: dict[str, Any] = {}
+    for other in _listed(own.pop("include", ())) if depth < 8 else ():
         found |= _head((file.parent / other).resolve(), heads, depth + 1)
     heads[file] = found | own
     return heads[file]
 
 
-def _scalars(value: str, text: str, end: int) -> list[str]:
-    """The value of a key, or the items of its list, inline or in the lines below, without quotes and comments."""
-    value = re.sub(r"(^|\s)#.*", "", value).strip()
-    if value:
-        return [item for part in value.strip("[]").split(",") if (item := part.strip().strip("\"'"))]
-    items, position = [], end + 1
-    while found := _ITEM.match(text, position):
-        items.append(re.sub(r"\s#.*", "", found[1]).strip().strip("\"'"))
-        position = found.end()
-    return items
+@cache
+def _loader() -> Any:
+    """A reader of YAML that leaves what is named of Python as text."""
+    import yaml
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        pass
+
+    Loader.add_multi_constructor("!", lambda loader, suffix, node: str(node.value))
+    return Loader
+
+
+def _listed(value: Any) -> list[str]:
+    """A name, or a list of them, as a list."""
+    return [value] if isinstance(value, str) else list(value)
+
+
+def config(name: str) -> dict[str, Any]:
+    """The YAML of a task or group with everything it includes; functions as text. UsageError for an unknown name or a tag."""
+    return dict(manager(name).task_index[name].cfg or {})
+
+
+def manager(name: str) -> Any:
+    """lm-eval's TaskManager over the folder that a task or group is defined in."""
+    file = find(name).file
+    if file is None:
+        raise UsageError(f"lm_eval/{name} is a tag of tasks, not a task or group of its own")
+    return _manager_of(file.parent)
+
+
+@lru_cache(maxsize=64)
+def _manager_of(folder: Path) -> Any:
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=str(folder), include_defaults=False)
 
 
 def _leaves(name: str, shots: int | None, above: tuple[str, ...]) -> Iterator[tuple[str, int | None]]:
@@ -150,16 +174,14 @@ def _leaves(name: str, shots: int | None, above: tuple[str, ...]) -> Iterator[tu
     else:
         if name in above:
             raise UsageError(f"lm-eval's group {name!r} contains itself")
-        assert entry.file is not None
-        yield from _members(name, _yaml(entry.file), shots, (*above, name))
+        yield from _members(name, config(name), shots, (*above, name))
 
 
 def _members(
-    group: str, config: Mapping[str, Any], shots: int | None, above: tuple[str, ...]
+    group: str, given: Mapping[str, Any], shots: int | None, above: tuple[str, ...]
 ) -> Iterator[tuple[str, int | None]]:
-    own = _shots_set_by(group, config)
-    shots = shots if own is None else own
-    for item in config.get("task") or ():
+    shots = _shots_set_by(group, given, shots)
+    for item in given.get("task") or ():
         if isinstance(item, str):
             yield from _leaves(item, shots, above)
             continue
@@ -172,36 +194,20 @@ def _members(
                 f"lm-eval's group {group!r} defines tasks of its own ({inner}), which have no name to be asked by:"
                 " choose another group"
             )
-        set_here = _shots_set_by(group, item)
-        yield from _leaves(inner, shots if set_here is None else set_here, above)
+        yield from _leaves(inner, _shots_set_by(group, item, shots), above)
 
 
-def _shots_set_by(group: str, config: Mapping[str, Any]) -> int | None:
-    changed = set(config) - _STRUCTURE - {"num_fewshot"}
+def _shots_set_by(group: str, given: Mapping[str, Any], shots: int | None) -> int | None:
+    """Its number of examples, else `shots`. UsageError when it changes anything else of its tasks."""
+    changed = set(given) - _STRUCTURE - {"num_fewshot"}
     if changed:
         raise UsageError(
             f"lm-eval's group {group!r} changes {', '.join(sorted(changed))} of its tasks, which kleval does not follow:"
             " name its tasks one by one"
         )
-    given = config.get("num_fewshot")
-    return None if given is None else int(given)
+    own = given.get("num_fewshot")
+    return shots if own is None else int(own)
 
 
 def _id(name: str, shots: int | None) -> str:
     return PREFIX + name + ("" if shots is None else f":{shots}shot")
-
-
-def _yaml(file: Path) -> dict[str, Any]:
-    """A group's file, included ones below it; what it names of Python is left as text."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        pass
-
-    Loader.add_multi_constructor("!", lambda loader, suffix, node: str(node.value))
-    config = yaml.load(file.read_text("utf-8"), Loader)
-    includes = config.pop("include", ())
-    merged: dict[str, Any] = {}
-    for other in [includes] if isinstance(includes, str) else includes:
-        merged |= _yaml((file.parent / other).resolve())
-    return merged | config

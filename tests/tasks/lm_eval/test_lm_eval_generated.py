@@ -147,7 +147,13 @@ def test_without_a_tokenizer_it_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "tokens"), [(4096, [4096]), ("128k,1m", [131072, 1048576]), ([1024, "2k", 1024], [1024, 2048])]
+    ("given", "tokens"),
+    [
+        (4096, [4096]),
+        ("128k,1m", [131072, 1048576]),
+        ([1024, "2k", 1024], [1024, 2048]),
+        ("2k-8k*2", [2048, 4096, 8192]),
+    ],
 )
 def test_lengths_are_read_as_written(given: Any, tokens: list[int]) -> None:
     from kleval.tasks.lm_eval.generated import lengths
