@@ -11,16 +11,13 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from kleval.tasks import packaged, tables
 from kleval.tasks.code import files
 from kleval.tasks.code.running import verdict
-from kleval.tasks.code.task import LM_EVAL, OWN, Benchmark, CodeTask, Problem, pass_at_k
-from kleval.tasks.registry import check_protocol
+from kleval.tasks.code.task import LM_EVAL, Problem, Reading, pass_at_k
 
-_STOP = ("[/ANSWER]", "</seed:think>[ANSWER]")
 # What an input may be made with.
 _MAKERS = {
     kind.__name__
@@ -31,37 +28,7 @@ _MAKERS |= {make.__name__ for make in (abs, chr, enumerate, len, max, min, ord, 
 Reader = Callable[[dict[str, Any], str], str]
 
 
-def input_cot(edition: str, protocol: str | None, data_dir: Path | None) -> CodeTask:
-    return _load("code/cruxeval_input_cot", edition, protocol, data_dir)
-
-
-def output_cot(edition: str, protocol: str | None, data_dir: Path | None) -> CodeTask:
-    return _load("code/cruxeval_output_cot", edition, protocol, data_dir)
-
-
-def _load(task_id: str, edition: str, protocol: str | None, data_dir: Path | None) -> CodeTask:
-    official, backwards = edition == "official", task_id == "code/cruxeval_input_cot"
-    protocol = check_protocol(f"{task_id} ({edition})", protocol, (LM_EVAL, OWN) if official else (OWN,))
-    place = ("cruxeval", ("cruxeval", "test"))
-    make = partial(_problem, backwards)
-    problems, revision, digest = files.of_edition(task_id, edition, place, "functions", make, data_dir)
-    reader: Reader
-    if protocol == LM_EVAL:
-        reader = test_of_input if backwards else test_of_output
-    else:
-        reader = partial(_own_test, backwards)
-    benchmark = Benchmark(
-        max_new_tokens=512 if backwards else 1024,
-        stop=_STOP,
-        grade=partial(_grade, reader, (1, 5) if backwards else (1,)),
-        temperature=0.2,
-        top_p=0.95,
-        repeats=10,
-    )
-    return CodeTask(task_id, benchmark, problems, edition=edition, protocol=protocol, revision=revision, digest=digest)
-
-
-def _problem(backwards: bool, where: str, row: dict[str, Any]) -> Problem:
+def _problem(backwards: bool, protocol: str, where: str, row: dict[str, Any]) -> Problem:
     code, given, result = (tables.text(where, row, name) for name in ("code", "input", "output"))
     about = packaged.load("code/prompts.toml")["cruxeval"]["input" if backwards else "output"]
     asked = f"f(??) == {result}" if backwards else f"f({given}) == ??"
@@ -75,12 +42,14 @@ def _problem(backwards: bool, where: str, row: dict[str, Any]) -> Problem:
     )
 
 
-def _grade(
-    reader: Reader, wanted: Sequence[int], problem: Problem, answers: Sequence[str]
-) -> tuple[dict[str, float], Any]:
+def _grade(backwards: bool, protocol: str, problem: Problem, answers: Sequence[str]) -> Reading:
+    reader: Reader = partial(_own_test, backwards)
+    if protocol == LM_EVAL:
+        reader = test_of_input if backwards else test_of_output
     programs = [reader(dict(problem.data), answer) for answer in answers]
     found = {program: verdict(program) for program in dict.fromkeys(programs)}
     passed = sum(found[program].passed for program in programs)
+    wanted = (1, 5) if backwards else (1,)
     scores = {f"pass@{k}": pass_at_k(len(programs), passed, k) for k in wanted if k <= len(programs)}
     asserted = [program[len(problem.data["code"]) + 1 :] for program in programs]
     extracted = [{"test": test, "result": found[p].reason} for test, p in zip(asserted, programs, strict=True)]
@@ -202,3 +171,7 @@ def _is_plain(call: ast.Call, code: str) -> bool:
         and not hidden
         and not any(isinstance(node, ast.NamedExpr) for node in nodes)
     )
+
+
+input_cot = partial(files.load, "cruxeval_input_cot", partial(_problem, True), partial(_grade, True))
+output_cot = partial(files.load, "cruxeval_output_cot", partial(_problem, False), partial(_grade, False))

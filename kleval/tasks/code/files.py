@@ -1,16 +1,21 @@
-"""Problems of the code tasks: official ones from files under the data directory, in any format that `tables` reads, builtin ones
-from `items.toml`.
+"""Making of the code tasks (`benchmarks.toml`), and their problems: official ones from files under the data directory, in any format
+that `tables` reads, builtin ones from `items.toml`.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kleval.tasks import data, datafile, packaged, tables
+from kleval.tasks.code.task import OWN, Benchmark, CodeTask, Grade, Problem, Reading
+from kleval.tasks.registry import check_protocol
 from kleval.types import UsageError
+
+OWN_REVISION = "builtin-1"
 
 
 def find(task_id: str, folder: str, stems: Sequence[str], data_dir: Path | None) -> list[Path]:
@@ -52,19 +57,48 @@ def bank(name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def of_edition(
-    task_id: str,
+def load(
+    name: str,
+    make: Callable[[str, str, dict[str, Any]], Problem],
+    grade: Callable[[str, Problem, Sequence[str]], Reading],
     edition: str,
-    place: tuple[str, Sequence[str]],
-    items: str,
-    make: Callable[[str, dict[str, Any]], Any],
+    protocol: str | None,
     data_dir: Path | None,
-) -> tuple[list[Any], str, str]:
-    """Problems, their revision and digest. place: folder and stems of the official ones; items: name of the builtin ones."""
+) -> CodeTask:
+    """The task code/NAME. make: protocol, place, row -> problem. grade: protocol, problem, answers -> metrics and what was read."""
+    form = packaged.load("code/benchmarks.toml")[name]
+    protocol = protocol_of(name, edition, protocol)
     if edition == "official":
-        return read(find(task_id, *place, data_dir), make)
-    problems = [make(f"item {n}", row) for n, row in enumerate(bank(items))]
-    return problems, "builtin-1", own_digest(problems)
+        paths = find(f"code/{name}", form["folder"], form["stems"], data_dir)
+        return task_of(name, edition, protocol, partial(grade, protocol), *read(paths, partial(make, protocol)))
+    problems = [make(protocol, f"item {n}", row) for n, row in enumerate(bank(form["items"]))]
+    return task_of(name, edition, protocol, partial(grade, protocol), problems, OWN_REVISION, own_digest(problems))
+
+
+def protocol_of(name: str, edition: str, protocol: str | None) -> str:
+    """The protocol asked for, or the edition's first. UsageError where it has no such."""
+    known = packaged.load("code/benchmarks.toml")[name]["protocols"] if edition == "official" else (OWN,)
+    return check_protocol(f"code/{name} ({edition})", protocol, known)
+
+
+def task_of(
+    name: str,
+    edition: str,
+    protocol: str,
+    grade: Grade,
+    problems: Sequence[Problem],
+    revision: str,
+    digest: str,
+    **more: Any,
+) -> CodeTask:
+    """more: of `Benchmark`, beside what the table says."""
+    form = packaged.load("code/benchmarks.toml")[name]
+    said = {**form["asked"], **form.get(protocol, {})}
+    said = {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
+    benchmark = Benchmark(grade=grade, **said, **more)
+    return CodeTask(
+        f"code/{name}", benchmark, problems, edition=edition, protocol=protocol, revision=revision, digest=digest
+    )
 
 
 def own_digest(problems: Sequence[Any]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from kleval import sandbox
 from kleval.sandbox import Limits
+from kleval.tasks import packaged
 from kleval.tasks.code.running import usual_packages, why
 from kleval.tasks.code.task import Problem
 
@@ -21,22 +22,7 @@ SECONDS = 6.0
 _MIB = 1 << 20
 _START_SECONDS = 1.0
 # What official runs put in front of a program.
-_STARRED = (
-    *(
-        "string",
-        "re",
-        "datetime",
-        "collections",
-        "heapq",
-        "bisect",
-        "copy",
-        "math",
-        "random",
-        "statistics",
-        "itertools",
-    ),
-    *("functools", "operator", "io", "sys", "json", "builtins", "typing"),
-)
+_STARRED = packaged.words("code/prompts.toml", "livecodebench", "starred")
 _PRELUDE = (
     "".join(f"from {name} import *\n" for name in _STARRED)
     + "".join(f"import {name}\n" for name in _STARRED if name not in ("builtins", "typing"))

@@ -24,36 +24,23 @@ from typing import Any, NoReturn
 from kleval.tasks import data, datafile, packaged, tables
 from kleval.tasks.code import files
 from kleval.tasks.code.judging import grade
-from kleval.tasks.code.task import OWN, Benchmark, CodeTask, Problem
-from kleval.tasks.registry import check_protocol
+from kleval.tasks.code.task import CodeTask, Problem
 from kleval.types import UsageError
 
-PROTOCOL = "livecodebench-v6"
 _FIRST, _LAST = date(2024, 8, 1), date(2025, 5, 31)
 # test and test2 end in May 2024; 11 problems of August 2024 are in test3. One file alone may hold all.
 _STEMS = ("test3", "test4", "test5", "test6")
 _SHOTS = "few_shot_examples/generation"
-_SYSTEM = (
-    "You are an expert Python programmer. You will be given a question (problem specification) and will generate a correct"
-    " Python program that matches the specification and passes all tests."
-)
-_WITH_STARTER = "You will use the following starter code to write the solution to the problem and enclose your code within delimiters."
-_WITH_STDIN = (
-    "Read the inputs from stdin solve the problem and write the answer to stdout (do not directly test on the sample inputs)."
-    " Enclose your code within delimiters as follows. Ensure that when the python program runs, it reads the inputs, runs the"
-    " algorithm and writes output to STDOUT."
-)
 _MOST_UNPACKED = 1 << 30
 
 
 def load(edition: str, protocol: str | None, data_dir: Path | None) -> CodeTask:
-    task_id = "code/livecodebench_v6"
-    official = edition == "official"
-    protocol = check_protocol(f"{task_id} ({edition})", protocol, (PROTOCOL,) if official else (OWN,))
+    name = "livecodebench_v6"
+    protocol = files.protocol_of(name, edition, protocol)
     shots: Mapping[str, Mapping[str, str]] = packaged.load("code/items.toml")["shots"]
     deviations: tuple[str, ...] = ()
-    if official:
-        paths = _files(task_id, data_dir)
+    if edition == "official":
+        paths = _files(f"code/{name}", data_dir)
         lacking = [stem for stem in _STEMS if not any(path.name.startswith(stem) for path in paths)]
         if lacking and len(lacking) < len(_STEMS):
             deviations = (f"without the problems of {', '.join(lacking)}, which were not there",)
@@ -61,21 +48,13 @@ def load(edition: str, protocol: str | None, data_dir: Path | None) -> CodeTask:
         problems, revision, digest = files.read(paths, partial(_official, shots))
     else:
         problems = [_problem(shots, **row) for row in files.bank("problems")]
-        revision, digest = "builtin-1", files.own_digest(problems)
+        revision, digest = files.OWN_REVISION, files.own_digest(problems)
     missing = (
         f"base models are shown an example: put func.json and stdin.json of the repository's lcb_runner/prompts/{_SHOTS} into"
         f" the data directory, under livecodebench/{_SHOTS}"
     )
-    benchmark = Benchmark(
-        max_new_tokens=16384,
-        stop=("###",),
-        chat_stop=(),
-        grade=grade,
-        shots=1,
-        no_plain="" if shots else missing,
-        deviations=deviations,
-    )
-    return CodeTask(task_id, benchmark, problems, edition=edition, protocol=protocol, revision=revision, digest=digest)
+    more = {"no_plain": "" if shots else missing, "deviations": deviations}
+    return files.task_of(name, edition, protocol, grade, problems, revision, digest, **more)
 
 
 def _files(task_id: str, data_dir: Path | None) -> list[Path]:
@@ -125,10 +104,9 @@ def _problem(
     solution: str = "",
 ) -> Problem:
     shot = shots.get("func" if starter else "stdin")
-    if starter:
-        form = f"### Format: {_WITH_STARTER}\n```python\n{starter}\n```\n\n"
-    else:
-        form = f"### Format: {_WITH_STDIN}\n```python\n# YOUR CODE HERE\n```\n\n"
+    words = packaged.load("code/prompts.toml")["livecodebench"]
+    about, code = (words["starter"], starter) if starter else (words["stdin"], "# YOUR CODE HERE")
+    form = f"### Format: {about}\n```python\n{code}\n```\n\n"
     asked = f"### Question:\n{question}\n\n{form}### Answer: (use the provided format with backticks)\n\n"
     plain = ""
     if shot is not None:
@@ -137,7 +115,7 @@ def _problem(
     return Problem(
         name=name,
         plain=plain,
-        chat=({"role": "system", "content": _SYSTEM}, {"role": "user", "content": asked}),
+        chat=({"role": "system", "content": words["system"]}, {"role": "user", "content": asked}),
         data={"function": function, "tests": tuple((given, expected) for given, expected in tests)},
         solution=f"```python\n{solution}\n```" if solution else "",
     )

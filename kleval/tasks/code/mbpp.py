@@ -10,14 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from kleval.sandbox import Limits
-from kleval.tasks import tables
+from kleval.tasks import packaged, tables
 from kleval.tasks.code import files, isolated_tests, running
-from kleval.tasks.code.task import LM_EVAL, OWN, Benchmark, CodeTask, Problem
-from kleval.tasks.registry import check_protocol
+from kleval.tasks.code.task import LM_EVAL, Problem, Reading, user
 from kleval.types import UsageError
 
 INSTRUCT = f"{LM_EVAL}-instruct"
@@ -25,23 +23,6 @@ EVALPLUS = "evalplus-tests"
 _FENCED = re.compile(r"```(?:\w+)?\n?(.*?)\n?```", re.DOTALL)
 # EvalPlus: 4 GiB; for each input 4 s or four times the solution's own, for a problem 60 s in all, and a second to end.
 _EVALPLUS_LIMITS = Limits(seconds=61.0, memory_bytes=4 << 30)
-
-
-def load(edition: str, protocol: str | None, data_dir: Path | None) -> CodeTask:
-    task_id = "code/mbpp_plus"
-    known = (LM_EVAL, INSTRUCT, EVALPLUS) if edition == "official" else (OWN,)
-    protocol = check_protocol(f"{task_id} ({edition})", protocol, known)
-    instruct = protocol == INSTRUCT
-    place = ("mbpp_plus", ("test", "mbppplus"))
-    make = partial(_problem, protocol)
-    problems, revision, digest = files.of_edition(task_id, edition, place, "sentences", make, data_dir)
-    benchmark = Benchmark(
-        max_new_tokens=1024 if instruct else 256,
-        stop=() if instruct else ("[DONE]",),
-        grade=partial(_grade, instruct, _EVALPLUS_LIMITS if protocol == EVALPLUS else running.LIMITS),
-        shots=0 if instruct else 3,
-    )
-    return CodeTask(task_id, benchmark, problems, edition=edition, protocol=protocol, revision=revision, digest=digest)
 
 
 def _problem(protocol: str, where: str, row: dict[str, Any]) -> Problem:
@@ -52,15 +33,9 @@ def _problem(protocol: str, where: str, row: dict[str, Any]) -> Problem:
     name = str(row.get("task_id", where.rpartition(" ")[2]))
     code = str(row.get("code", ""))
     if protocol == INSTRUCT:
-        text = f"{asked} Your code should satisfy the following assertion:\n{tests[0]}"
-        return Problem(
-            name,
-            text,
-            ({"role": "user", "content": text},),
-            {"tests": tests[0], "code": code},
-            code,
-            "Here is a solution to this programming problem:\n```python\n",
-        )
+        words = packaged.load("code/prompts.toml")["mbpp"]
+        text = words["instruct"].format(asked=asked, test=tests[0])
+        return Problem(name, text, user(text), {"tests": tests[0], "code": code}, code, words["prefix"])
     turns: list[Mapping[str, str]] = []
     for shot in files.bank("mbpp_shots"):
         turns.append({"role": "user", "content": _ask(shot["text"], shot["test_list"])})
@@ -72,10 +47,8 @@ def _problem(protocol: str, where: str, row: dict[str, Any]) -> Problem:
 
 
 def _ask(text: str, tests: Sequence[str]) -> str:
-    return (
-        f"You are an expert Python programmer, and here is your task: {text} Your code should pass these tests:\n\n"
-        f"{tests[0]}\n{tests[1]}\n{tests[2]}\n[BEGIN]\n"
-    )
+    said: str = packaged.load("code/prompts.toml")["mbpp"]["ask"].format(text=text, tests="\n".join(tests[:3]))
+    return said
 
 
 def fenced(answer: str) -> str:
@@ -84,7 +57,11 @@ def fenced(answer: str) -> str:
     return found[0] if found else ""
 
 
-def _grade(instruct: bool, limits: Limits, problem: Problem, answers: Sequence[str]) -> tuple[dict[str, float], Any]:
-    written = fenced(answers[0]) if instruct else answers[0]
+def _grade(protocol: str, problem: Problem, answers: Sequence[str]) -> Reading:
+    written = fenced(answers[0]) if protocol == INSTRUCT else answers[0]
+    limits = _EVALPLUS_LIMITS if protocol == EVALPLUS else running.LIMITS
     found = isolated_tests.verdict(written, problem.data["tests"], problem.data["code"], limits=limits)
     return {"pass@1": float(found.passed)}, found.reason
+
+
+load = partial(files.load, "mbpp_plus", _problem, _grade)

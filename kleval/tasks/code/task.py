@@ -32,7 +32,8 @@ class Problem:
     prefix: str = ""
 
 
-Grade = Callable[[Problem, Sequence[str]], tuple[dict[str, float], Any]]
+Reading = tuple[dict[str, float], Any]  # metric -> value, and what was read out of the answers
+Grade = Callable[[Problem, Sequence[str]], Reading]
 
 
 @dataclass(frozen=True, slots=True)

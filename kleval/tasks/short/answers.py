@@ -13,6 +13,7 @@ import string
 import warnings
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 from kleval.tasks.short import maths
@@ -20,10 +21,8 @@ from kleval.tasks.short.question import Reading
 
 _STRICT = re.compile(r"#### (-?[0-9.,]+)")
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
-_BBH = re.compile(r"(?<=the answer is )(.*)(?=.)")
 _SENTENCE = re.compile(r"(?<=The answer is )(.*)(?=.)")
 _BRACKETED = re.compile(r"(\([A-Z]\))")
-_LETTER = re.compile(r"answer is \(?([ABCDEFGHIJ])\)?")
 _MINERVA = re.compile(r"Final Answer: The final answer is(.*?). I hope it is correct.")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -77,31 +76,25 @@ def _any_equal(read: str | None, references: Sequence[str]) -> bool:
     return read is not None and any(maths.equal(read, reference) for reference in references)
 
 
-def reasoned(answer: str, references: Sequence[str]) -> Reading:
-    """BBH: what follows the first `the answer is `, without the line's last character."""
-    match = _BBH.search(answer)
-    read = match[1].strip() if match else None
-    return {"exact_match,get-answer": float(read in references)}, read
-
-
-def option(answer: str, references: Sequence[str]) -> Reading:
-    """MMLU-Pro: the letter behind the first `answer is`."""
-    match = _LETTER.search(answer)
-    read = match[1] if match else None
-    return {"exact_match,custom-extract": float(read in references)}, read
-
-
 def first_line(answer: str, references: Sequence[str]) -> Reading:
     """MMLU, generated: the first line is the letter, case and punctuation aside."""
     read = answer.partition("\n")[0].strip()
     return {"exact_match,get_response": float(_bare(read) in map(_bare, references))}, read
 
 
-def first_letter(answer: str, references: Sequence[str]) -> Reading:
-    """MMLU-Redux, generated: the first of the letters A to D."""
-    match = re.search("[ABCD]", answer)
-    read = match[0] if match else None
-    return {"exact_match,default": float(read in references)}, read
+def _first(pattern: str, metric: str, answer: str, references: Sequence[str]) -> Reading:
+    """What the first match of the pattern holds, compared as it is."""
+    match = re.search(pattern, answer)
+    read = match[1].strip() if match else None
+    return {metric: float(read in references)}, read
+
+
+# BBH: what follows the first `the answer is `, without the line's last character.
+reasoned = partial(_first, r"the answer is (.*).", "exact_match,get-answer")
+# MMLU-Pro: the letter behind the first `answer is`.
+option = partial(_first, r"answer is \(?([ABCDEFGHIJ])\)?", "exact_match,custom-extract")
+# MMLU-Redux, generated: the first of the letters A to D.
+first_letter = partial(_first, "([ABCD])", "exact_match,default")
 
 
 def bracketed(answer: str, references: Sequence[str]) -> Reading:
