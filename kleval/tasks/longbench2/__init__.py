@@ -4,8 +4,7 @@ Source: THUDM/LongBench @ 2e00731 (MIT); data THUDM/LongBench-v2 @ 2b48e49 on th
 
 prompts   the official prompts and the official cut out of the middle
 scoring   the letter in an answer; the official table
-dataset   the official data
 exams     documents and questions that kleval makes, in the six official domains
-editions  questions, each sized to ctx
+editions  questions out of the official data and of exams, each sized to ctx
 task      the task object
 """

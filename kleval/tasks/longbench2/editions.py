@@ -1,6 +1,8 @@
 """Sources of LongBench v2 questions, official and builtin, each sized to ctx.
 
-Official: the rows in the file's order. A prompt that is too long loses its middle, as the official script has it: up to a
+Official: the rows {_id, domain, sub_domain, difficulty, length, question, choice_A … choice_D, answer, context} in the order of
+`data.json` as published, or of another format. No hash of it is known here: every row's fields are checked when it is read, and the
+file's own hash is the data digest of every result. A prompt that is too long loses its middle, as the official script has it: up to a
 ctx of 131,072 (its server's max_model_len) at most 120,000 tokens are kept, with a longer ctx what that leaves. A row whose
 question itself would be cut is passed over. Builtin: the six domains in turn, at three lengths: a quarter, half and all
 of ctx; nothing is cut.
@@ -12,21 +14,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kleval.tasks import lexicon
+from kleval.tasks import data, lexicon, tables
 from kleval.tasks.base import as_prompt
 from kleval.tasks.fitting import budget_for, fill_by_characters
-from kleval.tasks.longbench2 import dataset, exams, prompts
+from kleval.tasks.longbench2 import exams, prompts
 from kleval.tasks.longbench2.scoring import LETTERS
 from kleval.tasks.prose import SENTENCES_VERSION
 from kleval.tasks.sized import ALL, BuiltinData, OfficialData, Question, digest_of
 from kleval.tokenization import count_given
-from kleval.types import Prompt, Tokenizer, Unfit
+from kleval.types import Prompt, Tokenizer, Unfit, UsageError
 
 OFFICIAL_BUDGET = 128
 COT_BUDGET = 1024
 OFFICIAL_MAX_LEN = 120_000
 OFFICIAL_CTX = 131_072
 SHARES = {"short": 0.25, "medium": 0.5, "long": 1.0}
+DIFFICULTIES, LENGTHS = ("easy", "hard"), tuple(SHARES)
+_TOLD = ("domain", "sub_domain", "difficulty", "length", "answer")
+_KNOWN = {"difficulty": DIFFICULTIES, "length": LENGTHS, "answer": LETTERS}
 _COT_PART = 4  # builtin: at most this part of ctx for the reasoning
 _REASONING_SLACK = 1.1  # a text may take more tokens when it is read than when it was written
 _ROUNDS = 8
@@ -56,23 +61,30 @@ def _second_call(
 class Official(OfficialData):
     def __init__(self, task_id: str, data_dir: Path | None, cot: bool) -> None:
         self._cot = cot
-        self._source = dataset.find(task_id, data_dir)
-        super().__init__(task_id, self._source.revision, self._source.sha256)
+        status = data.need("longbench2", "data.json", f"{task_id} (official)", data_dir)
+        self._path = status.path
+        revision = f"LongBench-v2 unpinned {status.path.name} sha256:{status.sha256[:16]}"
+        super().__init__(task_id, revision, status.sha256)
 
     def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
-        for index, row in enumerate(dataset.read(self._source)):
-            yield self._question(index, row, tokenizer, ctx)
+        for index, (where, row) in enumerate(tables.rows(self._path)):
+            yield self._question(index, where, row, tokenizer, ctx)
 
-    def _question(self, index: int, row: dataset.Row, tokenizer: Tokenizer, ctx: int) -> Question | Unfit:
+    def _question(
+        self, index: int, where: str, row: dict[str, Any], tokenizer: Tokenizer, ctx: int
+    ) -> Question | Unfit:
+        told = {"row": tables.text(where, row, "_id"), **{name: _told(where, row, name) for name in _TOLD}}
+        context, asked = tables.text(where, row, "context"), tables.text(where, row, "question")
+        choices = [tables.text(where, row, f"choice_{letter}") for letter in LETTERS]
         template = prompts.COT if self._cot else prompts.ZERO_SHOT
         budget = COT_BUDGET if self._cot else OFFICIAL_BUDGET
         more: dict[str, Any] = {}
         if self._cot:
-            more, needed = _second_call(tokenizer, row.question, row.choices, budget, OFFICIAL_BUDGET)
+            more, needed = _second_call(tokenizer, asked, choices, budget, OFFICIAL_BUDGET)
             if needed > ctx:
                 return self._passed_over(index, f"needs {needed} tokens for its second call", needed, ctx)
-        text = prompts.filled(template, row.context, row.question, row.choices)
-        behind = prompts.after_document(template, row.context, row.question, row.choices)
+        text = prompts.filled(template, context, asked, choices)
+        behind = prompts.after_document(template, context, asked, choices)
         room = ctx - budget - _overhead(tokenizer)
         max_len = min(room, OFFICIAL_MAX_LEN) if ctx <= OFFICIAL_CTX else room
         removed, tokens, prompt = 0, 0, as_prompt(tokenizer, "")
@@ -85,18 +97,8 @@ class Official(OfficialData):
             prompt = as_prompt(tokenizer, cut)
             tokens = tokenizer.count(tokenizer.render(prompt))
             if tokens + budget <= ctx:
-                meta = {
-                    "row": row.id,
-                    "domain": row.domain,
-                    "sub_domain": row.sub_domain,
-                    "difficulty": row.difficulty,
-                    "length": row.length,
-                    "answer": row.answer,
-                    "max_len": max_len,
-                    "removed_tokens": removed,
-                    **more,
-                }
-                return Question(index, prompt, (reference(row.answer),), tokens, budget, meta)
+                meta = {**told, "max_len": max_len, "removed_tokens": removed, **more}
+                return Question(index, prompt, (reference(told["answer"]),), tokens, budget, meta)
             # Ends of two halves, put together, may be more tokens than they were apart.
             max_len -= tokens + budget - ctx
         least = 2 * (tokenizer.count(behind) + 1) + budget + _overhead(tokenizer)
@@ -156,9 +158,15 @@ class Builtin(BuiltinData):
         return Question(index, filled.prompt, (reference(made.answer),), filled.tokens, budget, meta)
 
 
+def _told(where: str, row: dict[str, Any], name: str) -> str:
+    found, known = tables.text(where, row, name), _KNOWN.get(name)
+    if known and found not in known:
+        raise UsageError(f"{where}: field {name!r} must be one of {', '.join(known)}, is {found[:40]!r}")
+    return found
+
+
 def kind_of(index: int) -> tuple[str, str, bool]:
     """Domain, length and whether it is hard: domains in turn, and after 36 questions each with each."""
-    domains, lengths = tuple(exams.DOMAINS), tuple(SHARES)
+    domains = tuple(exams.DOMAINS)
     turn, at = divmod(index, len(domains))
-    domain = domains[at]
-    return domain, lengths[(turn + at + 2) % len(lengths)], (turn // len(lengths) + at) % 2 == 1
+    return domains[at], LENGTHS[(turn + at + 2) % len(LENGTHS)], (turn // len(LENGTHS) + at) % 2 == 1

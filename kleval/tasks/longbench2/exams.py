@@ -1,4 +1,4 @@
-"""Documents with a multiple-choice question each, in LongBench v2's six domains.
+"""Documents with a multiple-choice question each, in LongBench v2's six domains (`exams.toml` has their wording).
 
 A document is made of short records of one kind (a chronicle's entries, notices, words of an invented language, lines of
 a dialogue, functions, rows of a table). Some of them are what the question and the wrong choices are made of; the others
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from kleval.tasks import lexicon as lx
+from kleval.tasks import packaged
 from kleval.tasks.longbench2.scoring import LETTERS
 from kleval.tasks.prose import Split, sentences
 
@@ -55,15 +56,18 @@ class Exam:
         return self.material.between.join([self.material.opening, *parts])
 
 
-class _Names:
-    """Invented words, each once, and the prose around them. syllables: the parts of each; split: of the sentences."""
+class _Writer:
+    """Records of a domain. rng: of what is asked about; others: of the fillers, so that how many are taken changes nothing else.
+    syllables: the parts of each of an invented word; split: of the sentences."""
 
-    def __init__(self, rng: random.Random, syllables: Syllables = _SYLLABLES, split: Split = "eval") -> None:
-        self._rng, self._used = rng, set[str]()
-        self._syllables, self._split = syllables, split
+    def __init__(self, rng: random.Random, domain: str, hard: bool, syllables: Syllables, split: Split) -> None:
+        self.rng, self.others, self.hard = rng, random.Random(rng.getrandbits(64)), hard
+        self._wording = packaged.load("longbench2/exams.toml")[domain]
+        self._syllables, self._split, self._used = syllables, split, set[str]()
 
     def new(self) -> str:
-        rng = self._rng
+        """An invented word, each once."""
+        rng = self.rng
         while True:
             made = "".join(map(rng.choice, self._syllables * rng.randint(2, 3)))
             if len(self._used) > 50_000:
@@ -75,13 +79,30 @@ class _Names:
     def title(self) -> str:
         return self.new().capitalize()
 
-    def prose(self, rng: random.Random) -> Iterator[str]:
-        return sentences(rng.getrandbits(64), self._split)
+    def titles(self, n: int) -> list[str]:
+        return [self.title() for _ in range(n)]
+
+    def prose(self) -> Iterator[str]:
+        return sentences(self.others.getrandbits(64), self._split)
+
+    def say(self, key: str, **values: object) -> str:
+        return str(self._wording[key]).format(**values)
+
+    def rows(self, key: str, **columns: Sequence[object]) -> list[str]:
+        return [self.say(key, **dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
+
+    def material(
+        self, records: Sequence[str], fillers: Iterator[str], choices: Sequence[object], **values: object
+    ) -> Material:
+        """values: of the opening and the question."""
+        opening, question = self.say("opening", **values), self.say("hard" if self.hard else "easy", **values)
+        sub_domain, between = self._wording["sub_domain"], self._wording["between"]
+        return Material(sub_domain, opening, tuple(records), fillers, between, question, tuple(map(str, choices)))
 
 
 def exam(rng: random.Random, domain: str, hard: bool, syllables: Syllables = _SYLLABLES, split: Split = "eval") -> Exam:
-    """A question of that domain. The fillers draw from a state of their own: how many are taken changes nothing else."""
-    material = DOMAINS[domain](rng, random.Random(rng.getrandbits(64)), _Names(rng, syllables, split), hard)
+    """A question of that domain."""
+    material = DOMAINS[domain](_Writer(rng, domain, hard, syllables, split))
     right = material.choices[0]
     choices = list(material.choices)
     rng.shuffle(choices)
@@ -90,8 +111,8 @@ def exam(rng: random.Random, domain: str, hard: bool, syllables: Syllables = _SY
     return Exam(domain, "hard" if hard else "easy", material, tuple(choices), answer, places)
 
 
-def _gift(rng: random.Random) -> str:
-    return f"the {rng.choice(lx.ADJECTIVES)} {rng.choice(lx.THINGS)}"
+def _thing(rng: random.Random) -> str:
+    return f"{rng.choice(lx.ADJECTIVES)} {rng.choice(lx.THINGS)}"
 
 
 def _distinct(draw: Callable[[], str], n: int) -> list[str]:
@@ -101,183 +122,137 @@ def _distinct(draw: Callable[[], str], n: int) -> list[str]:
     return list(found)
 
 
-def _chronicle(rng: random.Random, others: random.Random, names: _Names, hard: bool) -> Material:
-    town, places = names.title(), rng.sample(lx.PLACES, 4)
-    givers, gifts = [names.title() for _ in range(4)], _distinct(lambda: _gift(rng), 4)
+def _chronicle(w: _Writer) -> Material:
+    town, places, givers = w.title(), w.rng.sample(lx.PLACES, 4), w.titles(4)
+    gifts = _distinct(lambda: f"the {_thing(w.rng)}", 4)
+    teachers = w.titles(2) if w.hard else [""]
+    records = w.rows("entry", giver=givers, gift=gifts, place=places)
+    if w.hard:
+        records += w.rows("taught", teacher=teachers, giver=givers[:2])
+    w.rng.shuffle(records)
+    prose = w.prose()
 
-    def entry(giver: str, gift: str, place: str) -> str:
-        return f"{giver} gave {gift} to the {place}."
+    def filler() -> str:
+        kind = w.others.randrange(3)
+        if kind == 0:
+            return w.say("entry", giver=w.title(), gift=f"the {_thing(w.others)}", place=w.others.choice(lx.PLACES))
+        return w.say("taught", teacher=w.title(), giver=w.title()) if kind == 1 else next(prose)
 
-    records = [entry(*each) for each in zip(givers, gifts, places, strict=True)]
-    question = f"According to the chronicle, what did {givers[0]} give to the {places[0]}?"
-    if hard:
-        teachers = [names.title() for _ in range(2)]
-        records += [f"{teacher} taught {giver}." for teacher, giver in zip(teachers, givers, strict=False)]
-        question = f"According to the chronicle, what did the person give whom {teachers[0]} had taught?"
-    rng.shuffle(records)
-    prose = names.prose(others)
-
-    def fillers() -> Iterator[str]:
-        while True:
-            kind = others.randrange(3)
-            if kind == 0:
-                yield entry(names.title(), _gift(others), others.choice(lx.PLACES))
-            elif kind == 1:
-                yield f"{names.title()} taught {names.title()}."
-            else:
-                yield next(prose)
-
-    return Material("Chronicle", f"The chronicle of {town}.", tuple(records), fillers(), "\n\n", question, tuple(gifts))
+    asked = {"town": town, "giver": givers[0], "place": places[0], "teacher": teachers[0]}
+    return w.material(records, iter(filler, None), gifts, **asked)
 
 
-def _notices(rng: random.Random, others: random.Random, names: _Names, hard: bool) -> Material:
-    towns, item = [names.title() for _ in range(4)], f"{rng.choice(lx.ADJECTIVES)} {rng.choice(lx.THINGS)}"
-    prices = rng.sample(range(10, 900), 4)
-
-    def notice(town: str, what: str, price: int) -> str:
-        return f"Notice from {town}\nFor sale: a piece called the {what}, for {price} crowns."
-
-    if hard:
+def _notices(w: _Writer) -> Material:
+    towns, item = w.titles(4), _thing(w.rng)
+    prices = w.rng.sample(range(10, 900), 4)
+    if w.hard:
         order = sorted(zip(prices, towns, strict=True))
-        towns, prices = [town for _, town in order], [price for price, _ in order]
-        question, choices = f"Which of these towns asks the least for the {item}?", tuple(towns)
+        prices, towns = [price for price, _ in order], [town for _, town in order]
+    records = w.rows("notice", town=towns, item=[item] * 4, price=prices)
+    w.rng.shuffle(records)
+
+    def filler() -> str:
+        while (what := _thing(w.others)) == item:
+            pass
+        return w.say("notice", town=w.title(), item=what, price=w.others.randint(10, 900))
+
+    return w.material(records, iter(filler, None), towns if w.hard else prices, town=towns[0], item=item)
+
+
+def _language(w: _Writer) -> Material:
+    def phrase(rng: random.Random) -> str:
+        return f"{_thing(rng)} in the {rng.choice(lx.PLACES)}"
+
+    quality = noun = ""
+    if w.hard:
+        (noun, other_noun), (quality, other_quality) = w.rng.sample(lx.THINGS, 2), w.rng.sample(lx.ADJECTIVES, 2)
+        senses, words = [noun, other_noun, quality, other_quality], [w.new() for _ in range(4)]
+        n, m, q, r = words
+        choices = [f"{n} {q}", f"{q} {n}", f"{m} {q}", f"{n} {r}"]
     else:
-        question = f"How many crowns does the notice from {towns[0]} ask for the {item}?"
-        choices = tuple(str(price) for price in prices)
-    records = [notice(town, item, price) for town, price in zip(towns, prices, strict=True)]
-    rng.shuffle(records)
+        senses = choices = _distinct(lambda: phrase(w.rng), 4)
+        words = [w.new() for _ in senses]
+    records = w.rows("word", word=words, sense=senses)
+    w.rng.shuffle(records)
 
-    def fillers() -> Iterator[str]:
-        while True:
-            what = f"{others.choice(lx.ADJECTIVES)} {others.choice(lx.THINGS)}"
-            if what != item:
-                yield notice(names.title(), what, others.randint(10, 900))
+    def filler() -> str:
+        while (sense := phrase(w.others)) in senses:
+            pass
+        return w.say("word", word=w.new(), sense=sense)
 
-    return Material("Notices", "Notices, one per town.", tuple(records), fillers(), "\n\n", question, choices)
+    return w.material(records, iter(filler, None), choices, word=words[0], quality=quality, noun=noun)
 
 
-def _language(rng: random.Random, others: random.Random, names: _Names, hard: bool) -> Material:
-    def phrase(source: random.Random) -> str:
-        return f"{source.choice(lx.ADJECTIVES)} {source.choice(lx.THINGS)} in the {source.choice(lx.PLACES)}"
-
-    if hard:
-        (noun, other_noun), (quality, other_quality) = rng.sample(lx.THINGS, 2), rng.sample(lx.ADJECTIVES, 2)
-        n, m, q, r = (names.new() for _ in range(4))
-        records = [
-            f"{word} = {sense}" for word, sense in ((n, noun), (m, other_noun), (q, quality), (r, other_quality))
-        ]
-        question = f'How is "the {quality} {noun}" said in this language?'
-        choices: tuple[str, ...] = (f"{n} {q}", f"{q} {n}", f"{m} {q}", f"{n} {r}")
-        known = set[str]()
+def _dialogue(w: _Writer) -> Material:
+    parcel, speakers, places = w.title(), w.rng.sample(lx.NAMES, 4), w.rng.sample(lx.PLACES, 4)
+    parcels = [parcel] * 4 if w.hard else [parcel, *w.titles(3)]
+    records = w.rows("moved", speaker=speakers, parcel=parcels, place=places)
+    if w.hard:
+        records.reverse()
     else:
-        senses = _distinct(lambda: phrase(rng), 4)
-        words = [names.new() for _ in senses]
-        records = [f"{word} = {sense}" for word, sense in zip(words, senses, strict=True)]
-        question, choices, known = f'What does "{words[0]}" mean?', tuple(senses), set(senses)
-    rng.shuffle(records)
+        w.rng.shuffle(records)
+    prose = w.prose()
 
-    def fillers() -> Iterator[str]:
-        while True:
-            sense = phrase(others)
-            if sense not in known:
-                yield f"{names.new()} = {sense}"
+    def filler() -> str:
+        speaker = w.others.choice(lx.NAMES)
+        if w.others.randrange(2):
+            return w.say("moved", speaker=speaker, parcel=w.title(), place=w.others.choice(lx.PLACES))
+        return w.say("said", speaker=speaker, text=next(prose))
 
-    opening = "Words of a language in which a quality stands behind its noun, with nothing between but a blank."
-    return Material("New language", opening, tuple(records), fillers(), "\n", question, choices)
+    choices = w.rows("choice", place=places)
+    return w.material(records, iter(filler, None), choices, speaker=speakers[0], parcel=parcel)
 
 
-def _dialogue(rng: random.Random, others: random.Random, names: _Names, hard: bool) -> Material:
-    parcel, speakers, places = names.title(), rng.sample(lx.NAMES, 4), rng.sample(lx.PLACES, 4)
-
-    def moved(speaker: str, what: str, place: str) -> str:
-        return f"{speaker}: I put parcel {what} in the {place}."
-
-    if hard:
-        last_first = [moved(speaker, parcel, place) for speaker, place in zip(speakers, places, strict=True)]
-        records = last_first[::-1]
-        question = f"Where is parcel {parcel} at the end of the conversation?"
-    else:
-        parcels = [parcel, *(names.title() for _ in range(3))]
-        records = [moved(*each) for each in zip(speakers, parcels, places, strict=True)]
-        rng.shuffle(records)
-        question = f"Where did {speakers[0]} put parcel {parcel}?"
-    prose = names.prose(others)
-
-    def fillers() -> Iterator[str]:
-        while True:
-            speaker = others.choice(lx.NAMES)
-            if others.randrange(2):
-                yield moved(speaker, names.title(), others.choice(lx.PLACES))
-            else:
-                yield f"{speaker}: {next(prose)}"
-
-    choices = tuple(f"In the {place}" for place in places)
-    return Material("Conversation", "A conversation.", tuple(records), fillers(), "\n", question, choices)
-
-
-def _repository(rng: random.Random, others: random.Random, names: _Names, hard: bool) -> Material:
+def _repository(w: _Writer) -> Material:
     def function(name: str, body: str) -> str:
-        return f"# {names.new()}.py\ndef {name}(x):\n    return {body}"
+        return w.say("function", file=w.new(), name=name, body=body)
 
     def numbers(source: random.Random) -> tuple[int, int]:
         return source.randint(2, 9), source.randint(10, 99)
 
-    inner, outer = names.new(), names.new()
-    (by, plus), (less, x) = numbers(rng), (rng.randint(3, 9), rng.randint(2, 9))
+    inner, outer = w.new(), w.new()
+    (by, plus), (less, x) = numbers(w.rng), (w.rng.randint(3, 9), w.rng.randint(2, 9))
     records = [function(inner, f"x * {by} + {plus}")]
-    right, asked = x * by + plus, inner
-    wrong = [x * by, x * (by + 1) + plus, x + by + plus]
-    if hard:
+    right, wrong = x * by + plus, [x * by, x * (by + 1) + plus, x + by + plus]
+    if w.hard:
         records.append(function(outer, f"{inner}(x) - {less}"))
-        right, asked = right - less, outer
-        wrong = [right + less, x - less, (x - less) * by + plus]
+        right, wrong = right - less, [right, x - less, (x - less) * by + plus]
     for _ in range(2):
-        a, b = numbers(rng)
-        records.append(function(names.new(), f"x * {a} + {b}"))
+        a, b = numbers(w.rng)
+        records.append(function(w.new(), f"x * {a} + {b}"))
         wrong.append(x * a + b)
-    rng.shuffle(records)
+    w.rng.shuffle(records)
     values = list(dict.fromkeys([right, *wrong]))
     while len(values) < len(LETTERS):
         values.append(max(values) + 1)
 
     def fillers() -> Iterator[str]:
-        called = names.new()
+        called = w.new()
         yield function(called, "x + 1")
         while True:
-            a, b = numbers(others)
-            name = names.new()
-            yield function(
-                name, f"{called}(x) - {others.randint(3, 9)}" if others.randrange(3) == 0 else f"x * {a} + {b}"
-            )
+            (a, b), name = numbers(w.others), w.new()
+            calls = w.others.randrange(3) == 0
+            yield function(name, f"{called}(x) - {w.others.randint(3, 9)}" if calls else f"x * {a} + {b}")
             called = name
 
-    question = f"What does {asked}({x}) return?"
-    choices = tuple(str(value) for value in values[: len(LETTERS)])
-    return Material("Arithmetic", "The files of a repository.", tuple(records), fillers(), "\n\n", question, choices)
+    return w.material(records, fillers(), values[: len(LETTERS)], name=outer if w.hard else inner, x=x)
 
 
-def _table(rng: random.Random, others: random.Random, names: _Names, hard: bool) -> Material:
-    who, amounts = [names.title() for _ in range(4)], rng.sample(range(100, _MOST_NUMBER), 4)
-
-    def row(name: str, amount: int, source: random.Random) -> str:
-        return f"{name},{source.choice(lx.PLACES)},{amount}"
-
-    if hard:
+def _table(w: _Writer) -> Material:
+    who, amounts = w.titles(4), w.rng.sample(range(100, _MOST_NUMBER), 4)
+    if w.hard:
         amounts.sort(reverse=True)
-        question, choices = "Which of these names has the largest amount?", tuple(who)
-    else:
-        question, choices = f"What is the amount of {who[0]}?", tuple(str(amount) for amount in amounts)
-    records = [row(name, amount, rng) for name, amount in zip(who, amounts, strict=True)]
-    rng.shuffle(records)
+    records = w.rows("row", name=who, place=[w.rng.choice(lx.PLACES) for _ in who], amount=amounts)
+    w.rng.shuffle(records)
 
-    def fillers() -> Iterator[str]:
-        while True:
-            yield row(names.title(), others.randint(100, _MOST_NUMBER), others)
+    def filler() -> str:
+        name, amount = w.title(), w.others.randint(100, _MOST_NUMBER)
+        return w.say("row", name=name, place=w.others.choice(lx.PLACES), amount=amount)
 
-    return Material("Table", "name,place,amount", tuple(records), fillers(), "\n", question, choices)
+    return w.material(records, iter(filler, None), who if w.hard else amounts, name=who[0])
 
 
-DOMAINS: dict[str, Callable[[random.Random, random.Random, _Names, bool], Material]] = {
+DOMAINS: dict[str, Callable[[_Writer], Material]] = {
     "Single-Document QA": _chronicle,
     "Multi-Document QA": _notices,
     "Long In-context Learning": _language,

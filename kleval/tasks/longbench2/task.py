@@ -13,9 +13,10 @@ from pathlib import Path
 
 from kleval.tasks.likelihood import without
 from kleval.tasks.longbench2 import prompts
-from kleval.tasks.longbench2.dataset import DIFFICULTIES, LENGTHS
 from kleval.tasks.longbench2.editions import (
     COT_BUDGET,
+    DIFFICULTIES,
+    LENGTHS,
     OFFICIAL_BUDGET,
     OFFICIAL_CTX,
     OFFICIAL_MAX_LEN,
