@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 LineCount = Callable[[str], int]
 File = tuple[str, str]  # path, content
+_DOTS = "...\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,76 +107,70 @@ def build(
     files_before: from the nearest one away. count: tokens of a text; asked line by line, the newline included.
     """
     needle_tokens = count(cut.needle)
-    wanted_before = room_before = int(size_tokens * position - needle_tokens / 2)
-    wanted_after = room_after = size_tokens - needle_tokens - room_before
-
-    def heading(path: str) -> str:
-        return f"{comment} Path: {path}"
-
-    paths = [cut.path]
-    lines, used, is_cut = _upwards([heading(cut.path), *cut.before.split("\n")], room_before, count)
-    room_before -= used
-    before = [lines]
-    for path, content in files_before:
-        if is_cut or room_before <= 0:
-            is_cut = True
-            break
-        lines, used, is_cut = _downwards([heading(path), *content.split("\n")], room_before, count)
-        before.append(lines)
-        paths.append(path)
-        room_before -= used
-    complete = not is_cut
-
-    lines, used, is_cut = _downwards(cut.after.split("\n"), room_after, count)
-    room_after -= used
-    after = [lines]
-    for path, content in files_after:
-        if is_cut or room_after <= 0:
-            is_cut = True
-            break
-        lines, used, is_cut = _downwards([heading(path), *content.split("\n")], room_after, count)
-        after.append(lines)
-        paths.append(path)
-        room_after -= used
-
-    def plain(text: str) -> str:
-        return text.replace("\0", "")
-
+    room_before = int(size_tokens * position - needle_tokens / 2)
+    first = [_heading(comment, cut.path), *cut.before.split("\n")]
+    before = _side(_upwards(first, room_before, count), files_before, room_before, count, comment)
+    room_after = size_tokens - needle_tokens - room_before
+    after = _side(_downwards(cut.after.split("\n"), room_after, count), files_after, room_after, count, comment)
     return Context(
-        plain("".join(reversed(before))),
-        plain(cut.needle),
-        plain("".join(after)),
-        complete and not is_cut,
-        tuple(paths),
-        (wanted_before - room_before, needle_tokens, wanted_after - room_after),
+        "".join(reversed(before.texts)).replace("\0", ""),
+        cut.needle.replace("\0", ""),
+        "".join(after.texts).replace("\0", ""),
+        not before.is_cut and not after.is_cut,
+        (cut.path, *before.paths, *after.paths),
+        (before.tokens, needle_tokens, after.tokens),
     )
 
 
-def _upwards(lines: Sequence[str], room: int, count: LineCount) -> tuple[str, int, bool]:
-    """(the last lines that fit, their tokens, whether some did not fit)."""
-    kept: list[str] = []
-    used = 0
-    for line in reversed(lines):
-        tokens = count(line + "\n")
-        if used + tokens > room:
-            return _text(reversed(kept)), used, True
-        kept.append(line)
-        used += tokens
-    return _text(reversed(kept)), used, False
+@dataclass(slots=True)
+class _Taken:
+    """What stands on one side of the needle. texts: from it away; paths: of the files but its own; is_cut: something did not fit."""
+
+    texts: list[str]
+    tokens: int
+    is_cut: bool
+    paths: list[str] = field(default_factory=list)
 
 
-def _downwards(lines: Sequence[str], room: int, count: LineCount) -> tuple[str, int, bool]:
-    """(the first lines that fit and three dots where some did not, their tokens, whether some did not)."""
-    kept: list[str] = []
-    used = 0
+def _side(own: _Taken, files: Iterable[File], room: int, count: LineCount, comment: str) -> _Taken:
+    """own: what was taken of the needle's own file."""
+    for path, content in files:
+        if own.is_cut or own.tokens >= room:
+            own.is_cut = True
+            break
+        more = _downwards([_heading(comment, path), *content.split("\n")], room - own.tokens, count)
+        own.texts += more.texts
+        own.tokens += more.tokens
+        own.is_cut = more.is_cut
+        own.paths.append(path)
+    return own
+
+
+def _heading(comment: str, path: str) -> str:
+    return f"{comment} Path: {path}"
+
+
+def _upwards(lines: Sequence[str], room: int, count: LineCount) -> _Taken:
+    """The last lines that fit."""
+    kept, used = _fitting(reversed(lines), room, count)
+    return _Taken(["".join(reversed(kept))], used, len(kept) < len(lines))
+
+
+def _downwards(lines: Sequence[str], room: int, count: LineCount) -> _Taken:
+    """The first lines that fit, and three dots where some did not."""
+    kept, used = _fitting(lines, room, count)
+    if len(kept) == len(lines):
+        return _Taken(["".join(kept)], used, False)
+    return _Taken(["".join([*kept, _DOTS])], used + count(_DOTS), True)
+
+
+def _fitting(lines: Iterable[str], room: int, count: LineCount) -> tuple[list[str], int]:
+    """The lines up to the first that does not fit, newlines included, and their tokens."""
+    kept, used = list[str](), 0
     for line in lines:
         tokens = count(line + "\n")
         if used + tokens > room:
-            return _text([*kept, "..."]), used + count("...\n"), True
-        kept.append(line)
+            break
+        kept.append(line + "\n")
         used += tokens
-    return _text(kept), used, False
-
-
-def _text(lines: Iterable[str]) -> str:
-    return "".join(line + "\n" for line in lines)
+    return kept, used

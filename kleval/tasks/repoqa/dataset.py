@@ -14,25 +14,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kleval.tasks import data, datafile
+from kleval.tasks import data, datafile, tables
 from kleval.tasks.data import Source
 from kleval.tasks.languages import LANGUAGES
 from kleval.tasks.repoqa.context import Needle, dependency_order
-from kleval.tasks.tables import is_unicode, whole_number
 from kleval.types import UsageError
 
 FILE = "repoqa-2024-06-23.json.gz"
-REVISION = "repoqa_release-2024-06-23"
-_UNPACKED_SHA256 = "bd3f7cab47283cdeccee20daea31af587b680cf8f9db192ab4da1037730cd6e2"
-_NEEDLE_FIELDS: tuple[tuple[str, type], ...] = (
-    ("name", str),
-    ("path", str),
-    ("description", str),
-    ("start_line", int),
-    ("end_line", int),
-    ("start_byte", int),
-    ("end_byte", int),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +38,7 @@ def find(task_id: str, data_dir: Path | None) -> Source:
     """The data's file, packed or unpacked; its revision says "unrecognised" where the content is not a known one. UsageError
     naming the command that gets it when there is none."""
     status = data.need("repoqa", FILE, f"{task_id} (official)", data_dir)
-    known = REVISION if status.sha256 == _UNPACKED_SHA256 else status.revision
-    revision = known or f"unrecognised {status.path.name} sha256:{status.sha256}"
+    revision = status.revision or f"unrecognised {status.path.name} sha256:{status.sha256}"
     return Source((status.path,), revision, status.sha256)
 
 
@@ -71,61 +58,52 @@ def read(source: Source) -> tuple[Repository, ...]:
             continue
         if not isinstance(repositories, list):
             raise UsageError(f"{file}: {language} is not a list of repositories")
-        for i, repository in enumerate(repositories):
-            where = f"{file}: {language} repository {i}"
-            made = _repository(where, language, repository)
-            if made is not None:
-                found.append(made)
+        made = (_repository(f"{file}: {language} repository {i}", language, one) for i, one in enumerate(repositories))
+        found += [repository for repository in made if repository.needles]
     if not found:
         raise UsageError(f"{file}: no repository in it has needles")
     return tuple(found)
 
 
-def _repository(where: str, language: str, raw: Any) -> Repository | None:
-    name = _field(where, raw, "repo", str)
+def _repository(where: str, language: str, raw: Any) -> Repository:
+    """Without needles where it has none, which the official code passes over."""
+    name = tables.text(where, raw, "repo")
     where = f"{where} ({name})"
-    content = _field(where, raw, "content", dict)
-    dependency = _field(where, raw, "dependency", dict)
-    if not all(isinstance(text, str) and is_unicode(text) for item in content.items() for text in item):
-        raise UsageError(f"{where}: content must map paths to texts")
-    if not all(
-        isinstance(paths, list) and all(isinstance(path, str) for path in paths) for paths in dependency.values()
-    ):
-        raise UsageError(f"{where}: dependency must map paths to lists of paths")
-    if "needles" not in raw:
-        return None  # as the official code does
-    order = tuple(dependency_order(dependency))
+    content, dependency = (_mapping(where, raw, field) for field in ("content", "dependency"))
+    for path in content:
+        tables.text(f"{where} content", content, path)
+    order = tuple(
+        dependency_order({path: tables.texts(f"{where} dependency", dependency, path) for path in dependency})
+    )
     lost = next((path for path in order if path not in content), None)
     if lost is not None:
         raise UsageError(f"{where}: dependency names {lost!r}, which content does not have")
-    needles = []
-    for i, needle in enumerate(_field(where, raw, "needles", list)):
-        needles.append(_needle(f"{where} needle {i}", needle, content, order))
-    return Repository(language, name, order, content, tuple(needles))
+    needles = raw.get("needles", [])
+    if not isinstance(needles, list):
+        raise UsageError(f"{where}: field 'needles' must be a list")
+    made = tuple(_needle(f"{where} needle {i}", needle, content, order) for i, needle in enumerate(needles))
+    return Repository(language, name, order, content, made)
+
+
+def _mapping(where: str, raw: Any, name: str) -> Mapping[str, Any]:
+    found = tables.value(where, raw, name)
+    if not isinstance(found, dict) or not all(map(tables.is_unicode, found)):
+        raise UsageError(f"{where}: field {name!r} must map paths")
+    return found
 
 
 def _needle(where: str, raw: Any, content: Mapping[str, str], order: tuple[str, ...]) -> Needle:
-    values = {name: _field(where, raw, name, kind) for name, kind in _NEEDLE_FIELDS}
-    path = values["path"]
+    name, path, description = (tables.text(where, raw, field) for field in ("name", "path", "description"))
     if path not in content or path not in order:
         raise UsageError(f"{where}: path {path!r} is not among the repository's files")
     lines = content[path].split("\n")
-    size = len(content[path].encode("utf-8", "surrogatepass"))
-    if not (0 <= values["start_line"] < values["end_line"] <= len(lines)):
-        raise UsageError(f"{where}: lines {values['start_line']} to {values['end_line']} are not in {path}")
-    if not (0 <= values["start_byte"] < values["end_byte"] <= size):
-        raise UsageError(f"{where}: bytes {values['start_byte']} to {values['end_byte']} are not in {path}")
-    code = "\n".join(lines[values["start_line"] : values["end_line"]])
-    return Needle(values["name"], path, values["description"], values["start_byte"], values["end_byte"], code)
+    start, end = _span(where, raw, "line", len(lines), path)
+    start_byte, end_byte = _span(where, raw, "byte", len(content[path].encode()), path)
+    return Needle(name, path, description, start_byte, end_byte, "\n".join(lines[start:end]))
 
 
-def _field(where: str, raw: Any, name: str, kind: type) -> Any:
-    if not isinstance(raw, dict) or name not in raw:
-        raise UsageError(f"{where}: field {name!r} is missing")
-    if kind is int and isinstance(raw[name], float) and (number := whole_number(raw[name])) is not None:
-        return number
-    if not isinstance(raw[name], kind) or isinstance(raw[name], bool):
-        raise UsageError(f"{where}: field {name!r} must be {kind.__name__}, is {type(raw[name]).__name__}")
-    if kind is str and not is_unicode(raw[name]):
-        raise UsageError(f"{where}: field {name!r} holds half of a surrogate pair, which no tokenizer reads")
-    return raw[name]
+def _span(where: str, raw: Any, unit: str, size: int, path: str) -> tuple[int, int]:
+    start, end = (tables.integer(where, raw, f"{side}_{unit}") for side in ("start", "end"))
+    if not 0 <= start < end <= size:
+        raise UsageError(f"{where}: {unit}s {start} to {end} are not in {path}")
+    return start, end
