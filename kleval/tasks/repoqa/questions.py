@@ -15,6 +15,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,6 +39,7 @@ _PART = 8  # builtin: a needle and its description take at most this part of ctx
 _ROUNDS = 5
 _CLOSE = 0.01
 _PROBE_CHARS = 40_000
+Counts = tuple[Callable[[str], int], float, list[tuple[int, Needle]]]
 
 
 class Edition(sized.Edition, Protocol):
@@ -59,29 +61,71 @@ class Fitted:
     size_tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A needle, wanted at `position` (0 to 1) of the code. before, after: paths of the files around its own, from it away."""
+
+    language: str
+    repository: str
+    needle: Needle
+    content: Mapping[str, str]
+    before: Sequence[str]
+    after: Sequence[str]
+    position: float
+
+    def cut(self, official_offsets: bool = False) -> context.Cut:
+        path, start, end = self.needle.path, self.needle.start_byte, self.needle.end_byte
+        return context.cut_out(path, self.content[path], start, end, official_offsets)
+
+    def code(self, size_tokens: int, count: Callable[[str], int]) -> Context:
+        before, after = (((path, self.content[path]) for path in paths) for paths in (self.before, self.after))
+        comment = COMMENT_PREFIX[self.language]
+        return context.build(self.cut(), before, after, self.position, size_tokens, count, comment)
+
+    def meta(self, fitted: Fitted) -> dict[str, Any]:
+        before, needle, after = fitted.context.tokens
+        total = max(1, before + needle + after)
+        return {
+            "language": self.language,
+            "repo": self.repository,
+            "path": self.needle.path,
+            "name": self.needle.name,
+            "position_wanted": round(self.position, 4),
+            "position": round(before / total, 4),
+            "code_context_size": fitted.size_tokens,
+            "code_context_tokens": total,
+            "needle_tokens": needle,
+            "files": len(fitted.context.paths),
+            "repository_exhausted": fitted.context.complete,
+        }
+
+
 def fit(
-    make: Callable[[int], Context],
-    description: str,
+    asked: Asked,
     tokenizer: Tokenizer,
+    count: Callable[[str], int],
     room: int,
     ratio: float = 1.0,
     size_tokens: int | None = None,
 ) -> Fitted | int:
     """The question with as much code as `room` tokens hold, or how many it needs at least.
 
-    make: code budget -> context. ratio: tokens of a text as a whole per token counted line by line, as a first guess.
+    count: tokens of a line. ratio: tokens of a text as a whole per token counted line by line, as a first guess.
     size_tokens: this code budget and no other.
     """
 
+    def filled(code: str) -> Prompt:
+        return as_prompt(tokenizer, prompt_text(code, asked.needle.description))
+
     def at(size: int) -> Fitted:
-        made = make(size)
-        prompt = as_prompt(tokenizer, prompt_text(made.text, description))
+        made = asked.code(size, count)
+        prompt = filled(made.text)
         return Fitted(made, prompt, tokenizer.count(tokenizer.render(prompt)), size)
 
     if size_tokens is not None:
         only = at(size_tokens)
         return only if only.tokens <= room else only.tokens
-    bare = tokenizer.count(tokenizer.render(as_prompt(tokenizer, prompt_text("", description))))
+    bare = tokenizer.count(tokenizer.render(filled("")))
     best: Fitted | None = None
     least, most = 0, None
     size = max(0, int((room - bare) / ratio))
@@ -110,20 +154,6 @@ def fit(
     return best
 
 
-def _meta(fitted: Fitted, position: float) -> dict[str, Any]:
-    before, needle, after = fitted.context.tokens
-    total = max(1, before + needle + after)
-    return {
-        "position_wanted": round(position, 4),
-        "position": round(before / total, 4),
-        "code_context_size": fitted.size_tokens,
-        "code_context_tokens": total,
-        "needle_tokens": needle,
-        "files": len(fitted.context.paths),
-        "repository_exhausted": fitted.context.complete,
-    }
-
-
 class Official(OfficialData):
     """code_context_size: a fixed code budget, as the official script has it; None fills ctx."""
 
@@ -135,10 +165,12 @@ class Official(OfficialData):
     def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
         index = 0
         for repository in dataset.read(self._source):
-            count = cache(tokenizer.count)  # lines come again
+            count, order = cache(tokenizer.count), repository.order  # lines come again
             for i, needle in enumerate(repository.needles):
-                position = (i + 0.5) / len(repository.needles)
-                yield self._question(index, repository, needle, position, tokenizer, count, ctx)
+                at, position = order.index(needle.path), (i + 0.5) / len(repository.needles)
+                around = (repository.content, order[:at][::-1], order[at + 1 :], position)
+                asked = Asked(repository.language, repository.name, needle, *around)
+                yield self._question(index, asked, tokenizer, count, ctx)
                 index += 1
 
     def candidates(self, meta: Mapping[str, Any]) -> Sequence[Candidate]:
@@ -148,144 +180,74 @@ class Official(OfficialData):
         raise KeyError(meta["repo"])
 
     def _question(
-        self,
-        index: int,
-        repository: dataset.Repository,
-        needle: Needle,
-        position: float,
-        tokenizer: Tokenizer,
-        count: Callable[[str], int],
-        ctx: int,
+        self, index: int, asked: Asked, tokenizer: Tokenizer, count: Callable[[str], int], ctx: int
     ) -> Question | Unfit:
-        order, content = repository.order, repository.content
-        at = order.index(needle.path)
-        text = content[needle.path]
-        cut = context.cut_out(needle.path, text, needle.start_byte, needle.end_byte)
-
-        def make(size: int) -> Context:
-            before = ((path, content[path]) for path in reversed(order[:at]))
-            after = ((path, content[path]) for path in order[at + 1 :])
-            return context.build(cut, before, after, position, size, count, COMMENT_PREFIX[repository.language])
-
-        fitted = fit(make, needle.description, tokenizer, ctx - OFFICIAL_BUDGET, size_tokens=self._size)
+        fitted = fit(asked, tokenizer, count, ctx - OFFICIAL_BUDGET, size_tokens=self._size)
         if isinstance(fitted, int):
-            minimum = fitted + OFFICIAL_BUDGET
-            reason = (
-                f"repoqa needle {repository.language} {repository.name} {needle.name} takes {fitted} tokens and"
-                f" {OFFICIAL_BUDGET} for the answer, ctx is {ctx}"
-            )
-            return Unfit(index, reason, minimum)
+            return self._unfit(index, fitted, OFFICIAL_BUDGET, ctx)
         # Where they differ, the official prompt shows other code than the function asked for.
-        shifted = cut != context.cut_out(needle.path, text, needle.start_byte, needle.end_byte, official_offsets=True)
-        meta = {
-            "language": repository.language,
-            "repo": repository.name,
-            "path": needle.path,
-            "name": needle.name,
-            **_meta(fitted, position),
-            "official_offset_defect": shifted,
-        }
-        return Question(index, fitted.prompt, (needle.code,), fitted.tokens, OFFICIAL_BUDGET, meta)
+        shifted = asked.cut() != asked.cut(official_offsets=True)
+        meta = {**asked.meta(fitted), "official_offset_defect": shifted}
+        return Question(index, fitted.prompt, (asked.needle.code,), fitted.tokens, OFFICIAL_BUDGET, meta)
 
 
 class Builtin(BuiltinData):
     def __init__(self, task_id: str, task_version: str) -> None:
         super().__init__(task_id, task_version, *stdlib.identity())
-        self._counted: dict[str, tuple[Callable[[str], int], float, list[tuple[int, Needle]]]] = {}
+        self._counted: dict[str, Counts] = {}
 
     def questions(
         self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL
     ) -> Iterator[Question | Unfit]:
-        count, ratio, sizes = self._counts(tokenizer)
+        if tokenizer.digest not in self._counted:
+            self._counted = {tokenizer.digest: _counts(tokenizer)}
+        count, ratio, sizes = self._counted[tokenizer.digest]
         pool = [function for size, function in sizes if size * _PART <= ctx]
         if len(pool) < NEEDLES:
             raise self._too_small(ctx, sizes[NEEDLES - 1][0] * _PART)
         budget = budget_for(max(tokenizer.count(function.code) for function in pool))
         order = sorted(pool, key=lambda function: self._draws(ctx, seed, function.name).seed)
         for index in indices:
-            asked = order[index % len(order)]
             rng = self._draws(ctx, seed, index).rng
-            yield self._question(index, asked, pool, rng, tokenizer, count, ratio, ctx, budget)
+            asked = _among_files(order[index % len(order)], index, rng)
+            fitted = fit(asked, tokenizer, count, ctx - budget, ratio)
+            if isinstance(fitted, int):
+                raise self._too_small(ctx, fitted + budget)
+            rivals = _rivals(asked.needle, fitted.context, pool, rng)
+            meta = {**asked.meta(fitted), "candidates": sorted([asked.needle.name, *rivals])}
+            yield Question(index, fitted.prompt, (asked.needle.code,), fitted.tokens, budget, meta)
 
     def candidates(self, meta: Mapping[str, Any]) -> Sequence[Candidate]:
         known = stdlib.corpus().by_name
         return [(name, known[name].code) for name in meta["candidates"]]
 
-    def _counts(self, tokenizer: Tokenizer) -> tuple[Callable[[str], int], float, list[tuple[int, Needle]]]:
-        """Line counts, tokens of a whole per token of its lines, and the functions by the tokens they take."""
-        key = tokenizer.digest
-        if key not in self._counted:
-            self._counted.clear()
-            corpus = stdlib.corpus()
-            count = cache(tokenizer.count)
-            probe = "\n".join(function.code for function in corpus.functions)[:_PROBE_CHARS]
-            by_line = sum(count(line + "\n") for line in probe.split("\n"))
-            sizes = [(max(map(tokenizer.count, (f.code, f.description))), f) for f in corpus.functions]
-            sizes.sort(key=lambda pair: (pair[0], pair[1].name))
-            self._counted[key] = (count, tokenizer.count(probe) / max(1, by_line), sizes)
-        return self._counted[key]
 
-    def _question(
-        self,
-        index: int,
-        asked: Needle,
-        pool: Sequence[Needle],
-        rng: random.Random,
-        tokenizer: Tokenizer,
-        count: Callable[[str], int],
-        ratio: float,
-        ctx: int,
-        budget: int,
-    ) -> Question:
-        position, corpus = ((index * 7 + 3) % NEEDLES + 0.5) / NEEDLES, stdlib.corpus()
-        cut = context.cut_out(asked.path, corpus.files[asked.path], asked.start_byte, asked.end_byte)
-        others = [path for path in corpus.files if path != asked.path]
-        rng.shuffle(others)
-        split = math.floor(len(others) * position)
+def _among_files(needle: Needle, index: int, rng: random.Random) -> Asked:
+    """The question of that index: the standard library's files in an order of its own."""
+    position, files = ((index * 7 + 3) % NEEDLES + 0.5) / NEEDLES, stdlib.corpus().files
+    others = [path for path in files if path != needle.path]
+    rng.shuffle(others)
+    split = math.floor(len(others) * position)
+    return Asked("python", "Python standard library", needle, files, others[:split][::-1], others[split:], position)
 
-        def make(size: int) -> Context:
-            before = ((path, corpus.files[path]) for path in reversed(others[:split]))
-            after = ((path, corpus.files[path]) for path in others[split:])
-            return context.build(cut, before, after, position, size, count, COMMENT_PREFIX["python"])
 
-        fitted = fit(make, asked.description, tokenizer, ctx - budget, ratio)
-        if isinstance(fitted, int):
-            raise self._too_small(ctx, fitted + budget)
-        rivals = self._rivals(asked, fitted.context, pool, rng)
-        meta = {
-            "language": "python",
-            "repo": "Python standard library",
-            "path": asked.path,
-            "name": asked.name,
-            **_meta(fitted, position),
-            "candidates": sorted([asked.name, *rivals]),
-        }
-        return Question(index, fitted.prompt, (asked.code,), fitted.tokens, budget, meta)
+def _counts(tokenizer: Tokenizer) -> Counts:
+    """Line counts, tokens of a whole per token of its lines, and the functions by the tokens they take."""
+    functions, count = stdlib.corpus().functions, cache(tokenizer.count)
+    probe = "\n".join(function.code for function in functions)[:_PROBE_CHARS]
+    by_line = sum(count(line + "\n") for line in probe.split("\n"))
+    sizes = [(max(map(tokenizer.count, (f.code, f.description))), f) for f in functions]
+    sizes.sort(key=lambda pair: (pair[0], pair[1].name))
+    return count, tokenizer.count(probe) / max(1, by_line), sizes
 
-    @staticmethod
-    def _rivals(
-        asked: Needle,
-        shown: Context,
-        pool: Sequence[Needle],
-        rng: random.Random,
-    ) -> list[str]:
-        """Names of nine other functions, those of the context first."""
-        paths = set(shown.paths)
-        near = [
-            function for function in stdlib.corpus().functions if function.path in paths and function.name != asked.name
-        ]
-        rng.shuffle(near)
-        text = (shown.before, shown.after)
-        found: dict[str, None] = {}
-        for function in near:
-            if len(found) == NEEDLES - 1:
-                break
-            if any(function.code in part for part in text):
-                found[function.name] = None
-        rest = [function.name for function in pool if function.name != asked.name]
-        rng.shuffle(rest)
-        for name in rest:
-            if len(found) == NEEDLES - 1:
-                break
-            found[name] = None
-        return list(found)
+
+def _rivals(asked: Needle, shown: Context, pool: Sequence[Needle], rng: random.Random) -> list[str]:
+    """Names of nine other functions, those of the context first."""
+    paths = set(shown.paths)
+    near = [one for one in stdlib.corpus().functions if one.path in paths and one.name != asked.name]
+    rest = [one.name for one in pool if one.name != asked.name]
+    rng.shuffle(near)
+    rng.shuffle(rest)
+    standing = (one.name for one in near if one.code in shown.before or one.code in shown.after)
+    found = dict.fromkeys(islice(standing, NEEDLES - 1)) | dict.fromkeys(rest)
+    return list(found)[: NEEDLES - 1]
