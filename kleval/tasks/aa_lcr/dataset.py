@@ -18,7 +18,6 @@ from kleval.tasks import data, tables
 from kleval.tasks.data import Source
 from kleval.types import UsageError
 
-FAMILY = "aa_lcr"
 TABLE, ARCHIVE = "AA-LCR_Dataset.csv", "extracted_text/AA-LCR_extracted-text.zip"
 
 
@@ -33,19 +32,15 @@ class Row:
 
 def find(task_id: str, data_dir: Path | None) -> Source:
     """The table, and the archive or the folder of the documents. UsageError naming what gets them."""
-    table = data.need(FAMILY, TABLE, f"{task_id} (official)", data_dir)
-    texts = data.need(FAMILY, ARCHIVE, f"{task_id} (official)", data_dir)
-    if texts.path.suffix == ".zip":
-        where, sha256 = texts.path, texts.sha256
-    else:
-        where = next(folder for folder in texts.path.parents if folder.name == "lcr")
-        lines = sorted(f"{file.relative_to(where)}\0{file.stat().st_size}" for file in where.rglob("*.txt"))
-        sha256 = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    told = "" if texts.revision else f", documents unpinned sha256:{sha256[:16]}"
-    digest = hashlib.sha256(f"{table.sha256}\n{sha256}".encode()).hexdigest()
-    return Source(
-        (table.path, where), f"{table.revision or f'AA-LCR unpinned sha256:{table.sha256[:16]}'}{told}", digest
-    )
+    known = ((TABLE, "AA-LCR"), (ARCHIVE, "documents"))
+    table, texts = (data.find("aa_lcr", (file,), f"{task_id} (official)", data_dir, named) for file, named in known)
+    where = texts.path
+    if where.suffix != ".zip":
+        where = next(folder for folder in where.parents if folder.name == "lcr")
+        texts = data.source_of(sorted(where.rglob("*.txt")), "documents")
+    told = f", {texts.revision}" if texts.revision.startswith("documents") else ""
+    digest = hashlib.sha256(f"{table.sha256}\n{texts.sha256}".encode()).hexdigest()
+    return Source((table.path, where), f"{table.revision}{told}", digest)
 
 
 def read(source: Source) -> Iterator[Row]:

@@ -194,6 +194,15 @@ def test_official_rows_have_their_documents_in_the_table_s_order(
     assert task.question_alone(sample) == prompt([], "Which?")
 
 
+def test_an_unpacked_document_that_is_another_makes_other_data(tmp_path: Path) -> None:
+    found = []
+    for text in ("First.", "Other."):
+        write(tmp_path, packed=False)
+        (tmp_path / "lcr/Legal/l_1/a.txt").write_text(text)
+        found.append(load_task("aa_lcr/qa", edition="official", data_dir=tmp_path).data_digest)
+    assert len(set(found)) == 2
+
+
 def test_a_document_that_is_not_there_is_named(tmp_path: Path, words: Tokenizer) -> None:
     rows = [{**ROWS[0], "data_source_filenames": "a.txt;gone.txt"}]
     task: Any = load_task("aa_lcr/qa", edition="official", data_dir=write(tmp_path, packed=True, rows=rows))
