@@ -17,6 +17,8 @@ from kleval.types import INCOMPLETE, OK
 if TYPE_CHECKING:
     from kleval.tasks.data import Status
 
+_RECORD = ("name", "state", "size_bytes", "sha256", "revision", "licence", "needed_for", "path", "url")
+
 
 @click.group(cls=Suggesting, short_help="Fetch, verify or list the official data files.")
 def data() -> None:
@@ -74,11 +76,9 @@ def ls_command(family: str | None, data_dir: Path | None, as_json: bool) -> None
 
 def _show(files: Sequence[Status], as_json: bool) -> int:
     """Print the files; exit code 3 when one of them is missing, or is not what is pinned."""
-    from kleval.tasks.data import as_record
-
     if as_json:
         for status in files:
-            emit("file", **as_record(status))
+            emit("file", **{name: getattr(status, name) for name in _RECORD} | {"path": str(status.path)})
     elif files:
         header = ("file", "state", "size", "licence", "needed for")
         table(header, [(s.name, s.state, size(s.size_bytes), s.licence, s.needed_for) for s in files])

@@ -15,10 +15,9 @@ from typing import Any
 
 from kleval.tasks import lexicon as lx
 from kleval.tasks import packaged
-from kleval.tasks.prose import Draws, Split, belongs_to, indefinite, sentences, split_sentences
+from kleval.tasks.prose import Draws, Split, belongs_to, indefinite, sentences
 
 ARTICLES_VERSION = "articles-1"
-CORPUS_SIZE = 3000
 
 # What articles of each kind state, and how other articles speak of them.
 KINDS: Mapping[str, Mapping[str, Any]] = packaged.load("articles.toml")
@@ -142,54 +141,3 @@ def questions(articles: tuple[Article, ...], seed: int | str, hops: int = 1) -> 
         j = draws.below(i + 1)
         asked[i], asked[j] = asked[j], asked[i]
     return asked
-
-
-def squad_shape(n_articles: int = CORPUS_SIZE, seed: int | str = 0, split: Split = "eval") -> dict[str, Any]:
-    """The corpus with its one-hop questions in the shape of SQuAD v2: data[].paragraphs[].{context, qas[]}."""
-    articles = corpus(n_articles, seed, split)
-    data = []
-    for article in articles:
-        paragraphs = []
-        for part, context in enumerate(article.paragraphs):
-            qas = [
-                {
-                    "id": f"{article.title}/{f}",
-                    "question": article.facts[f].bridge.format(article.title),
-                    "is_impossible": False,
-                    "answers": [{"text": a, "answer_start": context.find(a)} for a in article.facts[f].answers],
-                }
-                for f in range(part, len(article.facts), 2)
-            ]
-            paragraphs.append({"context": context, "qas": qas})
-        data.append({"title": article.title, "paragraphs": paragraphs})
-    return {"version": ARTICLES_VERSION, "data": data}
-
-
-def hotpot_shape(
-    n_articles: int = CORPUS_SIZE, seed: int | str = 0, split: Split = "eval", n_questions: int = 1000
-) -> list[dict[str, Any]]:
-    """The corpus with its two-hop questions in the shape of HotpotQA (distractor): question, answer, context[[title, sentences]]."""
-    articles = corpus(n_articles, seed, split)
-    draws = Draws(ARTICLES_VERSION, "distractors", split, seed)
-    rows = []
-    for number, question in enumerate(questions(articles, seed, hops=2)[:n_questions]):
-        chosen = dict.fromkeys(question.gold)
-        while len(chosen) < min(10, len(articles)):
-            chosen.setdefault(draws.below(len(articles)))
-        rows.append(
-            {
-                "_id": f"{ARTICLES_VERSION}-{number}",
-                "type": "bridge",
-                "level": "hard",
-                "question": question.question,
-                "answer": question.answers[0],
-                "supporting_facts": [[articles[g].title, 0] for g in question.gold],
-                "context": [[articles[c].title, _sentences(articles[c])] for c in sorted(chosen)],
-            }
-        )
-    return rows
-
-
-def _sentences(article: Article) -> list[str]:
-    """Sentences as HotpotQA lists them, each but the first with the blank before it."""
-    return [f" {s}" if i else s for i, s in enumerate(split_sentences(article.text))]

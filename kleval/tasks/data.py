@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from kleval.tasks import datafile, download, registry
 from kleval.tasks.assets import APART, ASSETS, Asset
@@ -239,18 +239,3 @@ def file_sha256(path: Path) -> str:
 @lru_cache(maxsize=64)
 def _known_sha256(path: Path, size_bytes: int, mtime_ns: int) -> str:
     return download.sha256_of(path)
-
-
-def as_record(status: Status) -> dict[str, Any]:
-    """JSON values of a status."""
-    return {
-        "name": status.name,
-        "state": status.state,
-        "size_bytes": status.size_bytes,
-        "sha256": status.sha256,
-        "revision": status.revision,
-        "licence": status.licence,
-        "needed_for": status.needed_for,
-        "path": str(status.path),
-        "url": status.url,
-    }

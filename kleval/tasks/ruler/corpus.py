@@ -6,7 +6,8 @@ in the distractor setting, both under their official names and in their official
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,8 @@ from typing import Any, Literal
 from kleval.tasks import datafile
 from kleval.tasks.tables import is_unicode
 from kleval.types import UsageError
+
+_Asked = list[tuple[str, tuple[str, ...]]]  # questions, each with its answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +59,25 @@ def _is_text(found: Any) -> bool:
 
 
 def _squad(data: dict[str, Any]) -> Corpus:
-    documents = sorted({p["context"] for article in data["data"] for p in article["paragraphs"]})
+    def asked(paragraph: dict[str, Any]) -> _Asked:
+        answerable = (qa for qa in paragraph["qas"] if not qa["is_impossible"])
+        return [(qa["question"], tuple(a["text"] for a in qa["answers"])) for qa in answerable]
+
+    articles = [[(p["context"], asked(p)) for p in article["paragraphs"]] for article in data["data"]]
+    return _of_paragraphs("squad", articles)
+
+
+def _of_paragraphs(name: str, articles: Sequence[Sequence[tuple[str, _Asked]]]) -> Corpus:
+    """articles: their paragraphs, each a document, with what it answers; the others of its article are related to it."""
+    documents = sorted({text for article in articles for text, _ in article})
     number = {text: i for i, text in enumerate(documents)}
     questions = []
-    for article in data["data"]:
-        all_of_it = [number[p["context"]] for p in article["paragraphs"]]
-        for paragraph in article["paragraphs"]:
-            gold = number[paragraph["context"]]
+    for article in articles:
+        all_of_it = [number[text] for text, _ in article]
+        for gold, (_, asked) in zip(all_of_it, article, strict=True):
             related = tuple(i for i in all_of_it if i != gold)
-            questions += [
-                Question(qa["question"], tuple(a["text"] for a in qa["answers"]), (gold,), related)
-                for qa in paragraph["qas"]
-                if not qa["is_impossible"]
-            ]
-    return Corpus("squad", documents, questions)
+            questions += [Question(query, answers, (gold,), related) for query, answers in asked]
+    return Corpus(name, documents, questions)
 
 
 def _hotpotqa(data: list[dict[str, Any]]) -> Corpus:
@@ -95,7 +103,16 @@ def generated(hops: Literal[1, 2], documents: int, seed: str) -> Corpus:
     from kleval.tasks import articles
 
     if hops == 1:
-        return replace(_squad(articles.squad_shape(-(-documents // 2), seed)), name="kleval articles, one hop")
+        return _of_paragraphs(
+            "kleval articles, one hop",
+            [
+                [
+                    (text, [(fact.bridge.format(article.title), fact.answers) for fact in article.facts[part::2]])
+                    for part, text in enumerate(article.paragraphs)
+                ]
+                for article in articles.corpus(-(-documents // 2), seed)
+            ],
+        )
     made = articles.corpus(documents, seed)
     asked = [Question(q.question, tuple(q.answers), tuple(q.gold)) for q in articles.questions(made, seed, hops)]
     return Corpus("kleval articles, two hops", [f"{a.title}\n{a.text}" for a in made], asked)

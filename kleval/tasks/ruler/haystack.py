@@ -134,28 +134,12 @@ def read_essays(file: Path, punkt: Path) -> Essays:
     return Essays(text, punkt_splitter(punkt))
 
 
-class _Pool:
-    """The sentences of one endless text, kept as far as they were asked for."""
-
-    def __init__(self, source: Iterator[str]) -> None:
-        self._source = source
-        self._sentences: list[str] = []
-
-    def part(self, start: int, size: int) -> list[str]:
-        missing = start + size - len(self._sentences)
-        if missing > 0:
-            self._sentences.extend(islice(self._source, missing))
-        found = self._sentences[start : start + size]
-        if len(found) < size:
-            raise RuntimeError("the generated prose ended")  # else a search for a size would never end
-        return found
-
-
 @cache
-def _pool() -> _Pool:
+def _generated() -> tuple[list[str], Iterator[str]]:
+    """The sentences of one endless text as far as they were asked for, and those after them."""
     from kleval.tasks import prose
 
-    return _Pool(prose.sentences(seed="ruler", split="eval"))
+    return [], prose.sentences(seed="ruler", split="eval")
 
 
 class Prose:
@@ -167,7 +151,12 @@ class Prose:
         self.start = start
 
     def sentences(self, size: int) -> list[str]:
-        return _pool().part(self.start, size)
+        made, more = _generated()
+        made.extend(islice(more, max(0, self.start + size - len(made))))
+        found = made[self.start : self.start + size]
+        if len(found) < size:
+            raise RuntimeError("the generated prose ended")  # else a search for a size would never end
+        return found
 
 
 class OwnText:
