@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from kleval.tasks import data, datafile, packaged, tables
+from kleval.tasks import datafile, packaged, tables
 from kleval.tasks.code import files
 from kleval.tasks.code.judging import grade
 from kleval.tasks.code.task import CodeTask, Problem
@@ -58,13 +58,8 @@ def load(edition: str, protocol: str | None, data_dir: Path | None) -> CodeTask:
 
 
 def _files(task_id: str, data_dir: Path | None) -> list[Path]:
-    try:
-        return files.find_all(task_id, "livecodebench", _STEMS, data_dir)
-    except data.MissingData as missing:
-        try:
-            return files.find_all(task_id, "livecodebench", ("test",), data_dir)
-        except data.MissingData:
-            raise missing from None
+    found = files.find_all(task_id, "livecodebench", (*_STEMS, "test"), data_dir)
+    return [path for path in found if path.name.startswith(_STEMS)] or found
 
 
 def _official(shots: Mapping[str, Mapping[str, str]], where: str, row: dict[str, Any]) -> Problem | None:

@@ -57,7 +57,7 @@ def load(name: str, shots: int | None, data_dir: Path | None, fetched_by: str) -
     asked = config.get("num_fewshot") or 0 if shots is None else shots
     dataset = _complete(needed, splits, asked, found.folder, fetched_by)
     overrides = {} if shots is None else {"num_fewshot": shots}
-    with tempfile.TemporaryDirectory(prefix="kleval-") as scratch, _no_bars():
+    with tempfile.TemporaryDirectory(prefix="kleval-") as scratch, _apart():
         if "process_docs" in json.dumps(config, default=str):
             dataset = _on_disk(dataset, Path(scratch))
         task = _build(name, dataset, **overrides)
@@ -152,7 +152,7 @@ def _build(name: str, dataset: Any, **overrides: Any) -> Any:
     # A group of this one task is how TaskManager takes settings over those of a YAML file.
     group = {"group": "kleval", "task": [{"task": name, **overrides, **handed}]}
     try:
-        with _seeded(), offline():
+        with _seeded():
             return task_index.manager(name).load(group)["tasks"][name]
     except (UsageError, MemoryError):
         raise
@@ -206,13 +206,16 @@ def _quiet() -> None:
 
 
 @contextlib.contextmanager
-def offline() -> Iterator[None]:
-    """While it lasts nothing asks the hub: what would, fails. Models may come from there meanwhile: nothing is left set."""
+def _apart() -> Iterator[None]:
+    """While it lasts nothing asks the hub (what would, fails), and `datasets` shows no progress bars. Models may come from the hub
+    meanwhile: nothing is left set."""
     import datasets.config
     import huggingface_hub.constants as hub
 
     places = [(hub, "HF_HUB_OFFLINE"), (datasets.config, "HF_HUB_OFFLINE"), (datasets.config, "HF_DATASETS_OFFLINE")]
     before = [(where, name, getattr(where, name)) for where, name in places if hasattr(where, name)]
+    hidden = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
     try:
         for where, name, _ in before:
             setattr(where, name, True)
@@ -220,18 +223,6 @@ def offline() -> Iterator[None]:
     finally:
         for where, name, value in before:
             setattr(where, name, value)
-
-
-@contextlib.contextmanager
-def _no_bars() -> Iterator[None]:
-    """No progress bars of `datasets` for the moments that this takes."""
-    import datasets
-
-    hidden = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
         if not hidden:
             datasets.enable_progress_bars()
 
