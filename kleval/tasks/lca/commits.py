@@ -79,16 +79,13 @@ def _among(recorded: Sequence[str], mods: Sequence[dict[str, Any]], seed: int) -
     rng = random.Random(seed)
     total = len(mods) + len(recorded)
     places = set(rng.sample(range(total), len(mods)))
-    ours, others = iter(mods), iter(enumerate(recorded))
-    merged = []
-    for i in range(total):
-        if i in places:
-            merged.append(next(ours))
-            continue
-        number, diff = next(others)
-        path = f"tests/recorded/{rng.choice(lx.THINGS)}_{number}.txt"
-        merged.append(_mod("MODIFY", path, path, diff))
-    return merged
+    ours, others = iter(mods), (_recorded(rng, number, diff) for number, diff in enumerate(recorded))
+    return [next(ours) if i in places else next(others) for i in range(total)]
+
+
+def _recorded(rng: random.Random, number: int, diff: str) -> dict[str, Any]:
+    path = f"tests/recorded/{rng.choice(lx.THINGS)}_{number}.txt"
+    return _mod("MODIFY", path, path, diff)
 
 
 def _mod(kind: str, old: str, new: str, diff: str) -> dict[str, Any]:

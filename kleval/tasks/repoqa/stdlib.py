@@ -24,6 +24,7 @@ import re
 import sysconfig
 import tokenize
 import warnings
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, field
@@ -152,8 +153,10 @@ def _strip(path: str, raw: bytes, definitions: Sequence[tuple[_Documented, bool]
     for line in raw.split(b"\n"):
         starts.append(starts[-1] + len(line) + 1)
 
-    def offset(line: int, column: int) -> int:
-        return starts[line - 1] + column
+    def span(node: ast.stmt) -> tuple[int, int]:
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
+        return starts[node.lineno - 1] + node.col_offset, starts[node.end_lineno - 1] + node.end_col_offset
 
     edits: list[tuple[int, int, bytes]] = []  # begin, end, what takes its place
     described: list[tuple[_Definition, str]] = []
@@ -161,11 +164,8 @@ def _strip(path: str, raw: bytes, definitions: Sequence[tuple[_Documented, bool]
         text = ast.get_docstring(node, clean=False)
         if text is None:
             continue
-        first = node.body[0]
-        assert first.end_lineno is not None
-        assert first.end_col_offset is not None
-        start, end = offset(first.lineno, first.col_offset), offset(first.end_lineno, first.end_col_offset)
-        line_start, line_end = starts[first.lineno - 1], starts[first.end_lineno] - 1
+        start, end = span(first := node.body[0])
+        line_start, line_end = starts[first.lineno - 1], starts[bisect_right(starts, end)] - 1
         alone = not raw[line_start:start].strip() and not raw[end:line_end].strip()
         if alone and (len(node.body) > 1 or isinstance(node, ast.Module)):
             edits.append((line_start, min(line_end + 1, len(raw)), b""))
@@ -174,13 +174,9 @@ def _strip(path: str, raw: bytes, definitions: Sequence[tuple[_Documented, bool]
         if is_top and isinstance(node, _Definition):
             described.append((node, text))
 
-    edits.sort(key=lambda edit: edit[0])
-    stripped = bytearray()
-    at = 0
-    for begin, until, instead in edits:
-        stripped += raw[at:begin] + instead
-        at = until
-    stripped += raw[at:]
+    stripped = raw
+    for begin, until, instead in sorted(edits, reverse=True):  # from the end, so that offsets stay what they are
+        stripped = stripped[:begin] + instead + stripped[until:]
 
     def moved(position: int) -> int:
         return position + sum(len(instead) - (until - begin) for begin, until, instead in edits if until <= position)
@@ -188,15 +184,11 @@ def _strip(path: str, raw: bytes, definitions: Sequence[tuple[_Documented, bool]
     functions = []
     for node, text in described:
         description = _description(text, node.name)
-        assert node.end_lineno is not None
-        assert node.end_col_offset is not None
-        start = moved(offset(node.lineno, node.col_offset))
-        end = moved(offset(node.end_lineno, node.end_col_offset))
+        start, end = map(moved, span(node))
         if description is None or end - start > MAX_BYTES:
             continue
         first_line = stripped.rfind(b"\n", 0, start) + 1
-        last_line = stripped.find(b"\n", end)
-        code = bytes(stripped[first_line : last_line if last_line >= 0 else len(stripped)]).decode("utf-8", "replace")
+        code = (stripped[first_line:end] + stripped[end:].partition(b"\n")[0]).decode("utf-8", "replace")
         if sum(bool(line.strip()) for line in code.split("\n")) >= MIN_LINES:
             # From the beginning of its line: cut at `def`, its indentation would stand alone and point it out.
             functions.append(Needle(node.name, path, description, first_line, end, code))
