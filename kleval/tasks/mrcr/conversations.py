@@ -1,4 +1,4 @@
-"""Conversations in the shape of openai/mrcr, written from templates over kleval's own prose.
+"""Conversations in the shape of openai/mrcr, written from templates (`texts.toml`) over kleval's own prose.
 
 The user asks for small texts ("write a poem about the lamp"), the assistant writes them. One request comes 2, 4 or 8
 times, with another text each time; the others share its kind of text or its subject, or neither. The last message asks
@@ -14,33 +14,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from kleval.tasks import lexicon as lx
+from kleval.tasks import packaged
 from kleval.tasks.prose import Split, indefinite, sentences
 from kleval.types import Message
 
 CONVERSATIONS_VERSION = "conversations-2"
 PREFIX_CHARS = 10
-_READ_ON = "read on in the document"
-_INTRODUCTION = "Here are some examples of conversations succeeded by a follow-up question answered correctly:"
+BANK = packaged.load("mrcr/texts.toml")
 _NEAR_PERCENT = 25
 _SHORTEST, _LONGEST = 0.6, 1.3  # of the wanted length of a text
 _SHORT_SENTENCE_CHARS = 60
-_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-
 # kind -> what comes before the sentences (with {name}, {place}, {day}), between them, and behind.
 KINDS: dict[str, tuple[str, str, str]] = {
-    "poem": ("", "\n", ""),
-    "song": ("", "\n\n", ""),
-    "letter": ("Dear {name}, ", " ", " Yours, {name}"),
-    "diary entry": ("{day}. ", " ", ""),
-    "news report": ("From the {place}: ", " ", ""),
-    "speech": ("Friends! ", " ", " Thank you."),
-    "story": ("Once upon a time: ", " ", " The end."),
-    "riddle": ("", " ", " What am I?"),
-    "essay": ("", "\n\n", ""),
-    "toast": ("Raise your glasses! ", " ", " To {name}!"),
+    kind: (before, between, behind) for kind, (before, between, behind) in BANK["kinds"].items()
 }
 _TOPICS = (*(f"the {noun}" for noun in (*lx.THINGS, *lx.PLACES, *lx.PEOPLE)), *lx.ABSTRACTS)
-ORDINALS = ("1st", "2nd", "3rd", "4th", "5th", "6th", "7th", "8th")
+ORDINALS: tuple[str, ...] = tuple(BANK["ordinals"])
 
 Request = tuple[str, str]  # kind, topic
 
@@ -128,10 +117,7 @@ def _request(kind: str, topic: str) -> str:
 
 def final_question(prefix: str, wanted: int, kind: str, topic: str) -> str:
     """The last message. wanted: which of the equal requests, from 0."""
-    return (
-        f"Prepend {prefix} to the {ORDINALS[wanted]} (1 indexed) {kind} about {topic}."
-        " Do not include any other text in your response."
-    )
+    return str(BANK["question"]).format(prefix=prefix, nth=ORDINALS[wanted], kind=kind, topic=topic)
 
 
 def random_string(rng: random.Random, n_chars: int) -> str:
@@ -148,7 +134,7 @@ def text_of(rng: random.Random, lines: Iterator[str], kind: str, text_chars: int
     while chars < wanted_chars:
         taken.append(next(lines))
         chars += len(taken[-1]) + len(between)
-    frame = {"name": rng.choice(lx.NAMES), "place": rng.choice(lx.PLACES), "day": rng.choice(_WEEKDAYS)}
+    frame = {"name": rng.choice(lx.NAMES), "place": rng.choice(lx.PLACES), "day": rng.choice(BANK["days"])}
     return before.format(**frame) + between.join(taken) + behind.format(**frame)
 
 
@@ -176,7 +162,7 @@ def _example(rng: random.Random, lines: Iterator[str], key: Request, matter: Mat
 
 def example_frame(turns: str) -> str:
     """How worked turns are shown before the first message."""
-    return f"{_INTRODUCTION}\n\n======EXAMPLE======\n{turns}======END EXAMPLE======\n\n"
+    return f"{BANK['introduction']}\n\n======EXAMPLE======\n{turns}======END EXAMPLE======\n\n"
 
 
 def _fillers(rng: random.Random, key: Request, text_chars: int, matter: Matter) -> Iterator[str]:
@@ -195,4 +181,4 @@ def _read_aloud(rng: random.Random, passages: Sequence[str], text_chars: int) ->
         while sum(map(len, taken)) < wanted:
             taken.append(passages[at % len(passages)])
             at += 1
-        yield f"{_READ_ON}\n{' '.join(taken)}"
+        yield f"{BANK['read_on']}\n{' '.join(taken)}"

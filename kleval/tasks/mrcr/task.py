@@ -6,13 +6,14 @@ same conversations; that project's own data are another set).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kleval.tasks.base import OneCall
 from kleval.tasks.mrcr import bins, grading
+from kleval.tasks.mrcr.conversations import BANK
 from kleval.tasks.mrcr.editions import OFFICIAL_BUDGET, Builtin, Official
 from kleval.tasks.registry import OWN
 from kleval.tasks.sized import SizedTask
@@ -20,9 +21,6 @@ from kleval.types import Completion, Prompt, Sample, Score
 
 PROTOCOL = "openai"
 GOOGLE = "google-v2"
-_QUESTION = (
-    "Prepend {hash} to the {n-th} (1 indexed) {kind} about {topic}. Do not include any other text in your response."
-)
 
 
 class MrcrTask(OneCall, SizedTask):
@@ -61,7 +59,7 @@ class MrcrTask(OneCall, SizedTask):
         return sample.prompt[-1:]
 
     def _template(self) -> str:
-        return _QUESTION
+        return str(BANK["question"]).format(prefix="{hash}", nth="{n-th}", kind="{kind}", topic="{topic}")
 
     def _facts(self) -> Mapping[str, Any]:
         return {
@@ -70,7 +68,4 @@ class MrcrTask(OneCall, SizedTask):
         }
 
 
-Maker = Callable[[str, str | None, Path | None], MrcrTask]
-needles_2: Maker = partial(MrcrTask, 2)
-needles_4: Maker = partial(MrcrTask, 4)
-needles_8: Maker = partial(MrcrTask, 8)
+needles_2, needles_4, needles_8 = (partial(MrcrTask, n) for n in (2, 4, 8))

@@ -12,35 +12,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kleval.tasks.mrcr.conversations import EVALUATED, Conversation, random_string, text_of
+from kleval.tasks.mrcr.conversations import BANK, EVALUATED, Conversation, random_string, text_of
 from kleval.tasks.prose import sentences
 from kleval.types import Message
 
 TRANSCRIPTS_VERSION = "transcripts-1"
 HASH_CHARS = 12
-NTH = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
-# format -> the kind of text of kleval's conversations that it is written as.
-FORMATS = {
-    "email": "letter",
-    "short story": "story",
-    "blog post": "diary entry",
-    "news report": "news report",
-    "poem": "poem",
-}
-FORMATS |= {"essay": "essay", "riddle": "riddle", "speech": "speech"}
-STYLES = {
-    "formal": "It is hereby stated: ",
-    "informal": "Hey, listen: ",
-    "humorous": "You will laugh: ",
-    "technical": "Specification follows: ",
-    "archaic": "Hearken ye: ",
-}
+NTH, FORMATS, STYLES = (BANK["v2"][key] for key in ("nth", "formats", "styles"))
 _ACTIVE = 6  # groups that are interleaved at a time
 _FRAME = "======== {}EXAMPLE {} ========\n\n"
 _SHOWN = 2  # examples
 # What stands around the turns before the last one.
 AROUND = f"{_FRAME.format('', _SHOWN + 1)}{{turns}}User: Prepend "
-_INTRODUCTION = "Here are some examples of conversations succeeded by a follow-up question answered correctly:\n"
 Key = tuple[str, str, str]  # format, topic, style
 
 
@@ -68,15 +51,12 @@ def transcript(rng: random.Random, n_needles: int, text_chars: int) -> Transcrip
 
 
 def request(key: Key) -> str:
-    return f"Write a {key[0]} about {key[1]} in {key[2]} style."
+    return str(BANK["v2"]["request"]).format(*key)
 
 
 def question(mark: str, wanted: int, key: Key) -> str:
     """The last turn. wanted: which of the equal requests, from 0."""
-    return (
-        f"Prepend {mark} to the {NTH[wanted]} {key[0]} about {key[1]} in a {key[2]} style."
-        " Do not include any other text in your response."
-    )
+    return str(BANK["v2"]["question"]).format(*key, mark=mark, nth=NTH[wanted])
 
 
 def _key(rng: random.Random) -> Key:
@@ -129,7 +109,7 @@ def _examples(rng: random.Random, lines: Iterator[str]) -> str:
 
 def framed(*examples: Any) -> str:
     """The examples as they stand before a transcript. Of each, one after the other: keys, texts, random characters, place asked for."""
-    shown = _INTRODUCTION
+    shown = f"{BANK['introduction']}\n"
     for number, (keys, texts, mark, wanted) in enumerate(zip(*[iter(examples)] * 4, strict=True), 1):
         turns = [turn for key, text in zip(keys, texts, strict=True) for turn in turn_of(request(key), text)]
         asked = turn_of(question(mark, wanted, keys[wanted]), mark + texts[wanted])
