@@ -77,11 +77,10 @@ def needs(name: str, config: Mapping[str, Any]) -> files.Needed:
     if not path or not evaluated:
         raise UsageError(f"lm-eval's {name} names no data set: its data cannot be looked for")
     fewshot = config.get("fewshot_config") or {}
-    drawn = config.get("fewshot_split") or fewshot.get("split")
-    pools = (drawn, config.get("training_split"), config.get("validation_split"))
-    if drawn is None and not fewshot.get("samples"):
-        drawn = pools[1] or pools[2]
-    others = dict.fromkeys(str(split) for split in pools if split and split != evaluated)
+    named = (config.get("fewshot_split"), fewshot.get("split"))
+    usual = (config.get("training_split"), config.get("validation_split"))
+    drawn = next(filter(None, named if any(named) or fewshot.get("samples") else usual), None)
+    others = dict.fromkeys(str(split) for split in (*named, *usual) if split and split != evaluated)
     return files.Needed(name, str(path), config.get("dataset_name"), str(evaluated), tuple(others), drawn)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from kleval.tasks.assets import ASSETS, Asset
 from kleval.tasks.data import MissingData, verify
-from kleval.tasks.lm_eval import files
+from kleval.tasks.lm_eval import files, loading
 from kleval.tasks.lm_eval.files import Needed
 from kleval.types import UsageError
 
@@ -138,3 +138,17 @@ def test_whole_numbers_that_were_written_as_floats_are_labels(tmp_path: Path) ->
     (tmp_path / "gsm8k" / "test.json").write_text(json.dumps(rows))
     read = files.read(files.find(GSM8K, tmp_path, "lm_eval/gsm8k"), "test")
     assert [(type(row["answer"]), row["answer"], row["weight"]) for row in read] == [(int, 1, 1.5), (int, 3, 2.0)]
+
+
+def test_every_split_that_settings_name_for_examples_is_needed() -> None:
+    config = {"dataset_path": "a/b", "test_split": "test", "fewshot_split": "shots", "fewshot_config": {"split": "dev"}}
+    needed = loading.needs("t", {**config, "training_split": "train"})
+    assert (set(needed.others), needed.drawn) == ({"shots", "dev", "train"}, "shots")
+    samples = {
+        "dataset_path": "a/b",
+        "test_split": "test",
+        "fewshot_config": {"samples": []},
+        "training_split": "train",
+    }
+    assert loading.needs("t", samples).drawn == "train"
+    assert loading.needs("t", {**samples, "fewshot_config": {"samples": [{}]}}).drawn is None
