@@ -3,7 +3,6 @@ arXiv 2410.02694).
 
 Source: princeton-nlp/HELMET @ 4526dfb (MIT), `data.py:load_icl`, `configs/icl*.yaml`.
 
-labels     the labels of the five data sets in the hub's order
 drawing    examples and label numbers of an item, random state for random state
 shots      how many examples a length has
 scoring    what is read out of an answer, and its scores

@@ -21,7 +21,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,19 +45,21 @@ class Spec:
     folder: str
     names: tuple[str, ...]
     n_labels: int
-    splits: tuple[str, str]
+    splits: tuple[str, ...]
     files: tuple[str, ...]
     field: str
 
 
-_names = partial(packaged.words, "helmet_icl/items.toml", "labels")
-_TREC = ("train_5500.label", "TREC_10.label")
 SPECS: dict[str, Spec] = {
-    "trec_coarse": Spec("trec", _names("trec_coarse"), 6, ("train", "test"), _TREC, "coarse_label"),
-    "trec_fine": Spec("trec", _names("trec_fine"), 50, ("train", "test"), _TREC, "fine_label"),
-    "banking77": Spec("banking77", _names("banking77"), 77, ("train", "test"), ("train.csv", "test.csv"), "label"),
-    "clinic150": Spec("clinc150", _names("clinc"), 151, ("train", "validation"), ("data_oos_plus.json",), "intent"),
-    "nlu": Spec("nlu", _names("nlu"), 68, ("train", "train"), ("NLU-Data-Home-Domain-Annotated-All.csv",), "label"),
+    name: Spec(
+        facts["folder"],
+        packaged.words("helmet_icl/items.toml", "labels", facts["labels"]),
+        facts["n_labels"],
+        tuple(facts["splits"]),
+        tuple(facts["files"]),
+        facts["field"],
+    )
+    for name, facts in packaged.load("helmet_icl/tables.toml")["tasks"].items()
 }
 
 

@@ -25,11 +25,7 @@ ACTIONS: dict[str, tuple[str, ...]] = {
 
 # Task -> how many actions, how many things (0: whatever thing), and whether there are sentences of no intent.
 SHAPES: dict[str, tuple[int, int, bool]] = {
-    "trec_coarse": (6, 0, False),
-    "trec_fine": (10, 5, False),
-    "banking77": (11, 7, False),
-    "clinic150": (15, 10, True),
-    "nlu": (17, 4, False),
+    name: tuple(facts["shape"]) for name, facts in packaged.load("helmet_icl/tables.toml")["tasks"].items()
 }
 
 

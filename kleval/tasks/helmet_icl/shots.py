@@ -1,7 +1,7 @@
 """Number of examples at a length (HELMET @ 4526dfb, configs/icl.yaml, icl_short.yaml).
 
-The table has six lengths. Rule of kleval for all others: between two of them in proportion to the length (linear, rounded
-down), below the first and above the last as many per token as there, at least one.
+The table (`tables.toml`) has six lengths. Rule of kleval for all others: between two of them in proportion to the length
+(linear, rounded down), below the first and above the last as many per token as there, at least one.
 """
 
 from __future__ import annotations
@@ -9,15 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-LENGTHS = (4096, 8192, 16384, 32768, 65536, 131072)
+from kleval.tasks import packaged
 
-SHOTS: dict[str, tuple[int, ...]] = {
-    "trec_coarse": (200, 400, 800, 1600, 3300, 6600),
-    "trec_fine": (200, 400, 800, 1600, 3200, 6400),
-    "banking77": (180, 360, 720, 1450, 2900, 5900),
-    "clinic150": (220, 440, 880, 1750, 3525, 7050),
-    "nlu": (250, 510, 1020, 2040, 4080, 8296),
-}
+_TABLES = packaged.load("helmet_icl/tables.toml")
+LENGTHS: tuple[int, ...] = tuple(_TABLES["lengths"])
+SHOTS: dict[str, tuple[int, ...]] = {name: tuple(facts["shots"]) for name, facts in _TABLES["tasks"].items()}
 
 Rule = Literal["table", "interpolated", "extrapolated"]
 

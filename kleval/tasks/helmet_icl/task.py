@@ -8,7 +8,7 @@ by the rule in `shots`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,9 +75,4 @@ class IclTask(OneCall, SizedTask):
         }
 
 
-Maker = Callable[[str, str | None, Path | None], IclTask]
-trec_coarse: Maker = partial(IclTask, "trec_coarse")
-trec_fine: Maker = partial(IclTask, "trec_fine")
-banking77: Maker = partial(IclTask, "banking77")
-clinic150: Maker = partial(IclTask, "clinic150")
-nlu: Maker = partial(IclTask, "nlu")
+trec_coarse, trec_fine, banking77, clinic150, nlu = (partial(IclTask, name) for name in SHOTS)
