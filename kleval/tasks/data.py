@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -198,26 +198,24 @@ def fetch(family: str, data_dir: Path | None = None, progress: Progress | None =
         return provided.fetch(family, data_dir, progress)
     family = family_of(family)
     folder = data_folder(family, data_dir)
-    problems = []
-    for asset in assets(family):
-        try:
-            fetch_asset(asset, folder, progress)
-        except UsageError as error:
-            problems.append(str(error))
-    if problems:
-        raise _together(family, problems)
+    _fetch_all(assets(family), folder, progress, f"the {family} files: `kleval data verify {family}`")
     return verify(family, data_dir)
 
 
-def _together(family: str, problems: Sequence[str]) -> UsageError:
-    """One line for all files that could not be had: the first few, and how many more."""
-    more = len(problems) - MOST_TOLD
-    rest = (
-        f" | and {more} more of the {family} files: `kleval data verify {family}` lists what is missing"
-        if more > 0
-        else ""
-    )
-    return UsageError(" | ".join(problems[:MOST_TOLD]) + rest)
+def _fetch_all(wanted: Iterable[Asset], folder: Path, progress: Progress | None, whole: str) -> int:
+    """How many were fetched. UsageError, once all were tried: one line, the first few that could not be had and how many more.
+    whole: what they are of, and the command that lists them."""
+    fetched, problems = 0, list[str]()
+    for asset in wanted:
+        try:
+            fetched += fetch_asset(asset, folder, progress)
+        except UsageError as error:
+            problems.append(str(error))
+    if problems:
+        more = len(problems) - MOST_TOLD
+        rest = f" | and {more} more of {whole} lists what is missing" if more > 0 else ""
+        raise UsageError(" | ".join(problems[:MOST_TOLD]) + rest)
+    return fetched
 
 
 def fetch_asset(asset: Asset, folder: Path, progress: Progress | None = None) -> bool:
@@ -225,7 +223,8 @@ def fetch_asset(asset: Asset, folder: Path, progress: Progress | None = None) ->
     if all(status_of(asset, file, known, folder).good for file, known in asset.files().items()):
         return False
     if "*" in asset.name:
-        return sum(fetch_asset(one, folder, progress) for one in download.listed(asset, folder)) > 0
+        parts = download.listed(asset, folder)
+        return _fetch_all(parts, folder, progress, f"the parts of {asset.name}: `kleval data verify`") > 0
     download.get(asset, folder, progress)
     return True
 

@@ -81,13 +81,13 @@ def test_a_group_is_asked_equally_many_of_each_of_its_tasks() -> None:
 @pytest.mark.parametrize("task", OF_LM_EVAL)
 def test_budgets_and_groups_are_those_of_lm_eval(task: str) -> None:
     pytest.importorskip("lm_eval")
-    from kleval.tasks.lm_eval import asking, loading, task_index
+    from kleval.tasks.lm_eval import asking, task_index
 
     counts = named(task)
     assert counts is not None
     leaves = task_index.expand(task)
     assert counts.tasks == len(leaves)
-    config = loading.raw_config(task_index.parse(leaves[0])[0])
+    config = task_index.config(task_index.parse(leaves[0])[0])
     if config["output_type"] == "generate_until":
         given = config["generation_kwargs"].get("max_gen_toks", asking.MAX_NEW_TOKENS)
         assert (counts.times, counts.written) == (1, (given,))

@@ -25,6 +25,7 @@ from kleval.tasks import datafile, packaged, tables
 from kleval.tasks.code import files
 from kleval.tasks.code.judging import grade
 from kleval.tasks.code.task import CodeTask, Problem
+from kleval.tasks.data import MissingData
 from kleval.types import UsageError
 
 _FIRST, _LAST = date(2024, 8, 1), date(2025, 5, 31)
@@ -58,8 +59,11 @@ def load(edition: str, protocol: str | None, data_dir: Path | None) -> CodeTask:
 
 
 def _files(task_id: str, data_dir: Path | None) -> list[Path]:
-    found = files.find_all(task_id, "livecodebench", (*_STEMS, "test"), data_dir)
-    return [path for path in found if path.name.startswith(_STEMS)] or found
+    """The parts wherever some are, else the one file of all."""
+    try:
+        return files.find_all(task_id, "livecodebench", _STEMS, data_dir)
+    except MissingData:
+        return files.find_all(task_id, "livecodebench", ("test",), data_dir)
 
 
 def _official(shots: Mapping[str, Mapping[str, str]], where: str, row: dict[str, Any]) -> Problem | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from kleval.tasks import data, lexicon, tables
@@ -41,8 +41,10 @@ def official_commits(data_dir: Path | None, simple: bool) -> Rows:
 
 
 def _rows(task_id: str, file: str, data_dir: Path | None, read: Callable[[Path], Iterable[Asked]], budget: int) -> Rows:
-    path = data.need("lca", file, f"{task_id} (official)", data_dir).path
-    return Rows(task_id, data.source_of((path,), path.name), lambda ctx: read(path), budget)
+    found = data.need("lca", file, f"{task_id} (official)", data_dir)
+    source = data.Source((found.path,), f"unpinned {found.path.name} sha256:{found.sha256[:16]}", found.sha256)
+    rows = cache(lambda: tuple(read(found.path)))
+    return Rows(task_id, source, lambda ctx: rows(), budget)
 
 
 def _instructions(bm25: bool, path: Path) -> Iterator[Asked]:

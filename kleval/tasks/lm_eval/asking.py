@@ -72,6 +72,10 @@ def ask(task: Any, doc: Mapping[str, Any], chat: bool, form: Request | None) -> 
     return tuple(Ask(_request(one, form), one) for one in (made if isinstance(made, list) else [made]))
 
 
+def _same(one: Request, other: Request) -> bool:
+    return (one.prompt, one.answer_prefix) == (other.prompt, other.answer_prefix)
+
+
 def _messages(messages: list[dict[str, str]], add_generation_prompt: bool) -> list[dict[str, str]]:
     return messages
 
@@ -97,7 +101,12 @@ def _prompt(context: Any) -> tuple[Prompt, str]:
 
 def tokens(tokenizer: Tokenizer, asks: Sequence[Ask], form: Request | None) -> tuple[int, int]:
     """Tokens of the longest prompt, and how many may follow it."""
-    texts = [tokenizer.render(one.request.prompt, one.request.answer_prefix) for one in asks]
+    texts: list[str] = []
+    for one in asks:
+        # Choices mostly have the prompt in common.
+        alike = (t for t, other in zip(texts, asks, strict=False) if _same(one.request, other.request))
+        text = next(alike, None)
+        texts.append(tokenizer.render(one.request.prompt, one.request.answer_prefix) if text is None else text)
     if form is not None:
         return max(tokenizer.count(text) for text in set(texts)), form.max_new_tokens
     pairs = [encode_pair(tokenizer, text, one.request.continuation) for text, one in zip(texts, asks, strict=True)]

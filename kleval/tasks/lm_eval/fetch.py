@@ -28,12 +28,13 @@ from kleval.types import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One configuration of a data set. tasks: that read it; splits: that they read."""
+    """One configuration of a data set. tasks: that read it; splits: that they read; evaluated: those of them that are asked."""
 
     path: str
     config: str | None
     revision: str | None
     splits: tuple[str, ...]
+    evaluated: frozenset[str]
     tasks: tuple[str, ...]
 
     @property
@@ -54,7 +55,7 @@ class Wanted:
         return f"{self.config}/{split}.parquet" if self.config else f"{split}.parquet"
 
     def stems(self, split: str) -> list[str]:
-        return files.stems(files.Needed("", self.path, self.config, split), split)
+        return files.stems(files.Needed("", self.path, self.config, split if split in self.evaluated else ""), split)
 
 
 class Hub:
@@ -75,16 +76,20 @@ class Hub:
 
 def wanted(task_id: str) -> list[Wanted]:
     """What the tasks of a name read, each configuration of a data set once."""
-    found: dict[tuple[str, str | None, str | None], tuple[set[str], list[str]]] = {}
+    found: dict[tuple[str, str | None, str | None], tuple[set[str], set[str], list[str]]] = {}
     for leaf in task_index.expand(task_id):
         name, _ = task_index.parse(leaf)
         config = task_index.config(name)
         needed = loading.needs(name, config)
         revision = (config.get("dataset_kwargs") or {}).get("revision")
-        splits, tasks = found.setdefault((needed.path, needed.config, revision), (set(), []))
+        splits, evaluated, tasks = found.setdefault((needed.path, needed.config, revision), (set(), set(), []))
         splits |= {needed.evaluated, *needed.others}
+        evaluated.add(needed.evaluated)
         tasks.append(name)
-    return [Wanted(*key, tuple(sorted(splits)), tuple(tasks)) for key, (splits, tasks) in found.items()]
+    return [
+        Wanted(*key, tuple(sorted(splits)), frozenset(evaluated), tuple(tasks))
+        for key, (splits, evaluated, tasks) in found.items()
+    ]
 
 
 def fetch(

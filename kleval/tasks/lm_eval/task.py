@@ -129,10 +129,13 @@ class LmEvalTask(InOrder):
 
     def _score(self, index: int, asks: Sequence[Ask], outcomes: Sequence[Completion]) -> Score:
         doc = self._docs[index]
-        instances = [copy.deepcopy(one.instance) for one in asks]
-        for position, instance in enumerate(instances):
+        instances = []
+        for position, one in enumerate(asks):
             answers = outcomes[position * self._repeats : (position + 1) * self._repeats]
-            instance.resps = [asking.response(answer) for answer in answers]
+            instance = copy.copy(one.instance)
+            instance.arguments = copy.deepcopy(one.instance.arguments)
+            instance.resps, instance.filtered_resps = [asking.response(answer) for answer in answers], {}
+            instances.append(instance)
         for ensemble in self._task._filters:
             ensemble.apply(instances)
         metrics: dict[str, float] = {}

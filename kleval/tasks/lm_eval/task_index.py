@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib import metadata, util
@@ -97,7 +97,7 @@ def index() -> Mapping[str, Entry]:
     heads: dict[Path, dict[str, Any]] = {}
     for file in sorted((Path(spec.submodule_search_locations[0]) / "tasks").rglob("*.yaml"), key=Path.as_posix):
         if _SKIPPED.isdisjoint(file.parts):
-            head = _head(file, heads)
+            head = _read(file, _names, heads)
             kind: Literal["task", "group"] = "group" if "group" in head and "class" not in head else "task"
             name = head.get(kind)
             if not isinstance(name, str) or name in entries:
@@ -109,21 +109,26 @@ def index() -> Mapping[str, Entry]:
     return entries
 
 
-def _head(file: Path, heads: dict[Path, dict[str, Any]], depth: int = 0) -> dict[str, Any]:
-    """What a file's top-level keys that name something hold, those of the files it includes below them."""
+def _read(file: Path, part: Callable[[str], str], known: dict[Path, dict[str, Any]], depth: int = 0) -> dict[str, Any]:
+    """What `part` of a file's text holds, that of the files it includes below it; functions as text. Empty where it is no YAML."""
     import yaml
 
-    if file in heads:
-        return heads[file]
+    if file in known:
+        return known[file]
     try:
-        own = yaml.load("".join(_TOP.findall(file.read_text("utf-8", errors="replace"))), _loader()) or {}
+        own = yaml.load(part(file.read_text("utf-8", errors="replace")), _loader()) or {}
     except (OSError, yaml.YAMLError):
         return {}
     found: dict[str, Any] = {}
-    for other in _listed(own.pop("include", ())) if depth < 8 else ():
-        found |= _head((file.parent / other).resolve(), heads, depth + 1)
-    heads[file] = found | own
-    return heads[file]
+    for other in _listed(own.pop("include", None) or ()) if depth < 8 else ():
+        found |= _read((file.parent / other).resolve(), part, known, depth + 1)
+    known[file] = found | own
+    return known[file]
+
+
+def _names(text: str) -> str:
+    """The top-level keys of a file that name something, and what belongs to them."""
+    return "".join(_TOP.findall(text + "\n"))
 
 
 @cache
@@ -174,7 +179,8 @@ def _leaves(name: str, shots: int | None, above: tuple[str, ...]) -> Iterator[tu
     else:
         if name in above:
             raise UsageError(f"lm-eval's group {name!r} contains itself")
-        yield from _members(name, config(name), shots, (*above, name))
+        assert entry.file is not None
+        yield from _members(name, _read(entry.file, str, {}), shots, (*above, name))
 
 
 def _members(

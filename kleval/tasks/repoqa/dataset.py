@@ -69,6 +69,11 @@ def _repository(where: str, language: str, raw: Any) -> Repository:
     """Without needles where it has none, which the official code passes over."""
     name = tables.text(where, raw, "repo")
     where = f"{where} ({name})"
+    needles = raw.get("needles", [])
+    if not isinstance(needles, list):
+        raise UsageError(f"{where}: field 'needles' must be a list")
+    if not needles:
+        return Repository(language, name, (), {}, ())
     content, dependency = (_mapping(where, raw, field) for field in ("content", "dependency"))
     for path in content:
         tables.text(f"{where} content", content, path)
@@ -78,9 +83,6 @@ def _repository(where: str, language: str, raw: Any) -> Repository:
     lost = next((path for path in order if path not in content), None)
     if lost is not None:
         raise UsageError(f"{where}: dependency names {lost!r}, which content does not have")
-    needles = raw.get("needles", [])
-    if not isinstance(needles, list):
-        raise UsageError(f"{where}: field 'needles' must be a list")
     made = tuple(_needle(f"{where} needle {i}", needle, content, order) for i, needle in enumerate(needles))
     return Repository(language, name, order, content, made)
 

@@ -60,9 +60,7 @@ def test_a_missing_file_names_the_command_that_gets_it(tmp_path: Path) -> None:
 
 def test_the_revision_says_that_nothing_is_pinned(tmp_path: Path, library_rows: list[dict[str, Any]]) -> None:
     write(tmp_path, LIBRARY, library_rows, ".jsonl")
-    assert editions.official_library(tmp_path, bm25=False).revision.startswith(
-        f"{LIBRARY.stem}.jsonl, unpinned sha256:"
-    )
+    assert editions.official_library(tmp_path, bm25=False).revision.startswith(f"unpinned {LIBRARY.stem}.jsonl sha256:")
 
 
 def test_a_file_without_a_known_hash_is_kept_when_it_is_there(tmp_path: Path) -> None:

@@ -79,6 +79,14 @@ def test_a_file_that_the_user_brought_stays(tmp_path: Path) -> None:
     assert not own.with_suffix(".parquet").exists()
 
 
+def test_a_file_of_the_whole_set_stands_in_for_the_asked_split_alone(tmp_path: Path) -> None:
+    own = tmp_path / "lm_eval" / "winogrande" / "winogrande_xl.jsonl"
+    own.parent.mkdir(parents=True)
+    own.write_text('{"sentence": "a _ b.", "option1": "x", "option2": "y", "answer": "1"}\n')
+    found = {s.name: s.state for s in fetch.fetch("lm_eval/winogrande", tmp_path, hub=FakeHub())}
+    assert found == {"winogrande/winogrande_xl.jsonl": "unrecognised", "winogrande/winogrande_xl/train.parquet": "ok"}
+
+
 def test_a_split_that_a_set_lacks_is_asked_for_once(tmp_path: Path) -> None:
     hub = FakeHub(splits=("validation",))
     assert [s.state for s in fetch.fetch("lm_eval/winogrande", tmp_path, hub=hub)] == ["ok"]

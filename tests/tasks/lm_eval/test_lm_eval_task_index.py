@@ -36,6 +36,11 @@ def test_names_of_a_folder_are_those_that_lm_eval_finds(name: str) -> None:
             assert ours.file == entry.yaml_path
 
 
+def test_a_file_without_an_end_of_line_says_all_that_it_says(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text("task: one\ninclude:\ntag:\n  - a\n  - b")
+    assert task_index._read(tmp_path / "one.yaml", task_index._names, {}) == {"task": "one", "tag": ["a", "b"]}
+
+
 def test_a_task_is_itself() -> None:
     assert expand(["lm_eval/gsm8k", "lm_eval/gsm8k:8shot"], "official") == ["lm_eval/gsm8k", "lm_eval/gsm8k:8shot"]
 

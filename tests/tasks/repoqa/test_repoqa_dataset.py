@@ -33,6 +33,14 @@ def test_needles_are_the_lines_of_their_files(data_dir: Path) -> None:
     assert repository.needles[1].code == "    def second(self, y):\n        return y + 1"
 
 
+def test_a_repository_without_needles_is_passed_over_whatever_else_it_holds(
+    data_dir: Path, small_data: dict[str, Any]
+) -> None:
+    small_data["python"].append({"repo": "invented/none", "needles": [], "dependency": {"gone.py": []}})
+    (data_dir / dataset.FILE.removesuffix(".gz")).write_text(json.dumps(small_data))
+    assert len(dataset.read(dataset.find("t", data_dir))) == 1
+
+
 def test_a_missing_file_names_the_command_that_gets_it(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="kleval data fetch repoqa"):
         dataset.find("repoqa/snf", tmp_path)
