@@ -18,15 +18,15 @@ def seed_section(entrants: Sequence[Entrant]) -> Section | None:
     found = [one for group in by_recipe(entrants) for one in over_seeds(group)]
     if not found:
         return None
-    most = max(found, key=lambda one: len(one.values))
+    seeds = sorted({seed for one in found for seed in one.values})
     looks = looks_of(dict.fromkeys(one.name for one in found))
     means = dict.fromkeys(one.what for one in found)
     first = [what for what in (EVERYTHING, COLUMNS_MEAN) if what in means]
     figures = [_figure([one for one in found if one.what == what], looks) for what in first]
     cards = [card("over-seeds", figures, names=first)]
-    heads = ("model", "mean of", "length", *(f"seed {seed}" for seed in most.values), "mean", "over seeds")
-    table = plain(heads, (_line(one, list(most.values)) for one in found), range(3, len(heads)))
-    made = section("seeds", cards, n=", ".join(f"{seed}" for seed in most.values))
+    heads = ("model", "mean of", "length", *(f"seed {seed}" for seed in seeds), "mean", "over seeds")
+    table = plain(heads, (_line(one, seeds) for one in found), range(3, len(heads)))
+    made = section("seeds", cards, n=", ".join(f"{seed}" for seed in seeds))
     return replace(made, more=(card("seed-table", grid=table),), more_title=f"Each of the {len(found)} means by seed")
 
 
@@ -35,7 +35,7 @@ def seed_tables(entrants: Sequence[Entrant]) -> Iterator[tuple[str, list[str], l
     found = [one for group in by_recipe(entrants) for one in over_seeds(group)]
     for what in (EVERYTHING, COLUMNS_MEAN):
         kept = [one for one in found if one.what == what]
-        seeds = list(max(kept, key=lambda one: len(one.values)).values) if kept else []
+        seeds = sorted({seed for one in kept for seed in one.values})
         rows = []
         for one in kept:
             told = [DASH if v is None else f"{score(v)} [{limits(low, high)}]" for v, low, high in _of(one, seeds)]

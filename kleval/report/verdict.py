@@ -220,9 +220,11 @@ def _costs(scored: Sequence[Headline], say: Mapping[str, str]) -> str:
 
 
 def _label(one: Headline, scored: Sequence[Headline]) -> str:
-    """With its length where these differ."""
+    """With its length and its hardware where these differ."""
     same = len({other.ctx for other in scored}) == 1
-    return one.entrant.label if same else f"{one.entrant.label} at {format_length(one.ctx)}"
+    label = one.entrant.label if same else f"{one.entrant.label} at {format_length(one.ctx)}"
+    known = {other.hardware for other in scored if other.tpot_ms is not None and other.hardware}
+    return f"{label} on {one.hardware or 'unknown hardware'}" if len(known) > 1 else label
 
 
 def _times(label: str, ms: float | None, n: int) -> str:

@@ -123,7 +123,8 @@ def _cell(key: GroupKey, group: Group, repeats: Sequence[Sequence[int]], metric:
         n_completed += len(whole)
         n_scored += len(values)
         missing, total = len(at) - len(values), math.fsum(values)
-        unknown = bool(unit and missing)  # nothing bounds what was not answered
+        # Nothing bounds gains that were not measured; a metric beside the headline may not hold for a sample at all.
+        unknown = bool(missing and (unit or metric != group.headline))
         lows.append(math.nan if unknown else total / len(at))
         highs.append(math.nan if unknown else (total + missing) / len(at))
     ci = open_interval(means, seed) if unit else interval(means, seed)

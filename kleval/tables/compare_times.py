@@ -178,12 +178,19 @@ def level(side: Timed, places: Sequence[Place]) -> tuple[Estimate, int, str]:
 
 
 def session_logs(side: Timed, places: Sequence[Place]) -> dict[str, float]:
-    """By start of the sessions that have all the places."""
-    return {
+    """By start of the sessions that have all the places. UsageError where none has."""
+    found = {
         start: fmean(math.log(median(session[place])) for place in places)
         for start, session in side.sessions.items()
         if all(place in session for place in places)
     }
+    if not found:
+        lengths = ", ".join(format_length(ctx) for ctx in sorted({place[2] for place in places}))
+        raise UsageError(
+            f"no session of {side.model} measured all of {lengths}: name one length, as @{lengths.split(', ')[0]}, or profile"
+            " all of them with one command"
+        )
+    return found
 
 
 def why_undecided(logs: Sequence[Mapping[str, float]], a: Timed, b: Timed) -> str:

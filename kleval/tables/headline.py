@@ -16,7 +16,7 @@ from kleval.tables.cells import Cell
 from kleval.tables.costs import Measure, Profile
 from kleval.tables.joined import Cost
 from kleval.tables.ratios import choose_baseline
-from kleval.tables.ruler import effective_length
+from kleval.tables.ruler import effective_length, unbroken
 from kleval.tables.scores import Entrant, conflicts
 
 RECIPE = ("tokens", "tokens_per_batch", "muon_lr", "adam_lr", "clip", "curriculum", "mixture", "begin", "precision")
@@ -43,7 +43,8 @@ class Headline:
     lengths, of so many tasks; None below two lengths.
 
     tpot, its value in ms and state_bytes: None where they were not measured there. saved: share of the baseline's state bytes that
-    the model does without, None for the baseline itself.
+    the model does without, None for the baseline itself and where its state was of another dtype. hardware: what the costs were
+    measured on, None where that is not known.
     """
 
     entrant: Entrant
@@ -55,6 +56,7 @@ class Headline:
     tpot_ms: float | None = None
     state_bytes: float | None = None
     saved: float | None = None
+    hardware: str | None = None
 
     @property
     def score(self) -> Cell | None:
@@ -62,8 +64,8 @@ class Headline:
 
 
 def effective(cells: Mapping[int, Cell]) -> Effective | None:
-    """Of means over the same tasks at several lengths; None below two of these."""
-    whole = {ctx: cell for ctx, cell in cells.items() if not cell.missing}
+    """Of means over the same tasks at several lengths, up to the first that lacks a task; None below two of these."""
+    whole = unbroken(cells, lambda cell: not cell.missing)
     if len(whole) < 2:
         return None
     at, low, high = (
@@ -82,7 +84,8 @@ def headlines(entrants: Sequence[Entrant], costs: Mapping[tuple[str, int], Cost]
     for e in entrants:
         mine = e.overall
         ctx = max(common or mine, default=0)
-        here, least = costs.get((e.key, ctx)), _state(entrants, costs, baseline, ctx)
+        here = costs.get((e.key, ctx))
+        least = _state(entrants, costs, baseline, ctx, here.dtype if here else None)
         state = here.values.get("state_bytes") if here else None
         name = next((n for n in _TIMES if here and n in here.values), "")
         found.append(
@@ -96,14 +99,19 @@ def headlines(entrants: Sequence[Entrant], costs: Mapping[tuple[str, int], Cost]
                 here.values[name] if here and name else None,
                 state,
                 None if e.model == baseline or not (state and least) else 1 - state / least,
+                here.hardware if here else None,
             )
         )
     return found
 
 
-def _state(entrants: Sequence[Entrant], costs: Mapping[tuple[str, int], Cost], model: str, ctx: int) -> float | None:
+def _state(
+    entrants: Sequence[Entrant], costs: Mapping[tuple[str, int], Cost], model: str, ctx: int, dtype: str | None
+) -> float | None:
+    """A model's state bytes, where they are not known to be of another dtype."""
     found = (costs.get((e.key, ctx)) for e in entrants if e.model == model)
-    return next((cost.values.get("state_bytes") for cost in found if cost), None)
+    alike = (cost for cost in found if cost and (dtype == cost.dtype or None in (dtype, cost.dtype)))
+    return next((cost.values.get("state_bytes") for cost in alike), None)
 
 
 def ahead(found: Sequence[Headline]) -> Headline | None:

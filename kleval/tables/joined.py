@@ -42,24 +42,27 @@ _ORDER = ("tpot_ms_batch", "tpot_ms", "ms_per_token", "largest_batch", "prefill_
 class Cost:
     """What one length costs one entrant. of: whose cost it is, or why there is none. agrees: whether it is of the run's own setting.
 
-    values: by column (`columns`), medians over repeats; measures: the measurement behind each.
+    values: by column (`columns`), medians over repeats; measures: the measurement behind each. dtype, hardware: they were taken with,
+    None where that is not known.
     """
 
     of: str
     agrees: bool = False
+    dtype: str | None = None
+    hardware: str | None = None
     values: Mapping[str, float] = field(default_factory=dict)
     measures: Mapping[str, Measure] = field(default_factory=dict)
 
 
 def joined(entrants: Sequence[Entrant], profiles: Sequence[Profile]) -> dict[tuple[str, int], Cost]:
-    """By the entrant's key and the length, one for each length that the entrant has a cell at.
+    """By the entrant's key and the length, one for each length that the entrant has a cell at, of scores or of gains.
 
     A profile that agrees in everything goes before one that does not. UsageError naming two profiles that fit equally well.
     """
     return {
         (entrant.key, ctx): _cost(entrant, ctx, profiles)
         for entrant in entrants
-        for ctx in sorted({ctx for _, ctx in entrant.cells})
+        for ctx in sorted({ctx for e in (entrant, entrant.gains) if e is not None for _, ctx in e.cells})
     }
 
 
@@ -70,7 +73,7 @@ def columns(costs: Mapping[tuple[str, int], Cost]) -> list[str]:
 
 
 def _cost(entrant: Entrant, ctx: int, profiles: Sequence[Profile]) -> Cost:
-    fits: list[tuple[Profile, dict[str, tuple[float, Measure]], list[str]]] = []
+    fits: list[tuple[Profile, dict[str, tuple[float, Measure]], list[str], dict[str, Any]]] = []
     reasons = []
     mine = run_setting(entrant)
     for profile in profiles:
@@ -97,17 +100,19 @@ def _cost(entrant: Entrant, ctx: int, profiles: Sequence[Profile]) -> Cost:
         ]
         if by_address:
             differences.append("the server's hardware is not known (--hardware): joined by address and model")
-        fits.append((profile, found, differences))
+        fits.append((profile, found, differences, theirs))
     if not fits:
         return Cost("not joined: " + ("; ".join(reasons) or f"no profile of {entrant.model}"))
     best = [fit for fit in fits if not fit[2]] or fits
     if len(best) > 1:
-        names = " and ".join(profile.path for profile, _, _ in best)
+        names = " and ".join(profile.path for profile, *_ in best)
         raise UsageError(f"{names} both hold the cost of {entrant.label} at {format_length(ctx)}: give one of them")
-    profile, found, differences = best[0]
+    profile, found, differences, theirs = best[0]
     return Cost(
         "; ".join([f"profile {profile.name}", *_notes(entrant, profile), *differences]),
         agrees=not differences,
+        dtype=theirs["dtype"],
+        hardware=theirs["hardware"],
         values={name: value for name, (value, _) in found.items()},
         measures={name: measure for name, (_, measure) in found.items()},
     )

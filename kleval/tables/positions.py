@@ -27,7 +27,7 @@ class Positions:
     """Collects rows while they go by (`watch`), then gives the buckets of a model."""
 
     def __init__(self) -> None:
-        self._found: dict[str, dict[tuple[str, str, int, int, int], list[tuple[float, int]]]] = {}
+        self._found: dict[str, dict[tuple[str, str, int, int, int], dict[str, tuple[float, int]]]] = {}
 
     def watch(self, run: Run) -> Callable[[Row], None]:
         """For `collect`: a function that is called with every row of the run."""
@@ -37,11 +37,12 @@ class Positions:
         buckets = row.extracted.get("nll") if isinstance(row.extracted, Mapping) else None
         for one in buckets if isinstance(buckets, list) and not row.failed else ():
             place = (row.model, row.task, row.ctx, one["from"], one["to"])
-            self._found.setdefault(run, {}).setdefault(place, []).append((float(one["nll"]), int(one["tokens"])))
+            # A repeat of a document says the same of it again.
+            self._found.setdefault(run, {}).setdefault(place, {})[row.id] = (float(one["nll"]), int(one["tokens"]))
 
     def of(self, run: str) -> list[dict[str, Any]]:
         """A dict with the keys of COLUMNS per model, task, length and bucket, in order; nll in nats per token."""
-        return [_bucket(place, values) for place, values in sorted(self._found.get(run, {}).items())]
+        return [_bucket(place, list(of.values())) for place, of in sorted(self._found.get(run, {}).items())]
 
 
 def positions(rows: Iterable[Row]) -> list[dict[str, Any]]:

@@ -6,7 +6,8 @@ There is no official code for either. The README's rule, checked against its tab
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import dropwhile, takewhile
 
 from kleval.tables.cells import Cell
 from kleval.tables.scores import expected_tasks
@@ -19,23 +20,30 @@ THRESHOLD = 85.6
 def in_words(averages: Iterable[Cell]) -> str:
     """One sentence on a model's averages over the whole family; the empty text when fewer than two lengths have one.
 
-    averages: cells of one model, edition and protocol; those of other families, and those that lack a task, are left out.
+    averages: cells of one model, edition and protocol; those of other families, and those from the first that lacks a task on, are
+    left out.
     """
-    scores = {
-        cell.ctx: 100 * cell.value
-        for cell in averages
-        if cell.task == FAMILY and cell.value == cell.value and cell.n_tasks == expected_tasks(FAMILY, cell)
-    }
+    asked = {cell.ctx: cell for cell in averages if cell.task == FAMILY}
+    whole = unbroken(asked, lambda c: c.value == c.value and c.n_tasks == expected_tasks(FAMILY, c))
+    scores = {ctx: 100 * cell.value for ctx, cell in whole.items()}
     if len(scores) < 2:
         return ""
+    lacking = min((ctx for ctx in asked if ctx > max(scores)), default=None)
+    end = "" if lacking is None else f"; at {format_length(lacking)} tasks lack a score, which ends both"
     reached = effective_length(scores)
     rising, falling = weighted_averages(scores)
     span = f"{format_length(min(scores))} to {format_length(max(scores))}"
     there = format_length(reached) if reached is not None else f"below {format_length(min(scores))}"
     return (
         f"effective length (average of at least {THRESHOLD} there and at every shorter length): {there}; "
-        f"weighted averages over {span}: {rising:.1f} weighing long lengths more, {falling:.1f} short ones"
+        f"weighted averages over {span}: {rising:.1f} weighing long lengths more, {falling:.1f} short ones{end}"
     )
+
+
+def unbroken(cells: Mapping[int, Cell], whole: Callable[[Cell], bool]) -> dict[int, Cell]:
+    """By length, from the first cell that is whole to the last before one that is not: a length between says nothing of its score."""
+    rising = dropwhile(lambda ctx: not whole(cells[ctx]), sorted(cells))
+    return {ctx: cells[ctx] for ctx in takewhile(lambda ctx: whole(cells[ctx]), rising)}
 
 
 def effective_length(scores: Mapping[int, float], threshold: float = THRESHOLD) -> int | None:

@@ -141,13 +141,16 @@ def _of_scores(claims: Claims, claim: Claim, entrants: Sequence[Entrant]) -> Ite
             mine.sort(key=lambda cell: _order(part, cell.ctx))
             if part.measure == "score" and mine:
                 limits = (mine[0].value, mine[0].ci_low, mine[0].ci_high)
-                yield part, _score(part, mine[0], [entrant], mine[0].n_samples, *limits)
+                yield part, _score(part, mine[:1], [entrant], mine[0].n_samples, *limits)
             for other in entrants if part.measure == "difference" else ():
                 if _pair(part, entrant.model, other.model):
                     shared = ((cell, _difference(part.task, cell.ctx, entrant, other)) for cell in mine)
                     if first := next(((cell, mean) for cell, mean in shared if mean), None):
                         cell, mean = first
-                        yield part, _score(part, cell, [entrant, other], mean.n, mean.value, mean.low, mean.high)
+                        place = (cell.task, cell.ctx)
+                        theirs = other.averages.get(place) or other.cells.get(place)
+                        both = [cell, *([theirs] if theirs else [])]
+                        yield part, _score(part, both, [entrant, other], mean.n, mean.value, mean.low, mean.high)
 
 
 def _difference(of: str, ctx: int, a: Entrant, b: Entrant) -> differences.Difference | None:
@@ -157,19 +160,24 @@ def _difference(of: str, ctx: int, a: Entrant, b: Entrant) -> differences.Differ
     return differences.mean([pair for pair in pairs if pair])
 
 
-def _score(claim: Claim, cell: Cell, who: Sequence[Entrant], n: int, *values: float) -> Measured:
-    first, last = who[0], who[-1]
+def _score(claim: Claim, cells: Sequence[Cell], who: Sequence[Entrant], n: int, *values: float) -> Measured:
+    """cells: of each of who, the first one's first."""
+    first, last, cell = who[0], who[-1], cells[0]
     differs = [*_elsewhere(claim, cell.ctx, first.model), *conflicts(first, last)]
     if cell.edition != claim.edition:
         differs.append(f"{cell.edition} edition")
-    if (cell.task, cell.ctx) in first.averages and cell.n_tasks < (expected := expected_tasks(cell.task, cell)):
-        differs.append(f"{cell.n_tasks} of {expected} tasks")
+    if (cell.task, cell.ctx) in first.averages:
+        n_tasks, expected = min((one.n_tasks, expected_tasks(one.task, one)) for one in cells)
+        if n_tasks < expected:
+            differs.append(f"{n_tasks} of {expected} tasks")
     if claim.temperature is not None and first.temperature != claim.temperature:
         differs.append(f"temperature {first.temperature}, claimed at {claim.temperature:g}")
-    if cell.degenerate:
-        differs.append("every answer is a loop: likely a fault of the engine")
-    if cell.n_failed > LOST_SHARE * cell.n_total:
-        differs.append(f"{cell.n_failed} of {plural(cell.n_total, 'answer')} failed")
+    for one, e in zip(cells, who, strict=False):
+        of = f" ({e.label})" if len(who) > 1 else ""
+        if one.degenerate:
+            differs.append(f"every answer is a loop: likely a fault of the engine{of}")
+        if one.n_failed > LOST_SHARE * one.n_total:
+            differs.append(f"{one.n_failed} of {plural(one.n_total, 'answer')} failed{of}")
     runs = ", ".join(dict.fromkeys(e.run.title for e in who))
     value, low, high = (100 * v for v in values)
     return Measured(

@@ -12,8 +12,9 @@ import pytest
 from scipy import stats
 
 from kleval.store import Point, RunStore
-from kleval.tables.compare_times import Place, Timed, TimeLine, limits, read_timed, time_line, time_lines
+from kleval.tables.compare_times import Place, Timed, TimeLine, level, limits, read_timed, time_line, time_lines
 from kleval.tables.costs import read_profile
+from kleval.types import UsageError
 
 Make = Callable[..., RunStore]
 ONE: dict[str, Any] = {"architectures": ("mla",), "ctxs": (4096,), "repeats": 2}
@@ -107,3 +108,12 @@ def test_rounds_limited_by_the_client_are_left_out_and_named(make_profile: Make)
     assert [len(session[TPOT]) for session in found.sessions.values()] == [1]
     assert found.limited > 0
     assert "limited by the client" in limits([found])[0]
+
+
+def test_a_profile_that_went_on_in_another_session_names_the_lengths_to_ask_for(make_profile: Make) -> None:
+    (found,) = timed(make_profile, "a", (1, 3), [10.0, 10.0])
+    other: Place = ("decode", "batch-1", 8192, "ms_per_token")
+    first, second = found.sessions.values()
+    apart = replace(found, sessions={"1": {TPOT: first[TPOT]}, "2": {other: second[TPOT]}})
+    with pytest.raises(UsageError, match=r"no session of .* measured all of 4k, 8k: name one length, as @4k"):
+        level(apart, [TPOT, other])

@@ -67,3 +67,11 @@ def test_a_sentence_says_effective_length_and_weighted_averages() -> None:
 def test_averages_that_lack_a_task_or_stand_alone_say_nothing() -> None:
     assert in_words(averages({4096: 0.9, 8192: 0.6}, tasks=12)) == ""
     assert in_words(averages({4096: 0.9})) == ""
+
+
+def test_a_length_that_lacks_a_task_ends_both_and_is_named() -> None:
+    whole, lacking = averages({4096: 0.9, 8192: 0.9, 32768: 0.9}), averages({16384: 0.9}, tasks=12)
+    text = in_words([*whole, *lacking])
+    assert "every shorter length): 8k;" in text
+    assert "over 4k to 8k:" in text
+    assert text.endswith("at 16k tasks lack a score, which ends both")

@@ -82,3 +82,25 @@ def test_page_and_terminal_show_each_seed_and_both_intervals(four: Any) -> None:
 
 def test_a_page_without_seeds_has_no_such_section(make_run: Make) -> None:
     assert seed_section(collect([make_run()])) is None
+
+
+def test_seeds_that_were_asked_other_tasks_or_numbers_have_no_mean_of_them(make_run: Make) -> None:
+    runs = [
+        make_run(name="a", models=["kda-0"], n=4, describe=trained),
+        make_run(name="b", models=["kda-1"], n=6, describe=trained),
+    ]
+    (group,) = by_recipe(collect(runs))
+    assert list(over_seeds(group)) == []
+
+
+def test_recipes_of_one_architecture_are_named_by_what_differs(make_run: Make) -> None:
+    def describe(model: str) -> Mapping[str, Any]:
+        name, _, seed = model.partition("-")
+        return trained(f"kda-{seed}", tokens=9 if name == "long" else 8)
+
+    models = ["kda-0", "kda-1", "long-2", "long-3"]
+    found = collect([make_run(models=models, describe=describe)])
+    assert [group.name for group in by_recipe(found)] == ["kda (tokens 8)", "kda (tokens 9)"]
+    (_, heads, rows), *_ = seed_tables(found)
+    assert heads[2:6] == ["seed 0", "seed 1", "seed 2", "seed 3"]
+    assert [cell != "–" for cell in rows[-1][2:6]] == [False, False, True, True]
