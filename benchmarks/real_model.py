@@ -37,6 +37,7 @@ OFFLINE = ("niah_single_1", "niah_multikey_2", "niah_multikey_3", "ruler_vt", "r
 SHORTEST_FWE = 2048
 # Multiple choice by log-probabilities, without worked examples.
 CHOICE = "lm_eval/arc_challenge,lm_eval/hellaswag,short/mmlu_redux"
+REPEATS = "5"  # of a profile
 PARTS = ("profile", "long", "chat", "short", "choice", "lm-eval")
 
 
@@ -44,7 +45,7 @@ def commands(engine: Engine, part: str, given: argparse.Namespace) -> Iterator[t
     """Names of run directories with what is run for each, or why the engine has no such part."""
     if part == "profile":
         measured = [ctx for ctx in given.ctx.split(",") if length(ctx) < CONTEXT]
-        command = ["profile", *engine.asked_by(given), "--ctx", ",".join(measured)]
+        command = ["profile", *engine.asked_by(given), "--ctx", ",".join(measured), "--repeats", REPEATS]
         yield part, kleval(engine, part, command, given) if engine.counts else "its streams count no tokens"
         return
     if part in ("short", "choice"):
