@@ -63,6 +63,7 @@ class Records(Generic[R]):
         self.kind: type[R] = kind
         self.folder, self._appender = folder, appender
         self.places: dict[Any, Place] = {}
+        self._files: dict[str, Path] = {}  # of what is appended: a path per file, not per record
         self._read: dict[Path, tuple[int, int]] = {}  # bytes and lines of each file that are in `places`
         # By cell: bytes of its files, and where the records that stand are: place in the file, and in which file in the last bit.
         self._standing: dict[Any, tuple[tuple[int, ...], array[int]]] = {}
@@ -74,8 +75,18 @@ class Records(Generic[R]):
             raise ValueError(f"{record.key} {self.kind.ABOUT[1]}")
         line = to_line(record)
         from_line(self.kind, line)
-        file = self.folder / record.file
+        file = self._files.setdefault(record.file, self.folder / record.file)
         self.places[record.key] = _place(file, self._appender.append(file, line), record)
+
+    def take(self, records: Iterable[R]) -> int:
+        """Append those that have no answer here, in their order; how many."""
+        added = 0
+        for record in records:
+            place = self.places.get(record.key)
+            if place is None or (place.failed and not record.failed):
+                self.append(record)
+                added += 1
+        return added
 
     def repair(self) -> list[Path]:
         """Cut off lines that a kill cut short; the files that had one."""
@@ -205,24 +216,32 @@ class Records(Generic[R]):
             places = sorted(by_cell[cell], key=lambda place: (place.order, row_file_order(place.file), place.offset))
             yield from self._at((place.file, place.offset) for place in places)
 
+    def keys(self) -> Iterator[Any]:
+        """The keys of what is on the disk now, cell by cell, for one who needs no index."""
+        for of_cell in self.cells():
+            yield from self._find(of_cell)
+
     def read(self) -> Iterator[R]:
         """As `all`, of what is on the disk now, for one who needs no index: of each cell only where the records that stand are is
         remembered. A key is in one cell."""
         for of_cell in self.cells():
-            with files.usage_errors(of_cell[-1]):
-                sizes = tuple(file.stat().st_size for file in of_cell)
             cell = cell_order(of_cell[0])
-            before, stands = self._standing.get(cell, ((), array("Q")))
-            if before != sizes:
-                found: dict[Any, tuple[tuple[Any, ...], int, bool]] = {}
-                for rank, file in enumerate(of_cell):
-                    for record, offset, _, _ in self._scan(file):
-                        earlier = found.get(record.key)
-                        if earlier is None or earlier[2]:
-                            found[record.key] = record.order, offset << 1 | rank, record.failed
-                stands = array("Q", (at for _, at, _ in sorted(found.values())))
-                self._standing[cell] = sizes, stands
-            yield from self._at((of_cell[at & 1], at >> 1) for at in stands)
+            if cell not in self._standing or self._standing[cell][0] != _sizes(of_cell):
+                self._find(of_cell)
+            yield from self._at((of_cell[at & 1], at >> 1) for at in self._standing[cell][1])
+
+    def _find(self, of_cell: Sequence[Path]) -> Iterable[Any]:
+        """Remember where the records of a cell that stand are; their keys."""
+        sizes = _sizes(of_cell)
+        found: dict[Any, tuple[tuple[Any, ...], int, bool]] = {}
+        for rank, file in enumerate(of_cell):
+            for record, offset, _, _ in self._scan(file):
+                earlier = found.get(record.key)
+                if earlier is None or earlier[2]:
+                    found[record.key] = record.order, offset << 1 | rank, record.failed
+        stands = array("Q", (at for _, at, _ in sorted(found.values())))
+        self._standing[cell_order(of_cell[0])] = sizes, stands
+        return found.keys()
 
     def _at(self, places: Iterable[tuple[Path, int]]) -> Iterator[R]:
         with contextlib.ExitStack() as stack:
@@ -252,6 +271,11 @@ class Records(Generic[R]):
         """The record of a key, failed or not; None when there is none."""
         place = self.places.get(key)
         return None if place is None else next(self._at([(place.file, place.offset)]))
+
+
+def _sizes(of_cell: Sequence[Path]) -> tuple[int, ...]:
+    with files.usage_errors(of_cell[-1]):
+        return tuple(file.stat().st_size for file in of_cell)
 
 
 def _place(file: Path, offset: int, record: Row | Point) -> Place:

@@ -75,22 +75,27 @@ class Prompts:
         self._found[group][digest] = file, self._appender.append(file, member), len(member)
         self._unsynced.add(digest)
 
-    def take(self, other: Prompts) -> None:
-        """Store the prompts of another directory that are not here, as they are there, with their excerpts. Durable after `sync`."""
-        for file in sorted(other.folder.glob("*.gz")):
-            group, own = file.name.rsplit(".", 2)[0], self.folder / file.name
-            here, there = self._index(group), dict[str, tuple[Path, int, int]]()
-            other._scan(file, there, 0)
-            new = [digest for digest in there if digest not in here]
-            shown = other._excerpts_of(file.with_suffix(".excerpts"))
-            with files.usage_errors(file), file.open("rb") as members:
-                for digest in new:
-                    _, begin, length = there[digest]
-                    members.seek(begin)
-                    if digest in shown:
-                        line = f"{digest} {shown[digest]}\n".encode("utf-8", "replace")
-                        self._appender.append(own.with_suffix(".excerpts"), line)
-                    here[digest] = own, self._appender.append(own, members.read(length)), length
+    def take(self, others: Sequence[Prompts]) -> None:
+        """Store the prompts of other directories that are not here, as they are there, with their excerpts. Durable after `sync`. Where
+        they are is held of one file at a time."""
+        for name in sorted({file.name for other in others for file in other.folder.glob("*.gz")}):
+            here, own = self._index(name.rsplit(".", 2)[0]), self.folder / name
+            for file in (other.folder / name for other in others):
+                if not file.exists():
+                    continue
+                there: dict[str, tuple[Path, int, int]] = {}
+                self._scan(file, there, 0)
+                shown = self._excerpts_of(file.with_suffix(".excerpts"))
+                with files.usage_errors(file), file.open("rb") as members:
+                    for digest in [digest for digest in there if digest not in here]:
+                        _, begin, length = there[digest]
+                        members.seek(begin)
+                        if digest in shown:
+                            line = f"{digest} {shown[digest]}\n".encode("utf-8", "replace")
+                            self._appender.append(own.with_suffix(".excerpts"), line)
+                        here[digest] = own, self._appender.append(own, members.read(length)), length
+            self._found.clear()
+            self._ends.clear()
 
     def sync(self, digest: str | None = None) -> None:
         """What was put is on the disk when this returns; with digest, only if that prompt is not there yet."""

@@ -219,17 +219,16 @@ class RunStore:
         """Of how many models, tasks and lengths it has rows."""
         return len(self._rows.cells())
 
-    def take(self, other: RunStore) -> int:
-        """Add the rows of another directory that have no answer here, with the prompts; how many were added."""
+    def take(self, others: Sequence[RunStore], say: Callable[[RunStore], None] = lambda store: None) -> int:
+        """Add the rows of other directories that have no answer here, with the prompts; how many were added. say: told of each."""
         self._writable()
-        self._prompts.take(other._prompts)
+        self.index  # noqa: B018 - which rows are here
+        self._prompts.take([other._prompts for other in others])
         self.sync()
         added = 0
-        for row in other.rows():
-            place = self.index.get(row.key)
-            if place is None or (place.failed and not row.failed):
-                self._rows.append(row)
-                added += 1
+        for other in others:
+            say(other)
+            added += self._rows.take(other.rows())
         return added
 
     def put_prompt(
@@ -284,6 +283,10 @@ class RunStore:
     def rows(self) -> Iterator[Row]:
         """One row per key, read one at a time, by model, task, ctx, index and repeat. UsageError for a corrupt one."""
         return self._all(self._rows)
+
+    def keys(self) -> Iterator[Key]:
+        """The keys of the rows on the disk, by model, task and length; no index is made for them."""
+        return self._rows.keys()
 
     def row(self, key: Key) -> Row | None:
         """The row of a key, answered or failed; None when there is none."""

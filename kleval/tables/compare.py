@@ -64,10 +64,14 @@ class Side:
         """What its values are in, "" for scores."""
         return unit_of(str(self.entrant.task(task).get("protocol", "")))
 
-    def share(self, what: str, places: Sequence[Place]) -> float:
-        """Of the answers at the places, those that `failed` or were `cut`."""
-        found = [getattr(asked, what) for place in places for one in self.answers[place].values() for asked in one]
-        return sum(found) / len(found) if found else 0.0
+    def amiss(self, places: Sequence[Place]) -> dict[str, float]:
+        """Of the answers at the places, the shares that `failed` and that were `cut`."""
+        n, found = 0, {"failed": 0, "cut": 0}
+        for asked in (asked for place in places for one in self.answers[place].values() for asked in one):
+            n += 1
+            found["failed"] += asked.failed
+            found["cut"] += asked.cut
+        return {what: k / n if n else 0.0 for what, k in found.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,16 +171,20 @@ def comparable(a: Side, b: Side) -> tuple[list[Place], tuple[str, ...], tuple[st
 def line(a: Side, b: Side, name: str, ctx: int | None, places: Sequence[Place], seed: int = 0) -> Line | None:
     """The comparison over places at which both were asked the same; None where no two answers have a score. Where one side failed
     throughout, a place is in the bounds alone."""
-    shares = {what: (a.share(what, places), b.share(what, places)) for what in ("failed", "cut")}
-    uneven = {what: abs(one - other) > UNEVEN for what, (one, other) in shares.items()}
+    one, other = a.amiss(places), b.amiss(places)
+    shares = {what: (one[what], other[what]) for what in one}
+    uneven = {what: abs(one[what] - other[what]) > UNEVEN for what in one}
     unit = next((a.unit(task) for task, _ in places), "")
     found = contrast([list(_pairs(a, b, place)) for place in places], seed, unit)
     if found is None:
         return None
     bounds: tuple[Contrast, ...] = ()
     if any(uneven.values()) and not unit:
-        ends = [[list(_pairs(a, b, place, end, uneven["cut"])) for place in places] for end in ("against", "for")]
-        bounds = tuple(bound for strata in ends if (bound := contrast(strata, seed)) is not None)
+        ends = (
+            contrast([list(_pairs(a, b, place, end, uneven["cut"])) for place in places], seed)
+            for end in ("against", "for")
+        )
+        bounds = tuple(bound for bound in ends if bound is not None)
     open_to = bool(unit) and uneven["failed"]
     return Line(name, ctx, tuple(places), found, found.p, bounds, shares["failed"], shares["cut"], unit, open_to)
 

@@ -70,14 +70,17 @@ def paired(a: Scores, b: Scores, seed: int = 0, unit: str = "") -> Difference | 
     else:
         below = _square_and_add(x.mean - x.low, y.high - y.mean, r)
         above = _square_and_add(x.high - x.mean, y.mean - y.low, r)
-    p = mcnemar(sum(u > v for u, v in zip(xs, ys, strict=True)), sum(u < v for u, v in zip(xs, ys, strict=True)))
-    return Difference(centre, max(-1.0, centre - below), min(1.0, centre + above), len(shared), p if binary else None)
+    p = None
+    if binary:
+        p = mcnemar(sum(u > v for u, v in zip(xs, ys, strict=True)), sum(u < v for u, v in zip(xs, ys, strict=True)))
+    return Difference(centre, max(-1.0, centre - below), min(1.0, centre + above), len(shared), p)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
     """McNemar's exact two-sided p: of the discordant pairs, each side is as likely if the models are equal."""
-    n, k = only_first + only_second, min(only_first, only_second)
-    return min(1.0, 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n)
+    from scipy.special import bdtr
+
+    return min(1.0, 2 * float(bdtr(min(only_first, only_second), only_first + only_second, 0.5)))
 
 
 def mean(parts: Sequence[Difference]) -> Difference | None:

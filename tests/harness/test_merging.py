@@ -10,6 +10,7 @@ from harness_fakes import TASKS, EchoBackend, OneCall, comparable, failing, go
 
 from kleval.harness.merging import command, merge
 from kleval.store import RunStore
+from kleval.store.places import Records
 from kleval.types import Unfit, UsageError
 
 
@@ -137,6 +138,28 @@ def test_what_does_not_belong_together_is_refused(tmp_path, changes, said) -> No
         merge([tmp_path / "a", tmp_path / "b"], tmp_path / "m")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "m").exists()
+
+
+def test_a_sample_that_two_shards_have_is_refused_before_anything_is_written(tmp_path) -> None:
+    a, b = shards(tmp_path / "s", 2)
+    shutil.rmtree(b / "samples")
+    shutil.copytree(a / "samples", b / "samples")
+    with pytest.raises(UsageError, match=r"both have .* they are not of one run"):
+        merge([a, b], tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_an_index_is_made_of_the_whole_alone(tmp_path, monkeypatch) -> None:
+    """It takes 600 bytes a row: with the shards' beside it a million rows would not stay under 1 GB."""
+    paths, folders, refresh = shards(tmp_path / "s", 3), set(), Records.refresh
+
+    def told(records: Records) -> None:
+        folders.add(records.folder)
+        refresh(records)
+
+    monkeypatch.setattr(Records, "refresh", told)
+    merge(paths, tmp_path / "m")
+    assert folders == {tmp_path / "m"}
 
 
 def test_a_place_that_is_taken_is_refused(tmp_path) -> None:

@@ -71,6 +71,13 @@ def test_mcnemar_is_the_two_sided_binomial_test(b: int, c: int) -> None:
     assert mcnemar(b, c) == pytest.approx(expected)
 
 
+def test_mcnemar_of_a_million_pairs_is_exact_too() -> None:
+    """Not by the sum over all of them, whose terms have as many digits."""
+    from scipy.stats import binomtest
+
+    assert mcnemar(499_000, 501_000) == pytest.approx(binomtest(499_000, 1_000_000, 0.5).pvalue, rel=1e-6)
+
+
 def test_fractional_scores_have_no_exact_test() -> None:
     found = paired(scores([0.5, 1.0]), scores([0.0, 0.25]))
     assert found is not None

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from kleval.tables import paired
 from kleval.tables.paired import MOST, Contrast, Pair, contrast, holm, permutation
 
 BOTH, LOST, GAINED, NEITHER = (1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)
@@ -41,6 +42,18 @@ def test_many_graded_pairs_agree_with_scipys_permutation_test() -> None:
         (y, x), lambda a, b: np.mean(a - b), permutation_type="samples", n_resamples=9999, rng=rng
     )
     assert permutation([list(y - x)]) == pytest.approx(float(theirs.pvalue), abs=0.02)
+
+
+def test_many_pairs_have_the_p_that_drawn_flips_come_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two strata of graded pairs, 6000 in all; of as many with one pair that outweighs them the flips are drawn."""
+    rng = np.random.default_rng(3)
+    strata = [list(rng.random(n) - 0.488) for n in (2500, 3500)]
+    limit = permutation(strata)
+    one_heavy = [*strata, [0.9]]
+    heavy = permutation(one_heavy)
+    monkeypatch.setattr(paired, "MANY_FLIPS", math.inf)
+    assert limit == pytest.approx(permutation(strata), abs=0.01)
+    assert heavy == permutation(one_heavy)
 
 
 def test_strata_weigh_alike_whatever_their_size() -> None:
