@@ -23,10 +23,10 @@ MARKS = re.compile(r"(<!-- index:begin -->\n).*?(<!-- index:end -->)", re.DOTALL
 NANO = [f"nano/{name}" for name in ("kimi-linear", "kimi-linear-rope", "gdn-h", "mla", "profile")]
 # name in docs/images: (stored directories below this folder, section of the page, file that `kleval report --figures` gives it)
 FIGURES = {
-    "score": (NANO, "overview", "overview-score-against-length"),
-    "score-against-time": (NANO, "overview", "overview-score-against-time-per-token-batch-1"),
     "time-per-token": (["cpu-nano/to-1m"], "tpot", "tpot-tpot-batch-1"),
     "prefill": (["cpu-nano/to-1m"], "prefill-latency", "prefill-latency-prefill-latency"),
+    "score": (NANO, "overview", "overview-score-against-length"),
+    "score-against-time": (NANO, "overview", "overview-score-against-time-per-token-batch-1"),
 }
 
 
