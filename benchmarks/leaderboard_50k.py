@@ -33,7 +33,7 @@ print(RunStore.create(sys.argv[1], RunStore.open(sys.argv[1]).manifest).counts()
 GOALS = {50_000: "goals at 50,000 rows in one cell: 3 s, 300 MiB", 1_000_000: "goal at 1,000,000 rows: below 1,000 MiB"}
 
 
-def write_run(folder: Path, n: int, cells: int, seed: int = 0, failed: float = 0.0, shard: int = 0) -> None:
+def write_run(folder: Path, n: int, cells: int = 1, seed: int = 0, failed: float = 0.0, shard: int = 0) -> None:
     """failed: share of the answers. shard: which of SHARDS it is, from 1; 0: the whole run."""
     from kleval.store import Row, RunStore
     from kleval.store.records import to_line
