@@ -43,6 +43,7 @@ def write_run(
     finish: str = "eos",
     title: str = "",
     tags: Mapping[str, str] = {},
+    groups: Mapping[str, Sequence[str]] = {},
     started: str = "2026-03-01T10:00:00+00:00",
     meta: Callable[[str, str, int, int], Mapping[str, Any]] = lambda model, task, ctx, index: {},
     metrics: Callable[[str, str, int, int], Mapping[str, float]] = lambda model, task, ctx, index: {},
@@ -74,7 +75,8 @@ def write_run(
             "python": "3.11.9",
             "torch": "2.9.0",
         },
-        "spec": {"limit": n, "repeats": repeats, "seed": seed, "temperature": None, "suite": "long", "command": "run"},
+        "spec": {"limit": n, "repeats": repeats, "seed": seed, "temperature": None, "suite": "long", "command": "run"}
+        | ({"groups": dict(groups)} if groups else {}),
         "settings": {"models": list(models), "tasks": list(tasks), "ctx": list(ctxs), "limit": n},
         "models": {
             name: {

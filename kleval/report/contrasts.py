@@ -92,7 +92,8 @@ def difference_card(a: Entrant, b: Entrant, shape: Shape) -> Card:
         for ctx in shape.ctxs:
             parts = [d for task in over if (d := found[task, ctx]) is not None]
             note = f"{len(parts)} of {expected} tasks" if len(parts) < expected else ""
-            cells.append(_shown(differences.mean(parts), "no task has a score from both", note, unit))
+            sizes = [d.n for d in parts] if family in a.run.groups else None
+            cells.append(_shown(differences.mean(parts, sizes), "no task has a score from both", note, unit))
         rows.append(Row(f"{family} average", tuple(cells), kind="average"))
     for task in shape.tasks:
         shown = [_shown(found[task, c], _unpaired(a, b, task, c), _uneven(a, b, task, c), unit) for c in shape.ctxs]

@@ -92,15 +92,18 @@ def _figure(entrants: Sequence[Entrant], found: Scores, costs: Costs, name: str,
 def _front(
     entrants: Sequence[Entrant], found: Scores, costs: Costs, name: str
 ) -> tuple[int, list[tuple[float, float, str]]]:
-    """The longest length at which two models or more have both, and those that no other beats in one and equals in the other there,
-    by cost: (cost, score, label). Empty where there is no such length, and where times are of more than one hardware."""
+    """The longest length at which two models or more have both, their scores over the same tasks, and those that no other beats in one
+    and equals in the other there, by cost: (cost, score, label). Empty where there is no such length, and where times are of more than
+    one hardware."""
     points: dict[int, list[tuple[float, float, str]]] = {}
+    tasks: dict[int, set[frozenset[str]]] = {}
     for e in entrants:
         for (key, ctx), cell in found.items():
             cost = costs.get((key, ctx))
             if key == e.key and cost is not None and cost.values.get(name, 0) > 0:
                 points.setdefault(ctx, []).append((cost.values[name], cell.value, e.label))
-    ctx = max((ctx for ctx, here in points.items() if len(here) > 1), default=0)
+                tasks.setdefault(ctx, set()).add(e.scored_at(ctx))
+    ctx = max((ctx for ctx, here in points.items() if len(here) > 1 and len(tasks[ctx]) == 1), default=0)
     known = {cost.hardware for (_, at), cost in costs.items() if at == ctx and cost.hardware}
     here = [] if len(known) > 1 and not name.endswith("_bytes") else points.get(ctx, [])
     best = [p for p in here if not any(q[0] <= p[0] and q[1] >= p[1] and q[:2] != p[:2] for q in here)]

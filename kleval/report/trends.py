@@ -1,7 +1,7 @@
 """Trend of many runs: the scores of a model against when its runs began, or against the values of a tag.
 
 A page of many runs of one model shows each model's latest run, and here how it went; runs are never pooled. Points that rest on other
-questions than the latest run's, or on fewer tasks, are hollow.
+questions than the latest run's, and means over other tasks, are hollow.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence, Set
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -84,13 +84,13 @@ def _sections(entrants: Sequence[Entrant], over: str, prefix: str = "") -> list[
     models = list(dict.fromkeys(e.model for e in several))
     ctxs = shape.ctxs if len(models) * len(shape.ctxs) <= MOST_CURVES else shape.ctxs[-1:]
     curves = [(model, ctx) for model in models for ctx in ctxs]
-    others = _others(several)
+    others, apart = _others(several), _apart(several)
     first = DATE if over in (AUTO, OFF) else over
     tags = [tag for tag in telling(runs) if tag != first] if over == AUTO else []
     cards = []
     for i, name in enumerate((first, *tags[:MOST_TAGS])):
         axis, place = axis_of(runs, name)
-        figure = _figure(several, EVERYTHING, curves, axis, place, others)
+        figure = _figure(several, EVERYTHING, curves, axis, place, {*others, *apart})
         missing = sum(place(e.run) is None for e in several)
         said = [f"{plural(missing, 'run')} without the tag {name} {'is' if missing == 1 else 'are'} left out."]
         one = card(
@@ -101,9 +101,12 @@ def _sections(entrants: Sequence[Entrant], over: str, prefix: str = "") -> list[
         )
         cards.append(Card(one.id, one.title, one.text, figures=one.figures, notes=tuple(said if missing else ())))
     rows = Card(
-        f"{prefix}trend-runs", grid=_grid(several, models, ctxs), notes=_said(others), csv=to_csv(entrant_rows(several))
+        f"{prefix}trend-runs",
+        grid=_grid(several, models, ctxs),
+        notes=_said(others, apart),
+        csv=to_csv(entrant_rows(several)),
     )
-    also, told = ["hollow"] if others else [], {"n": str(len(runs)), "models": ", ".join(models)}
+    also, told = ["hollow"] if others or apart else [], {"n": str(len(runs)), "models": ", ".join(models)}
     found = [section(f"{prefix}trend", [*cards, rows], also, **told)]
     if len(shape.tasks) > 1:
         axis, place = axis_of(runs, first)
@@ -111,7 +114,7 @@ def _sections(entrants: Sequence[Entrant], over: str, prefix: str = "") -> list[
             Card(
                 f"{prefix}trend-task-{i}",
                 shape.name(task),
-                figures=(_figure(several, task, curves, axis, place, others, True),),
+                figures=(_figure(several, task, curves, axis, place, {*others}, True),),
             )
             for i, task in enumerate(shape.tasks)
         ]
@@ -181,7 +184,7 @@ def _figure(
     curves: Sequence[Curve],
     axis: Axis,
     place: Places,
-    others: dict[str, tuple[str, ...]],
+    others: Set[str | tuple[str, int]],
     small: bool = False,
 ) -> Figure:
     looks = looks_of(curves)
@@ -205,7 +208,7 @@ def _figure(
             [factor * cell.ci_low for cell in found] if limited else (),
             [factor * cell.ci_high for cell in found] if limited else (),
             hollow=[
-                e.key in others or (name == EVERYTHING and bool(partial(name, cell)))
+                e.key in others or (e.key, ctx) in others or (name == EVERYTHING and bool(partial(name, cell)))
                 for (_, e, _), cell in zip(points, found, strict=True)
             ],
         )
@@ -234,13 +237,29 @@ def _others(entrants: Iterable[Entrant]) -> dict[str, tuple[str, ...]]:
     return {e.key: reasons for e in entrants if (reasons := tuple(conflicts(e, last[e.model])))}
 
 
-def _said(others: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+def _apart(entrants: Iterable[Entrant]) -> set[tuple[str, int]]:
+    """(key, length) where the mean is over other tasks than that of their model's latest."""
+    last = {e.model: e for e in entrants}
+    return {
+        (e.key, ctx)
+        for e in entrants
+        for ctx in e.overall
+        if ctx in last[e.model].overall and e.scored_at(ctx) != last[e.model].scored_at(ctx)
+    }
+
+
+def _said(others: dict[str, tuple[str, ...]], apart: Set[tuple[str, int]]) -> tuple[str, ...]:
+    n = len({key for key, _ in apart})
+    tasks = (
+        (f"{plural(n, 'run')} asked other tasks than the latest, or lost some: the means do not compare.",) if n else ()
+    )
     if not others:
-        return ()
+        return tasks
     reasons = Counter(reason for of in others.values() for reason in of)
     first = "; ".join(f"{reason} ({plural(n, 'run')})" for reason, n in reasons.most_common(5))
     return (
         f"{plural(len(others), 'run')} asked or sampled otherwise than the latest and cannot be compared: {first}.",
+        *tasks,
     )
 
 

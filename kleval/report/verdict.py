@@ -6,7 +6,7 @@ where intervals leave no doubt. Numbers stand in the same order for every model,
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kleval.report.figure import Look
@@ -83,24 +83,35 @@ def _of_gains(gains: Sequence[Entrant], looks: Mapping[str, Look]) -> Verdict:
 def _gains(gains: Sequence[Entrant]) -> str:
     """What the context is worth to each, at the longest length with a gain."""
     ctx = max((ctx for e in gains for ctx in e.overall), default=0)
+    at = [(e, cell) for e in gains if (cell := e.overall.get(ctx)) is not None]
     told = [
         f"{e.label} {'loses' if cell.value < 0 else 'gains'} {score(abs(cell.value), NATS)} nats per token of the reference"
         f" ({limits(cell.ci_low, cell.ci_high, NATS)})"
-        for e in gains
-        if (cell := e.overall.get(ctx)) is not None
+        for e, cell in at
     ]
     if not told:
         return " ".join(f"{e.label} has no gain: no answer was scored." for e in gains)
-    tasks = {frozenset(task for task, _ in e.cells) for e in gains}
-    over = _tasks(next(iter(tasks))) if len(tasks) == 1 else "over the tasks that each was asked"
+    over = _tasks([e for e, _ in at], [cell for _, cell in at])
     editions = dict.fromkeys(cell.edition for e in gains for cell in e.cells.values())
     data = f" ({' and '.join(editions)} data)" if list(editions) != ["official"] else ""
     more = f" and {len(told) - MOST_NAMED} more" if len(told) > MOST_NAMED else ""
-    return f"With the context of {format_length(ctx)}, {over}{data}, {_listed(told[:MOST_NAMED])}{more}."
+    none = [e.label for e in gains if ctx not in e.overall]
+    lost = f" {_listed(none)} {'has' if len(none) == 1 else 'have'} no gain at that length." if none else ""
+    return f"With the context of {format_length(ctx)}, {over}{data}, {_listed(told[:MOST_NAMED])}{more}.{lost}"
 
 
-def _tasks(tasks: Collection[str]) -> str:
-    return f"on {next(iter(tasks))}" if len(tasks) == 1 else f"averaged over all {len(tasks)} tasks asked"
+def _tasks(entrants: Sequence[Entrant], cells: Sequence[Cell]) -> str:
+    """`averaged over all 9 tasks asked`; where some have no value in a mean, of how many."""
+    asked = {frozenset(task for task, _ in e.cells) for e in entrants}
+    counts = [cell.n_tasks for cell in cells]
+    if len(asked) > 1:
+        span = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else f"{counts[0]}"
+        return f"averaged over the tasks that each was asked ({span})"
+    (tasks,), least = asked, min(counts)
+    if len(tasks) == 1:
+        return f"on {next(iter(tasks))}"
+    few = f"all {len(tasks)}" if least == len(tasks) else f"{least} of the {len(tasks)}"
+    return f"averaged over {few} tasks asked"
 
 
 def _gain(cell: Cell | None) -> Number:
@@ -158,16 +169,7 @@ def _over(scored: Sequence[Headline]) -> str:
     cells = [one.cells[one.ctx] for one in scored]
     editions = dict.fromkeys(cell.edition for cell in cells)
     data = f" ({' and '.join(editions)} data)" if list(editions) != ["official"] else ""
-    asked = {frozenset(task for task, _ in one.entrant.cells) for one in scored}
-    if len(asked) > 1:
-        counts = [cell.n_tasks for cell in cells]
-        span = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else f"{counts[0]}"
-        return f"averaged over the tasks that each was asked ({span}){data}"
-    (tasks,), least = asked, min(cell.n_tasks for cell in cells)
-    if len(tasks) == 1:
-        return f"on {next(iter(tasks))}{data}"
-    few = f"all {len(tasks)}" if least == len(tasks) else f"{least} of the {len(tasks)}"
-    return f"averaged over {few} tasks asked{data}"
+    return f"{_tasks([one.entrant for one in scored], cells)}{data}"
 
 
 def _undecided(found: Sequence[Headline]) -> str:

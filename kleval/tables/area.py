@@ -44,14 +44,8 @@ def area(cells: Iterable[Cell], again: bool = False) -> Area | None:
     at = [math.log2(cell.ctx) for cell in whole]
     ends = [at[0], *at, at[-1]]
     weights = [(ends[i + 2] - ends[i]) / 2 / (at[-1] - at[0]) for i in range(len(at))]
-    found = mover(whole, weights)
-    low, high = found.low, found.high
-    if again:
-        low, high = (
-            math.fsum(weight * getattr(cell, end) for weight, cell in zip(weights, whole, strict=True))
-            for end in ("ci_low", "ci_high")
-        )
-    return Area(found.mean, low, high, whole[0].ctx, whole[-1].ctx, len(whole))
+    found = mover(whole, weights, {cell.task for cell in whole} if again else ())
+    return Area(found.mean, found.low, found.high, whole[0].ctx, whole[-1].ctx, len(whole))
 
 
 def area_of_all(cells: Iterable[Cell], again: Collection[str] = ()) -> tuple[Area, tuple[str, ...]] | None:

@@ -12,7 +12,7 @@ mean would be if every answer that is missing were wrong, or right.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from kleval.store import Row
 from kleval.tables.answers import BROKEN
 from kleval.tables.groups import BROKEN as IS_BROKEN
 from kleval.tables.groups import Group, GroupKey, grouped
-from kleval.tables.intervals import Interval, interval, open_interval
+from kleval.tables.intervals import Interval, interval, open_interval, square_and_add
 from kleval.types import unit_of
 
 FAMILY_METRIC = "average"
@@ -227,17 +227,18 @@ def average(
     )
 
 
-def mover(cells: Sequence[Cell], weights: Sequence[float] | None = None) -> Interval:
-    """Mean of independent cells of one unit, its interval by square-and-add; `none` for no cells. weights: equal unless given."""
+def mover(cells: Sequence[Cell], weights: Sequence[float] | None = None, again: Collection[str] = ()) -> Interval:
+    """Mean of cells of one unit, its interval by square-and-add; `none` for no cells.
+
+    weights: equal unless given. again: tasks whose cells, at several lengths, are of the same questions; all others are independent.
+    """
     if not cells:
         return Interval(math.nan, math.nan, math.nan, "none")
-    shares = [w / math.fsum(weights) for w in weights] if weights else [1 / len(cells)] * len(cells)
-    mean = math.fsum(share * cell.value for share, cell in zip(shares, cells, strict=True))
-    down = math.sqrt(math.fsum((s * (c.value - c.ci_low)) ** 2 for s, c in zip(shares, cells, strict=True)))
-    up = math.sqrt(math.fsum((s * (c.ci_high - c.value)) ** 2 for s, c in zip(shares, cells, strict=True)))
+    keys = [cell.task if cell.task in again else i for i, cell in enumerate(cells)]
+    mean, low, high = square_and_add([(cell.value, cell.ci_low, cell.ci_high) for cell in cells], weights, keys)
     if cells[0].unit:
-        return Interval(mean, mean - down, mean + up, "mover")
-    return Interval(mean, max(mean - down, 0.0), min(mean + up, 1.0), "mover")
+        return Interval(mean, low, high, "mover")
+    return Interval(mean, max(low, 0.0), min(high, 1.0), "mover")
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -10,6 +10,7 @@ and a verdict holds only where it holds at both.
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
@@ -59,6 +60,12 @@ class Side:
     @property
     def label(self) -> str:
         return f"{self.model} of {self.entrant.run.title}"
+
+    @property
+    def again(self) -> frozenset[str]:
+        """Tasks with a prompt that is asked at more than one length."""
+        gains = self.entrant.gains
+        return self.entrant.again | (gains.again if gains else frozenset())
 
     def unit(self, task: str) -> str:
         """What its values are in, "" for scores."""
@@ -159,10 +166,10 @@ def comparable(a: Side, b: Side) -> tuple[list[Place], tuple[str, ...], tuple[st
     refused = questions_differ(a.entrant, b.entrant) if a.entrant.run is not b.entrant.run else {}
     excluded = {task for tasks in refused.values() for task in tasks}
     common = sorted(place for place in a.answers.keys() & b.answers.keys() if place[0] not in excluded)
-    places = [place for place in common if any(True for _ in _pairs(a, b, place, "for"))]
+    places = [place for place in common if any(True for _ in _marked(a, b, place, "for"))]
     reasons = tuple(f"{text} ({', '.join(tasks)})" for text, tasks in refused.items())
     unpaired = tuple(_unpaired(a, b, excluded))
-    if not any(True for place in places for _ in _pairs(a, b, place)):
+    if not any(True for place in places for _ in _marked(a, b, place)):
         why = "; ".join([*reasons, *unpaired]) or "no task was asked of both at the same length"
         raise UsageError(f"{a.label} and {b.label} have no common samples: {why}")
     return places, reasons, unpaired
@@ -175,16 +182,26 @@ def line(a: Side, b: Side, name: str, ctx: int | None, places: Sequence[Place], 
     shares = {what: (one[what], other[what]) for what in one}
     uneven = {what: abs(one[what] - other[what]) > UNEVEN for what in one}
     unit = next((a.unit(task) for task, _ in places), "")
-    found = contrast([list(_pairs(a, b, place)) for place in places], seed, unit)
+    by_size = name.removesuffix(f" {FAMILY_METRIC}") in a.entrant.run.groups
+
+    again = a.again if len({length for _, length in places}) > 1 else frozenset()
+
+    def tested(end: str = "") -> Contrast | None:
+        strata: list[list[Pair]] = [[] for _ in places]
+        marks = [array("Q") for _ in places]
+        for place, stratum, of in zip(places, strata, marks, strict=True):
+            for mark, pair in _marked(a, b, place, end, bool(end) and uneven["cut"]):
+                stratum.append(pair)
+                if place[0] in again:
+                    of.append(mark)
+        return contrast(strata, seed, unit, by_size, marks if again else None)
+
+    found = tested()
     if found is None:
         return None
     bounds: tuple[Contrast, ...] = ()
     if any(uneven.values()) and not unit:
-        ends = (
-            contrast([list(_pairs(a, b, place, end, uneven["cut"])) for place in places], seed)
-            for end in ("against", "for")
-        )
-        bounds = tuple(bound for bound in ends if bound is not None)
+        bounds = tuple(bound for end in ("against", "for") if (bound := tested(end)) is not None)
     open_to = bool(unit) and uneven["failed"]
     return Line(name, ctx, tuple(places), found, found.p, bounds, shares["failed"], shares["cut"], unit, open_to)
 
@@ -307,11 +324,12 @@ def _named(sides: Sequence[M], name: str) -> M:
     return found[0]
 
 
-def _pairs(a: Side, b: Side, place: Place, end: str = "", cut: bool = False) -> Iterator[Pair]:
+def _marked(a: Side, b: Side, place: Place, end: str = "", cut: bool = False) -> Iterator[tuple[int, Pair]]:
+    """The pairs, each with the mark of its question."""
     mine, theirs = a.answers[place], b.answers[place]
     for sample in sorted(mine.keys() & theirs.keys()):
         if (pair := _pair(mine[sample], theirs[sample], end, cut)) is not None:
-            yield pair
+            yield mine[sample][0].prompt, pair
 
 
 def _pair(a: Sequence[Asked], b: Sequence[Asked], end: str = "", cut: bool = False) -> Pair | None:
@@ -341,11 +359,12 @@ def _averages(a: Side, places: Sequence[Place]) -> Iterator[tuple[str, int | Non
     named = {f"{name} {FAMILY_METRIC}": of for name, of in families.items() if has_mean(name)}
     ctxs = sorted({ctx for _, ctx in places})
     for ctx in [*ctxs, None] if len(ctxs) > 1 else ctxs:
-        seen: list[list[Place]] = []
+        seen: list[tuple[bool, list[Place]]] = []
         for name, of in {**named, EVERYTHING: tasks}.items():
             over = [(task, length) for task, length in places if task in of and ctx in (None, length)]
-            if len(over) > 1 and over not in seen:
-                seen.append(over)
+            what = name.removesuffix(f" {FAMILY_METRIC}") in a.entrant.run.groups, over
+            if len(over) > 1 and what not in seen:
+                seen.append(what)
                 yield name, ctx, over
 
 

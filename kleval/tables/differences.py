@@ -9,7 +9,7 @@ With Wilson limits and the phi coefficient this is Newcombe's interval for paire
 Medicine 17:2635-2650), which stays honest where the bootstrap has nothing to resample: when one model is always right.
 Of a few graded scores, where Wilson's limits are those of right and wrong and much too wide, Student's interval of the pairs'
 differences stands instead; it needs GRADED_MINIMUM pairs of which at least half differ.
-The mean of the tasks' differences combines their intervals in the same way; tasks share no samples.
+The mean of the tasks' differences combines their intervals in the same way (`intervals.square_and_add`).
 
 Samples are the same when id and prompt hash are: the same text was asked. Repeats of a sample are averaged first.
 """
@@ -17,11 +17,11 @@ Samples are the same when id and prompt hash are: the same text was asked. Repea
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kleval.tables.intervals import BCA_MINIMUM, interval, open_interval, student
+from kleval.tables.intervals import BCA_MINIMUM, interval, open_interval, square_and_add, student
 
 GRADED_MINIMUM = 5
 
@@ -68,8 +68,8 @@ def paired(a: Scores, b: Scores, seed: int = 0, unit: str = "") -> Difference | 
     if not binary and GRADED_MINIMUM <= len(shared) < BCA_MINIMUM and 2 * differ >= len(shared):
         below = above = student([x - y for x, y in zip(xs, ys, strict=True)])
     else:
-        below = _square_and_add(x.mean - x.low, y.high - y.mean, r)
-        above = _square_and_add(x.high - x.mean, y.mean - y.low, r)
+        below = _correlated(x.mean - x.low, y.high - y.mean, r)
+        above = _correlated(x.high - x.mean, y.mean - y.low, r)
     p = None
     if binary:
         p = mcnemar(sum(u > v for u, v in zip(xs, ys, strict=True)), sum(u < v for u, v in zip(xs, ys, strict=True)))
@@ -83,15 +83,14 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return min(1.0, 2 * float(bdtr(min(only_first, only_second), only_first + only_second, 0.5)))
 
 
-def mean(parts: Sequence[Difference]) -> Difference | None:
-    """The unweighted mean of the differences on several tasks; None for none."""
+def mean(
+    parts: Sequence[Difference], weights: Sequence[float] | None = None, keys: Sequence[Hashable] | None = None
+) -> Difference | None:
+    """The mean of the differences on several tasks; None for none. weights, keys: as `intervals.square_and_add` takes them."""
     if not parts:
         return None
-    k = len(parts)
-    centre = math.fsum(p.value for p in parts) / k
-    below = math.sqrt(math.fsum((p.value - p.low) ** 2 for p in parts)) / k
-    above = math.sqrt(math.fsum((p.high - p.value) ** 2 for p in parts)) / k
-    low, high, n = centre - below, centre + above, sum(p.n for p in parts)
+    centre, low, high = square_and_add([(p.value, p.low, p.high) for p in parts], weights, keys)
+    n = sum(p.n for p in parts)
     if parts[0].open:
         return Difference(centre, low, high, n, open=True)
     return Difference(centre, max(-1.0, low), min(1.0, high), n)
@@ -112,5 +111,5 @@ def correlation(xs: Sequence[float], ys: Sequence[float]) -> float:
     return max(-1.0, min(1.0, sxy / math.sqrt(sxx * syy)))
 
 
-def _square_and_add(one: float, other: float, r: float) -> float:
+def _correlated(one: float, other: float, r: float) -> float:
     return math.sqrt(max(0.0, one * one + other * other - 2 * r * one * other))

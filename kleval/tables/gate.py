@@ -206,12 +206,17 @@ def _level(condition: Condition, run: Side, cells: Sequence[Cell]) -> Judgement:
     """Where more than UNEVEN of the answers failed, the interval moves to both bounds of the score."""
     if not cells:
         raise UsageError(f"'{condition.text}': every answer of {run.label} failed or has no score")
-    found, n = mover(cells), sum(cell.n_samples for cell in cells)
+    by_size = condition.metric in run.entrant.run.groups
+    weights = [cell.n_samples if by_size else 1 for cell in cells]
+    found, n = mover(cells, weights, run.again), sum(cell.n_samples for cell in cells)
     verdicts = {condition.verdict(found.low, found.high)}
     total = sum(cell.n_total for cell in cells)
     if sum(cell.n_failed for cell in cells) > UNEVEN * total:
         for name in ("bound_low", "bound_high"):
-            moved = math.fsum(getattr(cell, name) for cell in cells) / len(cells) - found.mean
+            moved = (
+                math.fsum(w * getattr(cell, name) for w, cell in zip(weights, cells, strict=True)) / math.fsum(weights)
+                - found.mean
+            )
             verdicts.add(condition.verdict(found.low + moved, found.high + moved))
     judged = _judged(condition, run.label, found.mean, found.low, found.high, n, verdicts.pop())
     if not verdicts:

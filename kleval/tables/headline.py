@@ -136,10 +136,7 @@ def _bound(one: Headline, name: str) -> float:
 
 def not_the_same(found: Sequence[Headline]) -> bool:
     """Whether any two were asked other tasks at their length, or other questions."""
-    tasks = {
-        frozenset(task for (task, ctx), cell in one.entrant.cells.items() if ctx == one.ctx and cell.n_scored)
-        for one in found
-    }
+    tasks = {one.entrant.scored_at(one.ctx) for one in found}
     return len(tasks) > 1 or any(conflicts(found[0].entrant, one.entrant) for one in found[1:])
 
 

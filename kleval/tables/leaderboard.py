@@ -21,7 +21,7 @@ from kleval.tables.area import Area, area
 from kleval.tables.cells import Cell
 from kleval.tables.costs import Profile, read_profile
 from kleval.tables.joined import columns, engine_version, joined, run_setting
-from kleval.tables.scores import Entrant, collect, expected_tasks
+from kleval.tables.scores import Entrant, collect, expected_tasks, members
 from kleval.text import moment
 
 LIMITS = ("value", "ci_low", "ci_high", "bound_low", "bound_high", "value_completed")  # of a cell, x 100
@@ -60,9 +60,9 @@ def entrant_rows(entrants: Sequence[Entrant], profiles: Sequence[Profile] = ()) 
         curves: dict[tuple[str, str], list[Cell]] = {}
         for cell in cells:
             curves.setdefault((cell.task, cell.metric), []).append(cell)
-        again = entrant.again
+        again, tasks = entrant.again, tuple(dict.fromkeys(task for task, _ in entrant.cells))
         areas = {
-            (task, metric): area(of, any(name == task or name.startswith(f"{task}/") for name in again))
+            (task, metric): area(of, not again.isdisjoint([task, *members(task, entrant, tasks)]))
             for (task, metric), of in curves.items()
         }
         for cell in sorted(cells, key=lambda c: (c.task, not c.headline, c.metric, c.ctx, c.edition, c.protocol)):
@@ -134,8 +134,11 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 def _row(entrant: Entrant, cell: Cell, average: bool, over: Area | None) -> dict[str, Any]:
     run, task = entrant.run, entrant.task(cell.task)
     if average:
-        members = [entrant.task(name) for name, _ in entrant.cells if name.startswith(f"{cell.task}/")]
-        task = {name: _common(members, name) for name in ("version", "data_revision", "data_digest")}
+        names = members(cell.task, entrant, dict.fromkeys(name for name, _ in entrant.cells))
+        task = {
+            name: _common([entrant.task(one) for one in names], name)
+            for name in ("version", "data_revision", "data_digest")
+        }
     row = {name: getattr(cell, name) for name in COLUMNS if name in Cell.__dataclass_fields__}
     row |= {name: _shown(getattr(cell, name), cell) for name in LIMITS}
     row |= {f"share_{name}": _share(getattr(cell, f"n_{name}"), cell.n_texts) for name in BROKEN}

@@ -1,10 +1,13 @@
 """Paired test of two models, A and B, on the samples that both answered, stratified by task and length.
 
-- Difference: B - A, the unweighted mean over strata, with the 95 % interval of `kleval.tables.differences`.
-- Test: McNemar's exact test where every score is right or wrong and the strata are equally large; else a permutation test: under
+- Difference: B - A, the mean over strata (unweighted, or by size where a group's mean is), with the 95 % interval of
+  `kleval.tables.differences`.
+- Test: McNemar's exact test where every score is right or wrong and the strata weigh by their pairs; else a permutation test: under
   the null hypothesis the two scores of a pair are exchangeable, so the sign of each pair's difference is flipped at random within
   its stratum (all 2^m ways for m <= EXACT_FLIPS pairs that differ, else N_FLIPS seeded ones, the observed one counted among them; from
   MANY_FLIPS pairs that weigh alike on, the normal limit of all ways, which is off by less than the noise of N_FLIPS drawn ones).
+- A question that comes again at several lengths (FRAMES and Long Code Arena of the official edition, whose ctx is only room) is one
+  question: the signs of its differences flip together, and its strata's intervals combine as wholly correlated, never too narrow.
 - Power: the n at which a true difference is found with POWER at a two-sided 5 % (Miettinen 1968, Biometrics 24:339-352, with the
   continuity correction 1 / difference for the exact test; for graded scores the second moment of the differences stands for the
   discordance), and the smallest difference found at this n. To scores two pairs that differ are added in four (Agresti & Coull), so
@@ -84,39 +87,74 @@ class Contrast:
         return high
 
 
-def contrast(strata: Sequence[Sequence[Pair]], seed: int = 0, unit: str = "") -> Contrast | None:
-    """B against A over strata of pairs; None when there is no pair. unit: of values that are no scores in [0, 1]."""
-    strata = [stratum for stratum in strata if stratum]
-    parts = [_difference(stratum, seed, unit) for stratum in strata]
-    found = mean(parts) if len(parts) > 1 else parts[0] if parts else None
-    if found is None:
+def contrast(
+    strata: Sequence[Sequence[Pair]],
+    seed: int = 0,
+    unit: str = "",
+    by_size: bool = False,
+    marks: Sequence[Sequence[int]] | None = None,
+) -> Contrast | None:
+    """B against A over strata of pairs; None when there is no pair.
+
+    unit: of values that are no scores in [0, 1]. by_size: strata weigh by their pairs, else alike. marks: of the pairs of
+    a stratum, what tells their questions from others; of one that has none, every pair is a question of its own.
+    """
+    kept = [i for i, stratum in enumerate(strata) if stratum]
+    if not kept:
         return None
+    strata, marks = [strata[i] for i in kept], [marks[i] for i in kept] if marks else None
+    parts = [_difference(stratum, seed, unit) for stratum in strata]
+    sizes = [len(stratum) for stratum in strata]
+    weights = [n / sum(sizes) for n in sizes] if by_size else [1 / len(sizes)] * len(sizes)
+    keys = _components(marks) if marks else list(range(len(strata)))
+    found = mean(parts, weights, keys) if len(parts) > 1 else parts[0]
+    assert found is not None
     pairs = [pair for stratum in strata for pair in stratum]
     gained, lost = sum(b > a for a, b in pairs), sum(b < a for a, b in pairs)
     binary = not unit and all(value in (0.0, 1.0) for pair in pairs for value in pair)
     added = (0, 0) if unit else (2, 4)
-    exact = binary and len({len(stratum) for stratum in strata}) == 1
-    p = mcnemar(gained, lost) if exact else permutation([[b - a for a, b in stratum] for stratum in strata], seed)
-    k = len(strata)
+    again = len(set(keys)) < len(keys)
+    exact = binary and not again and (by_size or len(set(sizes)) == 1)
+    differences = [[b - a for a, b in stratum] for stratum in strata]
+    p = mcnemar(gained, lost) if exact else permutation(differences, seed, weights, marks if again else None)
+    means = [[math.fsum(side) / len(stratum) for side in zip(*stratum, strict=True)] for stratum in strata]
+    errors: dict[int, float] = {}  # in standard deviations of one pair, of one key
+    for key, weight, n in zip(keys, weights, sizes, strict=True):
+        errors[key] = errors.get(key, 0.0) + weight / math.sqrt(n)
     return Contrast(
-        a=math.fsum(math.fsum(a for a, _ in stratum) / len(stratum) for stratum in strata) / k,
-        b=math.fsum(math.fsum(b for _, b in stratum) / len(stratum) for stratum in strata) / k,
+        a=math.fsum(weight * a for weight, (a, _) in zip(weights, means, strict=True)),
+        b=math.fsum(weight * b for weight, (_, b) in zip(weights, means, strict=True)),
         difference=found,
         p=p,
         test="McNemar, exact" if exact else "permutation",
         gained=gained,
         lost=lost,
         spread=(math.fsum((b - a) ** 2 for a, b in pairs) + added[0]) / (len(pairs) + added[1]),
-        size=k * k / math.fsum(1 / len(stratum) for stratum in strata),
+        size=1 / math.fsum(error * error for error in errors.values()),
         binary=binary,
     )
 
 
-def permutation(strata: Sequence[Sequence[float]], seed: int = 0) -> float:
-    """Two-sided p of the mean over strata of the strata's mean differences, signs flipped pair by pair."""
+def permutation(
+    strata: Sequence[Sequence[float]],
+    seed: int = 0,
+    weights: Sequence[float] | None = None,
+    marks: Sequence[Sequence[int]] | None = None,
+) -> float:
+    """Two-sided p of the weighted mean over strata of the strata's mean differences, signs flipped pair by pair, and of all pairs with
+    one mark together. weights: equal unless given; marks: as `contrast` takes them."""
     import numpy as np
 
-    shares = np.asarray([d / len(stratum) for stratum in strata for d in stratum if d])
+    weights = weights or [1.0] * len(strata)
+    each: list[float] = []
+    together: dict[int, list[float]] = {}
+    for weight, stratum, of in zip(weights, strata, marks or [()] * len(strata), strict=True):
+        of_stratum = [weight * d / len(stratum) for d in stratum]
+        for mark, share in zip(of, of_stratum, strict=True) if of else ():
+            together.setdefault(mark, []).append(share)
+        each += () if of else of_stratum
+    each += map(math.fsum, together.values())
+    shares = np.asarray([share for share in each if share])
     if not len(shares):
         return 1.0
     observed, m = abs(shares.sum()), len(shares)
@@ -144,6 +182,16 @@ def holm(ps: Sequence[float]) -> list[float]:
         worst = max(worst, min(1.0, (len(ps) - rank) * ps[i]))
         adjusted[i] = worst
     return adjusted
+
+
+def _components(marks: Sequence[Sequence[int]]) -> list[int]:
+    """A number per stratum: one and the same for those that have a mark in common, also by way of others."""
+    key, first = list(range(len(marks))), dict[int, int]()
+    for i, of_stratum in enumerate(marks):
+        for other in {first.setdefault(mark, i) for mark in of_stratum}:
+            mine, theirs = key[i], key[other]
+            key = [mine if k == theirs else k for k in key]
+    return key
 
 
 def _difference(stratum: Sequence[Pair], seed: int, unit: str) -> Difference:

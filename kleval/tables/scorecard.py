@@ -14,7 +14,7 @@ from kleval.tables.claims import Claim, Claims, Measured, row_of
 from kleval.tables.costs import Profile
 from kleval.tables.joined import profile_setting, run_setting
 from kleval.tables.ratios import Ratio, ratios
-from kleval.tables.scores import Entrant, conflicts, expected_tasks
+from kleval.tables.scores import Entrant, conflicts, expected_tasks, members
 from kleval.text import DASH, format_length, number, plural
 
 LOST_SHARE = 0.02  # of answers that failed: above it, a score is not the claim's
@@ -155,9 +155,11 @@ def _of_scores(claims: Claims, claim: Claim, entrants: Sequence[Entrant]) -> Ite
 
 def _difference(of: str, ctx: int, a: Entrant, b: Entrant) -> differences.Difference | None:
     """Paired by sample, averaged over the tasks of a family; None where they share none."""
-    tasks = [task for task, at in a.scores if at == ctx and (task == of or task.startswith(f"{of}/"))]
-    pairs = [differences.paired(a.scores[task, ctx], b.scores.get((task, ctx), {})) for task in tasks]
-    return differences.mean([pair for pair in pairs if pair])
+    tasks = [task for task, at in a.scores if at == ctx]
+    over = [of] if of in tasks else members(of, a, tasks)
+    found = (differences.paired(a.scores[task, ctx], b.scores.get((task, ctx), {})) for task in over)
+    pairs = [pair for pair in found if pair]
+    return differences.mean(pairs, [pair.n for pair in pairs] if of in a.run.groups else None)
 
 
 def _score(claim: Claim, cells: Sequence[Cell], who: Sequence[Entrant], n: int, *values: float) -> Measured:

@@ -113,6 +113,10 @@ class Entrant:
         """Tasks with a prompt that is asked at more than one length."""
         return come_again((task, group.prompts) for (task, _), group in self.groups.items())
 
+    def scored_at(self, ctx: int) -> frozenset[str]:
+        """Tasks with a value at a length, which its `overall` there is the mean of."""
+        return frozenset(task for (task, at), cell in self.cells.items() if at == ctx and cell.n_scored)
+
     def task(self, task: str) -> Mapping[str, Any]:
         """The manifest's entry of a task: version, edition, protocol, data_revision, data_digest."""
         return self.run.get("tasks", task, default={})
@@ -217,7 +221,7 @@ def _seen(rows: Iterable[Row], watch: Watch | None) -> Iterator[Row]:
         yield row
 
 
-def members(name: str, entrant: Entrant, tasks: Sequence[str]) -> list[str]:
+def members(name: str, entrant: Entrant, tasks: Iterable[str]) -> list[str]:
     """Those of `tasks` that an average is over: of a group that the run names, else of a family."""
     group = entrant.run.groups.get(name)
     return [task for task in tasks if (task in group if group is not None else task.startswith(f"{name}/"))]

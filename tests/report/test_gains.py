@@ -62,6 +62,15 @@ def test_a_single_sample_has_a_difference_without_an_interval(make_run: Make) ->
     assert (grid.rows[-1].cells[0].text, grid.rows[-1].cells[0].subs) == ("+2.000", ())
 
 
+def test_the_sentence_says_which_gains_are_missing(make_run: Make, failed: dict[str, str]) -> None:
+    def partly(model: str, task: str, ctx: int, index: int) -> float | dict[str, str]:
+        return failed if model.startswith("two") or task == "ruler/cwe" else 1.0
+
+    text, _ = page_of([make_run(answer=partly, **LIKELY)], Samples())
+    assert "With the context of 1k, averaged over 1 of the 2 tasks asked (builtin data), one@nano gains 1.000" in text
+    assert "two@nano has no gain at that length." in text
+
+
 def test_many_runs_of_gains_are_shown_as_how_they_went(make_run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trends, "MANY", 3)
     runs = [

@@ -246,6 +246,16 @@ def test_the_front_holds_the_models_that_no_other_beats_at_the_longest_length(bo
     assert re.search(r"On the Pareto front at 8k, by the values alone: kimi-linear@nano", found.words)
 
 
+def test_there_is_no_front_of_scores_over_other_tasks(make_run: Make, make_profile: Make) -> None:
+    runs = [
+        make_run("a", models=("kimi-linear@nano",), tasks=("ruler/vt",), ctxs=(4096,)),
+        make_run("b", models=("mla@nano",), ctxs=(4096,)),
+    ]
+    found = page([*runs, make_profile(architectures=("kimi-linear", "mla"), ctxs=(4096,))])
+    assert "Score against" in found.words
+    assert "Pareto front" not in found.words
+
+
 def test_the_papers_scores_stand_beside_ours_at_its_length(make_run: Make, ruler_tasks: tuple[str, ...]) -> None:
     found = page([make_run(models=("one",), tasks=(*ruler_tasks, "frames/oracle"), ctxs=(65536, 131072), n=1)])
     drawn = {trace.get("name"): trace for trace in found.figures["fig-average-0-0"]["data"]}

@@ -67,6 +67,19 @@ def test_points_are_in_the_order_of_the_dates_and_of_all_runs(nights: list[RunSt
     assert len(tasks.cards) == 2
 
 
+def test_a_mean_over_other_tasks_than_the_latest_is_hollow_and_said(make_run: Make) -> None:
+    nights = [
+        make_run(f"night-{day}", models=("one",), tasks=tasks, ctxs=(1024,), started=f"2026-03-0{day}T01:30:00+00:00")
+        for day, tasks in ((1, ("ruler/vt",)), (2, ("ruler/vt", "ruler/cwe")))
+    ]
+    first, of_tasks = trend_sections(collect(nights), "date")
+    assert list(first.cards[0].figures[0].series[0].hollow) == [True, False]
+    assert first.cards[-1].notes == (
+        "1 run asked other tasks than the latest, or lost some: the means do not compare.",
+    )
+    assert not any(any(one.hollow) for card in of_tasks.cards for one in card.figures[0].series)
+
+
 def test_versions_are_in_their_order_and_runs_without_the_tag_are_said(nights: list[RunStore]) -> None:
     card = trend_sections(collect(nights), "engine")[0].cards[0]
     (figure,) = card.figures

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from kleval.store import RunStore
 from kleval.tables.compare import Comparison, Line, compared, flips, matched, read_sides
+from kleval.tables.conditions import conditions
 from kleval.tables.explain import OTHER, explained
+from kleval.tables.gate import judge_run
 from kleval.types import UsageError
 
 Make = Callable[..., RunStore]
@@ -39,6 +42,51 @@ def test_a_task_an_average_and_who_is_worse(make_run: Make) -> None:
     )
     assert {one.verdict for one in found.lines} == {"B is worse"}
     assert line(found, "ruler/vt").p == pytest.approx(2 * 2 * 0.5**12)  # Holm over two tasks
+
+
+def test_questions_that_come_again_at_each_length_count_once_over_all_lengths(make_run: Make) -> None:
+    """As FRAMES' of the official edition: ctx is only room, so that four lengths know no more than one."""
+    one: dict[str, Any] = {
+        "models": ("one@nano",),
+        "tasks": ("frames/oracle",),
+        "ctxs": (1024, 2048, 4096, 8192),
+        "n": 20,
+    }
+    again = {**one, "prompt": lambda model, task, ctx, index: f"{task}, number {index}?"}
+    every, once = (
+        compare(make_run(f"a{i}", **of), make_run(f"b{i}", answer=first(6), **of)).lines[-1]
+        for i, of in enumerate((one, again))
+    )
+    assert (every.ctx, every.contrast.n) == (once.ctx, once.contrast.n) == (None, 80)
+    assert every.contrast.difference.value == once.contrast.difference.value == pytest.approx(-0.3)
+    single = compare(
+        make_run("a2", **{**again, "ctxs": (1024,)}), make_run("b2", **{**again, "ctxs": (1024,)}, answer=first(6))
+    )
+    assert once.contrast.difference.low == pytest.approx(single.lines[0].contrast.difference.low)
+    assert once.contrast.p == pytest.approx(single.lines[0].contrast.p) == pytest.approx(2 * 0.5**6)
+    assert every.contrast.p < 1e-6
+
+
+def test_a_group_of_a_provider_is_weighed_by_size_and_all_tasks_are_not(make_run: Make) -> None:
+    """20 samples of one task, 5 of the other, of which B loses all."""
+    given: dict[str, Any] = {
+        "models": ("one@nano",),
+        "ctxs": (1024,),
+        "n": 20,
+        "tasks": ("lm_eval/a", "lm_eval/b"),
+        "groups": {"lm_eval/ab": ("lm_eval/a", "lm_eval/b")},
+    }
+    of_b = {"lm_eval/a": 1.0, "lm_eval/b": 0.0}
+    a = make_run("a", answer=lambda m, t, c, i: 1.0 if i < 5 or t == "lm_eval/a" else None, **given)
+    b = make_run("b", answer=lambda m, t, c, i: of_b[t] if i < 5 or t == "lm_eval/a" else None, **given)
+    found = compare(a, b)
+    assert line(found, "lm_eval/ab average").contrast.difference.value == pytest.approx(-0.2)
+    assert line(found, "all tasks").contrast.difference.value == pytest.approx(-0.5)
+    (side,) = read_sides([b])
+    level, all_of_it = (judge_run(conditions([text])[0], side, None) for text in ("lm_eval/ab < 70", "all < 40"))
+    assert level is not None
+    assert all_of_it is not None
+    assert (level.value, all_of_it.value) == (pytest.approx(0.8), pytest.approx(0.5))
 
 
 @pytest.mark.parametrize("setting", ["edition", "protocol"])

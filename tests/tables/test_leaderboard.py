@@ -56,6 +56,20 @@ def test_an_average_says_how_much_of_its_family_it_covers(make_run: MakeRun, rul
     assert (whole["n_tasks"], whole["n_tasks_expected"]) == (13, 13)
 
 
+def test_the_area_of_a_group_whose_prompts_come_again_is_no_narrower_than_a_length(make_run: MakeRun) -> None:
+    tasks = ("lm_eval/a", "lm_eval/b")
+    run = make_run(
+        models=("one",),
+        tasks=tasks,
+        groups={"mean of both": tasks},
+        answer=lambda m, t, c, i: float(i > 0),
+        prompt=lambda m, t, c, i: f"{t} {i}",
+    )
+    of = [row for row in to_rows([run]) if row["task"] == "mean of both"]
+    assert {(row["area_low"], row["area_high"]) for row in of} == {(row["ci_low"], row["ci_high"]) for row in of}
+    assert {row["data_digest"] for row in of} == {"d" * 64}
+
+
 def test_a_task_without_a_score_is_missing_from_the_average(make_run: MakeRun, failed: dict[str, str]) -> None:
     run = make_run(answer=lambda m, t, c, i: failed if t == "ruler/vt" else 0.5)
     rows = to_rows([run])

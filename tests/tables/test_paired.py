@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from kleval.tables import paired
@@ -61,6 +63,39 @@ def test_strata_weigh_alike_whatever_their_size() -> None:
     assert one.difference.value == pytest.approx(-0.1)
     assert one.test == "permutation"
     assert one.size == pytest.approx(4 / (1 / 10 + 1 / 90))
+
+
+def test_strata_by_size_are_one_pool() -> None:
+    one = contrast([[LOST] * 2 + [BOTH] * 8, [BOTH] * 90], by_size=True)
+    assert one is not None
+    assert (one.difference.value, one.test) == (pytest.approx(-0.02), "McNemar, exact")
+    assert one.p == pytest.approx(2 * 0.5**2)
+    assert one.size == pytest.approx(100)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=10), st.integers(2, 5))
+def test_questions_that_come_again_at_every_length_say_no_more_than_once(pairs: list[Pair], lengths: int) -> None:
+    once = permutation([[b - a for a, b in pairs]])
+    alone = found(pairs)
+    again = contrast([pairs] * lengths, marks=[range(len(pairs))] * lengths)
+    assert again is not None
+    assert again.p == pytest.approx(once)
+    limits = [(one.difference.low, one.difference.high) for one in (again, alone)]
+    assert limits[0] == pytest.approx(limits[1])
+    assert again.size == pytest.approx(alone.size)
+
+
+def test_only_the_strata_that_share_questions_are_dependent() -> None:
+    """Two lengths of one set of questions, and a third stratum of others: as two strata of weights 2/3 and 1/3."""
+    shared, other = [LOST] * 6 + [BOTH] * 14, [LOST] * 3 + [NEITHER] * 17
+    three = contrast([shared, shared, other], marks=[range(20), range(20), []])
+    apart = found(shared, shared, other)
+    assert three is not None
+    parts = [found(shared).difference, found(other).difference]
+    down = math.hypot(2 / 3 * (parts[0].value - parts[0].low), 1 / 3 * (parts[1].value - parts[1].low))
+    assert three.difference.low == pytest.approx(three.difference.value - down)
+    assert three.difference.low < apart.difference.low
+    assert three.size == pytest.approx(1 / ((2 / 3) ** 2 / 20 + (1 / 3) ** 2 / 20))
 
 
 def test_holm_by_hand() -> None:

@@ -37,7 +37,7 @@ from kleval.report.export.shared import (
 )
 from kleval.store import RunStore
 from kleval.tables.cells import Cell
-from kleval.tables.scores import Entrant, expected_tasks
+from kleval.tables.scores import Entrant, expected_tasks, members
 
 Place = tuple[str, int]
 
@@ -196,7 +196,8 @@ def _named(entrant: Entrant) -> list[tuple[str, Cell]]:
 
 
 def _members(entrant: Entrant, family: Cell) -> set[Place]:
-    return {(task, ctx) for task, ctx in entrant.cells if ctx == family.ctx and task.startswith(f"{family.task}/")}
+    tasks = [task for task, ctx in entrant.cells if ctx == family.ctx]
+    return {(task, family.ctx) for task in members(family.task, entrant, tasks)}
 
 
 def _groups(
