@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 import zlib
 from collections.abc import Sequence
@@ -27,12 +26,6 @@ def script(source: str) -> str:
 def packed(text: str, level: int = 4) -> str:
     """Text for a script element that is no script, as `unpack.js` reads it: UTF-8, deflated (zlib, RFC 1950), in base64."""
     return base64.b64encode(zlib.compress(text.encode("utf-8", "replace"), level)).decode("ascii")
-
-
-def to_json(value: Any) -> str:
-    """JSON for a script element: no character in it can begin a tag."""
-    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), sort_keys=True, allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def policy(scripts: Sequence[str], asks: bool = False) -> str:

@@ -13,6 +13,7 @@ from itertools import pairwise
 from kleval.report.figure import GREY, STYLES, Axis, Figure, Series
 
 MOST_APART = 0.45
+DENSE = 60  # points of a curve, from which on they have no markers, unless some are hollow
 _SPREAD_OF_ONE = 1.02  # on a logarithmic axis, shorter whiskers are thinner than the marker
 
 
@@ -54,7 +55,7 @@ def curves(figure: Figure) -> list[Curve]:
             tuple(x),
             GREY if one.style == "paper" else one.look.colour,
             1.5 if not measured else 1.75 if figure.small else 2.25,
-            0 if one.style == "allowed" else size,
+            0 if one.style == "allowed" or (len(one.y) >= DENSE and not any(one.hollow)) else size,
             tuple(one.hollow or [not measured] * len(one.y)),
             tuple(map(tuple, bands)),
             *((tuple(up), tuple(down)) if any(up) or any(down) else ()),

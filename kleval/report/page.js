@@ -1,6 +1,6 @@
 "use strict";
 (function () {
-  const figures = JSON.parse(document.getElementById("figures").textContent);
+  let figures = null; // by id, once they are read
   const root = document.documentElement;
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
@@ -45,12 +45,14 @@
   }
 
   // Every figure is there as a drawing (`.still`), which print shows too. Its script, 5 MB that a browser takes half a second to read,
-  // waits until a pointer or the keyboard comes to a figure; then those near the screen answer to the pointer, one after the other.
+  // waits with the figures' points until a pointer or the keyboard comes to one; then those near the screen answer to the pointer, one
+  // after the other.
   let loading = null;
   function load() {
-    loading ??= unpacked(document.getElementById("plotly")).then(function (text) {
+    loading ??= Promise.all(["figures", "plotly"].map((id) => unpacked(document.getElementById(id)))).then(function (texts) {
+      figures = JSON.parse(texts[0]);
       const script = document.createElement("script");
-      script.textContent = text;
+      script.textContent = texts[1];
       document.body.append(script);
     });
     return loading;
@@ -102,12 +104,14 @@
     button.addEventListener("click", function () {
       const shown = button.getAttribute("aria-pressed") !== "true";
       button.setAttribute("aria-pressed", String(shown));
-      for (const div of button.closest("[data-legend]").querySelectorAll(".figure")) {
-        for (const trace of figures[div.id].data) {
-          if (trace.legendgroup === button.dataset.trace) trace.visible = shown;
+      load().then(function () {
+        for (const div of button.closest("[data-legend]").querySelectorAll(".figure")) {
+          for (const trace of figures[div.id].data) {
+            if (trace.legendgroup === button.dataset.trace) trace.visible = shown;
+          }
+          draw(div);
         }
-        load().then(() => draw(div));
-      }
+      });
     });
   }
 

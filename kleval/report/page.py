@@ -2,12 +2,13 @@
 
 Sections appear where there are records, in the order that a reader asks: the verdict, scores and costs at a glance, then each in
 full, failures, all scores, samples, methods, settings. Model answers and prompts are untrusted: the template escapes all text
-(autoescape), figures travel as JSON in which no tag can end, and a content security policy lets nothing run but the page's own
+(autoescape), figures and samples travel packed, in base64, and a content security policy lets nothing run but the page's own
 scripts, by their hashes, and nothing load. The same records give the same bytes: ids are counted, times are the runs' own.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -308,7 +309,7 @@ def document(
             sources=sources,
             style=Markup(embed.asset("page.css", "samples.css")),
             stills={name: Markup(svg) for name, svg in stills.inside(found).items()},
-            figure_data=Markup(embed.to_json(drawn)),
+            figure_data=embed.packed(json.dumps(drawn, separators=(",", ":"), sort_keys=True, allow_nan=False)),
             scripts=[Markup(script) for script in scripts],
             figures_script=embed.packed(later[0]) if later else "",
             policy=embed.policy([*scripts, *later], asks=served),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -72,6 +73,17 @@ def test_figures_are_strict_json_and_escape_names(make_run: MakeRun) -> None:
     text = json.dumps(plotly(task(entrants)), allow_nan=False)
     assert "&lt;b&gt;bold" in text
     assert "<b>bold" not in text
+
+
+def test_a_curve_of_many_points_has_no_markers_unless_some_are_hollow() -> None:
+    many = range(1, 100)
+    one = Series("k", "one", LOOK, [float(x) for x in many], [float(x) for x in many], [(str(x),) for x in many])
+    axis = Axis("step", 0.0, 100.0, (), log=False)
+    modes = [
+        plotly(Figure(axis, scores(), (series,)))["data"][-1]["mode"]
+        for series in (one, replace(one, hollow=[x == 3 for x in many]))
+    ]
+    assert modes == ["lines", "lines+markers"]
 
 
 def test_no_two_models_look_the_same() -> None:

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import json
 import re
+import zlib
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -30,11 +31,11 @@ class Words(HTMLParser):
         self.data = ""
         self.feed(text)
         self.words = " ".join(self.text.split())
-        self.figures = json.loads(self.data)
+        self.figures = json.loads(zlib.decompress(base64.b64decode(self.data)))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
-        self._inside = "json" if given.get("type") == "application/json" else tag
+        self._inside = "figures" if given.get("id") == "figures" else tag
         if given.get("id"):
             self.ids.append(given["id"])
         if tag == "section":
@@ -46,7 +47,7 @@ class Words(HTMLParser):
         self._inside = ""
 
     def handle_data(self, data: str) -> None:
-        if self._inside == "json":
+        if self._inside == "figures":
             self.data += data
         elif self._inside not in ("script", "style"):
             self.text += data

@@ -75,8 +75,8 @@ class Page(HTMLParser):
 
     @property
     def figures(self) -> dict[str, Any]:
-        (data,) = [script for attrs, script in self.scripts if attrs.get("type") == "application/json"]
-        return json.loads(data)
+        (data,) = [script for attrs, script in self.scripts if attrs.get("id") == "figures"]
+        return json.loads(zlib.decompress(base64.b64decode(data)))
 
     def row(self, card: str, label: str) -> list[str]:
         return next(row for row in self.tables[card] if row and row[0].startswith(label))
