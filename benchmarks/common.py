@@ -33,7 +33,10 @@ def run_child(script: str, job: dict[str, Any], python: str = sys.executable) ->
 
 
 def peak_bytes() -> int:
-    """Largest resident set of this process so far."""
+    """Largest resident set of this process so far, on Linux since the last reset. (There `ru_maxrss` would begin at the parent's.)"""
+    if sys.platform == "linux":
+        lines = Path("/proc/self/status").read_text("utf-8").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -48,11 +51,6 @@ def timed(run: Callable[[], Any], repeats: int = 1) -> float:
     return statistics.median(seconds)
 
 
-def repeats_for(seconds: float) -> int:
-    """How often to repeat what took so long: short runs are noisy, long ones cost."""
-    return 5 if seconds < 1 else 3 if seconds < 5 else 1
-
-
 def length(text: str) -> int:
     """4k -> 4096, 1m -> 1048576, 512 -> 512."""
     factor = {"k": 1 << 10, "m": 1 << 20}.get(text[-1].lower(), 1)
@@ -64,6 +62,33 @@ def short(tokens: int) -> str:
         if tokens >= unit and tokens % unit == 0:
             return f"{tokens // unit}{name}"
     return str(tokens)
+
+
+def spread(values: Sequence[float], scale: float = 1.0, digits: int = 1, unit: str = "") -> str:
+    """least/median/largest"""
+    ordered = sorted(value * scale for value in values)
+    return "/".join(f"{x:.{digits}f}" for x in (ordered[0], statistics.median(ordered), ordered[-1])) + unit
+
+
+def ratio_of(others: Sequence[float], ours: Sequence[float]) -> list[float]:
+    """Of each round."""
+    return [other / own for other, own in zip(others, ours, strict=True)]
+
+
+def peaks() -> str:
+    """What this thread reaches: the best of several calls."""
+    import torch
+
+    a, b = torch.randn(1536, 1536), torch.randn(1536, 1536)
+    far = torch.ones(1 << 26)
+    best = [float("inf")] * 2
+    for _ in range(5):
+        for i, work in enumerate((lambda: a @ b, far.sum)):
+            started = time.process_time()
+            work()
+            best[i] = min(best[i], time.process_time() - started)
+    rate, bandwidth = 2 * 1536**3 / best[0] / 1e9, far.numel() * 4 / best[1] / 1e9
+    return f"a large matrix product {rate:.0f} GFLOP/s, reading memory {bandwidth:.1f} GB/s"
 
 
 def cpu_name() -> str:

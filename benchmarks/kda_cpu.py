@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from common import MIB, length, print_environment, print_table, repeats_for, run_child, short, timed
+from common import MIB, length, peak_bytes, print_environment, print_table, run_child, short, timed
 
 CHECK_TOKENS, TOLERANCE = 300, 1e-4
 
@@ -57,18 +57,12 @@ def reference() -> Any:
 
 
 def resident_and_reset() -> int | None:
-    """Resident bytes now, from where `peak` counts on; None where the system (not Linux) cannot reset it."""
+    """Resident bytes now, from where `peak_bytes` counts on; None where the system (not Linux) cannot reset it."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
-        return peak()
+        return peak_bytes()
     except OSError:
         return None
-
-
-def peak() -> int:
-    """Largest resident set since the last reset."""
-    lines = Path("/proc/self/status").read_text("utf-8").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def child(job: dict[str, Any]) -> dict[str, Any]:
@@ -95,8 +89,8 @@ def child(job: dict[str, Any]) -> dict[str, Any]:
         inputs = operands(job["tokens"], heads, dim, kda)
         before = resident_and_reset()
         seconds = timed(lambda: rule(*inputs))
-        growth = None if before is None else peak() - before
-        seconds = timed(lambda: rule(*inputs), repeats_for(seconds)) if seconds < 5 else seconds
+        growth = None if before is None else peak_bytes() - before
+        seconds = timed(lambda: rule(*inputs), 5 if seconds < 1 else 3) if seconds < 5 else seconds
         with matrix_products.recorded() as products:
             rule(*(x[:, : 1 << 16] for x in inputs))
     share = job["tokens"] / min(job["tokens"], 1 << 16)  # further pieces are the same products again

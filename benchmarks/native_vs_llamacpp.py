@@ -1,12 +1,13 @@
 """kleval's native engine against llama.cpp, the fastest CPU engine that knows Kimi Linear: prefill and TPOT on one thread.
 
-    python benchmarks/native_vs_llamacpp.py [--lengths 1k,4k,8k] [--python OTHER_VENV/bin/python] [--quick]
+    python benchmarks/native_vs_llamacpp.py [--lengths 1k,4k,8k] [--rounds 5] [--python OTHER_VENV/bin/python]
 
 Skipped with the reason where llama-cpp-python and gguf are missing; --python names another interpreter that has them (neither torch
 nor kleval is needed there). The model: 8 layers (KDA, every fourth MLA), 2.4 M parameters, float32, random. Its weights are written
 once as GGUF, with the names of llama.cpp's own converter: latent up-projections split and transposed for absorbed attention, -exp of
 A_log, dt_bias as a bias of ssm_dt. rms_norm_eps is 1e-6 because llama.cpp uses it for every norm, where the published model has a
 fixed 1e-6 for queries, keys and latents. Greedy continuations and the log-likelihood of a prompt must agree before anything is timed.
+A round is each engine once, in a process of its own, in turn.
 """
 
 from __future__ import annotations
@@ -23,7 +24,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common import MIB, length, peak_bytes, print_environment, print_goals, print_table, repeats_for, run_child, short
+from common import (
+    MIB,
+    length,
+    peak_bytes,
+    peaks,
+    print_environment,
+    print_goals,
+    print_table,
+    ratio_of,
+    run_child,
+    short,
+    spread,
+)
 from native_vs_transformers import STEPS, per_token, write
 
 LAYERS, HIDDEN, HEADS, DIM, VOCAB = 8, 128, 4, 32, 512
@@ -32,6 +45,7 @@ DENSE, EXPERTS, TOP_K, EXPERT_WIDTH, SCALING = 256, 8, 2, 64, 2.446
 EPS = 1e-6
 CHUNK = 2048  # of the native engine
 CHECK_TOKENS, CHECK_STEPS, TOLERANCE = 300, 24, 1e-3
+GOALS = {("prefill", tokens): 2.8 for tokens in (1024, 4096, 8192)} | {("tpot", 1024): 5.0, ("tpot", 8192): 8.0}
 MIXERS = tuple("mla" if (i + 1) % 4 == 0 else "kda" for i in range(LAYERS))
 
 
@@ -229,8 +243,10 @@ class Native:
 
     def reset(self) -> None:
         from kleval.models.cache import HybridCache
+        from kleval.models.stepper import Stepper
 
         self._cache, self._hidden = HybridCache(self._decoder.config, 1, capacity=self._context), []
+        self._stepper = Stepper(self._decoder, self._cache)
 
     def eval(self, ids: list[int]) -> None:
         with self._torch.inference_mode():
@@ -238,10 +254,8 @@ class Native:
             self._hidden = [self._decoder.hidden(part, self._cache) for part in parts]
 
     def write(self, token: int, count: int) -> int:
-        from kleval.models.stepper import Stepper
-
         with self._torch.inference_mode():
-            return write(Stepper(self._decoder, self._cache), token, count)
+            return write(self._stepper, token, count)
 
     def last(self) -> Any:
         return self._decoder.logits(self._hidden[-1][0, -1]).double().numpy()
@@ -262,7 +276,10 @@ def child(job: dict[str, Any]) -> dict[str, Any]:
         if not file.exists():
             write_gguf(folder / "arrays.npz", file)
         engine = LlamaCpp(str(file), context, every=not lengths)
-    return {"rows": [measure(engine, ids[:tokens]) for tokens in sorted(lengths)]} if lengths else compare(engine, ids)
+    if not lengths:
+        return compare(engine, ids)
+    engine.eval(ids[:CHECK_TOKENS])  # what is made at first use
+    return {"rows": [measure(engine, ids[:tokens]) for tokens in sorted(lengths)]}
 
 
 def compare(engine: Any, ids: list[int]) -> dict[str, Any]:
@@ -281,14 +298,16 @@ def compare(engine: Any, ids: list[int]) -> dict[str, Any]:
 
 
 def measure(engine: Any, ids: list[int]) -> dict[str, float]:
-    seconds: list[float] = []
-    while not seconds or len(seconds) < repeats_for(seconds[0]):
-        engine.reset()
-        started = time.process_time()
-        engine.eval(ids)
-        engine.last()
-        seconds.append(time.process_time() - started)
-    return {"prefill": statistics.median(seconds), "tpot": per_token(engine.write), "peak": float(peak_bytes())}
+    """Once; lengths must come in ascending order, since the peak of a process only grows."""
+    engine.reset()
+    started = time.process_time()
+    engine.eval(ids)
+    engine.last()
+    return {
+        "prefill": time.process_time() - started,
+        "tpot": per_token(engine.write),
+        "peak": float(peak_bytes()),
+    }
 
 
 def missing(python: str) -> str | None:
@@ -301,7 +320,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", default="1k,4k,8k")
     parser.add_argument("--python", default=sys.executable, help="an interpreter with llama-cpp-python and gguf")
-    parser.add_argument("--quick", action="store_true", help="length 1k only")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
@@ -312,10 +331,12 @@ def main() -> None:
         return
     import torch
 
-    lengths = [1024] if given.quick else sorted(length(text) for text in given.lengths.split(","))
+    lengths = sorted(length(text) for text in given.lengths.split(","))
     probe = [given.python, "-c", "import llama_cpp; print(llama_cpp.__version__)"]
     version = subprocess.run(probe, capture_output=True, text=True).stdout.strip()
     print_environment(torch=torch.__version__, **{"llama-cpp-python": version})
+    torch.set_num_threads(1)
+    print(peaks())
     ids = torch.randint(0, VOCAB, (max([CHECK_TOKENS, *lengths]),), generator=torch.Generator().manual_seed(0)).tolist()
     with tempfile.TemporaryDirectory() as folder:
         decoder = make_decoder()
@@ -332,29 +353,25 @@ def main() -> None:
         print(f"log-likelihood of {CHECK_TOKENS} tokens: {likelihoods}; greedy ids: {same} of {CHECK_STEPS} equal")
         if not math.isfinite(difference) or difference > TOLERANCE * abs(ours["likelihood"]) or same < CHECK_STEPS:
             raise SystemExit("the engines disagree: nothing was timed")
-        rows = {name: run_child(__file__, jobs[name] | {"lengths": lengths}, engines[name])["rows"] for name in engines}
-    body = []
-    for tokens, n, other in zip(lengths, rows["native"], rows["llama.cpp"], strict=True):
-        prefill = [f"{n['prefill']:.3f}", f"{other['prefill']:.3f}", f"{other['prefill'] / n['prefill']:.2f}x"]
-        tpot = [f"{n['tpot'] * 1e3:.2f}", f"{other['tpot'] * 1e3:.2f}", f"{other['tpot'] / n['tpot']:.2f}x"]
-        body.append([short(tokens), *prefill, *tpot, f"{n['peak'] / MIB:.0f}", f"{other['peak'] / MIB:.0f}"])
-    print()
-    header = [
-        "tokens",
-        "prefill s, native",
-        "llama.cpp",
-        "ratio",
-        "TPOT ms, native",
-        "llama.cpp",
-        "ratio",
-        "peak MiB, native",
-    ]
-    print_table([*header, "llama.cpp"], body)
-    if 8192 in lengths:
-        n, other = rows["native"][lengths.index(8192)], rows["llama.cpp"][lengths.index(8192)]
-        goals = [("prefill at 8k", other["prefill"] / n["prefill"], 2.5, "x")]
-        print()
-        print_goals([*goals, ("TPOT at 8k", other["tpot"] / n["tpot"], 1.3, "x")])
+        rounds = [
+            {n: run_child(__file__, jobs[n] | {"lengths": lengths}, engines[n])["rows"] for n in engines}
+            for _ in range(given.rounds)
+        ]
+    goals = []
+    for key, what, scale, digits in (("prefill", "prefill, s", 1, 3), ("tpot", "TPOT at that depth, ms", 1e3, 2)):
+        body = []
+        for i, tokens in enumerate(lengths):
+            native, other = ([one[name][i][key] for one in rounds] for name in engines)
+            ratios = ratio_of(other, native)
+            times = [spread(column, scale, digits) for column in (native, other)]
+            body.append([short(tokens), *times, spread(ratios, digits=2, unit="x")])
+            if goal := GOALS.get((key, tokens)):
+                goals.append((f"{what.split()[0].strip(',')} {short(tokens)}", statistics.median(ratios), goal, "x"))
+        print(f"\n{what}; least/median/largest of {given.rounds} rounds")
+        print_table(["tokens", *engines, "llama.cpp / native"], body)
+    held = [f"{max(one[name][-1]['peak'] for one in rounds) / MIB:.0f}" for name in engines]
+    print(f"\npeak of the processes, MiB: native {held[0]}, llama.cpp {held[1]}\n")
+    print_goals(goals)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""kleval's native engine against transformers on the same Kimi Linear weights: prefill, TPOT and peak memory on one CPU thread.
+"""kleval's native engine, in C++ and in torch, against transformers on the same Kimi Linear weights, in alternating rounds of one
+process on one CPU thread: prefill and TPOT; and the peak memory of each in a process of its own.
 
-    python benchmarks/native_vs_transformers.py [--lengths 1k,4k,16k] [--quick]
+    python benchmarks/native_vs_transformers.py [--lengths 1k,4k,16k] [--rounds 3] [--without-one-shot]
 
 The model: 4 layers (three KDA, the last MLA), hidden 128, dense 256, 8 experts of 64, top-2, one shared; 4 KDA heads of 32; MLA with
-4 heads, nope 32, rope 16, v 32, latent 64; vocabulary 512; float32, random weights written once in the layout of transformers.
-Each engine runs in its own process. transformers prefills one-shot, its default, and in chunks of 512, where it is fastest; the
-native engine in chunks of 2048 (--native-chunk). Logits of both are compared before anything is timed.
+4 heads, nope 32, rope 16, v 32, latent 64; vocabulary 512; float32, random weights written once in the layout of transformers, which
+prefills one-shot, its default, and in chunks of 512, where it is fastest. Logits are compared before anything is timed. A round is
+every engine once (prefill of the length, then TPOT as the median of 6 groups of 8 greedy tokens), in turn; what is printed is the
+least, the median and the largest of each round's ratio, because absolute times of a shared machine say little. CPU seconds. Beside
+them what this thread reaches in a large matrix product and in reading memory. Without transformers the two native forms alone.
 
 transformers must not see fla-core and Triton here: with them installed it calls their kernels on CPU tensors and crashes.
 """
@@ -16,20 +19,42 @@ import argparse
 import importlib.metadata
 import inspect
 import json
+import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import MIB, length, peak_bytes, print_environment, print_goals, print_table, repeats_for, run_child, short
+from common import (
+    MIB,
+    length,
+    peak_bytes,
+    peaks,
+    print_environment,
+    print_goals,
+    print_table,
+    ratio_of,
+    run_child,
+    short,
+    spread,
+)
 from small_models import make_kimi_moe
 
 CHECK_TOKENS, CHECK_STEPS, TOLERANCE = 300, 8, 1e-4
 STEPS, GROUP = 48, 8  # tokens that are written, and timed together
 VOCAB = 512
+CHUNK = 512  # of transformers
+# (0 prefill or 1 TPOT, engine, tokens) -> how many times the C++ engine's it should be.
+GOALS = {
+    (0, "one-shot", 4096): 20,
+    (0, "one-shot", 16384): 15,
+    (0, f"chunks of {CHUNK}", 4096): 15,
+    (0, f"chunks of {CHUNK}", 16384): 6.5,
+    **{(1, "one-shot", tokens): 25 for tokens in (1024, 4096, 16384)},
+}
 
 
 class Begun(NamedTuple):
@@ -109,23 +134,6 @@ def open_transformers(folder: Path) -> Prefill:
     return prefill
 
 
-def child(job: dict[str, Any]) -> dict[str, Any]:
-    """{"engine", "folder", "chunk", "lengths"}: rows of figures; without lengths, logits to compare."""
-    import torch
-
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    with torch.inference_mode():
-        prefill = (open_native if job["engine"] == "native" else open_transformers)(Path(job["folder"]))
-        ids = torch.randint(0, VOCAB, (1, max([CHECK_TOKENS, *job.get("lengths", [])])))
-        if "lengths" not in job:
-            begun = prefill(ids[:, :CHECK_TOKENS], job["chunk"])
-            rows = [begun.logits, *(begun.step(int(token)) for token in ids[0, :CHECK_STEPS])]
-            return {"logits": torch.stack(rows).tolist()}
-        prefill(ids[:, :CHECK_TOKENS], job["chunk"])
-        return {"rows": [measure(prefill, ids[:, :tokens], job) for tokens in sorted(job["lengths"])]}
-
-
 def per_token(write: Callable[[int, int], int]) -> float:
     """CPU seconds per greedy token: the median over groups of GROUP."""
     groups, token = [], 0
@@ -136,97 +144,103 @@ def per_token(write: Callable[[int, int], int]) -> float:
     return statistics.median(groups)
 
 
-def measure(prefill: Prefill, ids: Any, job: dict[str, Any]) -> dict[str, float]:
-    """Medians; lengths must come in ascending order, since the peak of a process only grows."""
-    seconds: list[float] = []
-    while not seconds or len(seconds) < repeats_for(seconds[0]):
-        started = time.process_time()
-        begun = prefill(ids, job["chunk"])
-        seconds.append(time.process_time() - started)
-    row = {"prefill": statistics.median(seconds), "tpot": per_token(begun.write), "peak": float(peak_bytes())}
-    if job["engine"] == "native":
-        import matrix_products
-        import torch
+# Name -> what opens it, tokens per chunk (0: all at once), KLEVAL_NATIVE.
+ENGINES: dict[str, tuple[Callable[[Path], Prefill], int, str]] = {
+    "C++": (open_native, 1024, "on"),
+    "torch": (open_native, 1024, "off"),
+    "one-shot": (open_transformers, 0, "off"),
+    f"chunks of {CHUNK}": (open_transformers, CHUNK, "off"),
+}
 
-        # Inference mode would hand whole linear layers to the recorder instead of their products.
-        with torch.inference_mode(False), torch.no_grad(), matrix_products.recorded() as products:
-            prefill(ids.clone(), job["chunk"])
-        row["products"] = matrix_products.seconds(products)
-    return row
+
+def child(job: dict[str, Any]) -> dict[str, Any]:
+    """{"engine", "folder", "tokens"}: the peak of a process that takes in so many and writes a group of tokens."""
+    import torch
+
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        begun = begin(
+            job["engine"],
+            ENGINES[job["engine"]][0](Path(job["folder"])),
+            torch.ones(1, job["tokens"], dtype=torch.long),
+        )
+        begun.write(0, GROUP)
+    return {"peak": peak_bytes()}
+
+
+def begin(name: str, prefill: Prefill, ids: Any) -> Begun:
+    os.environ["KLEVAL_NATIVE"] = ENGINES[name][2]
+    return prefill(ids, ENGINES[name][1])
+
+
+def once(name: str, prefill: Prefill, ids: Any) -> tuple[float, float]:
+    """CPU seconds of the prefill, and of a token after it."""
+    started = time.process_time()
+    begun = begin(name, prefill, ids)
+    return time.process_time() - started, per_token(begun.write)
+
+
+def logits(name: str, prefill: Prefill, ids: Any) -> Any:
+    import torch
+
+    begun = begin(name, prefill, ids[:, :CHECK_TOKENS])
+    return torch.stack([begun.logits, *(begun.step(int(token)) for token in ids[0, :CHECK_STEPS])])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", default="1k,4k,16k")
-    parser.add_argument("--chunk", type=int, default=512, help="of transformers, chunked")
-    parser.add_argument("--native-chunk", type=int, default=2048)
-    parser.add_argument("--quick", action="store_true", help="lengths 512 and 1k only")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--without-one-shot", action="store_true", help="11 GB and half a minute a round at 16k")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         print(json.dumps(child(json.loads(given.child))))
         return
-    try:
-        transformers = importlib.metadata.version("transformers")
-    except importlib.metadata.PackageNotFoundError:
-        raise SystemExit("skipped: transformers is not installed (pip install -e '.[hf]')") from None
-    lengths = [512, 1024] if given.quick else sorted(length(text) for text in given.lengths.split(","))
     import torch
 
-    print_environment(torch=torch.__version__, transformers=transformers)
-    engines = {"native": given.native_chunk, "one-shot": 0, "chunked": given.chunk}
-    with tempfile.TemporaryDirectory() as folder:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    names = [name for name in ENGINES if not (given.without_one_shot and name == "one-shot")]
+    try:
+        versions = {"transformers": importlib.metadata.version("transformers")}
+    except importlib.metadata.PackageNotFoundError:
+        versions, names = {}, [name for name in names if ENGINES[name][0] is open_native]
+    print_environment(torch=torch.__version__, **versions)
+    print(peaks())
+    tokens = sorted(map(length, given.lengths.split(",")))
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         make_weights(Path(folder))
-        jobs = {name: {"engine": name, "folder": folder, "chunk": chunk} for name, chunk in engines.items()}
-        logits = {name: torch.tensor(run_child(__file__, job)["logits"]) for name, job in jobs.items()}
-        errors = [float((logits["native"] - logits[name]).abs().max()) for name in ("one-shot", "chunked")]
-        print(f"logits after {CHECK_TOKENS} tokens and {CHECK_STEPS} steps: largest difference {max(errors):.1e}")
-        if not max(errors) <= TOLERANCE:
+        opened = {name: ENGINES[name][0](Path(folder)) for name in names}
+        ids = torch.randint(0, VOCAB, (1, max(tokens)))
+        found = [logits(name, prefill, ids) for name, prefill in opened.items()]
+        error = max(float((found[0] - other).abs().max()) for other in found[1:])
+        print(f"logits after {CHECK_TOKENS} tokens and {CHECK_STEPS} steps: largest difference {error:.1e}")
+        if not error <= TOLERANCE:
             raise SystemExit(f"the engines disagree by more than {TOLERANCE}: nothing was timed")
-        rows = {name: run_child(__file__, job | {"lengths": lengths})["rows"] for name, job in jobs.items()}
-    report(lengths, rows, given)
-
-
-def report(lengths: Sequence[int], rows: dict[str, list[dict[str, float]]], given: argparse.Namespace) -> None:
-    native, one_shot, chunked = rows["native"], rows["one-shot"], rows["chunked"]
-
-    def table(title: str, key: str, scale: float, digits: int, extra: bool = False) -> None:
-        print(f"\n{title}")
-        header = ["tokens", "native", "one-shot", "ratio", f"chunks of {given.chunk}", "ratio"]
-        body = []
-        for tokens, n, o, c in zip(lengths, native, one_shot, chunked, strict=True):
-            cells = [f"{x[key] * scale:.{digits}f}" for x in (n, o, c)]
-            ratios = [f"{x[key] / n[key]:.1f}x" for x in (o, c)]
-            row = [short(tokens), cells[0], cells[1], ratios[0], cells[2], ratios[1]]
-            body.append([*row, f"{n['products']:.3f}", f"{n['products'] / n[key]:.0%}"] if extra else row)
-        print_table([*header, "matrix products alone", "share"] if extra else header, body)
-
-    table(f"prefill, s (native in chunks of {given.native_chunk})", "prefill", 1, 3, extra=True)
-    table("TPOT at that depth, ms", "tpot", 1000, 2)
-    table("peak resident set of the process, MiB", "peak", 1 / MIB, 0)
-    place = {tokens: i for i, tokens in enumerate(lengths)}
+        rounds = {
+            n: [[once(name, opened[name], ids[:, :n]) for name in names] for _ in range(given.rounds)] for n in tokens
+        }
+        jobs = {name: {"engine": name, "folder": folder, "tokens": max(tokens)} for name in names}
+        held = {name: run_child(__file__, job)["peak"] for name, job in jobs.items()}
+    header = ["tokens", *names, *(f"{name} / {names[0]}" for name in names[1:])]
     goals = []
-    for tokens, against_one_shot, against_chunked in ((4096, 30, 6), (16384, 40, 4)):
-        if (i := place.get(tokens)) is not None:
-            goals.append(
-                (
-                    f"prefill {short(tokens)}, one-shot",
-                    one_shot[i]["prefill"] / native[i]["prefill"],
-                    against_one_shot,
-                    "x",
-                )
-            )
-            goals.append(
-                (
-                    f"prefill {short(tokens)}, chunked",
-                    chunked[i]["prefill"] / native[i]["prefill"],
-                    against_chunked,
-                    "x",
-                )
-            )
-    if (i := place.get(16384)) is not None:
-        goals.append(("TPOT at 16k", chunked[i]["tpot"] / native[i]["tpot"], 8, "x"))
-        goals.append(("peak memory at 16k, one-shot", one_shot[i]["peak"] / native[i]["peak"], 10, "x"))
+    for which, (what, scale, digits) in enumerate((("prefill, s", 1.0, 3), ("TPOT at that depth, ms", 1000.0, 2))):
+        body = []
+        for n, of in rounds.items():
+            columns = [[one[i][which] for one in of] for i in range(len(names))]
+            ratios = [ratio_of(column, columns[0]) for column in columns[1:]]
+            times = [spread(column, scale, digits) for column in columns]
+            body.append([short(n), *times, *(spread(ratio, unit="x") for ratio in ratios)])
+            for name, ratio in zip(names[1:], ratios, strict=True):
+                if (goal := GOALS.get((which, name, n))) is not None:
+                    goals.append(
+                        (f"{what.split()[0].strip(',')} {short(n)}, {name}", statistics.median(ratio), goal, "x")
+                    )
+        print(f"\n{what}; least/median/largest of {given.rounds} rounds")
+        print_table(header, body)
+    print(f"\npeak of a process of its own at {short(max(tokens))}, MiB")
+    print_table(list(held), [[f"{peak / MIB:.0f}" for peak in held.values()]])
     print()
     print_goals(goals)
 

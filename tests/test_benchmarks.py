@@ -16,7 +16,6 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
 @pytest.mark.parametrize(
     "script",
     [
-        "native_rounds",
         "native_vs_transformers",
         "native_vs_llamacpp",
         "kda_cpu",
