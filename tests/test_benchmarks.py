@@ -22,6 +22,7 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
         "leaderboard_50k",
         "plan_against_run",
         "sample_browser",
+        "whole_commands",
     ],
 )
 def test_help_needs_the_standard_library_only(script: str) -> None:
