@@ -17,7 +17,7 @@ from typing import Any
 from kleval.backends.server_address import Server, parse_address
 from kleval.backends.server_answers import Expected, generated, likelihood, tolerated_share
 from kleval.backends.server_asking import Asker, in_background
-from kleval.backends.server_counts import PromptCounts, Shorter
+from kleval.backends.server_counts import Doubted, PromptCounts, Shorter
 from kleval.backends.server_errors import refused_field
 from kleval.backends.server_opening import Served, choose_dialect, look
 from kleval.backends.server_pace import Pace
@@ -34,7 +34,7 @@ from kleval.backends.server_wire import (
 )
 from kleval.backends.spec import BackendSpec, without_secrets
 from kleval.tokenization import ModelTokenizer, asked_with, encode_pair
-from kleval.types import Completion, Failure, Outcome, Request, TimedRequest, Tokenizer, Trace, UsageError
+from kleval.types import Failure, Outcome, Request, TimedRequest, Tokenizer, Trace, UsageError
 
 
 def open_openai(spec: BackendSpec) -> OpenAIBackend:
@@ -240,17 +240,16 @@ class OpenAIBackend:
         if not jobs:
             return
         estimates = [0 if self._sends_ids(job.request) else len(job.ids) for job in jobs]
-        shorter, doubted = Shorter(self._counts, estimates), list[tuple[int, Outcome, Completion]]()
+        shorter, doubted = Shorter(self._counts, estimates), list[tuple[int, Doubted]]()
         for number, outcome in in_background(jobs, self._answer, self._asker, self._spec.timeout):
             self.stats["rate_limited"] = self._pace.n_refused
-            held = self._counts.held.pop(id(jobs[number].request), None)
-            if held is not None:
-                doubted.append((number, outcome, held))
+            if isinstance(outcome, Doubted):
+                doubted.append((number, outcome))
                 continue
             for done, told in shorter.take(number, jobs[number].request, estimates[number], outcome):
                 yield positions[done], told
-        for number, failure, held in doubted:
-            yield positions[number], held if self._counts.proven else failure
+        for number, one in doubted:
+            yield positions[number], one.answer if self._counts.proven else one.failure
         for number, told in shorter.rest():
             yield positions[number], told
 

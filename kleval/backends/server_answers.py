@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from kleval.backends.reasoning import first_stop, split
 from kleval.backends.server_address import Server
-from kleval.backends.server_counts import PromptCounts
+from kleval.backends.server_counts import Doubted, PromptCounts
 from kleval.backends.server_errors import failure_in_stream
 from kleval.backends.server_reply import Answer
 from kleval.backends.server_spelling import spells
@@ -113,7 +113,9 @@ def generated(answer: Answer, request: Request, expected: Expected, seconds: flo
         return completion
     said = f"the server counted {n_prompt} prompt tokens and read about {expected.n_prompt}: an answer proves it"
     whole = replace(completion, prompt_tokens=expected.n_prompt, notes=(said,))
-    return whole if expected.counts.doubt(request, whole, expected.n_prompt, n_prompt) else remark
+    if expected.counts.refutes(request, whole, expected.n_prompt, n_prompt):
+        return whole
+    return Doubted(remark.kind, remark.message, answer=whole)
 
 
 def _miscounted(n_new: int, answer: Answer, request: Request, expected: Expected) -> Failure | None:

@@ -6,7 +6,7 @@ or suddenly far less per estimated token than before. Compared are prompts of th
 many tokens for a UUID as for words of the same length), and by their bytes too: words may be long and short.
 
 A gateway whose prefill runs on another machine counts less than it read. An answer can prove that: it holds a number that stands
-only where a cut prompt would lack it. Doubted answers are held until those asked together are there.
+only where a cut prompt would lack it. Doubted answers wait until those asked together are there.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from statistics import median
 from typing import NamedTuple
 
@@ -49,15 +50,25 @@ class _Count(NamedTuple):
         return self.counted / self.estimate
 
 
+@dataclass(frozen=True, slots=True)
+class Doubted(Failure):
+    """A prompt that the counts alone call cut. answer: what holds where another answer proves that less is counted than is read."""
+
+    answer: Completion = field(kw_only=True)
+
+    @property
+    def failure(self) -> Failure:
+        return Failure(self.kind, self.message)
+
+
 class PromptCounts:
     """The counts of one server and model. Safe to use from several threads.
 
-    proven: whether an answer has shown that less is counted than is read. held: by id of the request, answers that are doubted.
+    proven: whether an answer has shown that less is counted than is read.
     """
 
     def __init__(self) -> None:
         self.proven = False
-        self.held: dict[int, Completion] = {}
         self._known: deque[_Count] = deque(maxlen=REMEMBERED)
         self._cut: deque[_Count] = deque(maxlen=REMEMBERED)
         self._lock = threading.Lock()
@@ -97,11 +108,8 @@ class PromptCounts:
             return f"the server counted {counted} prompt tokens where about {round(usual * estimate)} were expected"
         return None
 
-    def doubt(self, request: Request, answer: Completion, estimate: int, counted: int) -> bool:
-        """Whether the counts alone speak against an answer: it proves that its prompt was read, or one before it did.
-
-        Else it is held: an answer that comes later may prove it.
-        """
+    def refutes(self, request: Request, answer: Completion, estimate: int, counted: int) -> bool:
+        """Whether an answer holds against its count: it proves that its prompt was read, or one before it proved that of its own."""
         prompt = text_of(request.prompt)
         with self._lock:
             alike = self._alike(_Count.of(estimate, counted, prompt))
@@ -110,8 +118,6 @@ class PromptCounts:
             at = _lost_and_said(prompt, answer.text, share)
             # Of a prompt whose middle is taken out the first words are there; what stands behind them proves it for all prompts.
             self.proven = self.proven or (at is not None and at >= share / 2)
-            if not self.proven and at is None:
-                self.held[id(request)] = answer
         return self.proven or at is not None
 
     def was_cut(self, estimate: int, counted: int, prompt: Prompt) -> None:
@@ -155,7 +161,7 @@ class Shorter:
         """The others, when all have come."""
         for key, request, estimate, answer in self._waiting:
             cut = self._counts.cut_like(estimate, answer.prompt_tokens, request.prompt)
-            if not cut or self._counts.doubt(request, answer, estimate, answer.prompt_tokens):
+            if not cut or self._counts.refutes(request, answer, estimate, answer.prompt_tokens):
                 yield key, answer
                 continue
             said = f"the server counted {answer.prompt_tokens} prompt tokens here and of longer prompts: it cuts them"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Callable
@@ -8,7 +9,9 @@ from functools import cache
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from misbehaving import Behaviour, serve
 
+from kleval.backends.registry import open_backend
 from kleval.backends.server_counts import PromptCounts, Shorter, text_of
 from kleval.tasks.registry import expand, load_task
 from kleval.tokenization import load_tokenizer
@@ -115,9 +118,8 @@ def test_an_answer_proves_what_was_read_by_a_number_that_a_cut_prompt_lacks(
 ) -> None:
     known = PromptCounts()
     request = Request("generate", long_prompt(at), max_new_tokens=8)
-    assert known.doubt(request, Completion(said, 3000, 4), 3000, 1500) is counts
+    assert known.refutes(request, Completion(said, 3000, 4), 3000, 1500) is counts
     assert known.proven is proven
-    assert bool(known.held) is not counts
 
 
 def told(limit: int, estimates: list[int]) -> dict[int, str]:
@@ -140,3 +142,22 @@ def test_the_shorter_of_two_prompts_with_the_same_count_was_cut_too() -> None:
 
 def test_where_longer_prompts_count_more_none_waits_to_the_end_in_vain() -> None:
     assert told(9000, [600, 1200, 2400, 2300]) == dict.fromkeys(range(4), "whole")
+
+
+def test_a_doubted_answer_is_no_other_requests() -> None:
+    """At a gateway that counts 700 tokens of every prompt. The first question is asked twice, and answered otherwise the second time."""
+    question = Request("generate", "Paris " + "lorem " * 1000, max_new_tokens=50)
+    longer = Request("generate", "London " + "lorem " * 2000, max_new_tokens=50)
+    needle = Request("generate", f"needle {'lorem ' * 700}1234567 {'lorem ' * 1300}", max_new_tokens=50)
+    said = {"P": ["Paris", "Berlin"], "L": ["London"], "n": ["The number is 1234567."]}
+
+    def plan(prompt: str) -> list[tuple[str, bytes]]:
+        usage = {"prompt_tokens": 700, "completion_tokens": 3}
+        answers = [{"text": text, "finish_reason": "stop"} for text in said[prompt[0]]] if "lorem" in prompt else []
+        return [("raw", json.dumps({"model": "tiny", "choices": [one], "usage": usage}).encode()) for one in answers]
+
+    with serve(Behaviour(software="other", plan=plan)) as url:
+        backend = open_backend("tiny", base_url=url, tokenizer="words")
+        first, second = (dict(backend.run([question, other])) for other in (longer, needle))
+    assert {type(got) for got in first.values()} == {Failure}
+    assert [getattr(second[at], "text", second[at]) for at in (0, 1)] == ["Berlin", "The number is 1234567."]
