@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,7 @@ def _out(default: str, help: str) -> Callable[[Callable[..., None]], Callable[..
 @options.option(
     "--seed",
     envvar="KLEVAL_TRAIN_SEED",
-    type=int,
+    type=click.IntRange(0, 2**63 - 1),
     metavar="N",
     help="Of data and weights.  [default: the recipe's]",
 )
@@ -160,7 +161,7 @@ def _numbers(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
         found = [kind(part) for part in options.names(text)]
     except ValueError:
         found = [0]
-    if any(number <= 0 for number in found):
+    if not all(0 < number < math.inf for number in found):
         raise UsageError(f"{option} {text!r}: give positive numbers, comma-separated")
     return found
 

@@ -71,7 +71,8 @@ class Job:
 
 @dataclass(slots=True)
 class Progress:
-    """Where a training is. accuracy: running share of labelled tokens that the argmax gets right, by kind."""
+    """Where a training is. accuracy: running share of labelled tokens that the argmax gets right, by kind, the plain mean until its
+    smoothing has seen enough batches; counted: batches that it is of; peak: the highest that was reported."""
 
     name: str
     budget: int
@@ -82,6 +83,17 @@ class Progress:
     seconds: float = 0.0
     tokens_per_second: float = 0.0
     accuracy: dict[str, float] = field(default_factory=dict)
+    counted: dict[str, int] = field(default_factory=dict)
+    peak: dict[str, float] = field(default_factory=dict)
+
+    def saw(self, kind: str, right: float) -> None:
+        """A batch more. right: share of its labelled tokens of the kind."""
+        self.counted[kind] = self.counted.get(kind, 0) + 1
+        before = self.accuracy.get(kind, 0.0)
+        self.accuracy[kind] = before + max(1 - _SMOOTHING, 1 / self.counted[kind]) * (right - before)
+
+    def note_peak(self) -> None:
+        self.peak = {kind: max(value, self.peak.get(kind, 0.0)) for kind, value in self.accuracy.items()}
 
     @property
     def seconds_left(self) -> float:
@@ -145,8 +157,10 @@ def train(
             _checkpoint(folder, job, both, at)
             saved = now
         if at.step % report_every == 0:
+            at.note_peak()
             _log(folder, at)
             on_progress(at)
+    at.note_peak()
     _finish(folder, job, at, device)
     return at
 
@@ -179,20 +193,28 @@ def _step(job: Job, both: tuple[torch.optim.Optimizer, ...], batch: Batch, at: P
     good = torch.bincount(kinds[wanted].int(), right, minlength=size).tolist()
     for kind, n, k in zip(job.kinds, total, good, strict=True):
         if n:
-            at.accuracy[kind] = _SMOOTHING * at.accuracy.get(kind, 0.0) + (1 - _SMOOTHING) * k / n
+            at.saw(kind, k / n)
     return value
 
 
 def _log(folder: Path, at: Progress) -> None:
-    row = asdict(at) | {"accuracy": {k: round(v, 4) for k, v in at.accuracy.items()}, "loss": round(at.loss, 5)}
+    row = {name: value for name, value in asdict(at).items() if name not in ("counted", "peak")}
+    row |= {"accuracy": {k: round(v, 4) for k, v in at.accuracy.items()}, "loss": round(at.loss, 5)}
     row |= {"seconds": round(at.seconds, 1), "tokens_per_second": round(at.tokens_per_second, 1)}
     append(folder / "log.jsonl", row)
 
 
 def append(path: Path, row: Mapping[str, Any]) -> None:
-    """One more line of JSON."""
-    with files.usage_errors(path.parent), path.open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps(row) + "\n")
+    """One more line of JSON; behind one that a kill or a full disk cut it begins a line of its own."""
+    with files.usage_errors(path.parent), path.open("a+b") as lines:
+        cut = lines.tell() > 0 and lines.seek(-1, os.SEEK_END) is not None and lines.read(1) != b"\n"
+        lines.write((b"\n" if cut else b"") + json.dumps(row).encode() + b"\n")
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """The lines that `append` wrote, without one that was cut; none where there is no such file."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
 
 def _checkpoint(folder: Path, job: Job, both: tuple[torch.optim.Optimizer, ...], at: Progress) -> None:
@@ -222,11 +244,29 @@ def _restore(folder: Path, job: Job, both: tuple[torch.optim.Optimizer, ...], de
         for optimiser, saved in zip(both, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         at = Progress(**state["progress"])
+        for kind in at.accuracy:  # of a checkpoint from before batches were counted
+            at.counted.setdefault(kind, at.step)
     # Lines of steps that will be done again are dropped, as is one that was being written when the training was killed.
     kept = [row for row in rows if row.endswith("}") and json.loads(row)["step"] <= at.step]
     if kept != rows:
         files.write_text(log, "".join(row + "\n" for row in kept))
     return at
+
+
+def ended(folder: Path, job: Job) -> Progress:
+    """Where a training ended that was finished before, as its training.json says."""
+    made = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    accuracy = made["final_training_accuracy"]
+    return Progress(
+        job.name,
+        job.budget,
+        step=made["steps"],
+        tokens=made["tokens_seen"],
+        loss=made["loss"],
+        seconds=made["seconds"],
+        accuracy=accuracy,
+        peak=made.get("peak_training_accuracy", accuracy),
+    )
 
 
 def _is_finished(folder: Path, settings: Mapping[str, Any]) -> bool:
@@ -254,6 +294,7 @@ def _finish(folder: Path, job: Job, at: Progress, device: str) -> None:
         "torch": torch.__version__,
         "loss": round(at.loss, 5),
         "final_training_accuracy": {k: round(v, 4) for k, v in at.accuracy.items()},
+        "peak_training_accuracy": {k: round(v, 4) for k, v in at.peak.items()},
     }
     from safetensors.torch import save_file
 

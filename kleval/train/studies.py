@@ -118,8 +118,8 @@ def train_rung(
         return replace(config, **rung.change)
 
     job = nano.job(rung.architecture, made, changed, dict(rung.vary))
-    at = loop.train(job, out / rung.name.replace(":", "-").replace(" ", "-"), device, on_progress, **settings)
-    assert at is not None
+    folder = out / rung.name.replace(":", "-").replace(" ", "-")
+    at = loop.train(job, folder, device, on_progress, **settings) or loop.ended(folder, job)
     parameters = sum(p.numel() for p in job.model.parameters())
     row = {
         **asked,

@@ -8,7 +8,6 @@ rates, lengths 256 to 2,048; the batch is not stated there and 64 here); `quick`
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from kleval.types import UsageError
 
 MODELS = ("kda", "gdn", "mla", "mamba2-decay")
 _MIXERS = {"kda": "kimi-linear", "gdn": "gdn-h", "mla": "mla", "mamba2-decay": "gdn-h"}
+SHORTEST = 16  # a stack of fewer tokens may hold no pop
 _WARMUP_STEPS = 50
 _SOLVED = 0.999
 
@@ -79,6 +79,8 @@ def settings(
     for kind, given, known in (("task", tasks, tuple(TASKS)), ("model", models, MODELS)):
         if unknown := [n for n in given if n not in known]:
             raise UsageError(f"unknown {kind} {unknown[0]!r}: choose out of {', '.join(known)}")
+    if short := [n for n in lengths if n < SHORTEST]:
+        raise UsageError(f"length {short[0]}: a test of fewer than {SHORTEST} tokens asks for next to nothing")
     small = {"steps": 400, "rows": 16, "hidden": 128, "head_dim": 64} if name == "quick" else {}
     return [
         replace(Setting(task, model, length, lr), **small | changed)
@@ -127,17 +129,11 @@ def train_synthetic(
             return row
     if threads:
         torch.set_num_threads(threads)
-    peak = 0.0
 
     def batch(step: int, tokens: int) -> Batch:
         make = TASKS[setting.task][0]
         ids, labels = make(np.random.default_rng((setting.seed, step)), setting.rows, setting.length)
         return Batch(ids, labels, np.zeros(ids.shape, np.uint8), np.ones(ids.shape, np.float32))
-
-    def seen(at: Progress) -> None:
-        nonlocal peak
-        peak = max(peak, at.accuracy.get(setting.task, 0.0))
-        on_progress(at)
 
     width = batch(0, 0).ids.size
     job = loop.Job(
@@ -152,9 +148,9 @@ def train_synthetic(
         adam_lr=setting.lr,
         enough=lambda accuracy: accuracy.get(setting.task, 0.0) >= _SOLVED,
     )
-    at = loop.train(job, out / setting.name, device, seen, report_every=20)
-    assert at is not None
-    peak = max(peak, at.accuracy.get(setting.task, 0.0))
+    folder = out / setting.name
+    at = loop.train(job, folder, device, on_progress, report_every=20) or loop.ended(folder, job)
+    peak = at.peak.get(setting.task, 0.0)
     row = {**asdict(setting), "peak": round(peak, 4), "steps_taken": at.step, "seconds": round(at.seconds, 1)}
     row |= _published(setting)
     loop.append(out / "results.jsonl", row)
@@ -163,8 +159,7 @@ def train_synthetic(
 
 def read_results(out: Path) -> list[dict[str, Any]]:
     """The lines of results.jsonl, none where there is no such file."""
-    path = out / "results.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    return loop.rows_of(out / "results.jsonl")
 
 
 def _published(setting: Setting) -> dict[str, float]:

@@ -1,14 +1,16 @@
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from kleval.ops.gdn import recurrent_gdn
-from kleval.train import synthetic
+from kleval.train import loop, synthetic
 from kleval.train.loop import IGNORED
 from kleval.train.synthetic_data import ELEMENTS, STACKS, TASKS, zoology_mqar
 from kleval.train.variants import decay_rule
+from kleval.types import UsageError
 
 
 def test_zoologys_mqar_equals_the_official_output(fixtures_dir):
@@ -81,6 +83,40 @@ def test_a_training_of_a_few_steps_leaves_a_result(model, tmp_path):
     assert result == synthetic.read_results(tmp_path)[0]
     assert result["steps"] == 2
     assert synthetic.train_synthetic(setting, tmp_path) == result
+
+
+@pytest.mark.parametrize("left", ["", '{"task": "mqar", "mod'])
+def test_a_result_whose_line_was_lost_or_cut_is_made_from_the_training(left, tmp_path):
+    setting = synthetic.Setting("mqar", "gdn", 64, 1e-3, steps=2, rows=2, hidden=32, head_dim=16)
+    result = synthetic.train_synthetic(setting, tmp_path)
+    (tmp_path / "results.jsonl").write_text(left)
+    assert synthetic.train_synthetic(setting, tmp_path) == result
+    assert synthetic.read_results(tmp_path) == [result]
+
+
+def test_a_peak_is_that_of_all_sessions_and_a_running_mean_begins_at_its_first_batch(tmp_path, monkeypatch):
+    """Right throughout for 30 steps and wrong for 30 more, killed and continued between: what is reported at step 20 is 1.0."""
+    setting = synthetic.Setting("mqar", "gdn", 64, 1e-3, steps=60, rows=1, hidden=16, head_dim=16)
+    saw, train = loop.Progress.saw, loop.train
+
+    def killed(at: loop.Progress) -> None:
+        if at.step == 40:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop.Progress, "saw", lambda self, kind, right: saw(self, kind, float(self.step < 30)))
+    monkeypatch.setattr(loop, "train", partial(train, checkpoint_seconds=0.0))
+    monkeypatch.setattr(synthetic, "_SOLVED", 2.0)
+    with pytest.raises(KeyboardInterrupt):
+        synthetic.train_synthetic(setting, tmp_path, on_progress=killed)
+    result = synthetic.train_synthetic(setting, tmp_path)
+    assert (result["peak"], result["steps_taken"]) == (1.0, 60)
+    made = json.loads((tmp_path / setting.name / "training.json").read_text())
+    assert 0.2 < made["final_training_accuracy"]["mqar"] < 0.6
+
+
+def test_lengths_that_ask_for_nothing_are_refused():
+    with pytest.raises(UsageError, match="length 1: "):
+        synthetic.settings("quick", ["palindrome"], ["kda"], lengths=[1])
 
 
 def test_presets_are_those_of_the_paper_and_of_minutes():
