@@ -110,9 +110,23 @@ class Measured:
     def step(self, ctx: int, batch: int) -> float:
         rates = {}
         for length in {length for length, _ in self.steps}:
-            by_batch = {b: seconds for (at, b), seconds in self.steps.items() if at == length}
-            rates[length] = self._bytes(length, batch) / _between(by_batch, batch, log=False)
+            measured = [b for at, b in self.steps if at == length]
+            inside = min(max(batch, min(measured)), max(measured))
+            low, high = max(b for b in measured if b <= inside), min(b for b in measured if b >= inside)
+            rates[length] = self._bytes(length, inside) / self._step_between(length, low, inside, high)
         return self._bytes(ctx, batch) / _between(rates, ctx)
+
+    def _step_between(self, ctx: int, low: int, batch: int, high: int) -> float:
+        """Seconds of a step at a measured length and between two measured batches, exact at both: a part that grows with the bytes,
+        which in a model of experts is most of the way up at a few sequences, and a part that grows with the batch, neither less than
+        none; where the seconds grow less than the bytes do, the second is the same at every batch instead."""
+        first, last = self.steps[ctx, low], self.steps[ctx, high]
+        if low == high:
+            return first
+        few, here, many = (self._bytes(ctx, b) for b in (low, batch, high))
+        per_byte = (high * first - low * last) / (high * few - low * many)
+        moving = min(max(0.0, per_byte * (many - few)), last - first)
+        return first + moving * (here - few) / (many - few) + (last - first - moving) * (batch - low) / (high - low)
 
     def _bytes(self, ctx: int, batch: int) -> int:
         return self.config.decode_bytes(ctx, batch, self.dtype)
@@ -125,8 +139,7 @@ def of_others(config: Costs, formats: Formats, split: Split, rows: Sequence[Meas
     return tuple(AtRates(config, formats, split, of(flops), of(moved)) for of in (max, min))
 
 
-def _between(known: Mapping[int, float], at: int, log: bool = True) -> float:
-    """`interpolate` between the known, by the logarithm of where they are unless told; the nearest one's beyond them."""
+def _between(known: Mapping[int, float], at: int) -> float:
+    """`interpolate` between the known, by the logarithm of where they are; the nearest one's beyond them."""
     inside = min(max(at, min(known)), max(known))
-    scale = math.log if log else float
-    return interpolate({scale(n): value for n, value in known.items()}, scale(inside))
+    return interpolate({math.log(n): value for n, value in known.items()}, math.log(inside))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from kleval.models.costs import Split
+from kleval.models.costs import Costs, Split
 from kleval.models.registry import costs_of
 from kleval.profiler.hardware import HARDWARE, of_device, parse_hardware
 from kleval.profiler.memory import Formats
@@ -27,6 +29,61 @@ def test_a_step_between_two_batches_lies_between_them_and_a_prompt_between_two_l
     assert 0.5 < MEASURED.prefill(8192) < 4.0
     assert MEASURED.most_batch(5000) == 9
     assert MEASURED.most_batch(1 << 20) == 1
+
+
+def rows_of(config: Costs, seconds: Callable[[int, int], float], largest: dict[int, int]) -> Measured:
+    """A profile at batch 1 and at the largest, as a default one is, of a machine whose steps take that."""
+    steps = {(ctx, batch): seconds(ctx, batch) for ctx in largest for batch in (1, largest[ctx])}
+    return Measured("", config, "bfloat16", PROMPTS, steps, ())
+
+
+# The largest batches beside the weights on an H200.
+@pytest.mark.parametrize(
+    ("model", "largest"),
+    [
+        ("kimi-linear@48b-a3b", {4096: 489, 16384: 213, 65536: 65, 131072: 34}),
+        ("mla@48b-a3b", {4096: 297, 16384: 74, 65536: 18, 131072: 9}),
+        ("mla@nano", {4096: 32, 16384: 7, 65536: 1}),
+    ],
+)
+def test_an_ideal_machine_s_steps_follow_from_batch_1_and_the_largest(model: str, largest: dict[int, int]) -> None:
+    _, config = costs_of(model)
+
+    def seconds(ctx: int, batch: int) -> float:
+        return max(config.decode_bytes(ctx, batch) / 1.92e12, config.decode_flops(ctx, batch) / 396e12)
+
+    measured = rows_of(config, seconds, largest)
+    for ctx in (2000, 4096, 8192, 16384, 32768, 65536, 98304, 131072, 1 << 20):
+        for batch in (1, 2, 8, 32, 64, 128):
+            told = min(batch, measured.most_batch(ctx))
+            assert measured.step(ctx, told) == pytest.approx(seconds(ctx, told)), (ctx, told)
+
+
+@pytest.mark.parametrize("config", [LARGE, NANO])
+def test_what_a_step_takes_whatever_it_moves_or_for_each_sequence_is_found_again(config: Costs) -> None:
+    def moving(ctx: int, batch: int) -> float:
+        return config.decode_bytes(ctx, batch) / 1.92e12
+
+    for more in (
+        lambda ctx, batch: 0.004 + moving(ctx, batch),
+        lambda ctx, batch: 0.002 * batch + moving(ctx, batch),
+        lambda ctx, batch: 0.002 * batch,
+    ):
+        measured = rows_of(config, more, {4096: 489, 65536: 65})
+        for ctx, batch in ((4096, 2), (4096, 64), (65536, 2), (65536, 32)):
+            assert measured.step(ctx, batch) == pytest.approx(more(ctx, batch)), (ctx, batch)
+
+
+def test_where_bytes_grow_with_the_batch_alone_so_does_the_time() -> None:
+    for first, last in ((0.002, 0.0021), (0.002, 0.010), (0.002, 0.030), (0.002, 0.001)):
+        measured = Measured("", NANO, "float32", PROMPTS, {(4096, 1): first, (4096, 9): last}, ())
+        for batch in range(1, 10):
+            assert measured.step(4096, batch) == pytest.approx(first + (last - first) * (batch - 1) / 8)
+
+
+def test_beyond_the_batches_of_a_length_the_nearest_rate_holds() -> None:
+    more = NANO.decode_bytes(16384, 9, "float32") / NANO.decode_bytes(16384, 1, "float32")
+    assert MEASURED.step(16384, 9) == pytest.approx(0.003 * more)
 
 
 def test_beyond_the_lengths_the_nearest_rate_holds() -> None:
