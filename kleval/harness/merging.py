@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,13 +59,14 @@ def merge(places: Sequence[Path], out: Path, say: Callable[[str], None] = lambda
     before = RunStore.open(out) if RunStore.exists(out) else None
     # A merged directory may lie below the places, a copy of a remote one under another name.
     shards = _opened([path for path in paths if before is None or RunStore.open(path).uid != before.uid], out)
+    there = _rows(shards)
     known = before.manifest["sessions"] if before else []
     with RunStore.create(out, _manifest(shards, out, known)) as store:
         labels = {shard.store: shard.label for shard in shards}
         added = store.take([*labels], lambda of: say(f"shard {labels[of]}: {of.path}"))
         counts = _counts(shards, store)
         whole = counts["finished"] >= counts["planned"] and not counts["failed"]
-        missing = () if whole else tuple(_missing(shards))
+        missing = () if whole else tuple(_missing(shards, there))
         ends = [shard.store.manifest["finished"] or "" for shard in shards]
         status = "incomplete" if missing else "complete"
         store.update(status=status, counts=counts, finished=max(ends) or None)
@@ -96,9 +98,7 @@ def _opened(paths: Sequence[Path], out: Path) -> list[Shard]:
             raise UsageError(f"{other.path} and {path} are both shard {shard.label}: leave one of them out")
     if first is None:
         raise UsageError(f"there is no shard beside {out}: name the shards' directories")
-    shards = [found[number] for number in sorted(found)]
-    _check_apart(shards)
-    return shards
+    return [found[number] for number in sorted(found)]
 
 
 def _differences(a: Shard, b: Shard) -> list[str]:
@@ -111,14 +111,16 @@ def _differences(a: Shard, b: Shard) -> list[str]:
     return [*map(str, changes), *planned]
 
 
-def _check_apart(shards: Sequence[Shard]) -> None:
-    """UsageError where a sample is in two of them. They may hold a million rows together: of each a digest is remembered."""
+def _rows(shards: Sequence[Shard]) -> Counter[Path]:
+    """How many rows are in each shard's files, whatever its run.json says. UsageError where a sample is in two of them. They may hold
+    a million rows together: of each a digest is remembered."""
     seen: dict[bytes, Path] = {}
     for shard in shards:
         for key in shard.store.keys():  # noqa: SIM118 - a store is no dict
             digest = hashlib.blake2b(repr(key).encode(), digest_size=16).digest()
             if (other := seen.setdefault(digest, shard.path)) is not shard.path:
                 raise UsageError(f"{other} and {shard.path} both have {key[1]} of {key[0]}: they are not of one run")
+    return Counter(seen.values())
 
 
 def _manifest(shards: Sequence[Shard], out: Path, known: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -192,8 +194,8 @@ def _counts(shards: Sequence[Shard], store: RunStore) -> dict[str, int]:
     return {"planned": planned, **store.counts(), "skipped": sum(skip["n"] for skip in store.manifest["skips"])}
 
 
-def _missing(shards: Sequence[Shard]) -> list[str]:
-    """A line per shard that is not there or not complete."""
+def _missing(shards: Sequence[Shard], rows: Mapping[Path, int]) -> list[str]:
+    """A line per shard that is not there or not complete, by what it says or by its rows."""
     planned, there = shards[0].store.manifest["shards"], {shard.number: shard for shard in shards}
     given = shards[0].store.manifest.get("spec", {}).get("command", "")
     found = []
@@ -203,12 +205,17 @@ def _missing(shards: Sequence[Shard]) -> list[str]:
         if shard is None:
             if n:
                 found.append(f"shard {label} is not there, {plural(n, 'answer')}: {command(given, label, Path('DIR'))}")
-        elif shard.store.status != "complete":
+            continue
+        planned_here = shard.store.manifest["counts"]["planned"]
+        if shard.store.status != "complete":
             counts = RunStore.open(shard.path).counts()  # the index that this makes is held of one shard at a time
-            planned_here = shard.store.manifest["counts"]["planned"]
-            left = f"lacks {planned_here - counts['answered']} of {planned_here} answers"
-            again = command(shard.store.manifest.get("spec", {}).get("command", ""), label, shard.path)
-            found.append(f"shard {label} {left} ({shard.store.status}): {again}")
+            left, why = planned_here - counts["answered"], str(shard.store.status)
+        elif left := max(0, planned_here - rows[shard.path]):
+            why = "complete by its run.json, not by its rows"
+        else:
+            continue
+        again = command(shard.store.manifest.get("spec", {}).get("command", ""), label, shard.path)
+        found.append(f"shard {label} lacks {left} of {planned_here} answers ({why}): {again}")
     return found
 
 

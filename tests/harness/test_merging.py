@@ -96,6 +96,18 @@ def test_answers_that_failed_are_missing_until_their_shard_has_them(tmp_path) ->
     assert merge([tmp_path / "1", tmp_path / "2"], tmp_path / "m").counts["failed"] == 0
 
 
+def test_rows_that_a_complete_shard_has_lost_are_missing(tmp_path) -> None:
+    a, b = shards(tmp_path / "s", 2)
+    shutil.rmtree(b / "samples")
+    found = merge([a, b], tmp_path / "m")
+    assert (found.counts["finished"], found.counts["planned"]) == (15, 30)
+    assert [line.partition(" (")[0] for line in found.missing] == ["shard 2/2 lacks 15 of 15 answers"]
+    assert RunStore.open(tmp_path / "m").status == "incomplete"
+    shards(tmp_path / "s", 2, numbers=(2,))
+    assert not merge([a, b], tmp_path / "m").missing
+    assert RunStore.open(tmp_path / "m").status == "complete"
+
+
 def test_skips_of_shards_are_those_of_the_run(tmp_path) -> None:
     tasks = (OneCall(), OneCall(id="fake/big", minimum_tokens=20))
     merge(shards(tmp_path / "s", 3, tasks=tasks), tmp_path / "m")
