@@ -145,7 +145,7 @@ def test_where_longer_prompts_count_more_none_waits_to_the_end_in_vain() -> None
 
 
 def test_a_doubted_answer_is_no_other_requests() -> None:
-    """At a gateway that counts 700 tokens of every prompt. The first question is asked twice, and answered otherwise the second time."""
+    """At a gateway that counts 700 tokens of every prompt. The question is asked twice, and answered otherwise the second time."""
     question = Request("generate", "Paris " + "lorem " * 1000, max_new_tokens=50)
     longer = Request("generate", "London " + "lorem " * 2000, max_new_tokens=50)
     needle = Request("generate", f"needle {'lorem ' * 700}1234567 {'lorem ' * 1300}", max_new_tokens=50)
