@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
 import tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
+from sentencepiece_like import write_sentencepiece_like
 from tokenizers import decoders, models, pre_tokenizers
 
-from kleval.tokenization import HFTokenizer, encode_pair, load_tokenizer
+from kleval.tokenization import HFTokenizer, decode_behind, encode_pair, load_tokenizer
 from kleval.types import UsageError
 
 END, BEGIN = 256, 257
@@ -54,3 +58,30 @@ def test_a_beginning_that_is_there_is_not_doubled(tmp_path: Path) -> None:
 def test_a_tokenizer_without_a_beginning_says_so() -> None:
     with pytest.raises(UsageError, match="no token that begins or ends a text"):
         encode_pair(load_tokenizer("words"), "", "a")
+
+
+@pytest.fixture(scope="module")
+def llama_like(tmp_path_factory: pytest.TempPathFactory) -> HFTokenizer:
+    return HFTokenizer.from_file(write_sentencepiece_like(tmp_path_factory.mktemp("llama")), "llama-like")
+
+
+@given(st.text("ax= \n(é東🦊"), st.text("ax= \n(é東🦊"))
+def test_an_answer_behind_a_prompt_is_what_the_text_goes_on_with(
+    llama_like: HFTokenizer, begun: str, more: str
+) -> None:
+    head, whole = (llama_like.encode("d" + text) for text in (begun, begun + more))
+    if whole[: len(head)] == head:
+        assert decode_behind(llama_like, head[-1], whole[len(head) :]) == more
+
+
+def test_a_tokenizer_that_takes_no_blank_away_decodes_as_before(tmp_path: Path) -> None:
+    draws = random.Random(0)
+    for tokenizer in (byte_level(tmp_path), load_tokenizer("nano-2")):
+        for n in range(200):
+            last, *ids = (draws.randrange(256) for _ in range(n % 9 + 1))
+            assert decode_behind(tokenizer, last, ids) == tokenizer.decode(ids)
+
+
+def test_a_blank_that_the_tokenizer_puts_behind_a_special_token_is_none_of_the_text(llama_like: HFTokenizer) -> None:
+    end, *ids = llama_like.encode("</s>a x")
+    assert (decode_behind(llama_like, end, ids), decode_behind(llama_like, None, ids)) == ("a x", " a x")

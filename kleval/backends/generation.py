@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kleval.backends.reasoning import first_stop
 from kleval.models.stepper import Steps
-from kleval.tokenization import encode_pair
+from kleval.tokenization import decode_behind, encode_pair
 from kleval.types import Completion, Failure, FinishReason, Outcome, Request, Tokenizer
 
 # Steps before answers are looked at: a stop string is seen then. A step is a third shorter without a look after each.
@@ -203,7 +203,7 @@ def completion(job: Job, reason: FinishReason, tokenizer: Tokenizer) -> Outcome:
             seconds=job.seconds,
             logprobs=tuple(job.logprobs),
         )
-    text = tokenizer.decode(job.new_ids[:-1] if reason == "eos" else job.new_ids)
+    text = decode_behind(tokenizer, job.prompt[-1], job.new_ids[:-1] if reason == "eos" else job.new_ids)
     if reason == "stop":
         text = text[: first_stop(text, job.request.stop)]
     return Completion(
@@ -229,6 +229,7 @@ def _tell(job: Job, logits: Tensor) -> None:
 def _stop_at(job: Job, tokenizer: Tokenizer) -> int | None:
     # A token is at least a byte of a character of up to four, so a stop string that has just been completed lies in this tail.
     tail = 4 * max(len(stop) for stop in job.request.stop) + 4
-    if first_stop(tokenizer.decode(job.new_ids[-tail:]), job.request.stop) is None:
+    last = job.prompt[-1]
+    if first_stop(decode_behind(tokenizer, last, job.new_ids[-tail:]), job.request.stop) is None:
         return None
-    return first_stop(tokenizer.decode(job.new_ids), job.request.stop)
+    return first_stop(decode_behind(tokenizer, last, job.new_ids), job.request.stop)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from kleval.backends.server_address import Server, parse_address
@@ -33,7 +34,7 @@ from kleval.backends.server_wire import (
     likelihood_body,
 )
 from kleval.backends.spec import BackendSpec, without_secrets
-from kleval.tokenization import ModelTokenizer, asked_with, encode_pair
+from kleval.tokenization import ModelTokenizer, asked_with, decode_behind, encode_pair
 from kleval.types import Failure, Outcome, Request, TimedRequest, Tokenizer, Trace, UsageError
 
 
@@ -313,9 +314,13 @@ class OpenAIBackend:
         return self._noted(outcome, body)
 
     def _expected(self, job: _Job, counts: PromptCounts | None) -> Expected:
-        decode = self.tokenizer.decode if isinstance(self.tokenizer, ModelTokenizer) else None
+        local = isinstance(self.tokenizer, ModelTokenizer)
+        decode = self.tokenizer.decode if local else None
+        written = partial(decode_behind, self.tokenizer, job.ids[-1] if job.ids else None) if local else None
         exact, accepts = self._sends_ids(job.request), self._served.accepts
-        return Expected(self._server, self._dialect, len(job.ids), exact, self._tolerated, accepts, decode, counts)
+        return Expected(
+            self._server, self._dialect, len(job.ids), exact, self._tolerated, accepts, decode, counts, written
+        )
 
     def _noted(self, outcome: Outcome, body: Mapping[str, Any]) -> Outcome:
         """With the fields that it was asked without."""

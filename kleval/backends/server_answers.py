@@ -53,8 +53,8 @@ class Expected:
     """What an answer to this request must agree with.
 
     n_prompt: tokens of the prompt in the backend's tokenizer; exact: they are what was sent. tolerated: the share of them that
-    a server may count less when they are not. decode: ids to text, where that is local. accepts: names of the model.
-    counts: what the server counted of other prompts.
+    a server may count less when they are not. decode: ids to text, where that is local; written: those of an answer, behind
+    its prompt. accepts: names of the model. counts: what the server counted of other prompts.
     """
 
     server: Server
@@ -65,6 +65,7 @@ class Expected:
     accepts: Callable[[str], bool]
     decode: Callable[[Sequence[int]], str] | None = field(default=None)
     counts: PromptCounts | None = None
+    written: Callable[[Sequence[int]], str] | None = field(default=None)
 
 
 def generated(answer: Answer, request: Request, expected: Expected, seconds: float) -> Completion | Failure:
@@ -87,8 +88,8 @@ def generated(answer: Answer, request: Request, expected: Expected, seconds: flo
     reason = _finish_reason(answer, request)
     logprobs, likely, told_ids = _told(answer, n_new) if request.logprobs else ((), (), ())
     ids = tuple(answer.token_ids) if len(answer.token_ids) == n_new else told_ids if len(told_ids) == n_new else ()
-    if ids and expected.decode is not None and not answer.reasoning:
-        text = expected.decode(ids[:-1] if reason == "eos" else ids)
+    if ids and expected.written is not None and not answer.reasoning:
+        text = expected.written(ids[:-1] if reason == "eos" else ids)
         if expected.server.is_told_in(text):
             return _REPEATS_KEY
     notes = [remark] if isinstance(remark, str) else []

@@ -23,7 +23,7 @@ from kleval.tokenization.folder import ADD_BOS, ModelTokenizer
 from kleval.tokenization.growth import PROBE, check_growth
 from kleval.tokenization.hf import HFTokenizer
 from kleval.tokenization.kimi import RANK_FILE, KimiTokenizer
-from kleval.tokenization.pairs import encode_pair
+from kleval.tokenization.pairs import decode_behind, encode_pair
 from kleval.tokenization.plain import TiktokenTokenizer, WordTokenizer
 from kleval.types import Tokenizer, UsageError
 
@@ -41,6 +41,7 @@ __all__ = [
     "asked_with",
     "check_growth",
     "count_given",
+    "decode_behind",
     "encode_pair",
     "has_tokenizer",
     "join_prompt",

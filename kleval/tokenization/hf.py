@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -76,6 +77,38 @@ class HFTokenizer(ModelTokenizer):
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._core.decode(list(ids), skip_special_tokens=False)
+
+    def decode_behind(self, last: int | None, ids: Sequence[int]) -> str:
+        """The text of ids behind a text that ends with the token `last`.
+
+        SentencePiece writes a blank before a text (Llama 2, Mistral 7B, Phi-3), and its decoder takes one away at the beginning: of
+        ids that go on from others that is one of theirs, four blanks of a line of code become three. So they are decoded behind a
+        letter, which is cut off again. Behind a special token such a tokenizer begins a text anew, with a blank that is none of it.
+        """
+        text, letter = self._letter
+        if not letter or not ids or self._begins_anew(last):
+            return self.decode(ids)
+        return self.decode([*letter, *ids])[len(text) :]
+
+    @functools.cached_property
+    def _letter(self) -> tuple[str, list[int]]:
+        """A letter and its token, where the decoder takes a blank from the beginning of a text; else none."""
+        decoder = self._core.decoder
+        if decoder is None or (decoder.decode(["a", "▁b"]), decoder.decode(["▁b"])) != ("a b", "b"):
+            return "", []
+        last = self.encode("a")[-1:]
+        return ("a", last) if self.decode(last) == "a" else ("", [])
+
+    def _begins_anew(self, last: int | None) -> bool:
+        """Whether a text behind this token is written with a blank before it that does not stand there."""
+        if last not in self._special_texts:
+            return False
+        written = self._special_texts[last] + "a"
+        return self.decode(self.encode(written)) != written
+
+    @functools.cached_property
+    def _special_texts(self) -> dict[int | None, str]:
+        return {i: token.content for i, token in self._core.get_added_tokens_decoder().items()}
 
     def count(self, text: str) -> int:
         # The "fast" form keeps no character offsets: about half the time and memory on long texts.

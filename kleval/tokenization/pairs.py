@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from kleval.tokenization.chat import Rendered, split_begin
 from kleval.types import Tokenizer, UsageError
 
@@ -24,6 +26,15 @@ def encode_pair(tokenizer: Tokenizer, prompt: str, continuation: str) -> tuple[t
     whole = tokenizer.encode(Rendered.of(begin, prompt + continuation))
     head = tokenizer.encode(Rendered.of(begin, prompt))
     return tuple(head), tuple(whole[len(head) :])
+
+
+def decode_behind(tokenizer: Tokenizer, last: int | None, ids: Sequence[int]) -> str:
+    """The text of an answer's tokens behind a prompt that ends with the token `last` (None where that is not known).
+
+    Its blanks are all there, those too that the decoder of a whole text would take away; see `HFTokenizer.decode_behind`.
+    """
+    own: Callable[[int | None, Sequence[int]], str] | None = getattr(tokenizer, "decode_behind", None)
+    return tokenizer.decode(ids) if own is None else own(last, ids)
 
 
 def prefix_id(tokenizer: Tokenizer) -> int:
