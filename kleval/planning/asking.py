@@ -59,8 +59,11 @@ class Asking:
     def _counted(self, model: str) -> list[Load]:
         found = []
         limit = EVERY if self._every else self._spec.limit
-        for ctx in sorted(set(self._spec.ctxs)):
+        ctxs = sorted(set(self._spec.ctxs))
+        for ctx in ctxs:
             for name, counts in self._counts.items():
+                if not self._spec.ctxs_given and ctx != ctxs[-1] and not self._grows(name):
+                    continue
                 self._tell(name, counts.source, counts.assumed)
                 classes = counts.at(ctx, limit)
                 if not classes:
@@ -76,6 +79,10 @@ class Asking:
                         requests.append(Rehearsed(True, read, written, ctx))
                     found.append(Load(model, name, ctx, n * self._spec.repeats, tuple(requests)))
         return found
+
+    def _grows(self, name: str) -> bool:
+        """Whether prompts get longer with ctx, as `kleval.harness.plan` asks; none does that is counted by its name."""
+        return name in self._tasks and getattr(self._tasks[name], "grows", True)
 
     def _tell(self, task: str, source: str, assumed: str) -> None:
         """Of a family, or of a task that is counted by its name or whose family has another already."""

@@ -11,6 +11,10 @@ import pytest
 
 from kleval.cli.main import call
 from kleval.suites import SUITES
+from kleval.tasks import packaged
+from kleval.tasks.code.task import CodeTask
+from kleval.tasks.lm_eval.task import LmEvalTask
+from kleval.tasks.short.task import ShortTask
 
 REPORT = Path(__file__).parent.parent.parent / "reports" / "cpu-nano" / "4k-64k"
 LONG = ["plan", "--model", "kimi-linear@48b-a3b", "--suite", "long-official", "--ctx", "128k,1m"]
@@ -63,6 +67,22 @@ def test_a_question_is_read_once_per_choice_and_a_group_s_limit_is_of_each_of_it
         (cell,) = planned(capsys, *words, "--limit", limit)["cell"]
         assert (cell["samples"], cell["requests"], cell["written"]) == (samples, 4 * samples, 4 * samples)
         assert cell["read"] == 4 * samples * 670
+
+
+def test_what_does_not_grow_is_counted_once_where_the_lengths_are_the_command_s_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["plan", "--tasks", "lm_eval/mmlu:5shot,ruler/vt", "--edition", "official"]
+    asked = [(cell["task"], cell["ctx"]) for cell in planned(capsys, *words)["cell"]]
+    assert asked == [*(("ruler/vt", ctx) for ctx in (1024, 2048)), ("lm_eval/mmlu:5shot", 4096), ("ruler/vt", 4096)]
+    given = planned(capsys, *words, "--ctx", "1k,2k,4k")["cell"]
+    assert [cell["ctx"] for cell in given if cell["task"] == "lm_eval/mmlu:5shot"] == [1024, 2048, 4096]
+
+
+def test_no_task_that_is_counted_by_its_name_grows() -> None:
+    families = {name.partition("/")[0] for name in packaged.load("counts.toml")["counts"]}
+    grows = {"lm_eval": LmEvalTask.grows, "short": ShortTask.grows, "code": CodeTask.grows}
+    assert {family: grows[family] for family in families} == dict.fromkeys(families, False)
 
 
 def test_the_same_counts_and_assumptions_are_told_once(capsys: pytest.CaptureFixture[str]) -> None:
