@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,19 @@ class ModelPlan:
 
     @property
     def wall_seconds(self) -> Span | None:
-        """With every replica at work; not less than the longest request."""
+        """With every replica at work; not less than the longest sample, nor than whole rounds of the longer ones."""
         if self.place is None or not self.known:
             return None
-        shared = _times(_sum(self.known), 1 / self.place.replicas)
-        return (max(shared[0], self.longest[0]), max(shared[1], self.longest[1]))
+        shared, rounds = _times(_sum(self.known), 1 / self.place.replicas), (self._rounds(0), self._rounds(1))
+        return (max(shared[0], self.longest[0], rounds[0]), max(shared[1], self.longest[1], rounds[1]))
+
+    def _rounds(self, end: int) -> float:
+        """At least: of the samples that take some time or more, however many, a replica has their share, rounded up."""
+        assert self.place is not None
+        each = [(s[end] / load.n, load.n) for load, s in zip(self.loads, self.seconds, strict=True) if s and load.n]
+        each.sort(reverse=True)
+        so_far = accumulate(n for _, n in each)
+        return max((-(-n // self.place.replicas) * s for (s, _), n in zip(each, so_far, strict=True)), default=0.0)
 
 
 @dataclass(frozen=True, slots=True)

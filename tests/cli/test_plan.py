@@ -110,6 +110,24 @@ def test_what_does_not_fit_is_a_result(capsys: pytest.CaptureFixture[str]) -> No
     assert "nothing fits" in capsys.readouterr().out
 
 
+def test_the_ninth_sample_on_eight_replicas_is_a_second_round(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "--tasks", "ruler/vt", "--edition", "official", "--hardware", "8xh200"]
+    walls = {}
+    for ctx, limit in (("1m", "8"), ("1m", "9"), ("1m", "16"), ("1m", "500"), ("4k,1m", "9")):
+        (total,) = planned(capsys, *words, "--ctx", ctx, "--limit", limit)["plan"]
+        walls[ctx, limit] = total["wall_hours"][0]
+    one = walls["1m", "8"]
+    assert [walls["1m", limit] / one for limit in ("9", "16", "500")] == pytest.approx([2, 2, 63])
+    assert walls["4k,1m", "9"] == pytest.approx(2 * one)  # the short ones fill what the second round leaves idle
+
+
+def test_whole_rounds_are_of_the_samples_that_take_as_long_or_longer(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "--tasks", "ruler/vt,ruler/fwe", "--edition", "official", "--ctx", "1m", "--hardware", "8xh200"]
+    found = planned(capsys, *words, "--limit", "5")
+    shorter = min(cell["replica_seconds"][0] / 5 for cell in found["cell"])
+    assert 3600 * found["plan"][0]["wall_hours"][0] == pytest.approx(2 * shorter)
+
+
 def test_a_model_takes_as_few_devices_as_hold_it(capsys: pytest.CaptureFixture[str]) -> None:
     found = planned(capsys, *LONG, "--hardware", "8xh100")
     assert {(row["devices_per_replica"], row["replicas"]) for row in found["memory"]} == {(2, 4)}
