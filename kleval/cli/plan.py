@@ -183,7 +183,7 @@ def _show_model(model: ModelPlan, found: RunPlan) -> None:
         on = plural(place.split.devices, "device")
         click.echo(f"memory  on each device; {plural(place.replicas, 'replica')} of {on}")
     if (spent := model.device_seconds) is not None:
-        click.echo(f"time    {_span(tuple(end / 3600 for end in spent))} device-hours")
+        click.echo(f"time    {_span(tuple(end / 3600 for end in spent))} device-hours{_without(model)}")
     click.echo(f"rates   {model.basis}")
     click.echo()
 
@@ -199,7 +199,7 @@ def _show_total(found: RunPlan, samples: str, edition: str) -> None:
     click.echo(f"requests  {requests:,}{to_judge}, about {read} tokens read and at most {written} written")
     click.echo(f"time      {_time(found)}")
     if found.price is not None and found.money is not None:
-        click.echo(f"money     {_span(found.money)}, at {found.price:g} per device-hour")
+        click.echo(f"money     {_span(found.money)}, at {found.price:g} per device-hour{_without(found)}")
     else:
         click.echo("money     not told: --price X says what an hour of one device costs")
     for word, told in (("counted", found.sources), ("assumed", found.assumed)):
@@ -222,11 +222,13 @@ def _show_total(found: RunPlan, samples: str, edition: str) -> None:
 def _time(found: RunPlan) -> str:
     if found.device_hours is None or found.wall_hours is None:
         return "not told: --hardware 8xh200 says what it would run on" if found.hardware is None else "nothing fits"
-    part = any(span is None for model in found.models for span in model.seconds)
-    without = "; without what does not fit" if part else ""
     wall = " to ".join(dict.fromkeys(duration(3600 * hours) for hours in found.wall_hours))
     on = f" on {plural(found.hardware.devices, 'device')}, models one after the other" if found.hardware else ""
-    return f"{_span(found.device_hours)} device-hours, {wall}{on}{without}"
+    return f"{_span(found.device_hours)} device-hours, {wall}{on}{_without(found)}"
+
+
+def _without(found: ModelPlan | RunPlan) -> str:
+    return "; without what does not fit" if found.partial else ""
 
 
 def _span(span: Span | tuple[float, ...]) -> str:

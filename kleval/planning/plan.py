@@ -77,6 +77,11 @@ class ModelPlan:
         return [span for span in self.seconds if span is not None]
 
     @property
+    def partial(self) -> bool:
+        """Whether seconds are without what does not fit, which requests and tokens count."""
+        return self.place is not None and None in self.seconds
+
+    @property
     def device_seconds(self) -> Span | None:
         if self.place is None or not self.known:
             return None
@@ -113,6 +118,11 @@ class RunPlan:
     sources: Mapping[str, str]
     rows: tuple[str, ...]
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def partial(self) -> bool:
+        """Whether hours and money are without what does not fit, which requests and tokens count."""
+        return any(model.partial for model in self.models)
 
     @property
     def device_hours(self) -> Span | None:
@@ -307,6 +317,7 @@ def records(plan: RunPlan) -> list[dict[str, Any]]:
                 **_counted(model.forecast),
                 "device_hours": _hours(model.device_seconds),
                 "wall_hours": _hours(model.wall_seconds),
+                "partial": model.partial,
                 "basis": model.basis,
             }
         )
@@ -320,6 +331,7 @@ def records(plan: RunPlan) -> list[dict[str, Any]]:
             "wall_hours": plan.wall_hours,
             "price_per_device_hour": plan.price,
             "money": plan.money,
+            "partial": plan.partial,
             "counted": dict(plan.sources),
             "assumed": dict(plan.assumed),
             "rows": list(plan.rows),

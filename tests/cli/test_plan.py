@@ -98,7 +98,7 @@ def test_money_is_never_invented(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_without_hardware_tokens_alone_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     (total,) = planned(capsys, *LONG)["plan"]
-    assert total["device_hours"] is None
+    assert (total["device_hours"], total["partial"]) == (None, False)
     assert total["requests"] > 0
 
 
@@ -108,6 +108,22 @@ def test_what_does_not_fit_is_a_result(capsys: pytest.CaptureFixture[str]) -> No
     assert found["plan"][0]["device_hours"] is None
     assert call([*LONG, "--hardware", "h100"]) == 0
     assert "nothing fits" in capsys.readouterr().out
+
+
+def test_totals_without_what_does_not_fit_say_so_in_every_line(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "--tasks", "ruler/vt", "--edition", "official", "--hardware", "h200", "--price", "3"]
+    for more, partial in (
+        (["--model", "mla@48b-a3b", "--ctx", "128k,8m"], [True]),
+        (["--model", "mla@48b-a3b,kimi-linear@48b-a3b", "--ctx", "128k,4m"], [True, False]),
+        (["--model", "mla@48b-a3b", "--ctx", "128k"], [False]),
+    ):
+        found = planned(capsys, *words, *more)
+        assert [model["partial"] for model in found["model"]] == partial
+        assert found["plan"][0]["partial"] is any(partial)
+        assert call([*words, *more]) == 0
+        told = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("time ", "money "))]
+        expected = [*partial, any(partial), any(partial)]
+        assert [line.endswith("; without what does not fit") for line in told] == expected
 
 
 def test_the_ninth_sample_on_eight_replicas_is_a_second_round(capsys: pytest.CaptureFixture[str]) -> None:
