@@ -105,7 +105,10 @@ class Measured:
 
     def prefill(self, ctx: int) -> float:
         rates = {length: self.config.prefill_flops(length) / seconds for length, seconds in self.prompts.items()}
-        return self.config.prefill_flops(ctx) / _between(rates, ctx)
+        seconds = self.config.prefill_flops(ctx) / _between(rates, ctx)
+        weights = self.config.weight_bytes(self.dtype) / max(self.bytes_per_second())
+        # A prompt shorter than any measured reads the weights too, at best as fast as a step did, and takes no more than that one.
+        return max(seconds, min(weights, self.prompts[min(self.prompts)])) if ctx < min(self.prompts) else seconds
 
     def step(self, ctx: int, batch: int) -> float:
         rates = {}

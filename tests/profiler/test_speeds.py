@@ -81,6 +81,20 @@ def test_where_bytes_grow_with_the_batch_alone_so_does_the_time() -> None:
             assert measured.step(4096, batch) == pytest.approx(first + (last - first) * (batch - 1) / 8)
 
 
+@pytest.mark.parametrize("config", [LARGE, NANO])
+def test_a_prompt_shorter_than_any_measured_reads_the_weights_too(config: Costs) -> None:
+    ideal = AtRates(config, Formats(), Split(), 396e12, 1.92e12)
+    steps = {(ctx, 1): ideal.step(ctx, 1) for ctx in (4096, 65536)}
+    measured = Measured("", config, "bfloat16", {ctx: ideal.prefill(ctx) for ctx in (4096, 65536)}, steps, ())
+    for ctx in (1, 100, 1000, 3000, 4096, 65536):
+        assert measured.prefill(ctx) == pytest.approx(ideal.prefill(ctx), rel=0.01), ctx
+
+
+def test_a_prompt_takes_no_more_than_a_longer_one_that_was_measured() -> None:
+    slow = Measured("", LARGE, "bfloat16", {4096: 0.06}, {(4096, 1): 1.0}, ())
+    assert slow.prefill(100) == pytest.approx(0.06)
+
+
 def test_beyond_the_batches_of_a_length_the_nearest_rate_holds() -> None:
     more = NANO.decode_bytes(16384, 9, "float32") / NANO.decode_bytes(16384, 1, "float32")
     assert MEASURED.step(16384, 9) == pytest.approx(0.003 * more)
