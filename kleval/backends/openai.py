@@ -5,7 +5,7 @@ chat endpoint. Which it is was tried when the backend was opened, and is in `des
 text counted again. What servers do without saying so is noticed: another model's answer, a prompt that was cut, an answer that was
 clamped, half a stream. The parts: server_address (secrets), server_opening (probing), server_tokenizer, server_wire (requests and
 streams), server_reply (an answer put together), server_answers (what counts as one), server_counts (prompts that were cut),
-server_errors, server_pace (429), server_asking (the loop), server_timing.
+server_errors, server_pace (429), server_asking (the loop), server_timing, server_arrivals (of timed answers).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from kleval.backends.server_errors import MalformedAnswer
 SHORTEST_REPEATED = 8  # characters of the last of pieces that repeat: less may be a text that does
 REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
 _ALSO_CALLED = {"prompt_tokens": ("input_tokens",), "completion_tokens": ("output_tokens",)}
-_PART = ("text", "content", "value", "thinking", "reasoning", "summary")
+PARTS = ("text", "content", "value", "thinking", "reasoning", "summary")
 
 
 @dataclass(slots=True)
@@ -150,7 +150,7 @@ def _words(content: Any) -> tuple[str, str]:
     kind = str(content.get("type", "text")) if isinstance(content, Mapping) else type(content).__name__
     thinks = any(word in kind for word in ("think", "reason", "summary"))
     inner = (
-        next((content[key] for key in _PART if content.get(key) is not None), None)
+        next((content[key] for key in PARTS if content.get(key) is not None), None)
         if isinstance(content, Mapping)
         else None
     )

@@ -17,22 +17,21 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from kleval.backends.server_address import Server
+from kleval.backends.server_arrivals import Arrivals
 from kleval.backends.server_errors import MalformedAnswer, failure_in_stream, failure_of_exception, failure_of_status
 from kleval.backends.server_exchange import Received
 from kleval.backends.server_http import client_for, fetch
 from kleval.backends.server_opening import Served, choose_dialect
-from kleval.backends.server_reply import REASONING, Answer
+from kleval.backends.server_reply import Answer
 from kleval.backends.server_streams import Streams
 from kleval.backends.server_tokenizer import RemoteTokenizer
 from kleval.backends.server_wire import NEUTRAL, Dialect, EventReader, chat_messages, read_object
 from kleval.backends.spec import BackendSpec
 from kleval.backends.timing import generator, random_tokens, random_words
-from kleval.types import Arrival, Failure, Outcome, Request, TimedRequest, Trace, UsageError
+from kleval.types import Failure, Outcome, Request, TimedRequest, Trace, UsageError
 
 SHORT_SECONDS = 10.0
 POOL_WORDS = 400  # of which the ids are taken that prompts are made of
-_TEXTS = ("content", "text")
-_CONTENT = (*_TEXTS, *REASONING, "tool_calls")
 _HITS = ("vllm:prefix_cache_hits_total", "vllm:prefix_cache_hits")
 
 
@@ -188,7 +187,7 @@ def read_trace(server: Server, served: Served, seconds: float, got: Received, ju
     if got.status not in (0, 200):
         text = b"".join(piece for _, piece in got.pieces).decode("utf-8", "replace")
         return Trace(got.submitted, failure=failure_of_status(server, got.status, text))
-    arrivals, reader, error = _Arrivals(), EventReader(), got.error
+    arrivals, reader, error = Arrivals(), EventReader(), got.error
     answer = arrivals.answer
     try:
         for (moment, piece), late in zip(got.pieces, got.late, strict=True):
@@ -196,7 +195,7 @@ def read_trace(server: Server, served: Served, seconds: float, got: Received, ju
                 arrivals.take(event, moment, late)
     except MalformedAnswer as malformed:
         error = error or malformed
-    failure = None
+    failure, found = None, arrivals.found()
     if answer.error is not None:
         failure = failure_in_stream(server, answer.error)
     elif error is not None:
@@ -205,15 +204,15 @@ def read_trace(server: Server, served: Served, seconds: float, got: Received, ju
         name = server.hide(answer.model)
         failure = Failure("server", f"the server answered as {name} where {served.model} was asked")
     elif not reader.ended and answer.finish is None:
-        failure = Failure("server", f"the stream ended in the middle, after {len(arrivals.found)} pieces")
+        failure = Failure("server", f"the stream ended in the middle, after {len(found)} pieces")
     outcome: Outcome | None = failure
     if judge is not None and failure is None:
         answer.ended = reader.ended
-        outcome = judge(answer, (arrivals.found[-1].seconds if arrivals.found else got.submitted) - got.submitted)
+        outcome = judge(answer, (found[-1].seconds if found else got.submitted) - got.submitted)
         failure = outcome if isinstance(outcome, Failure) else None
     return Trace(
         got.submitted,
-        tuple(arrivals.found),
+        found,
         answer.count("completion_tokens"),
         answer.count("prompt_tokens"),
         answer.cached_tokens,
@@ -222,52 +221,6 @@ def read_trace(server: Server, served: Served, seconds: float, got: Received, ju
         connect_seconds=got.connect_seconds,
         outcome=outcome,
     )
-
-
-class _Arrivals:
-    """Pieces of content as they arrive, from the events of one stream; events of one piece are one arrival.
-
-    Content is text (of reasoning and of calls too), token ids, or a count of output tokens that has grown: the text of a token may be
-    empty, as where a character is made of several, and then a text that is there though empty, behind the first event and before the
-    last. The event that names the assistant's role is none, nor is that of the usage alone.
-    How many tokens: what the count has grown by, else the ids; not told by a count behind content that told none.
-    """
-
-    def __init__(self) -> None:
-        self.answer, self.found = Answer(), list[Arrival]()
-        self._events = 0
-        self._counted: int | None = 0  # tokens so far; None where an arrival did not tell
-
-    def take(self, event: dict[str, Any], seconds: float, late: float = 0.0) -> None:
-        self.answer.feed(event)
-        if not event.get("choices"):
-            return
-        choice = event["choices"][0]
-        said = choice.get("delta") or choice
-        count = self._count(event)
-        grown = 0 if count is None or self._counted is None else max(count - self._counted, 0)
-        tokens = grown or len(choice.get("token_ids") or ()) or None
-        self._events += 1
-        open_ = self._events > 1 and count is None and not choice.get("finish_reason")
-        blank = open_ and any(said.get(name) == "" for name in _TEXTS)
-        here = tokens is not None or blank or any(said.get(name) for name in _CONTENT)
-        if count is not None:
-            self._counted = count
-        elif here:
-            self._counted = None if tokens is None or self._counted is None else self._counted + tokens
-        if not here:
-            return
-        if self.found and self.found[-1].seconds == seconds:
-            earlier = self.found.pop().tokens
-            tokens = None if earlier is None or tokens is None else earlier + tokens
-        self.found.append(Arrival(seconds, tokens, late))
-
-    def _count(self, event: dict[str, Any]) -> int | None:
-        """Output tokens so far, as an event tells them."""
-        timings = event.get("timings")
-        told = timings.get("predicted_n") if isinstance(timings, dict) else None
-        count = self.answer.count("completion_tokens") if event.get("usage") else told
-        return count if type(count) is int else None
 
 
 def vocabulary(server: Server, served: Served, seed: object) -> list[int] | None:

@@ -20,6 +20,7 @@ FIRST_SECONDS, STEP_SECONDS = 0.03, 0.008
 class Manner:
     """How the server behaves; a test changes it while the server runs. It counts 2 tokens per word and 3 more in a text.
 
+    roles_before: how often the assistant's role is named at once, long before the first token.
     faulty: numbers of requests of more than 2 tokens (0 is the first) that meet fault, which is an HTTP status, `error`
     (in the stream) or `cut` (the connection ends in the middle).
     """
@@ -45,6 +46,7 @@ class Manner:
     faulty: frozenset[int] = frozenset()
     fault: int | str = 500
     reasons: bool = False
+    roles_before: int = 0
     bodies: list[dict[str, Any]] = field(default_factory=list)
     asked: int = 0
     under_way: int = 0
@@ -133,10 +135,12 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
+        role = {"delta": {"role": "assistant", "content": ""}, "finish_reason": None}
+        for _ in range(manner.roles_before if chat else 0):
+            self.send(self.event(body, role))
+            time.sleep(manner.step_seconds)
         time.sleep(manner.first_seconds)
-        held: list[bytes] = []
-        if chat:
-            held.append(self.event(body, {"delta": {"role": "assistant", "content": ""}, "finish_reason": None}))
+        held = [self.event(body, role)] if chat else []
         done, ended = 0, "length" if n_out == limit(body) else "stop"
         while done < n_out:
             new = min(manner.tokens_per_event, n_out - done)
