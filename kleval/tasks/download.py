@@ -1,19 +1,21 @@
 """Download of one pinned file into a folder: resumed, checked by hash, complete or not there.
 
-Into `NAME.part`, continued with a Range request when a part is there, checked against its sha256, then moved over
-`NAME` in one step: a file whose content is not what is pinned never takes the place of another.
+By huggingface_hub's own download, which asks any address, tries again and continues what is there; the hub is asked where HF_ENDPOINT
+says, with HF_TOKEN, which goes to no other host. Into `NAME.part`, checked against its sha256, then moved over `NAME` in one step:
+a file whose content is not what is pinned never takes the place of another.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kleval.tasks.datafile import one_line
 from kleval.types import UsageError
@@ -23,8 +25,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int | None], None]  # name, bytes so far, bytes in all
 
-_ATTEMPTS = 3
-_TIMEOUT_SECONDS = 30.0
+_HUB = "https://huggingface.co"
 
 
 def get(asset: Asset, folder: Path, progress: Progress | None = None) -> None:
@@ -56,33 +57,34 @@ def get(asset: Asset, folder: Path, progress: Progress | None = None) -> None:
 
 def listed(asset: Asset, folder: Path) -> list[Asset]:
     """The files that a name with a star stands for, as the hub lists them at the address's revision, each with its hash there."""
-    import httpx2
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
 
     _refuse_offline(asset, folder)
     base = asset.url.removesuffix(asset.name)
-    where, _, _ = asset.url.replace("/datasets/", "/api/datasets/", 1).replace("/resolve/", "/tree/", 1).rpartition("/")
-    *_, repository, _, revision, _ = base.split("/")
+    *_, owner, name, _, revision, _ = base.split("/")
     try:
-        answer = httpx2.get(where, follow_redirects=True, timeout=_TIMEOUT_SECONDS)
-        answer.raise_for_status()
+        entries = HfApi().list_repo_tree(
+            f"{owner}/{name}", asset.name.rpartition("/")[0] or None, revision=revision, repo_type="dataset"
+        )
         found = [
             replace(
                 asset,
-                name=one["path"],
-                url=base + one["path"],
-                known={one["lfs"]["oid"]: f"{repository}-{revision[:7]}"},
-                size_bytes=one["size"],
+                name=one.path,
+                url=base + one.path,
+                known={one.lfs.sha256: f"{name}-{revision[:7]}"},
+                size_bytes=one.size,
                 stand_ins=(),
             )
-            for one in answer.json()
-            if fnmatch(one["path"], asset.name)
+            for one in entries
+            if fnmatch(one.path, asset.name) and isinstance(one, RepoFile) and one.lfs
         ]
-    except (httpx2.HTTPError, ValueError, LookupError, TypeError) as error:
+    except Exception as error:  # of the hub's client and of what it reads: all end alike
         raise UsageError(
-            f"{asset.name}: {where} does not list it ({one_line(error)}); give the files by --data-dir"
+            f"{asset.name}: {base} cannot be listed ({one_line(error)}); give the files by --data-dir"
         ) from error
     if not found:
-        raise UsageError(f"{asset.name}: {where} lists no such file; give the files by --data-dir")
+        raise UsageError(f"{asset.name}: {base} has no such file; give the files by --data-dir")
     return found
 
 
@@ -105,53 +107,54 @@ def _unpack(asset: Asset, archive: Path, folder: Path) -> None:
 
 
 def _download(asset: Asset, part: Path, progress: Progress | None) -> None:
-    """`part` complete, as far as the server says how long it is. Tried again while it changes."""
-    import httpx2
+    """`part` complete, as far as the server says how long it is; continued where it was begun."""
+    from huggingface_hub import constants, file_download, utils
 
-    for attempt in range(1, _ATTEMPTS + 1):
-        before = part.stat().st_size if part.exists() else 0
-        try:
-            if _request(asset, part, before, progress):
-                return
-            problem = "its length is not what the server promised"
-        except httpx2.HTTPError as error:
-            problem = str(error) or type(error).__name__
-        now = part.stat().st_size if part.exists() else 0
-        if attempt == _ATTEMPTS or now == before:
-            raise UsageError(
-                f"{asset.name}: the download from {asset.url} stopped at {now:,} of {asset.size_bytes:,} bytes"
-                f" ({problem}); run the command again to continue it"
-                if now
-                else f"{asset.name}: {asset.url} cannot be reached ({problem}); give the file by --data-dir"
-            )
+    have = part.stat().st_size if part.exists() else 0
+    if have and sha256_of(part) in asset.known:
+        return
+    of_hub = asset.url.startswith(_HUB)
+    url = asset.url.replace(_HUB, constants.ENDPOINT, 1) if of_hub else asset.url
+    own = utils.build_hf_headers(library_name="kleval") if of_hub else {}
+    utils.disable_progress_bars("huggingface_hub.http_get")  # kleval shows its own
+    try:
+        with _Part(part, asset, progress) as file:
+            file_download.http_get(url, file, resume_size=have, headers={"Accept-Encoding": "identity", **own})
+        return
+    except Exception as caught:  # of the HTTP library, which depends on huggingface_hub's version
+        error = caught
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
+    now, status = part.stat().st_size, getattr(getattr(error, "response", None), "status_code", None)
+    if not now or status == 416:  # nothing comes after what is here, which is not what is pinned
+        part.unlink()
+    if status == 416 and have:
+        return _download(asset, part, progress)
+    if status:
+        terms = "accept its terms there and set HF_TOKEN, or " if of_hub and status in (401, 403) else ""
+        problem = f"{asset.url} answered {status}; {terms}give the file by --data-dir"
+    elif now:
+        problem = (
+            f"the download from {asset.url} stopped at {now:,} of {asset.size_bytes:,} bytes ({one_line(error)}); run the command"
+            " again to continue it"
+        )
+    else:
+        problem = f"{asset.url} cannot be reached ({one_line(error)}); give the file by --data-dir"
+    raise UsageError(f"{asset.name}: {problem}") from error
 
 
-def _request(asset: Asset, part: Path, have: int, progress: Progress | None) -> bool:
-    """One GET from byte `have` on. True when all has come; UsageError when the server refuses."""
-    import httpx2
+class _Part(io.BufferedWriter):
+    """What a download is written to: it tells how far it is."""
 
-    headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
-    with httpx2.stream("GET", asset.url, headers=headers, follow_redirects=True, timeout=_TIMEOUT_SECONDS) as answer:
-        if answer.status_code == 416 and have:
-            # Nothing after what is here: either it is complete, which its hash will tell, or the file has changed.
-            if sha256_of(part) in asset.known:
-                return True
-            part.unlink()
-            return False
-        if answer.status_code not in (200, 206):
-            raise UsageError(f"{asset.name}: {asset.url} answered {answer.status_code}; give the file by --data-dir")
-        resumed = answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-        have = have if resumed else 0
-        length = answer.headers.get("Content-Length")
-        total = have + int(length) if length is not None else None
-        with part.open("ab" if resumed else "wb") as file:
-            # As they come, not in pieces of one size: what is held back when a connection breaks is lost.
-            for chunk in answer.iter_raw():
-                file.write(chunk)
-                have += len(chunk)
-                if progress is not None:
-                    progress(asset.name, have, total)
-        return total is None or have == total
+    def __init__(self, path: Path, asset: Asset, progress: Progress | None) -> None:
+        super().__init__(io.FileIO(path, "ab"))
+        self._asset, self._progress = asset, progress
+
+    def write(self, chunk: Any) -> int:
+        n = super().write(chunk)
+        if self._progress is not None:
+            self._progress(self._asset.name, self.tell(), self._asset.size_bytes or None)
+        return n
 
 
 def sha256_of(path: Path) -> str:

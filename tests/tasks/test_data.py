@@ -7,9 +7,12 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from local_server import serving
@@ -24,17 +27,21 @@ BODY = bytes(range(256)) * 4000
 
 @dataclass
 class Server:
-    """files: what is served. cut: bytes after which the connection ends, once per entry. ranges: False ignores Range."""
+    """files: what is served. cut: bytes after which the connection ends, once per entry. ranges: False ignores Range.
+    refused: the status of what is not served. moved: path -> where it is said to be. tokens: that the requests came with."""
 
     url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
     cut: list[int] = field(default_factory=list)
     ranges: bool = True
+    refused: int = 404
     asked: list[str | None] = field(default_factory=list)
+    moved: dict[str, str] = field(default_factory=dict)
+    tokens: list[str | None] = field(default_factory=list)
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
+@contextmanager
+def started() -> Iterator[Server]:
     state = Server()
 
     class Handler(BaseHTTPRequestHandler):
@@ -42,8 +49,15 @@ def server() -> Iterator[Server]:
             body = state.files.get(self.path)
             wanted = self.headers.get("Range")
             state.asked.append(wanted)
+            state.tokens.append(self.headers.get("Authorization"))
+            if self.path in state.moved:
+                self.send_response(302)
+                self.send_header("Location", state.moved[self.path])
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             if body is None:
-                self.send_error(404)
+                self.send_error(state.refused)
                 return
             start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and state.ranges else 0
             if start >= len(body):
@@ -60,8 +74,29 @@ def server() -> Iterator[Server]:
             pass
 
     with serving(Handler) as state.url:
+        yield state
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """Downloads are written as finely as its connections are cut, and tried again at once."""
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 500)
+    monkeypatch.setattr("huggingface_hub.file_download.time", SimpleNamespace(sleep=lambda _: None))
+    with started() as state:
         state.files["/a.json"] = BODY
         yield state
+
+
+HUB = "https://huggingface.co"
+
+
+@pytest.fixture
+def hub(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """The server as HF_ENDPOINT, asked with HF_TOKEN."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY", True)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    return server
 
 
 @pytest.fixture
@@ -94,7 +129,7 @@ def test_a_cut_download_continues_where_it_ended(server: Server, asset: Asset, t
 def test_a_download_that_keeps_ending_says_how_far_it_came_and_is_continued_next_time(
     server: Server, asset: Asset, tmp_path: Path
 ) -> None:
-    server.cut = [1000, 1000, 1000]
+    server.cut = [1000, 2000, *[0] * 6]
     with pytest.raises(UsageError, match=r"stopped at 3,000 of 1,024,000 bytes .* again to continue"):
         fetch_asset(asset, tmp_path)
     assert not (tmp_path / "a.json").exists()
@@ -173,33 +208,61 @@ def test_an_archive_leaves_its_pinned_members_and_nothing_else(server: Server, t
     assert not fetch_asset(archive, tmp_path)
 
 
-def test_a_name_with_a_star_is_the_files_that_the_hub_lists_by_their_hashes(server: Server, tmp_path: Path) -> None:
+LISTED = "/api/datasets/o/rows/tree/0123456789ab"
+
+
+def lfs(raw: bytes) -> dict[str, Any]:
+    return {"oid": hashlib.sha256(raw).hexdigest(), "size": len(raw), "pointerSize": 99}
+
+
+def test_the_hub_is_asked_at_its_endpoint_with_the_token_that_no_other_host_gets(
+    hub: Server, asset: Asset, tmp_path: Path
+) -> None:
+    with started() as elsewhere:
+        elsewhere.files["/blob"] = BODY
+        hub.moved["/datasets/o/rows/resolve/0123456789ab/a.json"] = f"{elsewhere.url}/blob"
+        fetch_asset(replace(asset, url=f"{HUB}/datasets/o/rows/resolve/0123456789ab/a.json"), tmp_path)
+        assert (hub.tokens, elsewhere.tokens) == (["Bearer hf_secret"], [None])
+    fetch_asset(replace(asset, name="b.json"), tmp_path)
+    assert hub.tokens[1:] == [None]
+
+
+def test_what_the_hub_keeps_back_names_the_token(hub: Server, asset: Asset, tmp_path: Path) -> None:
+    hub.refused = 401
+    with pytest.raises(UsageError, match="answered 401; accept its terms there and set HF_TOKEN"):
+        fetch_asset(replace(asset, url=f"{HUB}/datasets/o/rows/resolve/0123456789ab/a.json"), tmp_path)
+    assert leftovers(tmp_path) == []
+
+
+def test_a_name_with_a_star_is_the_files_that_the_hub_lists_by_their_hashes(hub: Server, tmp_path: Path) -> None:
     parts = {f"data/test-0000{n}-of-00002.parquet": bytes([n]) * 99 for n in range(2)}
-    listing = [
-        {"path": name, "size": len(raw), "lfs": {"oid": hashlib.sha256(raw).hexdigest()}} for name, raw in parts.items()
+    listing: list[dict[str, Any]] = [
+        {"type": "file", "path": name, "oid": "0" * 40, "size": len(raw), "lfs": lfs(raw)}
+        for name, raw in parts.items()
     ]
-    listing += [{"path": "data/train-00000-of-00001.parquet"}, {"path": "data", "type": "directory"}]
-    server.files["/api/datasets/o/rows/tree/0123456789ab/data"] = json.dumps(listing).encode()
-    server.files |= {f"/datasets/o/rows/resolve/0123456789ab/{name}": raw for name, raw in parts.items()}
-    name, base = "data/test-*.parquet", f"{server.url}/datasets/o/rows/resolve/0123456789ab"
+    listing += [{"type": "file", "path": "data/train-00000-of-00001.parquet", "oid": "0" * 40, "size": 1}]
+    listing += [{"type": "directory", "path": "data/test-1.parquet", "oid": "0" * 40}]
+    hub.files[LISTED + "/data?recursive=false&expand=false"] = json.dumps(listing).encode()
+    hub.files |= {f"/datasets/o/rows/resolve/0123456789ab/{name}": raw for name, raw in parts.items()}
+    name, base = "data/test-*.parquet", f"{HUB}/datasets/o/rows/resolve/0123456789ab"
     asset = Asset(name, f"{base}/{name}", {}, 0, "MIT", "tests", stand_ins=("data/test",))
     (tmp_path / "data").mkdir()
     (tmp_path / "data/test-00001-of-00002.parquet").write_bytes(parts["data/test-00001-of-00002.parquet"])
     assert fetch_asset(asset, tmp_path)
     assert {path.relative_to(tmp_path).as_posix(): path.read_bytes() for path in tmp_path.rglob("*-*")} == parts
-    assert len(server.asked) == 2  # the list and the part that was missing
+    assert len(hub.asked) == 2  # the list and the part that was missing
     assert not fetch_asset(asset, tmp_path)
     (tmp_path / "data/test-00000-of-00002.parquet").unlink()
-    server.files[f"/datasets/o/rows/resolve/0123456789ab/{next(iter(parts))}"] = b"other"
+    hub.files[f"/datasets/o/rows/resolve/0123456789ab/{next(iter(parts))}"] = b"other"
     with pytest.raises(UsageError, match="it was not kept"):
         fetch_asset(asset, tmp_path)
 
 
 @pytest.mark.parametrize("listing", [b"", b"{}", b"[]", b'[{"path": "test-0.parquet"}]', b"[1]", None])
-def test_a_list_that_names_no_file_is_told_in_one_line(listing: bytes | None, server: Server, tmp_path: Path) -> None:
+def test_a_list_that_names_no_file_is_told_in_one_line(listing: bytes | None, hub: Server, tmp_path: Path) -> None:
     if listing is not None:
-        server.files["/api/datasets/o/rows/tree/0123456789ab"] = listing
-    url = f"{server.url}/datasets/o/rows/resolve/0123456789ab/test-*.parquet"
+        hub.files[LISTED + "?recursive=false&expand=false"] = listing
+    url = f"{HUB}/datasets/o/rows/resolve/0123456789ab/test-*.parquet"
     with pytest.raises(UsageError, match=r"give the files by --data-dir$") as raised:
         fetch_asset(Asset("test-*.parquet", url, {}, 0, "MIT", "tests"), tmp_path)
     assert "\n" not in str(raised.value)
