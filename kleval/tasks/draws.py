@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import MutableSequence
+from collections.abc import Callable, MutableSequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -37,3 +37,11 @@ def own_draws(*parts: object) -> Draws:
     """Draws of one sample alone: seeded by sha256 over what the sample is, so that no other sample matters."""
     digest = hashlib.sha256("|".join(str(p) for p in parts).encode()).digest()
     return Draws(int.from_bytes(digest[:8], "big"))
+
+
+def distinct(draw: Callable[[], str], n: int) -> tuple[str, ...]:
+    """n different ones, in the order in which they were drawn."""
+    found: dict[str, None] = {}
+    while len(found) < n:
+        found[draw()] = None
+    return tuple(found)

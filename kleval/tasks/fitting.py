@@ -36,6 +36,10 @@ class Filled:
     n_pieces: int
 
 
+# build, pieces, tokenizer, room -> the prompt, or what it takes without any piece.
+Fill = Callable[[Callable[[Sequence[str]], Prompt], Iterator[str], Tokenizer, int], Filled | int]
+
+
 def fill(
     build: Callable[[Sequence[str]], Prompt], pieces: Iterator[str], tokenizer: Tokenizer, room: int
 ) -> Filled | int:

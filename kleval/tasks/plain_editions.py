@@ -12,7 +12,7 @@ from typing import Any
 
 from kleval.tasks.base import as_prompt
 from kleval.tasks.data import Source
-from kleval.tasks.fitting import budget_for, fill_by_characters
+from kleval.tasks.fitting import Fill, budget_for, fill_by_characters
 from kleval.tasks.sized import ALL, BuiltinData, OfficialData, Question, digest_of
 from kleval.tokenization import count_given
 from kleval.types import ContextTooSmall, Prompt, Tokenizer, Unfit
@@ -45,24 +45,29 @@ def as_it_is(prompt: Prompt) -> Callable[[Sequence[str]], Prompt]:
     return lambda _: prompt
 
 
+def contents(prompt: Prompt) -> tuple[str, ...]:
+    return (prompt,) if isinstance(prompt, str) else tuple(message["content"] for message in prompt)
+
+
 class Rows(OfficialData):
-    """read: ctx -> the rows that are asked at that length, in the data's order. beside: tokens of a budget beside the right answer,
-    0 where it is the same for all."""
+    """read: ctx -> the rows that are asked at that length, in the data's order, None for one that is left out. beside: tokens of a
+    budget beside the right answer, 0 where it is the same for all."""
 
     def __init__(
-        self, task_id: str, source: Source, read: Callable[[int], Iterable[Asked]], budget: int, beside: int = 0
+        self, task_id: str, source: Source, read: Callable[[int], Iterable[Asked | None]], budget: int, beside: int = 0
     ) -> None:
         super().__init__(task_id, source.revision, source.sha256)
         self._read, self._budget, self._beside = read, budget, beside
 
     def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
         for index, asked in enumerate(self._read(ctx)):
-            yield self._question(index, asked, tokenizer, ctx)
+            if asked is not None:
+                yield self._question(index, asked, tokenizer, ctx)
 
     def _question(self, index: int, asked: Asked, tokenizer: Tokenizer, ctx: int) -> Question | Unfit:
         budget = max(self._budget, self._beside and _longest(tokenizer, asked) + self._beside)
         prompt, room = asked.prompt(tokenizer), ctx - budget
-        text = prompt if isinstance(prompt, str) else "".join(message["content"] for message in prompt)
+        text = "".join(contents(prompt))
         part = text[: _CHARS * max(_LEAST_ROOM, room)]
         # A document of a million tokens need not be counted to its end to see that it does not fit into 8k.
         if len(part) < len(text) and (counted := tokenizer.count(part)) > _FAR * max(0, room):
@@ -87,16 +92,54 @@ class Made(BuiltinData):
         self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL
     ) -> Iterator[Question | Unfit]:
         probes = [self._make(self._draws(ctx, seed, f"probe-{i}").rng, -i) for i in range(1, PROBES + 1)]
-        longest = max(_longest(tokenizer, probe) for probe in probes)
+        budget = budget_for(max(_longest(tokenizer, probe) for probe in probes))
         for index in indices:
-            asked = self._make(self._draws(ctx, seed, index).rng, index)
-            budget = budget_for(max(longest, _longest(tokenizer, asked)))
-            filled = fill_by_characters(partial(asked.prompt, tokenizer), asked.pieces, tokenizer, ctx - budget)
-            if isinstance(filled, int):
-                raise self._too_small(ctx, filled + budget)
-            n = filled.n_pieces
-            references, meta = asked.told(n) if asked.told else (asked.references, {**asked.meta, "pieces": n})
-            yield Question(index, filled.prompt, references, filled.tokens, budget, meta)
+            yield self._sized(index, self._make(self._draws(ctx, seed, index).rng, index), tokenizer, ctx, budget)
+
+    def _sized(
+        self, index: int, asked: Asked, tokenizer: Tokenizer, ctx: int, budget: int, fill: Fill | None = None
+    ) -> Question:
+        """Filled up to ctx. budget: at least; fill: `fill_by_characters` where it is None."""
+        budget = max(budget, budget_for(_longest(tokenizer, asked)))
+        build = partial(asked.prompt, tokenizer)
+        filled = (fill or fill_by_characters)(build, asked.pieces, tokenizer, ctx - budget)
+        if isinstance(filled, int):
+            raise self._too_small(ctx, filled + budget)
+        n = filled.n_pieces
+        references, meta = asked.told(n) if asked.told else (asked.references, {**asked.meta, "pieces": n})
+        return Question(index, filled.prompt, references, filled.tokens, budget, meta)
+
+
+class MadeToSize(Made):
+    """make: a question out of random numbers of its own and a size. sizes: at a ctx, the wanted one first; the first is taken at which
+    bare questions and their answers take at most that share of ctx, else the last."""
+
+    def __init__(
+        self,
+        task_id: str,
+        task_version: str,
+        make: Callable[[random.Random, int], Asked],
+        *parts: object,
+        sizes: Callable[[Tokenizer, int], Iterable[int]],
+        n_probes: int,
+        share: float,
+        fill: Fill = fill_by_characters,
+    ) -> None:
+        super().__init__(task_id, task_version, make, *parts)
+        self._sizes, self._n_probes, self._share, self._fill = sizes, n_probes, share, fill
+
+    def questions(
+        self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL
+    ) -> Iterator[Question | Unfit]:
+        for size in self._sizes(tokenizer, ctx):
+            probes = [self._make(self._draws(ctx, seed, f"probe-{i}").rng, size) for i in range(self._n_probes)]
+            budget = budget_for(max(_longest(tokenizer, probe) for probe in probes))
+            bare = max(tokenizer.count(tokenizer.render(probe.prompt(tokenizer))) for probe in probes)
+            if bare + budget <= ctx * self._share:
+                break
+        for index in indices:
+            asked = self._make(self._draws(ctx, seed, index).rng, size)
+            yield self._sized(index, asked, tokenizer, ctx, budget, self._fill)
 
 
 def _longest(tokenizer: Tokenizer, asked: Asked) -> int:

@@ -2,13 +2,4 @@
 
 Source: openai/mrcr on the Hugging Face hub (MIT), which is the set that the Kimi Linear paper names; metric of the second
 protocol: google-deepmind/eval_hub @ 67b7fd2, eval_hub/mrcr_v2 (Apache-2.0).
-
-grading        the two metrics
-bins           the official lengths
-dataset        the official data, both revisions
-conversations  conversations that kleval writes
-editions       questions, each with its budget
-task           the task objects
-transcripts    transcripts in the form of that project's own data
-v2             the task objects of `mrcr_v2`, which ask for them
 """

@@ -10,26 +10,25 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from bisect import bisect_left
 from functools import lru_cache
 from pathlib import Path
 
+from kleval.files import family_facts
 from kleval.types import Tokenizer, UsageError
 
 ENCODING = "o200k_base"
 EDGES = tuple(4096 << i for i in range(9))
-NAMES = ("4k-8k", "8k-16k", "16k-32k", "32k-64k", "64k-128k", "128k-256k", "256k-512k", "512k-1m")
+NAMES: tuple[str, ...] = tuple(family_facts("mrcr")["bins"])
 OUTSIDE = "outside"
 _ADDRESS = f"https://openaipublic.blob.core.windows.net/encodings/{ENCODING}.tiktoken"
 
 
 def bin_of(tokens: int) -> str:
     """Name of the bin, OUTSIDE where there is none."""
-    if tokens == EDGES[0]:
-        return NAMES[0]
-    for name, low, high in zip(NAMES, EDGES, EDGES[1:], strict=False):
-        if low < tokens <= high:
-            return name
-    return OUTSIDE
+    if not EDGES[0] <= tokens <= EDGES[-1]:
+        return OUTSIDE
+    return NAMES[max(0, bisect_left(EDGES, tokens) - 1)]
 
 
 def counter() -> Tokenizer | None:
@@ -40,18 +39,11 @@ def counter() -> Tokenizer | None:
 
 def vocabulary() -> Path | None:
     """The file of it in tiktoken's cache, when it is there."""
-    folder = _cache_folder()
-    # tiktoken names a cached file by the sha1 of its address.
-    name = hashlib.sha1(_ADDRESS.encode(), usedforsecurity=False).hexdigest()
-    return folder / name if folder is not None and (folder / name).is_file() else None
-
-
-def _cache_folder() -> Path | None:
-    for variable in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
-        if variable in os.environ:
-            given = os.environ[variable]
-            return Path(given) if given else None
-    return Path(tempfile.gettempdir()) / "data-gym-cache"
+    given = (os.environ[name] for name in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR") if name in os.environ)
+    folder = next(given, Path(tempfile.gettempdir()) / "data-gym-cache")
+    # tiktoken names a cached file by the sha1 of its address; an empty name of a folder is no cache.
+    file = Path(folder) / hashlib.sha1(_ADDRESS.encode(), usedforsecurity=False).hexdigest()
+    return file if folder and file.is_file() else None
 
 
 @lru_cache(maxsize=1)

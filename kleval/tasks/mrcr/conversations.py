@@ -12,9 +12,13 @@ import random
 import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle, islice
+from typing import Any
 
 from kleval.tasks import lexicon as lx
 from kleval.tasks import packaged
+from kleval.tasks.draws import distinct
+from kleval.tasks.plain_editions import Asked
 from kleval.tasks.prose import Split, indefinite, sentences
 from kleval.types import Message
 
@@ -25,9 +29,7 @@ _NEAR_PERCENT = 25
 _SHORTEST, _LONGEST = 0.6, 1.3  # of the wanted length of a text
 _SHORT_SENTENCE_CHARS = 60
 # kind -> what comes before the sentences (with {name}, {place}, {day}), between them, and behind.
-KINDS: dict[str, tuple[str, str, str]] = {
-    kind: (before, between, behind) for kind, (before, between, behind) in BANK["kinds"].items()
-}
+KINDS: dict[str, tuple[str, str, str]] = {kind: tuple(parts) for kind, parts in BANK["kinds"].items()}
 _TOPICS = (*(f"the {noun}" for noun in (*lx.THINGS, *lx.PLACES, *lx.PEOPLE)), *lx.ABSTRACTS)
 ORDINALS: tuple[str, ...] = tuple(BANK["ordinals"])
 
@@ -70,6 +72,18 @@ class Conversation:
             made.append({"role": "assistant", "content": answered})
         return (*made, {"role": "user", "content": self.question})
 
+    def asked(self) -> Asked:
+        """To be filled with other turns."""
+
+        def told(n_fillers: int) -> tuple[tuple[str, ...], dict[str, Any]]:
+            n = len(self.needles)
+            turn, turns = self.positions(n_fillers)[self.wanted], n_fillers + n
+            meta = {"prefix": self.prefix, "n_needles": n, "request": self.request, "wanted": self.wanted + 1}
+            return references, {**meta, "desired_msg_index": 2 * turn + 1, "total_messages": 2 * turns + 1}
+
+        references = (self.reference,)
+        return Asked(self.messages, references, pieces=self.fillers, told=told)
+
 
 @dataclass(frozen=True, slots=True)
 class Matter:
@@ -89,9 +103,7 @@ def conversation(rng: random.Random, n_needles: int, text_chars: int, matter: Ma
     """text_chars: about how long the assistant's texts are; 0 for a single short sentence."""
     lines = sentences(rng.getrandbits(64), matter.split)
     kind, topic = rng.choice(tuple(KINDS)), rng.choice(matter.topics)
-    needles: dict[str, None] = {}
-    while len(needles) < n_needles:
-        needles[text_of(rng, lines, kind, text_chars)] = None
+    needles = distinct(lambda: text_of(rng, lines, kind, text_chars), n_needles)
     wanted = rng.randrange(n_needles)
     prefix = random_string(rng, matter.prefix_chars)
     example = _example(rng, lines, (kind, topic), matter)
@@ -99,16 +111,8 @@ def conversation(rng: random.Random, n_needles: int, text_chars: int, matter: Ma
     # The other turns draw from a state of their own: how many there are must not change anything else.
     state, own = random.Random(rng.getrandbits(64)), matter.passages
     fillers = _read_aloud(state, own, text_chars) if own else _fillers(state, (kind, topic), text_chars, matter)
-    return Conversation(
-        example,
-        _request(kind, topic),
-        tuple(needles),
-        places,
-        wanted,
-        prefix,
-        final_question(prefix, wanted, kind, topic),
-        fillers,
-    )
+    question = final_question(prefix, wanted, kind, topic)
+    return Conversation(example, _request(kind, topic), needles, places, wanted, prefix, question, fillers)
 
 
 def _request(kind: str, topic: str) -> str:
@@ -174,11 +178,9 @@ def _fillers(rng: random.Random, key: Request, text_chars: int, matter: Matter) 
 
 def _read_aloud(rng: random.Random, passages: Sequence[str], text_chars: int) -> Iterator[str]:
     """Turns that read on in the user's documents, from a random place, round and round."""
-    at = rng.randrange(len(passages))
+    lines = islice(cycle(passages), rng.randrange(len(passages)), None)
     while True:
-        wanted, taken = text_chars * rng.uniform(_SHORTEST, _LONGEST), [passages[at % len(passages)]]
-        at += 1
+        wanted, taken = text_chars * rng.uniform(_SHORTEST, _LONGEST), [next(lines)]
         while sum(map(len, taken)) < wanted:
-            taken.append(passages[at % len(passages)])
-            at += 1
+            taken.append(next(lines))
         yield f"{BANK['read_on']}\n{' '.join(taken)}"

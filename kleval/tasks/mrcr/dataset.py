@@ -5,6 +5,9 @@ of the earlier rows had more answers to the request than they should, 5 % a wron
 before have `{n}needle.parquet` without that column; no hash of theirs is known, so that they are told by it. Scores on
 the two are not comparable. Any other format of the same rows is read too; where both revisions lie in a
 folder, the newer one counts.
+
+There is no official generation budget: 2,000 tokens (HELM's; the longest answer has 3,889 characters), and more for an
+answer that takes more in the model's tokens.
 """
 
 from __future__ import annotations
@@ -12,26 +15,37 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kleval.tasks import data, datafile, tables
 from kleval.tasks.data import Source
-from kleval.types import Message, UsageError
+from kleval.tasks.mrcr import bins
+from kleval.tasks.plain_editions import Asked, Rows, as_it_is, contents
+from kleval.tasks.sized import Question
+from kleval.types import Message, Tokenizer, Unfit, UsageError
 
 REVISION = "openai/mrcr f4c69fa (2025-12-05)"
+BUDGET, BESIDE = 2000, 16  # tokens of an answer, and those beside one that takes more
 _ROLES = ("system", "user", "assistant")
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """answer: with the prefix before it. facts: JSON values for the sample's meta."""
+class Official(Rows):
+    """Each row with the official bin that it lies in."""
 
-    messages: tuple[Message, ...] = field(repr=False)
-    answer: str = field(repr=False)
-    prefix: str
-    facts: dict[str, Any]
+    def __init__(self, task_id: str, n_needles: int, data_dir: Path | None) -> None:
+        source = find(task_id, n_needles, data_dir)
+        super().__init__(task_id, source, lambda ctx: read(source, n_needles), BUDGET, BESIDE)
+
+    def _question(self, index: int, asked: Asked, tokenizer: Tokenizer, ctx: int) -> Question | Unfit:
+        made = super()._question(index, asked, tokenizer, ctx)
+        if isinstance(made, Unfit):
+            return made
+        counter = bins.counter() or tokenizer
+        length = sum(map(counter.count, (*contents(made.prompt), *made.references)))
+        binned = {"bin": bins.bin_of(length), "bin_tokens": length, "bin_tokenizer": counter.name}
+        return replace(made, meta={**made.meta, **binned})
 
 
 def find(task_id: str, n_needles: int, data_dir: Path | None) -> Source:
@@ -39,13 +53,12 @@ def find(task_id: str, n_needles: int, data_dir: Path | None) -> Source:
     folder = data.data_folder("mrcr", data_dir)
     name = f"{n_needles}needle"
     halves = (f"{name}_0", f"{name}_1")
-    for stems in ((f"{name}/{halves[0]}", f"{name}/{halves[1]}"), halves, (name,), (f"{name}/{name}",)):
+    for stems in ([f"{name}/{half}" for half in halves], halves, [name], [f"{name}/{name}"]):
         paths = tuple(path for stem in stems if (path := datafile.existing(folder / stem)) is not None)
         if len(paths) == len(stems):
             return _source(paths)
-    missing = [f"{name}/{half}.parquet" for half in halves if datafile.existing(folder / f"{name}/{half}") is None]
-    data.need("mrcr", missing[0], f"{task_id} (official)", data_dir)
-    raise AssertionError("unreachable: data.need found a file that is not there")
+    lacking = next(half for half in halves if datafile.existing(folder / f"{name}/{half}") is None)
+    raise data.missing(f"{task_id} (official)", f"{name}/{lacking}.parquet", "mrcr", folder, data_dir)
 
 
 def _source(paths: tuple[Path, ...]) -> Source:
@@ -58,27 +71,23 @@ def _source(paths: tuple[Path, ...]) -> Source:
     return Source(paths, f"openai/mrcr {which}, unpinned, sha256:{digest[:16]}", digest)
 
 
-def read(source: Source, n_needles: int) -> Iterator[Row]:
+def read(source: Source, n_needles: int) -> Iterator[Asked]:
     """Rows in the data's order, one at a time. UsageError naming file and row of what is not what it must be."""
-    for path in source.paths:
-        for where, row in tables.rows(path):
-            yield _row(where, row, n_needles)
+    return (_row(where, row, n_needles) for path in source.paths for where, row in tables.rows(path))
 
 
-def _row(where: str, row: dict[str, Any], n_needles: int) -> Row:
+def _row(where: str, row: dict[str, Any], n_needles: int) -> Asked:
     messages = _messages(where, tables.value(where, row, "prompt"))
-    answer = tables.text(where, row, "answer")
-    prefix = tables.text(where, row, "random_string_to_prepend")
+    answer, prefix = (tables.text(where, row, name) for name in ("answer", "random_string_to_prepend"))
     if not prefix:
         raise UsageError(f"{where}: field 'random_string_to_prepend' must not be empty")
-    found = tables.integer(where, row, "n_needles")
-    if found != n_needles:
-        raise UsageError(f"{where}: field 'n_needles' must be {n_needles}, is {found}")
-    facts: dict[str, Any] = {name: tables.integer(where, row, name) for name in ("desired_msg_index", "total_messages")}
-    facts["n_chars"] = sum(len(message["content"]) for message in messages)
+    numbers = {name: tables.integer(where, row, name) for name in ("n_needles", "desired_msg_index", "total_messages")}
+    if numbers["n_needles"] != n_needles:
+        raise UsageError(f"{where}: field 'n_needles' must be {n_needles}, is {numbers['n_needles']}")
+    meta = {"prefix": prefix, **numbers, "n_chars": sum(len(message["content"]) for message in messages)}
     if row.get("date_added") is not None:
-        facts["date_added"] = str(row["date_added"])
-    return Row(messages, answer, prefix, facts)
+        meta["date_added"] = str(row["date_added"])
+    return Asked(as_it_is(messages), (answer,), meta)
 
 
 def _messages(where: str, prompt: Any) -> tuple[Message, ...]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kleval.tasks.draws import distinct
 from kleval.tasks.mrcr.conversations import BANK, EVALUATED, Conversation, random_string, text_of
 from kleval.tasks.prose import sentences
 from kleval.types import Message
@@ -65,10 +66,8 @@ def _key(rng: random.Random) -> Key:
 
 def _texts(rng: random.Random, lines: Iterator[str], key: Key, n: int, text_chars: int) -> tuple[str, ...]:
     """n different ones."""
-    made: dict[str, None] = {}
-    while len(made) < n:
-        made[STYLES[key[2]] + text_of(rng, lines, FORMATS[key[0]], text_chars)] = None
-    return tuple(made)
+    what, _, style = key
+    return distinct(lambda: STYLES[style] + text_of(rng, lines, FORMATS[what], text_chars), n)
 
 
 def _groups(rng: random.Random, asked: Key, n: int, text_chars: int) -> Iterator[str]:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from kleval.tasks.likelihood import without
-from kleval.tasks.mrcr import editions, grading, transcripts
-from kleval.tasks.mrcr.task import GOOGLE, MrcrTask
+from kleval.tasks.mrcr import grading, transcripts
+from kleval.tasks.mrcr.task import GOOGLE, MrcrTask, filled_up
+from kleval.tasks.plain_editions import MadeToSize
 from kleval.tasks.sized import SizedTask, digest_of
 from kleval.types import Prompt, Sample, UsageError
 
@@ -30,7 +31,7 @@ class MrcrV2Task(MrcrTask):
             )
         values = {"n_needles": n_needles, "longest": grading.LONGEST_CHARS, "hash": transcripts.HASH_CHARS}
         SizedTask.__init__(self, f"mrcr_v2/{n_needles}needle", edition, protocol, (GOOGLE,), values)
-        self._open = partial(Builtin, self.id, self.version, n_needles)
+        self._open = partial(_builtin, self.id, self.version, n_needles)
         self.also_reads = ""
 
     def question_alone(self, sample: Sample) -> Prompt:
@@ -44,17 +45,13 @@ class MrcrV2Task(MrcrTask):
         return transcripts.question("{hash}", 0, ("{format}", "{topic}", "{style}"))
 
 
-class Builtin(editions.Builtin):
+def _builtin(task_id: str, task_version: str, n_needles: int) -> MadeToSize:
     """Filled up to ctx as MRCR's conversations are."""
-
-    def __init__(self, task_id: str, task_version: str, n_needles: int) -> None:
-        super().__init__(task_id, task_version, n_needles)
-        version = transcripts.TRANSCRIPTS_VERSION
-        self.revision = f"kleval {version}"
-        self.digest = digest_of(self.digest, version, transcripts.FORMATS, transcripts.STYLES)
-
-    def _conversation(self, ctx: int, seed: int, index: object, text_chars: int) -> transcripts.Transcript:
-        return transcripts.transcript(self._draws(ctx, seed, index).rng, self._n_needles, text_chars)
+    version = transcripts.TRANSCRIPTS_VERSION
+    made = filled_up(task_id, task_version, n_needles, lambda rng, chars: transcripts.transcript(rng, n_needles, chars))
+    made.revision = f"kleval {version}"
+    made.digest = digest_of(made.digest, version, transcripts.FORMATS, transcripts.STYLES)
+    return made
 
 
 needles_2, needles_4, needles_8 = (partial(MrcrV2Task, n) for n in (2, 4, 8))

@@ -11,12 +11,13 @@ import pytest
 
 from kleval.tasks import data
 from kleval.tasks.mrcr import dataset
+from kleval.tasks.plain_editions import Asked
 from kleval.types import UsageError
 
 Write = Callable[..., list[Path]]
 
 
-def read(folder: Path) -> list[dataset.Row]:
+def read(folder: Path) -> list[Asked]:
     return list(dataset.read(dataset.find("mrcr/2needle", 2, folder), 2))
 
 
@@ -27,9 +28,9 @@ def test_both_revisions_read_in_order_in_every_format(
 ) -> None:
     write_mrcr(mrcr_rows, suffix, old)
     rows = read(tmp_path)
-    assert [row.answer for row in rows] == [row["answer"] for row in mrcr_rows]
-    assert [list(row.messages) for row in rows] == [json.loads(row["prompt"]) for row in mrcr_rows]
-    assert ("date_added" in rows[0].facts) is not old
+    assert [row.references for row in rows] == [(row["answer"],) for row in mrcr_rows]
+    assert [list(row.build(())) for row in rows] == [json.loads(row["prompt"]) for row in mrcr_rows]
+    assert ("date_added" in rows[0].meta) is not old
 
 
 def test_the_revision_names_which_of_the_two_it_is(
