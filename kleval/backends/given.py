@@ -105,7 +105,8 @@ def _opened(
         width = _of_config(model, WIDTHS) or max((t.shape[0] for t in _tensors(model) if t.ndim == 1), default=64)
         asked = Plain(model, cached, vocab_size, width)
     adapter = HFModel(asked, device, vocab_size)
-    if wrong := adapter.find_out():
+    longest = max_ctx or _of_config(model, LONGEST)
+    if wrong := adapter.find_out(longest):
         raise UsageError(f"{called} cannot be asked token by token: {wrong}{'' if asked is model else _MEND}")
     if not cached:  # a part of a text costs as much as all of it
         adapter.chunked = adapter.copied = False
@@ -114,7 +115,6 @@ def _opened(
         raise UsageError(
             f"{called} knows token ids below {vocab_size:,}, its tokenizer {reads.name} gives {known:,}: they do not belong together"
         )
-    longest = max_ctx or _of_config(model, LONGEST)
     return GivenBackend(adapter, reads, called, spec, longest, _ends(model, reads), cached, training)
 
 

@@ -37,6 +37,7 @@ from kleval.types import Failure, Outcome, Request, TimedRequest, Trace, UsageEr
 
 PREFILL_TOKENS = {"cpu": 512, "cuda": 8192}
 MAX_ROWS = {"cpu": 16, "cuda": 64}
+BY_LENGTH = "{}: rotary frequencies depend on the length of a call, so each text is run in one piece and by itself"
 _UNBOUNDED = 1 << 60
 _HELD_SHARE = 0.4  # of a model's numbers that its files hold at least: embeddings may be shared, but not more than that
 
@@ -54,7 +55,7 @@ def open_hf(spec: BackendSpec) -> HFBackend:
     model = _load(transformers, folder, name, spec, device)
     config = model.config.get_text_config()
     adapter = HFModel(model, device, int(config.vocab_size))
-    if wrong := adapter.find_out():
+    if wrong := adapter.find_out(_longest(config)):
         raise UsageError(f"{name} cannot be asked token by token ({wrong}): --backend vllm or a server may run it")
     ends = eos_ids(folder, tokenizer.eos_id)
     return HFBackend(
@@ -91,8 +92,7 @@ class HFBackend:
         self.tokenizer = tokenizer
         self._adapter, self._ends, self._spec, self._version = adapter, ends, spec, version
         self._sha256, self._revision = weights_sha256, revision
-        config = adapter.model.config.get_text_config()
-        self.max_ctx: int | None = getattr(config, "max_position_embeddings", None)
+        self.max_ctx = _longest(adapter.model.config.get_text_config())
         self.prefill_tokens = prefill_tokens or PREFILL_TOKENS[adapter.device.type]
         self._max_batch = (spec.batch or MAX_ROWS[adapter.device.type]) if adapter.batched else 1
         self.stats = {"prompt_tokens": 0, "prefilled_tokens": 0}
@@ -118,6 +118,7 @@ class HFBackend:
             "batches": adapter.batched,
             "padded_batches": adapter.padded,
             "share_prefixes": self._spec.share_prefixes and adapter.copied,
+            **({"whole_and_alone": BY_LENGTH.format(adapter.by_length)} if adapter.by_length else {}),
             "max_batch": self._max_batch,
             "memory_budget_bytes": self._spec.memory_budget,
         }
@@ -172,6 +173,12 @@ class HFBackend:
 
     def vocabulary(self) -> range:
         return ordinary_ids(self._adapter.vocab_size)
+
+
+def _longest(config: Any) -> int | None:
+    """Prompt and answer of a model, as its config says it; None where it does not."""
+    found: int | None = getattr(config, "max_position_embeddings", None)
+    return found
 
 
 def _folder(spec: BackendSpec) -> tuple[Path, str, str | None]:

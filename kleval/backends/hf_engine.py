@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from kleval.backends.batching import free_bytes
-from kleval.backends.hf_model import HFModel, Rows, state_bytes
+from kleval.backends.hf_model import HFModel, Rows
+from kleval.backends.hf_state import state_bytes
 from kleval.backends.native_parts import Part
 from kleval.models.stepper import Steps
 

@@ -4,6 +4,10 @@ Models keep their state in different ways (keys and values, windows, convolution
 whether a cache can be carried from chunk to chunk, copied, or hold rows with padding depends on a model's own code. So a model is
 tried with a few random tokens when it is opened, against one whole pass: what gives other logits is not used. Attention masks and
 positions are always passed; padding is on the left and lies in the first chunk alone.
+
+Short trials do not show what a model does with long texts alone: rotary frequencies that transformers picks by the length of a call
+(LongRoPE of Phi-3 and Phi-4, dynamic NTK). Such a model is asked one text at a time, all of a prompt in one call, and where its
+answer crosses the length at which LongRoPE changes them, the whole text is run anew, as transformers' `generate` does for Phi-3.
 """
 
 from __future__ import annotations
@@ -17,6 +21,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from kleval.backends.hf_rope import rope_by_length
+from kleval.backends.hf_state import state_bytes
 
 # What a forward takes and returns its state as: newer releases of transformers, older ones, Mamba in older ones.
 _CACHES = ("cache", "past_key_values", "cache_params")
@@ -34,22 +41,25 @@ _MODELS_OWN = (RuntimeError, ValueError, LookupError, TypeError, AttributeError,
 
 @dataclass(slots=True)
 class Rows:
-    """A batch under way. cache: the model's own; None before the first token. mask [B, T so far], 0 where a row is padded."""
+    """A batch under way. cache: the model's own; None before the first token. mask [B, T so far], 0 where a row is padded. ids: the
+    tokens so far [B, T], where they may have to be run anew."""
 
     mask: Tensor
     cache: Any = None
+    ids: Tensor | None = None
 
     @property
     def n(self) -> int:
         return len(self.mask)
 
     def copy(self) -> Rows:
-        return Rows(self.mask.clone(), copy.deepcopy(self.cache))
+        return Rows(self.mask.clone(), copy.deepcopy(self.cache), self.ids)
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep these rows, in this order; a row may be named more than once."""
         index = torch.tensor(rows, device=self.mask.device)
         self.mask = self.mask[index]
+        self.ids = None if self.ids is None else self.ids[index]
         if self.cache is not None:
             self.cache.reorder_cache(index)
 
@@ -67,7 +77,8 @@ class _Trial:
 @dataclass(slots=True)
 class HFModel:
     """chunked: prompts may go in pieces. batched: rows may go together, and leave; padded: those of different length too.
-    copied: caches may be forked.
+    copied: caches may be forked. by_length: the kind of RoPE scaling whose frequencies depend on the length of a call, "" for none;
+    changes_at: the length behind which LongRoPE has others.
 
     bytes_fixed, bytes_per_token: of one row's state, as found by trying.
     """
@@ -79,6 +90,8 @@ class HFModel:
     batched: bool = False
     padded: bool = False
     copied: bool = False
+    by_length: str = ""
+    changes_at: int = 0
     bytes_fixed: int = 0
     bytes_per_token: int = 0
     _takes: frozenset[str] = field(default_factory=frozenset)
@@ -96,6 +109,8 @@ class HFModel:
     @torch.inference_mode()
     def forward(self, ids: Tensor, mask: Tensor, rows: Rows, keep: int) -> Tensor:
         """Feed ids [B, T], mask 0 where a token is padding. Returns the logits of the last `keep` positions [B, keep, V]."""
+        if self.by_length:
+            ids, mask = self._whole_where_needed(ids, mask, rows)
         rows.mask = torch.cat([rows.mask, mask], 1)
         given: dict[str, Any] = {"attention_mask": rows.mask, "use_cache": True}
         if rows.cache is not None:
@@ -108,11 +123,28 @@ class HFModel:
         rows.cache = _cache_in(out)
         return out.logits[:, -keep:]
 
+    def _whole_where_needed(self, ids: Tensor, mask: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+        """What is fed in place of ids: all tokens so far with them where LongRoPE's frequencies change here."""
+        before = 0 if rows.ids is None else rows.ids.shape[1]
+        rows.ids = ids if rows.ids is None else torch.cat([rows.ids, ids], 1)
+        if before <= self.changes_at < rows.ids.shape[1] and before:
+            ids, mask = rows.ids, torch.cat([rows.mask, mask], 1)
+            rows.mask, rows.cache = rows.mask[:, :0], None
+        if rows.cache is None and not self.changes_at:
+            # Dynamic frequencies stay those of the longest text so far, also for others: a short one takes them back.
+            one = ids[:, :1]
+            self.model(input_ids=one, attention_mask=torch.ones_like(one), use_cache=False)
+        return ids, mask
+
     def fresh(self, n: int) -> Rows:
         return Rows(torch.ones(n, 0, dtype=torch.int64, device=self.device))
 
-    def find_out(self) -> str:
-        """Set chunked, batched, padded, copied and the state's size. Returns what is wrong when the model has no cache that goes on."""
+    def find_out(self, longest: int | None = None) -> str:
+        """Set chunked, batched, padded, copied and the state's size. Returns what is wrong when the model has no cache that goes on.
+        longest: the most tokens that it is asked with, None where that is not known."""
+        kind, steady = rope_by_length(getattr(self.model, "config", None))
+        if kind and (longest is None or longest > steady):
+            self.by_length, self.changes_at = kind, 0 if "dynamic" in kind else steady
         try:
             first = self._trial(0)
         except _MODELS_OWN as error:
@@ -124,6 +156,9 @@ class HFModel:
         if not any(self._goes_on_as(name) for name in self._names()):
             return "a step from its cache gives other logits than the whole text"
         self._measure(first.ids)
+        if self.by_length:
+            self._trials.clear()
+            return ""
         cuts = _CUTS if self.dtype in _EXACT_FLOOR else _CUTS[:1]
         self.chunked = self._holds(
             lambda t: (torch.cat([self._in_chunks(t.ids[:1], 0, at) for at in cuts]), t.whole[:1] * len(cuts))
@@ -246,41 +281,3 @@ def _apart(found: Tensor, expected: Tensor) -> float:
 def _split(ids: Tensor, at: float = _CUTS[0]) -> int:
     """Where a trial's text is cut."""
     return int(ids.shape[1] * at)
-
-
-def state_bytes(cache: Any) -> dict[str, int]:
-    """Bytes of all tensors that a cache holds, wherever it holds them, by what their attributes' names tell: `kv` (keys and
-    values), `conv`, `recurrent`, else `other`."""
-    found: dict[int, tuple[str, int]] = {}
-    stack, seen = [("other", cache)], set()
-    while stack:
-        name, one = stack.pop()
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
-        if isinstance(one, Tensor):
-            nbytes = one.numel() * one.element_size()
-            found[one.data_ptr()] = max(found.get(one.data_ptr(), (name, 0)), (name, nbytes), key=lambda part: part[1])
-        elif isinstance(one, dict):
-            stack += [(_component(key, name), value) for key, value in one.items()]
-        elif isinstance(one, list | tuple):
-            stack += [(name, value) for value in one]
-        elif isinstance(held := getattr(one, "tensors", None), list):
-            stack.append((name, held))
-        elif hasattr(one, "__dict__") and type(one).__module__.startswith("transformers"):
-            stack += [(_component(key, name), value) for key, value in vars(one).items()]
-    total: dict[str, int] = {}
-    for name, nbytes in found.values():
-        if nbytes:
-            total[name] = total.get(name, 0) + nbytes
-    return total
-
-
-def _component(attribute: Any, above: str) -> str:
-    """The part of a state that an attribute of a cache holds; what it stands in, where its name does not tell."""
-    text = str(attribute)
-    if "conv" in text:
-        return "conv"
-    if "recurrent" in text or "ssm" in text:
-        return "recurrent"
-    return "kv" if text.startswith(("key", "value")) else above

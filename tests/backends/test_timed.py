@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kleval.backends.generation import Job
-from kleval.backends.hf_model import state_bytes
+from kleval.backends.hf_state import state_bytes
 from kleval.backends.native import open_native
 from kleval.backends.spec import BackendSpec
 from kleval.cli.main import call
