@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 import random
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from kleval.harness.earlier import completion_of, outcome_record
-from kleval.harness.preparing import Asked, Call, Policy, prepare, same_prompt
+from kleval.harness.preparing import Asked, Call, Policy, prepare, same_prompt, short_question
 from kleval.tasks.own.files import said
 from kleval.types import (
     Backend,
@@ -53,11 +53,16 @@ def in_turn(
         if ended is not None:
             yield asked, ended
     unsure: list[tuple[Call, Completion]] = []
+
+    def find_out(call: Call) -> Iterator[tuple[Call, Outcome] | None]:
+        answering = judge if call.request.kind == "judge" else backend
+        return _answers([] if answering is None else [short_question(call, answering)], backend, judge)
+
     while calls or unsure:
         wave, calls = sorted(calls, key=lambda call: -call.length), []
         again: list[Call] = []
         failures: list[Failure] = []
-        for told in _unsure_last(_answers(wave, backend, judge), unsure, calls, policy):
+        for told in _unsure_last(_answers(wave, backend, judge), unsure, find_out, policy):
             if told is None:
                 yield None
                 continue
@@ -91,11 +96,11 @@ def in_turn(
 def _unsure_last(
     answers: Iterator[tuple[Call, Outcome] | None],
     unsure: list[tuple[Call, Completion]],
-    calls: list[Call],
+    find_out: Callable[[Call], Iterator[tuple[Call, Outcome] | None]],
     policy: Policy,
 ) -> Iterator[tuple[Call, Outcome] | None]:
-    """The answers as they come, but those that may be reasoning alone when the others have shown whether it is. Where none does, one
-    that a stop string ended is asked for again without, once per model."""
+    """The answers as they come, but those that may be reasoning alone when the others have shown whether it is; where none does, a
+    short question shows it (`find_out`), asked once per model."""
     for answer in answers:
         if answer is None:
             yield None
@@ -103,28 +108,35 @@ def _unsure_last(
         call, outcome = answer
         call.attempts += 1
         shown = call.reading.shows(outcome)
-        if shown is not None:
-            policy.opened.setdefault(call.answering, shown)
+        if shown is not None and not policy.opened.get(call.answering):
+            policy.opened[call.answering] = shown
         if not (isinstance(outcome, Completion) and call.reading.unsure(call.request, outcome)):
             yield call, outcome
         elif call.answering in policy.opened:
-            call.reading = replace(call.reading, opened=policy.opened[call.answering])
-            yield call, outcome
+            yield _read_as(policy.opened[call.answering], call, outcome)
         else:
             unsure.append((call, outcome))
-    for call, outcome in unsure:
-        known = call.answering in policy.opened or call.answering in policy.tried
-        if not known and outcome.finish_reason == "stop":
-            policy.tried.add(call.answering)
-            unsure.remove((call, outcome))
-            call.reading = replace(call.reading, unstopped=True)
-            calls.append(call)
-            return
     waited = list(unsure)
     unsure.clear()
+    for call, _ in waited:
+        if call.answering in policy.opened:
+            continue
+        for told in find_out(call):
+            if told is None:
+                yield None
+            elif isinstance(told[1], Completion):
+                policy.opened[call.answering] = call.reading.shows_whole(told[1])
     for call, outcome in waited:
-        call.reading = replace(call.reading, opened=policy.opened.get(call.answering))
-        yield call, outcome
+        yield _read_as(policy.opened.get(call.answering), call, outcome)
+
+
+def _read_as(opened: str | None, call: Call, outcome: Completion) -> tuple[Call, Completion]:
+    """An answer that may be reasoning alone, with what is known now of the tag that the server's template opens."""
+    call.reading = replace(call.reading, opened=opened)
+    if opened is None:
+        note = "it was cut, and may be reasoning alone: nothing shows whether the server's template opens reasoning"
+        outcome = replace(outcome, notes=(*outcome.notes, note))
+    return call, outcome
 
 
 def _answers(wave: Sequence[Call], backend: Backend, judge: Backend | None) -> Iterator[tuple[Call, Outcome] | None]:

@@ -15,14 +15,15 @@ from kleval.tokenization import encode_pair
 from kleval.types import Backend, Completion, Failure, Outcome, Prompt, Request, Sample, Task, Tokenizer
 from kleval.work.loop import describe
 
+SHORT_QUESTION_TOKENS = 2048  # models that reason take some hundreds of tokens for it
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """How requests are asked. counter: the tokenizer of the samples' lengths; None when it is the backend's own.
 
     reasoning: pairs of tags that it stands between. max_new_tokens: that generation budgets are raised to.
-    opened: by model, the tag that its server's template turned out to open, "" for none. tried: models of which one answer was
-    asked for again to find that out.
+    opened: by model, the tag that its server's template turned out to open, "" for none, None where a question showed nothing.
     sleep, on_retry(n requests, seconds, message): called between the attempts.
     """
 
@@ -34,8 +35,7 @@ class Policy:
     counter: Tokenizer | None = None
     reasoning: Sequence[tuple[str, str]] = TAGS
     max_new_tokens: int = 0
-    opened: dict[tuple[str, bool], str] = field(default_factory=dict)
-    tried: set[tuple[str, bool]] = field(default_factory=set)
+    opened: dict[tuple[str, bool], str | None] = field(default_factory=dict)
     sleep: Callable[[float], None] = lambda seconds: None
     on_retry: Callable[[int, float, str], None] = lambda n, seconds, message: None
 
@@ -143,6 +143,17 @@ def prepare(
         top_p=policy.top_p if generating and policy.top_p is not None else request.top_p,
     )
     return Call(asked, position, prepared, reading, _rendered_otherwise(prepared, backend))
+
+
+def short_question(call: Call, backend: Backend) -> Call:
+    """One that any model answers at once, beside its reasoning, asked as a call is: without a stop string and with a long budget."""
+    prompt = ({"role": "user", "content": "Reply with the word OK."},)
+    ids = encode(backend.tokenizer, prompt, "")
+    new = int(min(SHORT_QUESTION_TOKENS, (backend.max_ctx or math.inf) - len(ids)))
+    asked = replace(
+        call.request, prompt=prompt, answer_prefix="", stop=(), max_new_tokens=new, token_ids=ids, logprobs=0
+    )
+    return replace(call, request=asked)
 
 
 def _rendered_otherwise(request: Request, backend: Backend) -> tuple[str, ...]:

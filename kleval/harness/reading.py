@@ -6,7 +6,8 @@ Reasoning that the budget cut is a failure where the budget is a short one of kl
 a raised one it is an empty answer, scored as that: a model that thinks without end does not gain by leaving its hard questions out.
 
 The template of a chat endpoint is not known. Whether it opens reasoning shows in the first answer that ends by itself, with a closing
-tag alone or with none; until one has come, what may be the beginning of reasoning waits for the others.
+tag alone or with none; until one has come, what may be the beginning of reasoning waits for the others. Where none of them shows it
+(a budget that is too short for all), a short question does.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from kleval.backends.reasoning import TAGS, closed_alone, first_stop, opened_by, opened_in, split
-from kleval.types import Backend, Failure, Outcome, Request
+from kleval.types import Backend, Completion, Failure, Outcome, Request
 
 _END_CHARACTERS = 16  # of the last message, behind which all is the template's
 _TAIL_TOKENS = 64  # of a rendered prompt, that hold the opening tag and blanks behind it
@@ -51,6 +52,12 @@ class Reading:
             return None
         whole = outcome.finish_reason == "eos" and bool(outcome.text.strip())
         return closed_alone(outcome.text, self.pairs) or ("" if whole else None)
+
+    def shows_whole(self, outcome: Completion) -> str | None:
+        """As `shows`, of an answer that nothing should have cut: one with its reasoning apart or in tags of its own shows that the
+        template opens none; a cut one without shows nothing."""
+        told = bool(outcome.reasoning) or any(outcome.text.lstrip().startswith(opening) for opening, _ in self.pairs)
+        return "" if told else self.shows(outcome)
 
     def unsure(self, request: Request, outcome: Outcome) -> bool:
         """Whether an answer may be nothing but the beginning of reasoning that the server's template opened."""

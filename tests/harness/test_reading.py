@@ -193,18 +193,103 @@ class Chats(Says):
     text: str = "no, \n\nno</think>yes"
 
 
-def test_a_stop_string_in_reasoning_that_a_server_opened_is_found_out_with_one_answer_more(tmp_path: Any) -> None:
+def test_a_stop_string_in_reasoning_that_a_server_opened_is_found_out_with_one_question_more(tmp_path: Any) -> None:
     backend = Chats()
     go(tmp_path / "run", backend, (Asks(stop=("\n\n",)),), limit=4, ctxs=(64,))
     assert [row.score for row in rows(tmp_path / "run")] == [1.0] * 4
-    assert [len(request.stop) for request in backend.asked] == [1, 1, 1, 1, 0, 0, 0, 0]
+    assert [len(request.stop) for request in backend.asked] == [1, 1, 1, 1, 0, 0, 0, 0, 0]
 
 
-def test_a_server_that_opens_none_is_asked_once_more_per_model(tmp_path: Any) -> None:
+def test_a_server_that_opens_none_is_asked_one_question_more_per_model(tmp_path: Any) -> None:
     backend = Chats(text="yes\n\nand more")
     go(tmp_path / "run", backend, (Asks(stop=("\n\n",)),), limit=4, ctxs=(64,))
     assert [row.score for row in rows(tmp_path / "run")] == [1.0] * 4
     assert len(backend.asked) == 5
+
+
+@dataclass
+class Short(Chats):
+    """Its budgets cut every answer but that to the short question. answers: right, though nothing but reasoning has come."""
+
+    cut: int | None = 1
+    text: str = "yes or no?</think>yes"
+    short: Completion = field(default_factory=lambda: Completion("hm</think>OK", 9, 3, "eos"))
+
+    def answer(self, request: Request) -> Completion:
+        told = super().answer(request)
+        return self.short if "word OK" in str(request.prompt) else told
+
+
+def ends(tmp_path: Any) -> list[Any]:
+    return [row.failure["kind"] if row.failure else row.score for row in rows(tmp_path / "run")]
+
+
+def test_where_the_budget_cut_every_answer_a_short_question_shows_that_they_were_reasoning(tmp_path: Any) -> None:
+    backend = Short()
+    go(tmp_path / "run", backend, (Asks(),), limit=4, ctxs=(64,))
+    assert ends(tmp_path) == ["reasoning_cut"] * 4
+    (short,) = [request for request in backend.asked if "word OK" in str(request.prompt)]
+    assert (short.stop, short.max_new_tokens) == ((), 2048)
+
+
+@pytest.mark.parametrize(
+    "short",
+    [
+        Completion("OK", 9, 1, "eos"),
+        Completion("<think>hm</think>OK", 9, 4, "eos"),
+        Completion("<think>hm", 9, 2, "length"),
+        Completion("OK", 9, 1, "eos", reasoning="hm"),
+    ],
+)
+def test_where_it_shows_that_the_template_opens_none_a_cut_answer_is_an_answer(
+    tmp_path: Any, short: Completion
+) -> None:
+    go(tmp_path / "run", Short(short=short), (Asks(),), limit=2, ctxs=(64,))
+    assert ends(tmp_path) == [1.0] * 2
+    assert not rows(tmp_path / "run")[0].outcomes[0].get("notes")
+
+
+def test_where_it_shows_nothing_a_cut_answer_is_scored_and_says_so(tmp_path: Any) -> None:
+    backend = Short(short=Completion("hm and hm and", 9, 2048, "length"))
+    go(tmp_path / "run", backend, (Asks(),), limit=8, ctxs=(64,))
+    assert ends(tmp_path) == [1.0] * 8
+    assert all("reasoning" in row.outcomes[0]["notes"][0] for row in rows(tmp_path / "run"))
+    assert len(backend.asked) == 9
+
+
+def test_reasoning_that_begins_in_a_chat_endpoints_text_and_was_cut_is_no_answer(tmp_path: Any) -> None:
+    go(tmp_path / "run", Chats(text=ENDLESS, cut=4), (Asks(),), limit=2, ctxs=(64,))
+    assert ends(tmp_path) == ["reasoning_cut"] * 2
+
+
+@dataclass
+class Apart(Chats):
+    """A server that tells reasoning apart; the budget ends before the answer."""
+
+    def answer(self, request: Request) -> Completion:
+        self.asked.append(request)
+        return Completion("", 9, request.max_new_tokens, "length", reasoning="yes or no?")
+
+
+def test_reasoning_apart_and_no_text_is_no_answer(tmp_path: Any) -> None:
+    backend = Apart()
+    go(tmp_path / "run", backend, (Asks(),), limit=2, ctxs=(64,))
+    assert ends(tmp_path) == ["reasoning_cut"] * 2
+    assert len(backend.asked) == 2
+
+
+def test_a_closing_tag_outweighs_an_answer_that_ended_without_one(tmp_path: Any) -> None:
+    """Small models end now and then inside their reasoning."""
+
+    @dataclass
+    class InTurn(Chats):
+        def answer(self, request: Request) -> Completion:
+            n = len(self.asked)
+            self.text, self.cut = [("no, no", None), ("no</think>yes", None), ("yes or no?", 1)][min(n, 2)]
+            return super().answer(request)
+
+    go(tmp_path / "run", InTurn(), (Asks(),), limit=4, ctxs=(64,))
+    assert sorted(map(str, ends(tmp_path))) == ["0.0", "1.0", "reasoning_cut", "reasoning_cut"]
 
 
 @dataclass
@@ -218,8 +303,7 @@ class Sometimes(Chats):
 
 def test_what_the_budget_cut_in_reasoning_that_a_server_opened_is_no_answer(tmp_path: Any) -> None:
     go(tmp_path / "run", Sometimes(), (Asks(),), limit=4, ctxs=(64,))
-    ends = [row.failure["kind"] if row.failure else row.score for row in rows(tmp_path / "run")]
-    assert sorted(map(str, ends)) == ["1.0", "1.0", "reasoning_cut", "reasoning_cut"]
+    assert sorted(map(str, ends(tmp_path))) == ["1.0", "1.0", "reasoning_cut", "reasoning_cut"]
 
 
 def test_off_waits_for_nothing_and_asks_nothing_again(tmp_path: Any) -> None:
