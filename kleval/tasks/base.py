@@ -12,7 +12,20 @@ from kleval.tasks.draws import own_draws
 from kleval.tasks.fitting import budget_for, fill
 from kleval.tasks.prose import sentences
 from kleval.tasks.registry import OWN, check_protocol
-from kleval.types import Completion, ContextTooSmall, Prompt, Request, Sample, Score, Tokenizer, Unfit, UsageError
+from kleval.types import (
+    Completion,
+    ContextTooSmall,
+    Failure,
+    Prompt,
+    Request,
+    Sample,
+    Score,
+    Tokenizer,
+    Unfit,
+    UsageError,
+)
+
+JUDGE_BUDGET = 1024
 
 
 class InOrder(ABC):
@@ -57,6 +70,41 @@ class OneCall(ABC):
 
     @abstractmethod
     def score(self, sample: Sample, answer: Completion) -> Score: ...
+
+
+class Judged(ABC):
+    """`step` asks the sample's prompt and then, where the protocol has one, a judge about the answer, before `_score`.
+
+    An empty answer is wrong without asking the judge; a reply of its that says neither is a failure. reply_says: what it has to hold.
+    """
+
+    needs_judge: bool
+    reply_says: str
+
+    def step(self, sample: Sample, outcomes: Sequence[Completion]) -> Sequence[Request] | Score | Failure:
+        if not outcomes:
+            return (Request(kind="generate", prompt=sample.prompt, max_new_tokens=sample.max_new_tokens),)
+        answer, right = outcomes[0].text, None
+        if self.needs_judge:
+            if answer.strip() and len(outcomes) == 1:
+                prompt = self._judge_prompt(sample, answer)
+                return (Request(kind="judge", prompt=prompt, max_new_tokens=JUDGE_BUDGET),)
+            right = self._verdict(outcomes[1].text) if answer.strip() else False
+            if right is None:
+                said = " ".join(outcomes[1].text.split())[:80]
+                return Failure("judge", f"the judge's reply holds no {self.reply_says}: {said!r}")
+        return self._score(sample, answer, right)
+
+    @abstractmethod
+    def _judge_prompt(self, sample: Sample, answer: str) -> Prompt: ...
+
+    @abstractmethod
+    def _verdict(self, reply: str) -> bool | None:
+        """None where there is none."""
+
+    @abstractmethod
+    def _score(self, sample: Sample, answer: str, right: bool | None) -> Score:
+        """right: by the judge, None where none was asked for."""
 
 
 class Questions(InOrder, OneCall):

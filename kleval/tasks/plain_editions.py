@@ -78,7 +78,23 @@ class Rows(OfficialData):
         return Question(index, prompt, asked.references, tokens, budget, asked.meta)
 
 
-class Made(BuiltinData):
+class Filling(BuiltinData):
+    """Questions that are filled with pieces of text up to ctx."""
+
+    def _sized(
+        self, index: int, asked: Asked, tokenizer: Tokenizer, ctx: int, budget: int, fill: Fill = fill_by_characters
+    ) -> Question:
+        """budget: at least. ContextTooSmall where it does not fit without any piece."""
+        budget = max(budget, budget_for(_longest(tokenizer, asked)))
+        filled = fill(partial(asked.prompt, tokenizer), asked.pieces, tokenizer, ctx - budget)
+        if isinstance(filled, int):
+            raise self._too_small(ctx, filled + budget)
+        n = filled.n_pieces
+        references, meta = asked.told(n) if asked.told else (asked.references, {**asked.meta, "pieces": n})
+        return Question(index, filled.prompt, references, filled.tokens, budget, meta)
+
+
+class Made(Filling):
     """make: a question out of random numbers of its own; the number is its index, -1 and below of those that only budgets are of.
     parts: what it is made of, the version first."""
 
@@ -95,19 +111,6 @@ class Made(BuiltinData):
         budget = budget_for(max(_longest(tokenizer, probe) for probe in probes))
         for index in indices:
             yield self._sized(index, self._make(self._draws(ctx, seed, index).rng, index), tokenizer, ctx, budget)
-
-    def _sized(
-        self, index: int, asked: Asked, tokenizer: Tokenizer, ctx: int, budget: int, fill: Fill | None = None
-    ) -> Question:
-        """Filled up to ctx. budget: at least; fill: `fill_by_characters` where it is None."""
-        budget = max(budget, budget_for(_longest(tokenizer, asked)))
-        build = partial(asked.prompt, tokenizer)
-        filled = (fill or fill_by_characters)(build, asked.pieces, tokenizer, ctx - budget)
-        if isinstance(filled, int):
-            raise self._too_small(ctx, filled + budget)
-        n = filled.n_pieces
-        references, meta = asked.told(n) if asked.told else (asked.references, {**asked.meta, "pieces": n})
-        return Question(index, filled.prompt, references, filled.tokens, budget, meta)
 
 
 class MadeToSize(Made):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kleval.tasks.frames import prompts as frames_prompts
+from kleval.tasks.frames import asking as frames_prompts
 from kleval.tasks.helmet_icl import drawing
 from kleval.tasks.lca import prompts as lca_prompts
 from kleval.tasks.longbench2 import prompts as exam_prompts

@@ -53,21 +53,19 @@ def test_every_gold_answer_of_math_500_equals_itself(real_rows: Path) -> None:
 @pytest.mark.parametrize("row", [90, 199, 230, 231, 444, 537, 540, 615, 644])
 def test_frames_rows_of_several_addresses_can_be_asked(real_rows: Path, row: int) -> None:
     path = real_rows / "frames" / "test.tsv"
-    asked = frames._read_questions(path, data.file_sha256(path))
+    asked = frames.linked(path, data.file_sha256(path))
     assert len(asked) == 824
-    assert all(" " not in url and "," not in url[-1:] for url in asked[row].links)
+    assert all(" " not in url and "," not in url[-1:] for url in asked[row][2])
 
 
 def test_frames_mobile_and_bare_addresses_find_their_pages(real_rows: Path) -> None:
     path = real_rows / "frames" / "test.tsv"
-    odd = [url for one in frames._read_questions(path, data.file_sha256(path)) for url in one.links if ".m.wiki" in url]
-    bare = [
-        url for one in frames._read_questions(path, data.file_sha256(path)) for url in one.links if "://" not in url
-    ]
+    odd = [url for one in frames.linked(path, data.file_sha256(path)) for url in one[2] if ".m.wiki" in url]
+    bare = [url for one in frames.linked(path, data.file_sha256(path)) for url in one[2] if "://" not in url]
     assert (len(odd), len(bare)) == (28, 2)
     for url in (*odd, *bare):
         page = "https://en.wikipedia.org/wiki/" + url.partition("/wiki/")[2]
-        assert frames._known(url, {page}) == page
+        assert frames.known(url, {page}) == page
 
 
 def test_nlu_is_read_whole(real_rows: Path) -> None:

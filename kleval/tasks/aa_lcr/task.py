@@ -15,15 +15,16 @@ from pathlib import Path
 from kleval.tasks import packaged, prose
 from kleval.tasks.aa_lcr import dataset, reports
 from kleval.tasks.answers import contains
+from kleval.tasks.base import JUDGE_BUDGET, Judged
 from kleval.tasks.data import Source
 from kleval.tasks.likelihood import without
 from kleval.tasks.plain_editions import Asked, Made, Rows, as_it_is
 from kleval.tasks.sized import SizedTask
-from kleval.types import Completion, Failure, Prompt, Request, Sample, Score
+from kleval.types import Prompt, Sample, Score
 
 JUDGED = ("aa-lcr-1.1", "aa-lcr-1.0")
 CONTAINS = "contains"
-OFFICIAL_BUDGET, JUDGE_BUDGET = 4096, 1024
+OFFICIAL_BUDGET = 4096
 PROMPTS = packaged.load("aa_lcr/prompts.toml")
 _VERDICT = re.compile(r'"verdict"\s*:\s*"((?:IN)?CORRECT)"', re.IGNORECASE)
 _WORD = re.compile(r"\b(?:IN)?CORRECT\b")
@@ -46,8 +47,9 @@ def verdict(reply: str) -> bool | None:
     return found == {"CORRECT"} if len(found) == 1 else None
 
 
-class AaLcrTask(SizedTask):
+class AaLcrTask(Judged, SizedTask):
     version = "1"
+    reply_says = "verdict"
     own_protocols = (CONTAINS,)
     official_budget = OFFICIAL_BUDGET
 
@@ -65,24 +67,18 @@ class AaLcrTask(SizedTask):
         source = dataset.find(self.id, data_dir)
         return Rows(self.id, source, partial(_rows, source), OFFICIAL_BUDGET)
 
-    def step(self, sample: Sample, outcomes: Sequence[Completion]) -> Sequence[Request] | Score | Failure:
-        if not outcomes:
-            return (Request(kind="generate", prompt=sample.prompt, max_new_tokens=sample.max_new_tokens),)
-        answer = outcomes[0].text
+    def _judge_prompt(self, sample: Sample, answer: str) -> Prompt:
+        return judge_prompt(self.protocol, sample.meta["question"], sample.references[0], answer)
+
+    def _verdict(self, reply: str) -> bool | None:
+        return verdict(reply)
+
+    def _score(self, sample: Sample, answer: str, right: bool | None) -> Score:
         metrics = {CONTAINS: contains(answer, sample.references)}
-        if not self.needs_judge:
-            return Score(metrics, extracted=answer.strip())
-        right: bool | None = False
-        if answer.strip():
-            if len(outcomes) == 1:
-                asked = judge_prompt(self.protocol, sample.meta["question"], sample.references[0], answer)
-                return (Request(kind="judge", prompt=asked, max_new_tokens=JUDGE_BUDGET),)
-            right = verdict(outcomes[1].text)
-        if right is None:
-            said = " ".join(outcomes[1].text.split())[:80]
-            return Failure("judge", f"the judge's reply holds no verdict: {said!r}")
-        by = {f"accuracy {sample.meta['kind']}": float(right)}
-        return Score({"accuracy": float(right), **metrics, **by}, extracted=answer.strip())
+        if right is not None:
+            value = float(right)
+            metrics = {"accuracy": value, **metrics, f"accuracy {sample.meta['kind']}": value}
+        return Score(metrics, extracted=answer.strip())
 
     def question_alone(self, sample: Sample) -> Prompt:
         """Without its documents."""

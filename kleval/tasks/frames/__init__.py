@@ -2,12 +2,4 @@
 
 Source: google/frames-benchmark on the Hugging Face hub (Apache-2.0), which has no code, no prompt file and no documents;
 prompt and exact match as in modelscope/evalscope @ fde259d (Apache-2.0), the judge's prompt as in the paper's appendix.
-
-prompts    what the model and the judge are asked
-scoring    exact match, and the judge's decision
-pages      a saved Wikipedia page as text
-dataset    the official data, with its documents inline or beside it
-hops       questions over invented articles that name each other
-editions   questions, each sized to ctx
-task       the task object
 """

@@ -14,9 +14,8 @@ saved pages                         `.html` or `.txt` here or in `docs/` or `doc
 An element of the data's list of links may hold several addresses or a remark behind one (nine questions of 824), an address
 of the mobile site (28) or one without its scheme (2): all are looked up as the pages of en.wikipedia.org that they are.
 
-Wikipedia changes and the data set names no revision of a page, so that scores on documents of different days are not
-quite comparable; the digest of a result covers the documents (saved pages by name and size). Questions that lack a
-document are left out, and the revision says of how many there are all.
+The digest of a result covers the documents (saved pages by name and size). A question is asked with its articles whole or not at all;
+those that lack a document are left out, and the revision says of how many there are all.
 """
 
 from __future__ import annotations
@@ -24,8 +23,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,11 +31,13 @@ from urllib.parse import unquote
 
 from kleval.tasks import data, datafile, tables
 from kleval.tasks.data import Source
-from kleval.tasks.frames.prompts import Document
+from kleval.tasks.frames.asking import Document, context, question_prompt
 from kleval.tasks.frames.wikipedia import read_page
+from kleval.tasks.plain_editions import Asked, Rows, as_it_is
 from kleval.types import UsageError
 
 FAMILY = "frames"
+BUDGET = 1024
 _PAGE_FOLDERS = ("", "docs", "doc_html")
 _PAGE_SUFFIXES = (".html", ".htm", ".txt")
 _LINKS = (*(f"wikipedia_link_{n}" for n in range(1, 11)), "wikipedia_link_11+")
@@ -45,18 +45,12 @@ _LONGEST_NAME = 200
 _ADDRESS = re.compile(r"(?:https?://|(?<![\w./-])[a-z-]+(?:\.m)?\.wikipedia\.org/)\S*")
 _MOBILE = re.compile(r"(?<=://)([a-z-]+)\.m\.(?=wikipedia\.org/)")
 _BY_TITLE = re.compile(r"/w/index\.php\?(?:.*&)?title=([^&:]+)(?:&.*)?$")
+Linked = tuple[str, dict[str, Any], tuple[str, ...]]  # where, the row, addresses of its documents
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """index: of the question in the data. links: addresses of the documents, where these do not stand in the row."""
-
-    index: int
-    question: str
-    answer: str
-    reasoning: str
-    links: tuple[str, ...] = ()
-    documents: tuple[Document, ...] = field(default=(), repr=False)
+def official(task_id: str, data_dir: Path | None) -> Rows:
+    source = find(data_dir)
+    return Rows(task_id, source, lambda ctx: read(source), BUDGET)
 
 
 def find(data_dir: Path | None) -> Source:
@@ -67,70 +61,61 @@ def find(data_dir: Path | None) -> Source:
         sha256 = data.file_sha256(inline)
         return Source((inline,), f"unpinned {inline.name} sha256:{sha256[:16]}, documents inline", sha256)
     status = data.need(FAMILY, "test.tsv", "frames/oracle (official)", data_dir)
-    asked = _read_questions(status.path, status.sha256)
+    asked = linked(status.path, status.sha256)
     documents = datafile.existing(folder / "documents.jsonl")
-    if documents is not None:
-        found: set[str] = set(_listed(documents, data.file_sha256(documents)))
-        of_documents = data.file_sha256(documents)
-    else:
-        pages = _pages(folder)
-        found = set(pages)
-        of_documents = _pages_digest(pages)
-    whole = sum(all(_known(url, found) for url in one.links) for one in asked)
+    paths = (status.path, documents) if documents else (status.path,)
+    found = _documents(paths)
+    whole = sum(all(known(url, found) for url in links) for *_, links in asked)
     if not whole:
         raise UsageError(
             f"no question of {status.path} has its documents in {folder}: unpack docs.tar.gz there (tar -xzf), or bring"
             " documents.jsonl with url, title and text, or a test.jsonl with wiki_items"
         )
     named = f"google/frames-benchmark {status.revision or 'unpinned sha256:' + status.sha256[:16]}"
-    kind = documents.name if documents is not None else "saved pages"
-    revision = f"{named}, {kind} sha256:{of_documents[:16]}, {whole} of {len(asked)} questions have all their documents"
-    sha256 = hashlib.sha256(f"{status.sha256}\n{of_documents}".encode()).hexdigest()
-    return Source((status.path, documents) if documents else (status.path,), revision, sha256)
+    kind, digest = (documents.name, data.file_sha256(documents)) if documents else ("saved pages", _pages_digest(found))
+    revision = f"{named}, {kind} sha256:{digest[:16]}, {whole} of {len(asked)} questions have all their documents"
+    return Source(paths, revision, hashlib.sha256(f"{status.sha256}\n{digest}".encode()).hexdigest())
 
 
 def _has_documents(rows: Path) -> bool:
     return "wiki_items" in next(iter(tables.rows(rows)))[1]
 
 
-def read(source: Source) -> Iterator[Row]:
-    """The rows whose documents are there, one at a time, in the data's order."""
+def read(source: Source) -> Iterator[Asked | None]:
+    """The rows, one at a time, in the data's order; None for one whose documents are not all there."""
     if _has_documents(source.path):
-        for index, (where, row) in enumerate(tables.rows(source.path)):
-            yield _inline(index, where, row)
+        for where, row in tables.rows(source.path):
+            yield _asked(where, row, _inline(where, row))
         return
-    documents = source.paths[1:]
-    listed = _listed(documents[0], data.file_sha256(documents[0])) if documents else {}
-    pages = {} if documents else _pages(source.path.parent)
-    for asked in _read_questions(source.path, data.file_sha256(source.path)):
-        keys = [_known(url, listed or pages) for url in asked.links]
-        if all(keys):
-            shown = tuple(listed[key] if listed else _page(pages[key], key) for key in keys if key)
-            yield replace(asked, documents=shown)
+    found = _documents(source.paths)
+    for where, row, links in linked(source.path, data.file_sha256(source.path)):
+        keys = [known(url, found) for url in links]
+        yield _asked(where, row, [_document(found[key], key) for key in keys]) if all(keys) else None
 
 
-def _inline(index: int, where: str, row: dict[str, Any]) -> Row:
+def _asked(where: str, row: dict[str, Any], documents: Sequence[Document]) -> Asked:
+    question, answer = (tables.text(where, row, name) for name in ("Prompt", "Answer"))
+    meta = {"documents": len(documents), "reasoning": str(row.get("reasoning_types") or ""), "question": question}
+    return Asked(as_it_is(question_prompt(context(documents), question)), (answer,), meta)
+
+
+def _inline(where: str, row: dict[str, Any]) -> list[Document]:
     items = tables.value(where, row, "wiki_items")
     if not isinstance(items, list) or not items:
         raise UsageError(f"{where}: field 'wiki_items' must be a list of documents")
-    documents = []
-    for n, item in enumerate(items):
-        inside = f"{where} wiki_items {n}"
-        documents.append((tables.text(inside, item, "title"), tables.text(inside, item, "text")))
-    return replace(_row(index, where, row), documents=tuple(documents))
+    return [_titled(f"{where} wiki_items {n}", item) for n, item in enumerate(items)]
 
 
-def _row(index: int, where: str, row: dict[str, Any], links: tuple[str, ...] = ()) -> Row:
-    reasoning = str(row.get("reasoning_types") or "")
-    return Row(index, tables.text(where, row, "Prompt"), tables.text(where, row, "Answer"), reasoning, links)
+def _titled(where: str, row: Any) -> Document:
+    return tables.text(where, row, "title"), tables.text(where, row, "text")
 
 
 @lru_cache(maxsize=2)
-def _read_questions(path: Path, sha256: str) -> tuple[Row, ...]:
-    return tuple(_asked(index, where, row) for index, (where, row) in enumerate(tables.rows(path)))
+def linked(path: Path, sha256: str) -> tuple[Linked, ...]:
+    return tuple((where, row, _links(where, row)) for where, row in tables.rows(path))
 
 
-def _asked(index: int, where: str, row: dict[str, Any]) -> Row:
+def _links(where: str, row: dict[str, Any]) -> tuple[str, ...]:
     listed: Any = row.get("wiki_links")
     if isinstance(listed, str):
         try:
@@ -139,10 +124,10 @@ def _asked(index: int, where: str, row: dict[str, Any]) -> Row:
             listed = None
     if not isinstance(listed, list) or not all(isinstance(link, str) for link in listed):
         listed = [str(row.get(name) or "") for name in _LINKS]
-    links = [link for element in listed for link in _addresses(element)]
+    links = tuple(link for element in listed for link in _addresses(element))
     if not links:
         raise UsageError(f"{where}: neither 'wiki_links' nor 'wikipedia_link_1' names a document")
-    return _row(index, where, row, tuple(links))
+    return links
 
 
 def _addresses(element: str) -> list[str]:
@@ -152,7 +137,7 @@ def _addresses(element: str) -> list[str]:
     return found or ([element.strip()] if element.strip() else [])
 
 
-def _known(url: str, found: set[str] | dict[str, Any]) -> str:
+def known(url: str, found: Collection[str]) -> str:
     """The form of url under which its document is there, or ""."""
     bare = url.split("#")[0].strip()
     closed = bare + ")" * (bare.count("(") - bare.count(")"))
@@ -160,29 +145,27 @@ def _known(url: str, found: set[str] | dict[str, Any]) -> str:
     site = once if "://" in once else f"https://{once}"
     site = _MOBILE.sub(r"\1.", re.sub("^http:", "https:", site))
     titled = _BY_TITLE.sub(r"/wiki/\1", site)
-    for form in (url, bare, closed, once, unquote(once), site, unquote(site), titled, unquote(titled)):
-        if form in found:
-            return form
-        if _file_name(form) in found:
-            return _file_name(form)
-    return ""
+    forms = (url, bare, closed, once, unquote(once), site, unquote(site), titled, unquote(titled))
+    return next((name for form in forms for name in (form, _file_name(form)) if name in found), "")
 
 
 def _file_name(url: str) -> str:
     return url.removeprefix("https://").replace("/", "_").replace(":", "_")[:_LONGEST_NAME]
 
 
+def _documents(paths: Sequence[Path]) -> dict[str, Any]:
+    """Document, or the file of a saved page, by url, or by file name without ending where no url is known. paths: of the questions and,
+    where there is one, the file of documents."""
+    return _listed(paths[1], data.file_sha256(paths[1])) if len(paths) > 1 else _pages(paths[0].parent)
+
+
 @lru_cache(maxsize=1)
-def _listed(path: Path, sha256: str) -> dict[str, Document]:
-    return {
-        tables.text(where, row, "url"): (tables.text(where, row, "title"), tables.text(where, row, "text"))
-        for where, row in tables.rows(path)
-    }
+def _listed(path: Path, sha256: str) -> dict[str, Any]:
+    return {tables.text(where, row, "url"): _titled(where, row) for where, row in tables.rows(path)}
 
 
-def _pages(folder: Path) -> dict[str, Path]:
-    """Url, or file name without ending where no url is known -> file."""
-    found: dict[str, Path] = {}
+def _pages(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for where in (folder / name for name in _PAGE_FOLDERS):
         files = sorted(where.iterdir()) if where.is_dir() else []
         by_name = {file.name[: -len(file.suffix)]: file for file in files if file.suffix in _PAGE_SUFFIXES}
@@ -200,13 +183,15 @@ def _mapping(path: Path) -> dict[str, str]:
     return found
 
 
-def _pages_digest(pages: dict[str, Path]) -> str:
+def _pages_digest(pages: dict[str, Any]) -> str:
     lines = sorted(f"{file.name}\0{file.stat().st_size}" for file in set(pages.values()))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _page(path: Path, key: str) -> Document:
-    text = datafile.content(path).decode("utf-8", "replace")
-    if path.suffix == ".txt":
+def _document(found: Document | Path, key: str) -> Document:
+    if not isinstance(found, Path):
+        return found
+    text = datafile.content(found).decode("utf-8", "replace")
+    if found.suffix == ".txt":
         return unquote(key.rstrip("/").rsplit("/", 1)[-1]).replace("_", " "), text.strip()
     return read_page(text)

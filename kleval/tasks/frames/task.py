@@ -8,63 +8,48 @@ ways and every published number is a judge's. Beside a judge's verdict exact mat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from kleval.tasks.answers import contains
-from kleval.tasks.frames import scoring
-from kleval.tasks.frames.editions import OFFICIAL_BUDGET, Builtin, Official
-from kleval.tasks.frames.prompts import judge_prompt, question_prompt
+from kleval.tasks.base import JUDGE_BUDGET, Judged
+from kleval.tasks.frames import asking, dataset
+from kleval.tasks.frames.asking import judge_prompt, question_prompt
+from kleval.tasks.frames.hops import Builtin
 from kleval.tasks.likelihood import without
 from kleval.tasks.sized import SizedTask
-from kleval.types import Completion, Failure, Prompt, Request, Sample, Score
+from kleval.types import Prompt, Sample, Score
 
 EXACT_MATCH = "exact-match"
 JUDGE = "judge"
-JUDGE_BUDGET = 1024
 
 
-class FramesTask(SizedTask):
+class FramesTask(Judged, SizedTask):
     version = "1"
+    reply_says = "decision"
     own_protocols = (EXACT_MATCH,)
-    official_budget = OFFICIAL_BUDGET
+    official_budget = dataset.BUDGET
 
     def __init__(self, edition: str, protocol: str | None, data_dir: Path | None) -> None:
         known = (JUDGE, EXACT_MATCH) if edition == "official" else (EXACT_MATCH, JUDGE)
-        values = {"budget": OFFICIAL_BUDGET, "judge_budget": JUDGE_BUDGET}
+        values = {"budget": dataset.BUDGET, "judge_budget": JUDGE_BUDGET}
         super().__init__("frames/oracle", edition, protocol, known, values)
         self.metric = "accuracy" if self.needs_judge else "exact_match"
-        self._open = (
-            partial(Builtin, self.id, self.version) if edition == "builtin" else partial(Official, self.id, data_dir)
-        )
+        made = partial(Builtin, self.id, self.version)
+        self._open = made if edition == "builtin" else partial(dataset.official, self.id, data_dir)
 
-    def step(self, sample: Sample, outcomes: Sequence[Completion]) -> Sequence[Request] | Score | Failure:
-        if not outcomes:
-            return (Request(kind="generate", prompt=sample.prompt, max_new_tokens=sample.max_new_tokens),)
-        answer = outcomes[0].text
-        if not self.needs_judge:
-            return self._score(sample, answer, {})
-        if not answer.strip():
-            return self._score(sample, answer, {"accuracy": 0.0})
-        if len(outcomes) == 1:
-            text = judge_prompt(sample.meta["question"], answer, sample.references[0])
-            prompt = ({"role": "user", "content": text},)
-            return (Request(kind="judge", prompt=prompt, max_new_tokens=JUDGE_BUDGET),)
-        verdict = scoring.decision(outcomes[1].text)
-        if verdict is None:
-            said = " ".join(outcomes[1].text.split())[:80]
-            return Failure("judge", f"the judge's reply holds no decision: {said!r}")
-        return self._score(sample, answer, {"accuracy": float(verdict)})
+    def _judge_prompt(self, sample: Sample, answer: str) -> Prompt:
+        text = judge_prompt(sample.meta["question"], answer, sample.references[0])
+        return ({"role": "user", "content": text},)
 
-    def _score(self, sample: Sample, answer: str, judged: dict[str, float]) -> Score:
-        extracted = scoring.extract_answer(answer)
-        metrics = {
-            **judged,
-            "exact_match": scoring.exact_match(extracted, sample.references),
-            "contains": contains(answer, sample.references),
-        }
-        return Score(metrics, extracted=extracted)
+    def _verdict(self, reply: str) -> bool | None:
+        return asking.decision(reply)
+
+    def _score(self, sample: Sample, answer: str, right: bool | None) -> Score:
+        extracted = asking.extract_answer(answer)
+        judged = {} if right is None else {"accuracy": float(right)}
+        matched = {"exact_match": asking.exact_match(extracted, sample.references)}
+        return Score({**judged, **matched, "contains": contains(answer, sample.references)}, extracted=extracted)
 
     def question_alone(self, sample: Sample) -> Prompt:
         """Without its articles."""

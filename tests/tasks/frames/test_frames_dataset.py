@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from kleval.tasks.frames.asking import context, question_prompt
 from kleval.tasks.frames.dataset import find, read
+from kleval.tasks.plain_editions import Asked
 from kleval.types import UsageError
 
 WIKI = "https://en.wikipedia.org/wiki/"
@@ -18,24 +20,30 @@ def write_lines(path: Path, rows: list[Any]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
+def asked(folder: Path) -> list[tuple[int, Asked]]:
+    return [(index, row) for index, row in enumerate(read(find(folder))) if row is not None]
+
+
+def shows(row: Asked, *documents: tuple[str, str]) -> bool:
+    return row.build(()) == question_prompt(context(documents), row.meta["question"])
+
+
 def test_documents_inline_are_taken_as_they_are(tmp_path: Path, inline_rows: list[dict[str, Any]]) -> None:
     write_lines(tmp_path / "test.jsonl", inline_rows)
-    source = find(tmp_path)
-    assert "documents inline" in source.revision
-    rows = list(read(source))
-    assert [row.answer for row in rows] == ["1790", "1791", "1792", "1793"]
-    assert rows[1].documents == tuple((i["title"], i["text"]) for i in inline_rows[1]["wiki_items"])
-    assert (len(rows[1].documents), rows[1].reasoning) == (2, "Numerical reasoning | Temporal reasoning")
+    assert "documents inline" in find(tmp_path).revision
+    rows = [row for _, row in asked(tmp_path)]
+    assert [row.references for row in rows] == [("1790",), ("1791",), ("1792",), ("1793",)]
+    assert shows(rows[1], *((i["title"], i["text"]) for i in inline_rows[1]["wiki_items"]))
+    assert (rows[1].meta["documents"], rows[1].meta["reasoning"]) == (2, "Numerical reasoning | Temporal reasoning")
 
 
 def test_saved_pages_are_found_by_mapping_name_and_mended_address(pages: Path) -> None:
-    source = find(pages.parent)
-    assert "2 of 3 questions have all their documents" in source.revision
-    rows = list(read(source))
-    assert [row.index for row in rows] == [0, 1]
-    assert rows[0].documents == (("Heronby", "A town."), ("Brindle mill", "Built in 1790.\nRebuilt & sold."))
-    assert (len(rows[0].documents), rows[0].reasoning) == (2, "a | b")
-    assert rows[1].documents == (("Heronby", "A town."),)
+    assert "2 of 3 questions have all their documents" in find(pages.parent).revision
+    (first, one), (second, other) = asked(pages.parent)
+    assert (first, second) == (0, 1)
+    assert shows(one, ("Heronby", "A town."), ("Brindle mill", "Built in 1790.\nRebuilt & sold."))
+    assert (one.meta["documents"], one.meta["reasoning"]) == (2, "a | b")
+    assert shows(other, ("Heronby", "A town."))
 
 
 def test_listed_documents_are_found_by_their_url(tsv: Path) -> None:
@@ -44,9 +52,9 @@ def test_listed_documents_are_found_by_their_url(tsv: Path) -> None:
         {"url": f"{WIKI}Lost_page", "title": "Lost", "text": "Found."},
     ]
     write_lines(tsv.parent / "documents.jsonl", documents)
-    rows = list(read(find(tsv.parent)))
-    assert [row.index for row in rows] == [1, 2]
-    assert rows[1].documents == (("Lost", "Found."),)
+    (first, _), (second, other) = asked(tsv.parent)
+    assert (first, second) == (1, 2)
+    assert shows(other, ("Lost", "Found."))
 
 
 def test_other_documents_are_other_data(pages: Path) -> None:

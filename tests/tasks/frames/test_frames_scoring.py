@@ -9,8 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kleval.tasks.answers import contains, normalize_answer
-from kleval.tasks.frames.prompts import answer_sentence, context, judge_prompt, question_prompt
-from kleval.tasks.frames.scoring import decision, exact_match, extract_answer
+from kleval.tasks.frames.asking import (
+    answer_sentence,
+    context,
+    decision,
+    exact_match,
+    extract_answer,
+    judge_prompt,
+    question_prompt,
+)
 
 
 def test_exact_match_equals_evalscopes(golden: dict[str, Any]) -> None:
