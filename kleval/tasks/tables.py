@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,7 +24,6 @@ _CHUNK_CHARS = 1 << 20
 _BATCH_ROWS = 16
 _CELL_CHARS = 1 << 30
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}(?:\.0*)?")
-_LITERAL_CHARS = 16  # longer than any unfinished literal or escape at the end of a piece
 
 
 def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -32,12 +32,20 @@ def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if read is None:
         raise UsageError(f"{path}: rows are read from {', '.join(FORMATS)}")
     n = 0
-    for row in read(path):
-        where = f"{path} row {n}"
-        if not isinstance(row, dict):
-            raise UsageError(f"{where} must be an object, is {type(row).__name__}")
-        n += 1
-        yield where, row
+    try:
+        for row in read(path):
+            where = f"{path} row {n}"
+            if not isinstance(row, dict):
+                raise UsageError(f"{where} must be an object, is {type(row).__name__}")
+            n += 1
+            yield where, row
+    except READ_ERRORS as error:
+        raise unreadable(path, error) from error
+    except csv.Error as error:
+        raise UsageError(f"{path} row {n} is not CSV: {one_line(error)}") from error
+    except (ValueError, RecursionError) as error:
+        expected = "" if n else ", which must hold a list of rows or one row a line"
+        raise UsageError(f"{path} row {n} is not JSON that can be read: {one_line(error)}{expected}") from error
     if not n:
         raise UsageError(f"{path} has no rows")
 
@@ -100,70 +108,39 @@ def _parquet(path: Path) -> Iterator[Any]:
         with path.open("rb") as file:
             for batch in parquet.ParquetFile(file).iter_batches(batch_size=_BATCH_ROWS):
                 for i in range(batch.num_rows):
-                    yield _parquet_row(f"{path} row {n}", batch.slice(i, 1))
+                    # One by one: bytes that are no UTF-8 and times that are no dates show only here.
+                    yield batch.slice(i, 1).to_pylist()[0]
                     n += 1
-    except (OSError, pyarrow.ArrowException) as error:
-        raise UsageError(f"{path} cannot be read as Parquet: {one_line(error)}") from error
-
-
-def _parquet_row(where: str, batch: Any) -> Any:
-    # What is damaged inside a page shows only here: bytes that are no UTF-8, times that are no dates.
-    try:
-        return batch.to_pylist()[0]
-    except (ValueError, OverflowError) as error:
-        raise UsageError(f"{where} cannot be read: {one_line(error)}") from error
+    except (OSError, ValueError, OverflowError, pyarrow.ArrowException) as error:
+        raise UsageError(f"{path} row {n} cannot be read as Parquet: {one_line(error)}") from error
 
 
 def _json(path: Path) -> Iterator[Any]:
     with opened(path) as file:
-        pieces = _Pieces(path, file)
-        listed = pieces.next_char() == "["
-        if listed:
+        pieces = _Pieces(file)
+        if pieces.next_char() == "[":
             yield from _json_list(path, pieces)
-    if not listed:
-        yield from _json_lines(path)
-
-
-def _json_lines(path: Path) -> Iterator[Any]:
-    # One object alone, in a file that does not say that it has rows, is more likely something else.
-    least = 2 if format_of(path) == ".json" else 1
-    first: list[Any] = []
-    n = 0
-    with opened(path) as file:
-        for line in _checked(path, file):
-            if line.strip():
-                try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    expected = "" if n else ", which must hold a list of rows or one row a line"
-                    raise UsageError(
-                        f"{path} row {n} is not JSON that can be read: {one_line(error)}{expected}"
-                    ) from error
-                n += 1
-                if n < least:
-                    first.append(row)
-                else:
-                    yield from first
-                    first.clear()
-                    yield row
-    if first:
-        raise UsageError(f"{path} must hold a list of rows, or several rows, one a line")
+            return
+        file.seek(0)
+        lines = (line for line in file if line.strip())
+        first = list(islice(lines, 2))
+        # One object alone, in a file that does not say that it has rows, is more likely something else.
+        if format_of(path) == ".json" and len(first) == 1:
+            raise UsageError(f"{path} must hold a list of rows, or several rows, one a line")
+        yield from map(json.loads, chain(first, lines))
 
 
 def _json_list(path: Path, pieces: _Pieces) -> Iterator[Any]:
     pieces.at += 1
-    n = 0
-    closed = pieces.next_char() == "]"
-    while not closed:
-        yield pieces.element(f"{path} row {n}")
-        n += 1
+    mark, n = pieces.next_char(), 0
+    pieces.at += mark == "]"
+    while mark != "]":
+        yield pieces.element()
         mark = pieces.next_char()
         if mark not in (",", "]"):
-            raise UsageError(f"{path} is not JSON: after row {n - 1} there is neither a comma nor the list's end")
-        closed = mark == "]"
+            raise UsageError(f"{path} is not JSON: after row {n} there is neither a comma nor the list's end")
         pieces.at += 1
-    if not n:
-        pieces.at += 1
+        n += 1
     if pieces.next_char():
         raise UsageError(f"{path} is not JSON: there is something after the list's end")
 
@@ -171,9 +148,8 @@ def _json_list(path: Path, pieces: _Pieces) -> Iterator[Any]:
 class _Pieces:
     """A JSON text that is read as far as it is needed. at: where in `held` reading goes on."""
 
-    def __init__(self, path: Path, file: TextIO) -> None:
-        self._path, self._file = path, file
-        self._decoder = json.JSONDecoder()
+    def __init__(self, file: TextIO) -> None:
+        self._file, self._decoder = file, json.JSONDecoder()
         self.held, self.at = "", 0
 
     def next_char(self) -> str:
@@ -181,32 +157,23 @@ class _Pieces:
         while True:
             while self.at < len(self.held) and self.held[self.at] in " \t\r\n":
                 self.at += 1
-            if self.at < len(self.held):
-                return self.held[self.at]
-            if not self._more():
-                return ""
+            if self.at < len(self.held) or not self._more():
+                return self.held[self.at : self.at + 1]
 
-    def element(self, where: str) -> Any:
-        if self.next_char() != "{":
-            raise UsageError(f"{where} must be an object")
+    def element(self) -> Any:
+        self.next_char()
         while True:
             try:
                 made, self.at = self._decoder.raw_decode(self.held, self.at)
                 return made
-            except json.JSONDecodeError as error:
-                at_the_end = error.pos >= len(self.held) - _LITERAL_CHARS
-                unfinished = at_the_end or error.msg.startswith("Unterminated string")
-                if not (unfinished and self._more()):
-                    raise UsageError(f"{where} is not JSON: {one_line(error)}") from error
-            except (ValueError, RecursionError) as error:
-                raise UsageError(f"{where} is not JSON that can be read: {one_line(error)}") from error
+            except json.JSONDecodeError:
+                # As far as what is held it may be damaged or not at its end.
+                if not self._more():
+                    raise
 
     def _more(self) -> bool:
         # As much again as is held: a long row is begun anew a few times, not once per piece.
-        try:
-            chunk = self._file.read(max(_CHUNK_CHARS, len(self.held) - self.at))
-        except READ_ERRORS as error:
-            raise unreadable(self._path, error) from error
+        chunk = self._file.read(max(_CHUNK_CHARS, len(self.held) - self.at))
         self.held, self.at = self.held[self.at :] + chunk, 0
         return bool(chunk)
 
@@ -214,23 +181,10 @@ class _Pieces:
 def _separated(path: Path, separator: str) -> Iterator[Any]:
     csv.field_size_limit(_CELL_CHARS)
     with opened(path, newline="") as file:
-        reader = csv.DictReader(_checked(path, file), delimiter=separator, strict=True)
-        n = 0
-        try:
-            for row in reader:
-                if None in row or None in row.values():
-                    raise UsageError(f"{path} row {n} does not have as many fields as the header line")
-                yield row
-                n += 1
-        except csv.Error as error:
-            raise UsageError(f"{path} row {n} is not CSV: {one_line(error)}") from error
-
-
-def _checked(path: Path, file: TextIO) -> Iterator[str]:
-    try:
-        yield from file
-    except READ_ERRORS as error:
-        raise unreadable(path, error) from error
+        for n, row in enumerate(csv.DictReader(file, delimiter=separator, strict=True)):
+            if None in row or None in row.values():
+                raise UsageError(f"{path} row {n} does not have as many fields as the header line")
+            yield row
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Any]]] = {
