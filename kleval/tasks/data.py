@@ -119,49 +119,44 @@ def verify(family: str, data_dir: Path | None = None) -> list[Status]:
 
 
 def status_of(asset: Asset, file: str, known: Mapping[str, str], folder: Path) -> Status:
-    """One file of an asset as it lies in `folder`."""
+    """One file of an asset as it lies in `folder`, or of what its loader reads in its place."""
     path = folder / file
-    found = _lying(asset, path, folder)
+    status = Status(file, path, "missing", 0, "", "", asset.licence, asset.needed_for, asset.url, bool(known))
+    found = datafile.existing(path) if asset.any_format else datafile.packed_or_not(path)
+    found = found or next((one for other in asset.stand_ins for one in _lying(folder, other)), None)
     if found is None:
-        return Status(file, path, "missing", 0, "", "", asset.licence, asset.needed_for, asset.url, bool(known))
-    name = file if found == path else found.relative_to(folder).as_posix()
+        return status
     sha256 = file_sha256(found)
     revision = known.get(sha256, "")
-    state: State = "pointer" if datafile.pointer(found) else "ok" if revision else "unrecognised"
-    pinned = bool(known) and found == path
-    size = found.stat().st_size
-    return Status(name, found, state, size, sha256, revision, asset.licence, asset.needed_for, asset.url, pinned)
+    return replace(
+        status,
+        name=file if found == path else found.relative_to(folder).as_posix(),
+        path=found,
+        state="pointer" if datafile.pointer(found) else "ok" if revision else "unrecognised",
+        size_bytes=found.stat().st_size,
+        sha256=sha256,
+        revision=revision,
+        pinned=bool(known) and found == path,
+    )
 
 
-def _lying(asset: Asset, path: Path, folder: Path) -> Path | None:
-    """The file of an asset in `folder`, or what its loader reads in its place."""
-    found = datafile.existing(path) if asset.any_format else datafile.packed_or_not(path)
-    if found is not None:
-        return found
-    for other in asset.stand_ins:
-        place = folder / other
-        if other.endswith("/"):
-            lies = [one for one in sorted(place.rglob("*")) if one.is_file()][:1]
-        else:
-            lies = list(datafile.parts(place))
-        if lies:
-            return lies[0]
-    return None
+def _lying(folder: Path, other: str) -> Iterable[Path]:
+    """The files that a stand-in is."""
+    if other.endswith("/"):
+        return (one for one in sorted((folder / other).rglob("*")) if one.is_file())
+    return datafile.parts(folder / other)
 
 
 def need(family: str, file: str, for_what: str, data_dir: Path | None = None) -> Status:
     """A file that is there, in whatever form. UsageError naming the command that fetches it when it is not."""
     folder = data_folder(family, data_dir)
-    for asset in assets(family):
-        known = asset.files().get(file)
-        if known is not None:
-            status = status_of(asset, file, known, folder)
-            if status.state == "pointer":
-                datafile.refuse_pointer(status.path)
-            if status.state == "missing":
-                raise missing(for_what, file, family, folder, data_dir)
-            return status
-    raise KeyError(file)
+    asset = next(asset for asset in assets(family) if file in asset.files())
+    status = status_of(asset, file, asset.files()[file], folder)
+    if status.state == "pointer":
+        datafile.refuse_pointer(status.path)
+    if status.state == "missing":
+        raise missing(for_what, file, family, folder, data_dir)
+    return status
 
 
 def find(family: str, files: Sequence[str], for_what: str, data_dir: Path | None, named: str) -> Source:

@@ -28,14 +28,6 @@ _OTHERS = (".arrow",)
 _OF = re.compile(r"-of-(\d+)")
 
 
-def bare(path: Path) -> Path:
-    """Without the ending of a format, and without .gz."""
-    name = path.name.removesuffix(PACKED)
-    for suffix in (*FORMATS, *_OTHERS):
-        name = name.removesuffix(suffix)
-    return path.with_name(name)
-
-
 def format_of(path: Path) -> str:
     """The ending that says how rows are read, `.gz` aside."""
     return path.with_name(path.name.removesuffix(PACKED)).suffix
@@ -50,8 +42,10 @@ def packed_or_not(path: Path) -> Path | None:
 
 def existing(path: Path) -> Path | None:
     """The same, else the same in another format."""
-    stem = bare(path)
-    forms = (path, *(stem.with_name(stem.name + suffix) for suffix in FORMATS))
+    stem = path.name.removesuffix(PACKED)
+    for suffix in (*FORMATS, *_OTHERS):
+        stem = stem.removesuffix(suffix)
+    forms = (path, *(path.with_name(stem + suffix) for suffix in FORMATS))
     return next((found for form in forms if (found := packed_or_not(form))), None)
 
 
@@ -93,9 +87,8 @@ def opened(path: Path, newline: str | None = None) -> TextIO:
     refuse_pointer(path)
     try:
         raw = _unpacked(path)
-        head = raw.peek(2)[:2]
-        encoding = "utf-16" if head in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
-        return io.TextIOWrapper(raw, encoding=encoding, newline=newline)
+        wide = raw.peek(2).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return io.TextIOWrapper(raw, encoding="utf-16" if wide else "utf-8-sig", newline=newline)
     except READ_ERRORS as error:
         raise unreadable(path, error) from error
 
@@ -120,15 +113,13 @@ def content(path: Path) -> bytes:
 
 def whole_json(path: Path) -> Any:
     """The one JSON value of the file. UsageError naming the file when it is none."""
-    with opened(path) as file:
-        try:
+    try:
+        with opened(path) as file:
             return json.load(file)
-        except UnicodeError as error:
-            raise unreadable(path, error) from error
-        except (ValueError, RecursionError) as error:
-            raise UsageError(f"{path} is not JSON that can be read: {one_line(error)}") from error
-        except (OSError, EOFError, zlib.error) as error:
-            raise unreadable(path, error) from error
+    except READ_ERRORS as error:
+        raise unreadable(path, error) from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not JSON that can be read: {one_line(error)}") from error
 
 
 def unreadable(path: Path, error: Exception) -> UsageError:

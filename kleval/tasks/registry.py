@@ -242,10 +242,10 @@ def loader(
     """`load_one` for the tasks of one run, of several families: a protocol (of several, by commas, the first) is for those that
     know it, and one that none of them knows is the UsageError of `load_one`. `likelihood` is for all, of what the others name."""
     named = [None] if protocol is None else [name.strip() for name in protocol.split(",")]
+    default = None
     if likelihood.PROTOCOL in named:
-        others = ",".join(name for name in named if name and name != likelihood.PROTOCOL)
-        plain = loader(task_ids, edition, others or None, data_dir, load_one)
-        return lambda task_id: cast(Task, likelihood.Likelihood(plain(task_id)))
+        default = likelihood.PROTOCOL
+        named = [f"{default}:{name}" for name in named if name and name != default] or [default]
     refused: set[tuple[str, str | None]] = set()
 
     def load(task_id: str) -> Task:
@@ -256,7 +256,7 @@ def loader(
                 refused.add((task_id, one))
                 if sum(name == one for _, name in refused) == len(set(task_ids)):
                     raise
-        return load_one(task_id, edition, None, data_dir)
+        return load_one(task_id, edition, default, data_dir)
 
     return load
 
