@@ -99,8 +99,8 @@ def cpu_name() -> str:
         return platform.processor() or platform.machine()
 
 
-def print_environment(**versions: str) -> None:
-    parts = [cpu_name(), f"{os.cpu_count()} cores, 1 thread used", f"Python {platform.python_version()}"]
+def print_environment(used: str = "1 thread used", **versions: str) -> None:
+    parts = [cpu_name(), f"{os.cpu_count()} cores, {used}", f"Python {platform.python_version()}"]
     print(", ".join(parts + [f"{name} {version}" for name, version in versions.items()]))
 
 

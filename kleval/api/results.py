@@ -98,9 +98,10 @@ class Stored:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Evaluation(Stored):
-    """What an evaluation came to. own: the task objects that were asked, by id."""
+    """What an evaluation came to. own: the task objects that were asked, by id. named: what was given by name, files among it."""
 
     own: Mapping[str, Task] = field(default_factory=dict)
+    named: tuple[str, ...] = ()
 
     @property
     def rows(self) -> list[Row]:
@@ -141,14 +142,22 @@ class Evaluation(Stored):
             raise UsageError(f"there are no scores of {name!r}: choose one of {', '.join(known)}")
         return _drawn(score_figure(entrants, name, shape, looks(entrants, [])[0]), name)
 
-    def score(self, *, tasks: Task | Sequence[Task] = (), metric: str | Callable[..., Any] | None = None) -> Evaluation:
+    def score(
+        self,
+        *,
+        tasks: Task | Sequence[Task] = (),
+        metric: str | Callable[..., Any] | None = None,
+        allow_code_execution: bool = False,
+    ) -> Evaluation:
         """Score the stored answers again without asking, as `kleval score`, after a metric was changed; this result shows them then.
 
         tasks: objects in the place of those that were asked. metric: `./m.py:f`, a function f(answer, references), or "none" for the
-        tasks' own. UsageError where other prompts would be asked now.
+        tasks' own. allow_code_execution: of tasks that run what the model wrote. UsageError where other prompts would be asked now,
+        and for a file that run.json names and nobody here.
         """
         given: list[Any] = [tasks] if hasattr(tasks, "step") else list(tasks)
-        rescore(self.out, {**self.own, **{task.id: task for task in given}}, metric)
+        by_id = {**self.own, **{task.id: task for task in given}}
+        rescore(self.out, by_id, metric, allow_code_execution=allow_code_execution, named=self.named)
         return self
 
     def _repr_html_(self) -> str:

@@ -246,7 +246,7 @@ def evaluate(
     tell = watched(on_event, progress, "answers", "tokens")
     with directory(out) as folder:
         result = run_spec(replace(spec, out=folder), opened, asked, tell, open_judge=opened_judge)
-    return Evaluation(result, folder, own)
+    return Evaluation(result, folder, own, (*names, *([metric] if isinstance(metric, str) else [])))
 
 
 def _id(task: Any) -> str:

@@ -1,4 +1,4 @@
-"""Run directory of a command without --out: where the very same command stopped before its end, or a new place."""
+"""Run directory of a command without --out: where a command that asks the same stopped before its end, or a new place."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from kleval.types import UsageError
 
 
 def run_directory(command: str, root: Path = Path("runs"), prefix: str = "") -> Path:
-    """The newest unfinished run of the very same command under root; a new directory named after the time else.
+    """The newest unfinished run under root of a command that asks the same (`kleval.harness.command_line.same`: another --name or a
+    higher --max-cost is no other command); a new directory named after the time else.
 
     Nothing is made there; but no other command of the same second gets the same name while this process lives.
     """
+    from kleval.harness.command_line import same
     from kleval.store import RunStore
 
     for path in reversed(RunStore.find_runs(root)):
         try:
             store = RunStore.open(path)
-            if store.status in ("interrupted", "incomplete") and store.manifest["spec"].get("command") == command:
+            before = str(store.manifest.get("spec", {}).get("command") or "")
+            if store.status in ("interrupted", "incomplete") and same(before, command):
                 return path
-        except UsageError:
+        except (UsageError, ValueError):
             continue  # a damaged run is none of this command's business
     name = f"{prefix}{datetime.now():%Y%m%d-%H%M%S}"
     path = root / name

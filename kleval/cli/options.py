@@ -294,6 +294,11 @@ max_model_len = option(
 trust_remote_code = option(
     "--trust-remote-code", is_flag=True, help="Run code that comes in a model's folder or repository (hf, vllm)."
 )
+allow_code_execution = option(
+    "--allow-code-execution",
+    is_flag=True,
+    help="Let tasks run the code that a model writes, in a sandbox; see kleval ls tasks code --card.",
+)
 offline = option(
     "--offline",
     is_flag=True,

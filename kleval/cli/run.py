@@ -172,11 +172,7 @@ ENGINE_SETTINGS = (
     default=True,
     help="Run what prompts have in common through the model once; scores stay the same.",
 )
-@options.option(
-    "--allow-code-execution",
-    is_flag=True,
-    help="Let tasks run the code that a model writes, in a sandbox; see kleval ls tasks code --card.",
-)
+@options.allow_code_execution
 @options.data_dir
 @options.offline
 @options.sample_cache

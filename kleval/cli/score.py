@@ -17,17 +17,20 @@ from kleval.types import INCOMPLETE, OK
     "--tasks",
     envvar="KLEVAL_SCORE_TASKS",
     metavar="FILES",
-    help="Tasks of your own, ./my.py:Task, in the place of those that the run named.  [default: where the run found them]",
+    help="Tasks of your own, ./my.py:Task: a file that the run named is run again only when it is named here.",
 )
 @options.option(
     "--metric",
     envvar="KLEVAL_SCORE_METRIC",
     metavar="FILE.py:F",
-    help="A function of your own, f(answer, references); none: the tasks' own.  [default: as the run]",
+    help="A function of your own, f(answer, references); none: the tasks' own.  [default: as the run, a file when it is named here]",
 )
+@options.allow_code_execution
 @options.json_output
 @options.quiet
-def score(directory: Path, tasks: str | None, metric: str | None, as_json: bool, quiet: bool) -> int:
+def score(
+    directory: Path, tasks: str | None, metric: str | None, allow_code_execution: bool, as_json: bool, quiet: bool
+) -> int:
     """Score the answers of a run again, after its metric, or a fault in its task's code, was mended.
 
     Nothing is asked: answers that failed stay failed, and a task whose prompts were changed is refused. The page and the
@@ -40,7 +43,13 @@ def score(directory: Path, tasks: str | None, metric: str | None, as_json: bool,
     from kleval.tasks.registry import load_task
 
     found = (load_task(name, "own") for name in options.names(tasks))
-    done = rescore(directory, {task.id: task for task in found}, metric, (lambda text: None) if quiet else note)
+    done = rescore(
+        directory,
+        {task.id: task for task in found},
+        metric,
+        (lambda text: None) if quiet else note,
+        allow_code_execution,
+    )
     store = RunStore.open(directory)
     show = stored_show(store)
     if not as_json:

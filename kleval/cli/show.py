@@ -89,7 +89,7 @@ def _verdict(entrants: Sequence[Entrant], profiles: Sequence[Profile]) -> None:
 def _tables(store: RunStore, all_metrics: bool) -> None:
     from kleval.cli.profile_table import print_profile
     from kleval.cli.scores import print_run
-    from kleval.cli.shows import speed_lines
+    from kleval.cli.sessions import speed_lines
     from kleval.tables.costs import read_profile
 
     click.echo(f"\n{store.path}: {', '.join(_state(store))}")

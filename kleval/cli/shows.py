@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from kleval.text import duration, few, format_length, format_lengths, load, number, plural, seconds, size
+from kleval.cli.sessions import speed_lines, spent_words
+from kleval.text import duration, few, format_length, format_lengths, load, number, plural, size
 from kleval.work import events as ev
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class RunShow(Show):
         return found if by_position is None else {**found, "positions": by_position}
 
     def last_lines(self, store: RunStore, result: Result) -> list[str]:
-        spent = _spent(store.manifest["sessions"], self.spec)
+        spent = spent_words(store.manifest["sessions"], self.spec)
         # Its caveats are known before it begins; its tables do not end with a line.
         return ["", *speed_lines(store), *([f"spent     {spent}"] if spent else [])]
 
@@ -229,50 +229,10 @@ def _span(forecast: Mapping[str, Any]) -> str:
     return f"about {duration(least)} to {duration(most)}: all places of --concurrency in use, or one, at the pace tried just now"
 
 
-def _spent(sessions: Sequence[Mapping[str, Any]], spec: Any) -> str:
-    """What all sessions of a run came to, where that was asked about."""
-    if spec.price_per_mtok is None and spec.max_requests is None and not sessions[-1].get("paid"):
-        return ""
-    names = ("requests", "prompt_tokens", "output_tokens", "cached_tokens", "cost")
-    total = {name: sum(session.get("spent", {}).get(name, 0) for session in sessions) for name in names}
-    cached = f" ({total['cached_tokens']:,} of them from the cache)" if total["cached_tokens"] else ""
-    cost = f", {total['cost']:.4g} at the price given" if spec.price_per_mtok else ""
-    tokens = f"{total['prompt_tokens']:,} tokens read{cached} and {total['output_tokens']:,} written"
-    return f"{plural(total['requests'], 'request')}, {tokens}{cost}"
-
-
 def stored_show(store: RunStore) -> RunShow:
     """The show of a run that a command knows by its directory alone."""
     groups = store.manifest.get("spec", {}).get("groups", {})
     return RunShow(SimpleNamespace(tasks=tuple(store.manifest["tasks"]), groups=groups))
-
-
-def speed_lines(store: RunStore) -> list[str]:
-    """How long a run took over all its sessions, what went through it per second, and what an answer took; none without answers."""
-    from kleval.tables.answer_lengths import Answered, quantiles
-
-    answered = Answered()
-    for row in store.rows():
-        answered.add(row)
-    sessions = store.manifest.get("sessions", ())
-    took = sum(map(_session_seconds, sessions))
-    of = len({session["shard"] for session in sessions if "shard" in session})
-    together = f" of {of} shards together" if of else ""
-    if not answered.tokens:
-        return []
-    through = ""
-    if took:
-        prompts, answers = answered.prompt_tokens / took, sum(answered.tokens) / took
-        through = f", {number(prompts)} prompt and {number(answers)} answer tokens/s"
-    p50, p99 = quantiles(answered.seconds, (0.5, 0.99)) or (None, None)
-    each = "" if p50 is None else f"; per answer p50 {seconds(p50)}, p99 {seconds(p99)}"
-    return [f"time      {duration(took)}{together} for {plural(len(answered.tokens), 'answer')}{through}{each}"]
-
-
-def _session_seconds(session: Mapping[str, Any]) -> float:
-    """0 for one that did not end."""
-    began, ended = session.get("started"), session.get("finished")
-    return (datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds() if began and ended else 0.0
 
 
 def skipped_lines(skips: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -53,10 +53,14 @@ class Faults:
         one = self.errors[0] if self.errors else None
         return [f"{one['task']} could not make its samples at {one['ctx']} ({one['message']})"] if one else []
 
-    def advice(self, missing: bool, out: Path | None) -> tuple[str, bool]:
-        """What helps, as the end of a sentence; and whether running the same command again does."""
+    def advice(self, missing: bool, out: Path | None, files: str = "") -> tuple[str, bool]:
+        """What helps, as the end of a sentence; and whether running the same command again does. files: options of `kleval score` that
+        name the user's own."""
         if self._of_code:
-            return f": mend it, then `kleval score {out}` scores the answers that are there without asking again", False
+            return (
+                f": mend it, then `kleval score {out}{files}` scores the answers that are there without asking again",
+                False,
+            )
         if self.errors:
             return ": mend it and run the same command again", True
         if missing or PASSING.intersection(self.kinds):

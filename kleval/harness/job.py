@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,9 +22,10 @@ from kleval.harness.opening import check_permissions, length_tokenizer, load_tas
 from kleval.harness.plan import LoadTask, ModelFacts, OpenBackend, Plan, PlannedCell, make_plan, model_facts, skip
 from kleval.harness.preparing import Asked, Policy, encode
 from kleval.harness.replicas import Replicas, interleaved
+from kleval.harness.rescoring import FILE
 from kleval.harness.sample_cache import SampleCache
 from kleval.harness.spec import RunSpec
-from kleval.harness.spending import COUNTED, Price, Spending, metered
+from kleval.harness.spending import Price, Spending, earlier, metered
 from kleval.store import Row, RunStore
 from kleval.tasks.own.files import said
 from kleval.types import Backend, ContextTooSmall, Sample, Task, Tokenizer, Unfit, UsageError
@@ -80,6 +82,7 @@ class RunJob(Job):
         self._workers: dict[str, dict[str, Any]] = {}
         self._price, self._judge_price = Price.of(spec.price_per_mtok), Price.of(spec.judge_price_per_mtok)
         self._spending = Spending(spec.max_cost, spec.max_requests)
+        self._carried: dict[str, float] = {}
         self._forecast: Forecast | None = None
         self._paid = False
 
@@ -115,8 +118,13 @@ class RunJob(Job):
             stack.enter_context(self._first_open)
             self._old, self._answered = old, old.answered_by_cell() if old is not None else {}
             if old is not None:
-                sessions = [session.get("spent", {}) for session in old.manifest["sessions"]]
-                self._spending.before = {name: sum(one.get(name, 0) for one in sessions) for name in COUNTED}
+                counted = spec.max_requests is not None or spec.price_per_mtok is not None
+                self._spending.before, self._carried = earlier(
+                    old.manifest["sessions"],
+                    old.rows() if counted else (),
+                    self._price,
+                    self._judge_price or self._price,
+                )
             if spec.judge_model is not None and not spec.dry_run:
                 judge = stack.enter_context(contextlib.closing(self._open_judge(spec.judge_model)))
                 facts = model_facts(spec.judge_model, judge, None)
@@ -168,6 +176,7 @@ class RunJob(Job):
         judge = {name: value for name, value in self._judge_facts.items() if name != "settings"}
         assert self._forecast is not None
         session = {"forecast": self._forecast.record(), "paid": self._paid or any(model.paid for model in self._facts)}
+        session |= {"carried": self._carried} if any(self._carried.values()) else {}
         own = {"skips": list(self.skips), "session": session, **judge}
         if self._shards:
             own["shards"] = list(self._shards)
@@ -328,6 +337,11 @@ class RunJob(Job):
             session.skip(skip(model, task, cell.ctx, len(unfit) * repeats, why))
         session.meter.dropped(cell.n - n_made * repeats, cell.ctx)
 
+    def _files(self) -> str:
+        """Options of `kleval score` for the user's own files, which it runs when they are named."""
+        named = {"--tasks": ",".join(self._sources.values()), "--metric": self.spec.metric}
+        return "".join(f" {option} {shlex.quote(str(value))}" for option, value in named.items() if FILE in str(value))
+
     def verdict(self, session: Session) -> Verdict:
         skips = [*session.skips, *self._passed_over]
         counts = {
@@ -345,7 +359,7 @@ class RunJob(Job):
             whys += faults.whys()
         elif missing and not session.stopped:
             whys.append(f"{missing} of {counts['planned']} answers are missing")
-        advice, again = faults.advice(bool(missing), self.spec.out)
+        advice, again = faults.advice(bool(missing), self.spec.out, self._files())
         if self._spending.reached:
             advice, again = "", False
         session_fields: dict[str, Any] = {"backend_stats": self.stats, "spent": self._spending.record()}

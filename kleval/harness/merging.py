@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kleval.harness.command_line import without
 from kleval.harness.manifest import SHARD
+from kleval.harness.shards import parse
 from kleval.store import RunStore
 from kleval.store.settings import compare
 from kleval.text import plural
@@ -81,12 +83,11 @@ def _opened(paths: Sequence[Path], out: Path) -> list[Shard]:
         store = RunStore.open(path)
         if store.is_profile:
             raise UsageError(f"{path} holds a profile: shards are of kleval run")
-        number, _, of = str(store.manifest["settings"].get("shard", "")).partition("/")
-        if not of:
+        if not store.manifest["settings"].get("shard"):
             raise UsageError(f"{path} is no shard: it was run without --shard")
         if store.status == "running":
             raise UsageError(f"{path} is in use by another kleval: wait for it, then merge")
-        shard = Shard(store, int(number), int(of))
+        shard = _shard(store)
         if first is None:
             first = shard
         elif differences := _differences(first, shard):
@@ -99,6 +100,21 @@ def _opened(paths: Sequence[Path], out: Path) -> list[Shard]:
     if first is None:
         raise UsageError(f"there is no shard beside {out}: name the shards' directories")
     return [found[number] for number in sorted(found)]
+
+
+def _shard(store: RunStore) -> Shard:
+    """UsageError where run.json lacks what a merge relies on."""
+    manifest = store.manifest
+    try:
+        number, of = parse(str(manifest["settings"]["shard"]))
+        planned = [*manifest["shards"], manifest["counts"]["planned"]]
+        if len(planned) != of + 1 or not all(isinstance(n, int) and n >= 0 for n in planned):
+            raise ValueError
+    except (KeyError, TypeError, ValueError, UsageError):
+        raise UsageError(
+            f"{store.path}/run.json is damaged (which shard it is, or what was planned): restore it, or leave this shard out"
+        ) from None
+    return Shard(store, number, of)
 
 
 def _differences(a: Shard, b: Shard) -> list[str]:
@@ -224,11 +240,6 @@ def command(line: str, shard: str | None, out: Path | None) -> str:
     if not line:
         given = [f"shard={shard!r}"] * bool(shard) + [f"out={str(out)!r}"] * bool(out)
         return f"the same call of kleval.evaluate with {' and '.join(given or ['no shard'])}"
-    words, kept = iter(shlex.split(line)), list[str]()
-    for word in words:
-        if word in ("--shard", "--out"):
-            next(words, None)
-        elif not word.startswith(("--shard=", "--out=")):
-            kept.append(word)
-    kept += ["--shard", shard] if shard else []
-    return shlex.join([*kept, *(["--out", str(out)] if out else [])])
+    words = without(line, ("--shard", "--out"))
+    words += ["--shard", shard] if shard else []
+    return shlex.join([*words, *(["--out", str(out)] if out else [])])

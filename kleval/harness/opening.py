@@ -46,14 +46,19 @@ def check_permissions(spec: RunSpec, tasks: Mapping[str, Task]) -> None:
     for task_id, task in tasks.items():
         if getattr(task, "needs_judge", False) and spec.judge_model is None:
             raise UsageError(f"{task_id} is scored by a judge: name one with --judge-model")
-        if getattr(task, "needs_code_execution", False):
-            if not spec.allow_code_execution:
-                raise UsageError(
-                    f"{task_id} runs the code that the model writes: add --allow-code-execution to run it in a sandbox"
-                )
-            from kleval.sandbox import require
+        check_code(task_id, task, spec.allow_code_execution)
 
-            require()
+
+def check_code(task_id: str, task: Task, allowed: bool) -> None:
+    """UsageError when a task runs code that a model wrote and may not, or cannot here."""
+    if getattr(task, "needs_code_execution", False):
+        if not allowed:
+            raise UsageError(
+                f"{task_id} runs the code that the model writes: add --allow-code-execution to run it in a sandbox"
+            )
+        from kleval.sandbox import require
+
+        require()
 
 
 def length_tokenizer(spec: RunSpec, load_tokenizer: Callable[[str], Tokenizer] | None) -> Tokenizer | None:

@@ -3,12 +3,15 @@
 A row whose request failed has no answer and is left alone, as is one that the task would now ask more for; where a task's own code
 failed on an answer that is there, the answer gets its score. The rows' files are replaced one by one, each whole or not at all, so
 that doing it again after an interruption ends the same. What changed is in run.json, under `amendments`.
+
+A run directory may be somebody else's: no Python file is run because its run.json names it, and no answer is run as code unasked.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from kleval.harness.asking import End, checked, fault
 from kleval.harness.earlier import stored_completion
 from kleval.harness.filing import failure_record, scored
 from kleval.harness.manifest import task_record
+from kleval.harness.opening import check_code
 from kleval.store import Row, RunStore
 from kleval.store.manifest import now
 from kleval.store.settings import CODE, SCORING
@@ -26,6 +30,7 @@ from kleval.text import digest
 from kleval.types import Failure, Sample, Score, Task, UsageError
 
 NONE = "none"
+FILE = ".py:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +48,27 @@ def rescore(
     tasks: Mapping[str, Task] | None = None,
     metric: str | Metric | None = None,
     say: Callable[[str], None] = lambda text: None,
+    allow_code_execution: bool = False,
+    named: Collection[str] = (),
 ) -> Rescored:
     """Score the answers in a run directory again.
 
     tasks: by id, in the place of those that its command named. metric: in the place of theirs (NONE: theirs after all), else the one
-    that its command named. UsageError for a task that cannot be loaded, or that would be asked otherwise now.
+    that its command named. UsageError for a task that cannot be loaded, that would be asked otherwise now, or that would run code
+    (the answers, unless allowed; a Python file that nobody named here or among `named`).
     """
     store = RunStore.open(out)
     if not store.is_run:
         raise UsageError(f"{out} holds a profile, and no answers to score")
     spec = store.manifest.get("spec", {})
     used = spec.get("metric") if metric is None else None if metric == NONE else metric
+    _check_named(store, tasks or {}, used if metric is None else None, {_place(one) for one in named})
     load = with_metric(lambda task_id: _loaded(store, task_id, tasks or {}), used)
     found = {task_id: load(task_id) for task_id in sorted(store.answered_tasks() | _failed_tasks(store))}
     if not found:
         raise UsageError(f"{out} has no answers yet: run its command again to continue it")
     for task_id, task in found.items():
+        check_code(task_id, task, allow_code_execution)
         _check_asked(store, task_id, task)
     counts: Counter[str] = Counter(scored=0, changed=0, failed=0, left=0)
     faults: dict[str, str] = {}
@@ -96,17 +106,33 @@ def _loaded(store: RunStore, task_id: str, given: Mapping[str, Task]) -> Task:
         return given[task_id]
     spec, about = store.manifest.get("spec", {}), store.manifest["tasks"].get(task_id, {})
     place = spec.get("haystack") or spec.get("data_dir")
+    source = str(about.get("source", task_id))
     try:
-        task = load_task(
-            about.get("source", task_id), about.get("edition", "builtin"), about.get("protocol"), place and Path(place)
-        )
+        task = load_task(source, about.get("edition", "builtin"), about.get("protocol"), place and Path(place))
     except UsageError as error:
         raise UsageError(f"{task_id} cannot be loaded to score its answers: {error}") from error
     if task.id != task_id:
-        raise UsageError(
-            f"{about['source']} is called {task.id} now, and its answers are of {task_id}: name it as it was"
-        )
+        raise UsageError(f"{source} is called {task.id} now, and its answers are of {task_id}: name it as it was")
     return task
+
+
+def _check_named(store: RunStore, given: Mapping[str, Task], metric: Any, named: Collection[str]) -> None:
+    """UsageError for Python files that run.json alone names. metric: where that is from run.json."""
+    about = store.manifest["tasks"]
+    sources = dict.fromkeys(str(about[task_id].get("source", "")) for task_id in sorted(about) if task_id not in given)
+    unnamed = [one for one in (*sources, str(metric)) if FILE in one and _place(one) not in named]
+    missing = {
+        "--tasks": ",".join(one for one in unnamed if one in sources),
+        "--metric": metric if metric in unnamed else "",
+    }
+    if words := " ".join(f"{option} {shlex.quote(value)}" for option, value in missing.items() if value):
+        raise UsageError(f"{store.path} was scored by Python files, which are run when they are named: add {words}")
+
+
+def _place(name: str) -> str:
+    """FILE.py:NAME, wherever it was written."""
+    file, _, called = name.rpartition(":")
+    return f"{Path(file).expanduser().resolve()}:{called}"
 
 
 def _failed_tasks(store: RunStore) -> set[str]:

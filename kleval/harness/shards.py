@@ -16,6 +16,7 @@ from kleval.harness.parts import Part
 from kleval.types import Task, UsageError
 
 AUTO = "auto"
+MOST = 10_000
 _HELP = "write --shard 3/8 for the third of eight"
 
 
@@ -24,7 +25,9 @@ def parse(shard: str) -> tuple[int, int]:
     number, slash, of = shard.partition("/")
     if not (slash and all(part.isascii() and part.isdigit() for part in (number, of))):
         raise UsageError(f"'{shard}' is no shard: {_HELP}, or --shard auto in an array of jobs")
-    if not 1 <= int(number) <= int(of):
+    if len(of) > len(str(MOST)) or int(of) > MOST:
+        raise UsageError(f"there are at most {MOST:,} shards: {_HELP}")
+    if len(number) > len(of) or not 1 <= int(number) <= int(of):
         raise UsageError(f"there is no shard {shard}: {_HELP}")
     return int(number), int(of)
 

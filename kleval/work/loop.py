@@ -189,7 +189,7 @@ class Running(Session):
         self._written = time.monotonic()
         over = status != "running"
         fields = dict(verdict.fields)
-        last = {"status": status, "finished": now() if over else None, **fields.pop("session", {})}
+        last = {"status": status, "finished": now() if over else None, "seen": now(), **fields.pop("session", {})}
         sessions = list(self.store.manifest["sessions"])
         sessions[-1] = {**sessions[-1], **last}
         finished = now() if status in ("complete", "incomplete") else None

@@ -34,7 +34,7 @@ FROZEN = {
     " --tp --max-model-len --trust-remote-code --offline --name --tag --out --json --dry-run --quiet",
     "merge": "directories --out --json --quiet",
     "compact": "directories --json --quiet",
-    "score": "directory --tasks --metric --json --quiet",
+    "score": "directory --tasks --metric --allow-code-execution --json --quiet",
     "generate": "task --edition --protocol --ctx --tokenizer --model --add-bos --template-arg --limit --seed --data-dir"
     " --sample-cache --workers --out",
     "demo": "--limit --out",

@@ -44,7 +44,7 @@ def test_her_story(one_line: Callable[..., str], capsys: pytest.CaptureFixture[s
     capsys.readouterr()
     # She wants another metric: told, offered, scored without asking.
     assert "kleval score r --metric ./m.py:digits" in one_line([*RUN, "--metric", "./m.py:digits"])
-    assert call(["score", "r", "--metric", "./m.py:digits", "--json", "-q"]) == 0
+    assert call(["score", "r", "--tasks", "./my.py:Number", "--metric", "./m.py:digits", "--json", "-q"]) == 0
     done = json.loads(capsys.readouterr().out)
     assert (done["counts"]["scored"], done["counts"]["left"]) == (4, 0)
     assert {row.metric for row in RunStore.open(Path("r")).rows()} == {"digits"}
@@ -54,7 +54,8 @@ def test_her_story(one_line: Callable[..., str], capsys: pytest.CaptureFixture[s
     Path("my.py").write_text(TASK.replace("Which number", "What number"))
     capsys.readouterr()
     assert "mine/number.asked_by" in one_line([*RUN, "--metric", "./m.py:digits"])
-    assert "its prompts or samples were changed" in one_line(["score", "r"])
+    again = ["score", "r", "--tasks", "./my.py:Number", "--metric", "./m.py:digits"]
+    assert "its prompts or samples were changed" in one_line(again)
     # The same task, and the metric as a function, on her own model in Python.
     Path("my.py").write_text(TASK)
     found = kleval.evaluate(Sums(True), Bytes(), tasks="./my.py:Number", ctx=600, limit=2, out="own")
@@ -74,14 +75,14 @@ def test_a_fault_in_a_metric_ends_early_says_where_and_is_mended_without_asking(
     said = capsys.readouterr().err
     assert said.count("mine/number at 256: internal: KeyError: 'nope' (my.py line 11)") == 1
     assert "Traceback (most recent call last)" in said
-    assert "then `kleval score r` scores the answers that are there" in said
+    assert "then `kleval score r --tasks ./my.py:Number` scores the answers that are there" in said
     assert "run the same command again" not in said
     assert "continue  " not in said
     failed = list(RunStore.open(Path("r")).rows())
     assert len(failed) == 3
     assert all("KeyError" in (row.failure or {})["traceback"] for row in failed)
     Path("my.py").write_text(TASK)
-    assert call(["score", "r", "-q"]) == 0
+    assert call(["score", "r", "--tasks", "./my.py:Number", "-q"]) == 0
     assert None not in rows()
 
 
@@ -174,6 +175,25 @@ def test_the_stored_answers_of_every_family_score_the_same_again() -> None:
     assert [(row.id, row.score, row.metrics, row.extracted) for row in RunStore.open(Path("r")).rows()] == before
 
 
+def test_scoring_runs_no_file_and_no_answer_that_the_command_does_not_allow(
+    one_line: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run directory may be somebody else's."""
+    Path("my.py").write_text(TASK)
+    Path("m.py").write_text(METRIC)
+    assert call(RUN) == 0
+    capsys.readouterr()
+    for file in ("my.py", "m.py"):
+        Path(file).write_text("raise SystemExit('was run')")
+    assert f"add --tasks {Path('my.py').resolve()}:Number" in one_line(["score", "r"])
+    run = json.loads(Path("r/run.json").read_text())
+    Path("r/run.json").write_text(json.dumps(run | {"spec": run["spec"] | {"metric": "./m.py:digits"}}))
+    assert one_line(["score", "r"]).endswith(":Number --metric ./m.py:digits")
+    Path("my.py").write_text(f"{TASK}\n    needs_code_execution = True\n")
+    asked = ["score", "r", "--tasks", "./my.py:Number", "--metric", "none"]
+    assert "mine/number runs the code that the model writes: add --allow-code-execution" in one_line(asked)
+
+
 def test_an_interrupted_scoring_is_whole_after_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     from kleval.harness import rescoring
 
@@ -181,13 +201,14 @@ def test_an_interrupted_scoring_is_whole_after_the_next(monkeypatch: pytest.Monk
     Path("m.py").write_text(METRIC)
     assert call(RUN) == 0
     before = rows()
+    scoring = ["score", "r", "--tasks", "./my.py:Number", "--metric", "./m.py:digits"]
 
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
         patched.setattr(rescoring, "checked", stopped)
-        assert call(["score", "r", "--metric", "./m.py:digits", "-q"]) == 130
+        assert call([*scoring, "-q"]) == 130
     assert rows() == before
-    assert call(["score", "r", "--metric", "./m.py:digits", "-q"]) == 0
+    assert call([*scoring, "-q"]) == 0
     assert torch.isfinite(torch.tensor([score or 0.0 for score in rows()])).all()

@@ -13,6 +13,7 @@ import pytest
 
 from kleval.cli.directory import run_directory
 from kleval.cli.terminal import says_everything
+from kleval.store import RunStore
 
 ROOT = Path(__file__).resolve().parents[2]
 PRINT = """
@@ -70,6 +71,16 @@ def test_two_commands_of_one_second_have_a_directory_each(tmp_path: Path) -> Non
     made = [run_directory(f"command {i}", tmp_path / "runs") for i in range(3)]
     assert len(set(made)) == 3
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_command_under_another_name_or_limit_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    line = "kleval run --tasks ruler/vt --name first --max-requests=3 -q"
+    facts = {"status": "incomplete", "started": "2026-01-01T00:00:00+00:00", "settings": {}, "spec": {"command": line}}
+    with RunStore.create(tmp_path / "runs" / "a", facts):
+        pass
+    same = "kleval run --tasks ruler/vt --max-requests 9 --tag a=b --name=other"
+    assert run_directory(same, tmp_path / "runs") == tmp_path / "runs" / "a"
+    assert run_directory(f"{same} --seed 1", tmp_path / "runs") != tmp_path / "runs" / "a"
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -106,6 +107,28 @@ def test_rows_that_a_complete_shard_has_lost_are_missing(tmp_path) -> None:
     shards(tmp_path / "s", 2, numbers=(2,))
     assert not merge([a, b], tmp_path / "m").missing
     assert RunStore.open(tmp_path / "m").status == "complete"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"shards": None},
+        {"shards": [15]},
+        {"shards": "xy"},
+        {"counts": {}},
+        {"counts": {"planned": None}},
+        {"shard": "2/x"},
+    ],
+)
+def test_a_shard_whose_manifest_is_damaged_is_one_line(tmp_path, broken) -> None:
+    a, b = shards(tmp_path / "s", 2)
+    manifest = json.loads((b / "run.json").read_text())
+    if "shard" in broken:
+        broken = {"settings": manifest["settings"] | broken}
+    (b / "run.json").write_text(json.dumps(manifest | broken))
+    with pytest.raises(UsageError, match=r"2/run\.json is damaged .* restore it"):
+        merge([a, b], tmp_path / "m")
+    assert not (tmp_path / "m").exists()
 
 
 def test_skips_of_shards_are_those_of_the_run(tmp_path) -> None:

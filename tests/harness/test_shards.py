@@ -43,7 +43,9 @@ def test_a_shard_is_known_by_number_or_by_the_variables_of_its_job(
     assert named(given, environ) == shard
 
 
-@pytest.mark.parametrize("given", ["9/8", "0/8", "3", "a/b", "auto", "auto/2", "auto/x", "-1/2"])
+@pytest.mark.parametrize(
+    "given", ["9/8", "0/8", "3", "a/b", "auto", "auto/2", "auto/x", "-1/2", "1/" + "9" * 20, "9" * 5000 + "/8"]
+)
 def test_what_is_no_shard_is_refused(given: str) -> None:
     with pytest.raises(UsageError, match=r"--shard 3/8"):
         named(given, {"SLURM_ARRAY_TASK_ID": "5"} if given == "auto/2" else {})

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 from harness_fakes import EchoBackend, OneCall, TwoStep, failing, go, rows, spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kleval.cli.sessions import spent_words
 from kleval.harness.spending import Price, Spending, metered, most
 from kleval.store import RunStore
 from kleval.types import Request, UsageError
+from kleval.work.loop import Running
 
 PRICE = (1.0, 10.0)
 
@@ -68,6 +72,56 @@ def test_what_each_session_spent_is_kept_retries_included(tmp_path):
     failed = second["requests"]
     assert (failed > 0, first["requests"]) == (True, 10 - failed + 3 * failed)
     assert second["cost"] == pytest.approx((second["prompt_tokens"] + 10 * second["output_tokens"]) / 1e6)
+
+
+class Cut(EchoBackend):
+    """Ctrl-C at its fifth request."""
+
+    def run(self, requests):
+        for n, answer in enumerate(super().run(requests)):
+            if n == 4:
+                raise KeyboardInterrupt
+            yield answer
+
+
+def test_a_killed_session_counts_by_what_it_filed(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:  # the process is gone before run.json says more
+        patch.setattr(Running, "_save", lambda *args: None)
+        go(tmp_path / "run", Cut(), tasks=(OneCall(),), max_requests=7, price_per_mtok=PRICE)
+    assert len(rows(tmp_path / "run")) == 4
+    again = EchoBackend()
+    go(tmp_path / "run", again, tasks=(OneCall(),), max_requests=7, price_per_mtok=PRICE)
+    assert len(asked(again)) == 3
+    go(tmp_path / "run", again, tasks=(OneCall(),), max_requests=8, price_per_mtok=PRICE)
+    assert len(asked(again)) == 4
+    store = RunStore.open(tmp_path / "run")
+    read = sum(record["prompt_tokens"] for row in store.rows() for record in row.outcomes)
+    words = spent_words(store.manifest["sessions"], spec(tmp_path, price_per_mtok=PRICE))
+    assert words.startswith(f"8 requests, {read:,} tokens read and 16 written")
+
+
+def test_ctrl_c_counts_what_was_answered_and_what_was_in_flight(tmp_path):
+    go(tmp_path / "run", Cut(settings={"dtype": "float32", "concurrency": 2}), tasks=(OneCall(),), max_requests=10)
+    (session,) = RunStore.open(tmp_path / "run").manifest["sessions"]
+    assert session["spent"]["requests"] == 6
+
+
+def test_windows_side_by_side_count_each_token_once():
+    class Counting(EchoBackend):
+        stats: ClassVar = {"prompt_tokens": 0, "output_tokens": 0}
+
+        def run(self, requests):
+            for answer in super().run(requests):
+                self.stats["prompt_tokens"] += 2
+                self.stats["output_tokens"] += 2
+                yield answer
+
+    spending = Spending()
+    backend = metered(Counting(), spending, Price.of(PRICE))
+    request = Request("generate", "a b", max_new_tokens=1, token_ids=(1, 2))
+    for _ in zip(backend.run([request] * 3), backend.run([request] * 3), strict=True):
+        pass
+    assert (spending.spent["prompt_tokens"], spending.spent["output_tokens"]) == (12, 12)
 
 
 def test_a_server_that_counts_is_believed_and_its_cache_costs_less():
