@@ -23,6 +23,8 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
         "plan_against_run",
         "sample_browser",
         "whole_commands",
+        "cpu_threads",
+        "training_speed",
     ],
 )
 def test_help_needs_the_standard_library_only(script: str) -> None:

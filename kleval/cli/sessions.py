@@ -1,4 +1,4 @@
-"""What a run came to over all its sessions: its time, its speed and its spending, in words."""
+"""Time, speed and spending of a run over all its sessions, in words."""
 
 from __future__ import annotations
 
