@@ -1,9 +1,11 @@
-"""Normalised answers, as SQuAD's scoring compares them (the same in HELMET's `utils.py` @ 4526dfb), and whether a text holds one."""
+"""Normalised answers, as SQuAD's scoring compares them (the same in HELMET's `utils.py` @ 4526dfb), whether a text holds one, and the
+n-grams that two texts share."""
 
 from __future__ import annotations
 
 import re
 import string
+from collections import Counter
 from collections.abc import Sequence
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -20,3 +22,9 @@ def contains(text: str, references: Sequence[str]) -> float:
     answer = f" {normalize_answer(text)} "
     wanted = [normalize_answer(reference) for reference in references]
     return float(any(bool(words) and f" {words} " in answer for words in wanted))
+
+
+def overlap(said: Sequence[str], wanted: Sequence[str], n: int) -> tuple[int, int, int]:
+    """How many n-grams both have, and how many each."""
+    grams = [Counter(zip(*(words[start:] for start in range(n)), strict=False)) for words in (said, wanted)]
+    return (grams[0] & grams[1]).total(), grams[0].total(), grams[1].total()

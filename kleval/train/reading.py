@@ -19,7 +19,7 @@ from kleval.tasks.lca import commits, library
 from kleval.tasks.longbench2 import exams
 from kleval.tasks.longbench2 import prompts as longbench
 from kleval.tasks.mrcr import conversations
-from kleval.tasks.repoqa import questions as repoqa
+from kleval.tasks.repoqa import task as repoqa
 from kleval.tokenization import join_prompt
 from kleval.train import material
 from kleval.train.desk import Desk, NoRoom, Piece, scattered

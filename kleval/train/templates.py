@@ -9,7 +9,7 @@ from kleval.tasks.helmet_icl import drawing
 from kleval.tasks.lca import prompts as lca_prompts
 from kleval.tasks.longbench2 import prompts as exam_prompts
 from kleval.tasks.mrcr import conversations
-from kleval.tasks.repoqa import questions as functions
+from kleval.tasks.repoqa import task as functions
 from kleval.tasks.ruler.spec import NEEDLE, TEXTS
 
 

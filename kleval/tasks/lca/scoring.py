@@ -18,12 +18,12 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from kleval.tasks.languages import captures, parse
+from kleval.tasks.answers import overlap
+from kleval.tasks.languages import captures
 
 Pair = tuple[str, str]  # prediction, reference
 
@@ -48,8 +48,8 @@ def extract_code(message: str) -> str:
 
 def called_names(code: str) -> set[str]:
     """Names that are called, as functions or as attributes."""
-    root = parse(code.encode("utf-8", "surrogatepass"), "python").root_node
-    return {node.text.decode("utf-8", "replace") for node in captures(root, "python", _CALLS) if node.text is not None}
+    found = captures(code.encode("utf-8", "surrogatepass"), "python", _CALLS)
+    return {node.text.decode("utf-8", "replace") for node in found if node.text is not None}
 
 
 def api_recall(code: str, apis: Sequence[str]) -> float:
@@ -112,14 +112,8 @@ def bootstrap_rouge(pairs: Sequence[Pair], seed: int) -> dict[str, float]:
 def rouge(prediction: str, reference: str) -> dict[str, float]:
     """Type -> F1 over lower-case runs of a-z and 0-9."""
     predicted, wanted = (_NOT_ALPHANUMERIC.sub(" ", text.lower()).split() for text in (prediction, reference))
-    found = {f"rouge{n}": _f1(*_overlap(predicted, wanted, n)) for n in (1, 2)}
+    found = {f"rouge{n}": _f1(*overlap(predicted, wanted, n)) for n in (1, 2)}
     return {**found, "rougeL": _f1(lcs_length(predicted, wanted), len(predicted), len(wanted))}
-
-
-def _overlap(predicted: Sequence[str], wanted: Sequence[str], n: int) -> tuple[int, int, int]:
-    """How many n-grams both have, and how many each."""
-    grams = [Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1)) for words in (predicted, wanted)]
-    return (grams[0] & grams[1]).total(), grams[0].total(), grams[1].total()
 
 
 def _f1(common: int, predicted: int, wanted: int) -> float:
@@ -145,7 +139,7 @@ def b_norm(prediction: str, reference: str) -> float:
     predicted, wanted = (_WORD.findall(text.strip().lower()) for text in (prediction, reference))
     log = 0.0
     for n in range(1, _ORDER + 1):
-        correct, guessed, _ = _overlap(predicted, wanted, n)
+        correct, guessed, _ = overlap(predicted, wanted, n)
         smoothed = int(n > 1)
         log += math.log(correct + smoothed + _TINY) - math.log(guessed + smoothed + _TINY)
     brevity = min(0.0, 1 - (len(wanted) + 1) / (len(predicted) + 1))

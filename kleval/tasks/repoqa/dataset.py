@@ -8,8 +8,7 @@ official prompt builder has no comment sign for; it is left out here, as in the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,21 +16,10 @@ from typing import Any
 from kleval.tasks import data, datafile, tables
 from kleval.tasks.data import Source
 from kleval.tasks.languages import LANGUAGES
-from kleval.tasks.repoqa.context import Needle, dependency_order
+from kleval.tasks.repoqa.context import Asked, Needle, dependency_order
 from kleval.types import UsageError
 
 FILE = "repoqa-2024-06-23.json.gz"
-
-
-@dataclass(frozen=True, slots=True)
-class Repository:
-    """order: its files, dependencies first."""
-
-    language: str
-    name: str
-    order: tuple[str, ...]
-    content: Mapping[str, str] = field(repr=False)
-    needles: tuple[Needle, ...] = field(repr=False)
 
 
 def find(task_id: str, data_dir: Path | None) -> Source:
@@ -43,8 +31,8 @@ def find(task_id: str, data_dir: Path | None) -> Source:
 
 
 @lru_cache(maxsize=1)
-def read(source: Source) -> tuple[Repository, ...]:
-    """Repositories with needles, in the file's order. UsageError naming the place that is not what it must be."""
+def read(source: Source) -> tuple[Asked, ...]:
+    """Needles in the file's order. UsageError naming the place that is not what it must be."""
     file = source.path
     try:
         parsed = datafile.whole_json(file)
@@ -52,39 +40,35 @@ def read(source: Source) -> tuple[Repository, ...]:
         raise UsageError(f"{file} cannot be read as JSON ({error}); `kleval data fetch repoqa` gets it anew") from error
     if not isinstance(parsed, dict) or not any(language in parsed for language in LANGUAGES):
         raise UsageError(f"{file} does not have the shape of RepoQA's data: {{language: [repositories]}}")
-    found = []
-    for language, repositories in parsed.items():
-        if language not in LANGUAGES:
-            continue
-        if not isinstance(repositories, list):
+    found = list[Asked]()
+    for language in (name for name in parsed if name in LANGUAGES):
+        if not isinstance(parsed[language], list):
             raise UsageError(f"{file}: {language} is not a list of repositories")
-        made = (_repository(f"{file}: {language} repository {i}", language, one) for i, one in enumerate(repositories))
-        found += [repository for repository in made if repository.needles]
+        for i, repository in enumerate(parsed[language]):
+            found += _asked(f"{file}: {language} repository {i}", language, repository)
     if not found:
         raise UsageError(f"{file}: no repository in it has needles")
     return tuple(found)
 
 
-def _repository(where: str, language: str, raw: Any) -> Repository:
-    """Without needles where it has none, which the official code passes over."""
+def _asked(where: str, language: str, raw: Any) -> list[Asked]:
+    """A repository's needles, none where it has none, which the official code passes over."""
     name = tables.text(where, raw, "repo")
     where = f"{where} ({name})"
     needles = raw.get("needles", [])
     if not isinstance(needles, list):
         raise UsageError(f"{where}: field 'needles' must be a list")
     if not needles:
-        return Repository(language, name, (), {}, ())
+        return []
     content, dependency = (_mapping(where, raw, field) for field in ("content", "dependency"))
     for path in content:
         tables.text(f"{where} content", content, path)
-    order = tuple(
-        dependency_order({path: tables.texts(f"{where} dependency", dependency, path) for path in dependency})
-    )
+    order = dependency_order({path: tables.texts(f"{where} dependency", dependency, path) for path in dependency})
     lost = next((path for path in order if path not in content), None)
     if lost is not None:
         raise UsageError(f"{where}: dependency names {lost!r}, which content does not have")
-    made = tuple(_needle(f"{where} needle {i}", needle, content, order) for i, needle in enumerate(needles))
-    return Repository(language, name, order, content, made)
+    made = [_needle(f"{where} needle {i}", one, content, order) for i, one in enumerate(needles)]
+    return [Asked(language, name, one, content, order, (i + 0.5) / len(made)) for i, one in enumerate(made)]
 
 
 def _mapping(where: str, raw: Any, name: str) -> Mapping[str, Any]:
@@ -94,9 +78,9 @@ def _mapping(where: str, raw: Any, name: str) -> Mapping[str, Any]:
     return found
 
 
-def _needle(where: str, raw: Any, content: Mapping[str, str], order: tuple[str, ...]) -> Needle:
+def _needle(where: str, raw: Any, content: Mapping[str, str], order: Sequence[str]) -> Needle:
     name, path, description = (tables.text(where, raw, field) for field in ("name", "path", "description"))
-    if path not in content or path not in order:
+    if path not in order:
         raise UsageError(f"{where}: path {path!r} is not among the repository's files")
     lines = content[path].split("\n")
     start, end = _span(where, raw, "line", len(lines), path)

@@ -2,32 +2,27 @@
 
 Source: evalplus/repoqa @ ae876de, repoqa/compute_score.py and repoqa/metric.py. Similarity is NLTK's sentence BLEU over
 tokens split at white space, up to 4-grams, smoothing method 4. An answer passes at a threshold when the needle that it
-is most like is the one asked for, and its similarity reaches the threshold.
-
-Known and kept: only the needles are compared with, not all functions of the repository; needles are told apart by name;
-a fence whose tag is no word, or that does not begin its line, is not seen, and then the whole answer is compared; the
-first function of the first block that has one counts, which in a class is its first method.
+is most like is the one asked for, and its similarity reaches the threshold. Known and kept, beside what the card says: a fence that
+does not begin its line is not seen; the first function of the first block that has one counts, which in a class is its first method.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kleval.tasks.answers import overlap
 from kleval.tasks.languages import first_function, without_comments
 
 THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 HEADLINE = 0.8
 
-# Together they find what the official pattern ^```(?:\w+)?\s*\n(.*?)(?=^```)``` finds, in linear time.
-_OPENING = re.compile(r"^```\w*+\s*\n", re.MULTILINE)
-_CLOSING = re.compile(r"^```", re.MULTILINE)
+# What the official pattern ^```(?:\w+)?\s*\n(.*?)(?=^```)``` finds, without its way back, which takes quadratic time.
+_BLOCK = re.compile(r"^```\w*+(?>\s*\n)(.*?)^```", re.MULTILINE | re.DOTALL)
 _SPACE = re.compile(r"\s+")
 _ORDERS, _SMOOTHING = 4, 5
-
 
 Candidate = tuple[str, str]  # what a needle of the repository is called, and its lines in the file
 
@@ -47,15 +42,7 @@ class Verdict:
 
 def code_blocks(answer: str) -> list[str]:
     """The contents of fenced blocks."""
-    blocks = []
-    opening = _OPENING.search(answer)
-    while opening is not None:
-        closing = _CLOSING.search(answer, opening.end())
-        if closing is None:
-            break
-        blocks.append(answer[opening.end() : closing.start()])
-        opening = _OPENING.search(answer, closing.end())
-    return blocks
+    return _BLOCK.findall(answer)
 
 
 def answered_function(answer: str, language: str) -> str:
@@ -76,8 +63,8 @@ def similarity(candidate: str, reference: str) -> float:
     precisions: list[float] = []
     smoothed = 0
     for order in range(1, _ORDERS + 1):
-        grams, known = _grams(said, order), _grams(wanted, order)
-        hits: float = sum(min(count, known[gram]) for gram, count in grams.items())
+        common, guessed, _ = overlap(said, wanted, order)
+        hits = float(common)
         if not hits:
             if order == 1:
                 return 0.0
@@ -85,13 +72,9 @@ def similarity(candidate: str, reference: str) -> float:
             if len(said) > 1:
                 smoothed += 1
                 hits = 1 / (2**smoothed * _SMOOTHING / math.log(len(said)))
-        precisions.append(hits / max(1, sum(grams.values())))
+        precisions.append(hits / max(1, guessed))
     brevity = 1.0 if len(said) > len(wanted) else math.exp(1 - len(wanted) / len(said))
     return brevity * math.exp(math.fsum(math.log(p) / _ORDERS for p in precisions if p > 0))
-
-
-def _grams(tokens: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
-    return Counter(zip(*(tokens[start:] for start in range(order)), strict=False))
 
 
 def judge(

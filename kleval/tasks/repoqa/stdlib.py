@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import gzip
 import hashlib
 import inspect
 import json
@@ -24,14 +25,16 @@ import re
 import sysconfig
 import tokenize
 import warnings
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, field
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from kleval.files import replacing
+from kleval.tasks.datafile import READ_ERRORS
 from kleval.tasks.repoqa.context import Needle
 from kleval.types import UsageError
 
@@ -54,7 +57,6 @@ class Corpus:
 
     files: dict[str, str] = field(repr=False)
     functions: tuple[Needle, ...] = field(repr=False)
-    by_name: dict[str, Needle] = field(repr=False)
 
 
 def _root() -> Path:
@@ -85,7 +87,7 @@ def identity() -> tuple[str, str]:
 def corpus() -> Corpus:
     """All of it, parsed once per Python. UsageError where this Python's library is not there as source."""
     own = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-    file = kept_folder() / f"stdlib-{identity()[1][:32]}-{own[:16]}.json"
+    file = kept_folder() / f"stdlib-{identity()[1][:32]}-{own[:16]}.json.gz"
     found = _read(file)
     if found is None:
         found = _parsed()
@@ -98,25 +100,19 @@ def kept_folder() -> Path:
 
 
 def _keep(found: Corpus, file: Path) -> None:
+    """Packed, so that damage shows when it is read."""
     body = json.dumps([found.files, [astuple(function) for function in found.functions]])
     with contextlib.suppress(OSError, UsageError), replacing(file) as out:
-        out.write(f"{hashlib.sha256(body.encode()).hexdigest()}\n{body}")
+        out.buffer.write(gzip.compress(body.encode(), compresslevel=1))
 
 
 def _read(file: Path) -> Corpus | None:
     """None for one that is not there, or not as it was written."""
     try:
-        digest, _, body = file.read_bytes().partition(b"\n")
-        if hashlib.sha256(body).hexdigest().encode() != digest:
-            return None
-        files, functions = json.loads(body)
-    except (OSError, ValueError):
+        files, functions = json.loads(gzip.decompress(file.read_bytes()))
+    except (*READ_ERRORS, ValueError):
         return None
-    return _corpus(files, tuple(Needle(*fields) for fields in functions))
-
-
-def _corpus(files: dict[str, str], functions: tuple[Needle, ...]) -> Corpus:
-    return Corpus(files, functions, {function.name: function for function in functions})
+    return Corpus(files, tuple(Needle(*fields) for fields in functions))
 
 
 def _parsed() -> Corpus:
@@ -130,10 +126,9 @@ def _parsed() -> Corpus:
                 text = file.read()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                tree = ast.parse(text)
+                definitions = list(_definitions(ast.parse(text)))
         except (OSError, SyntaxError, ValueError):
             continue
-        definitions = list(_definitions(tree))
         files[path], functions = _strip(path, text.encode("utf-8", "surrogatepass"), definitions)
         found += functions
         names.update(node.name for node, _ in definitions if isinstance(node, _Definition))
@@ -144,18 +139,15 @@ def _parsed() -> Corpus:
             f"repoqa (builtin) reads the sources of Python's standard library, and {root} has {len(kept)} functions that"
             f" can be asked for: use a Python installed with its sources, or --edition official"
         )
-    return _corpus(files, kept)
+    return Corpus(files, kept)
 
 
 def _strip(path: str, raw: bytes, definitions: Sequence[tuple[_Documented, bool]]) -> tuple[str, list[Needle]]:
     """The file without docstrings, and its functions that have a fit description and size."""
-    starts = [0]
-    for line in raw.split(b"\n"):
-        starts.append(starts[-1] + len(line) + 1)
+    starts = [0, *accumulate(len(line) + 1 for line in raw.split(b"\n"))]
 
-    def span(node: ast.stmt) -> tuple[int, int]:
-        assert node.end_lineno is not None
-        assert node.end_col_offset is not None
+    def span(node: Any) -> tuple[int, int]:
+        """Where a statement begins and ends, in bytes."""
         return starts[node.lineno - 1] + node.col_offset, starts[node.end_lineno - 1] + node.end_col_offset
 
     edits: list[tuple[int, int, bytes]] = []  # begin, end, what takes its place
@@ -164,8 +156,9 @@ def _strip(path: str, raw: bytes, definitions: Sequence[tuple[_Documented, bool]
         text = ast.get_docstring(node, clean=False)
         if text is None:
             continue
-        start, end = span(first := node.body[0])
-        line_start, line_end = starts[first.lineno - 1], starts[bisect_right(starts, end)] - 1
+        first: Any = node.body[0]
+        start, end = span(first)
+        line_start, line_end = starts[first.lineno - 1], starts[first.end_lineno] - 1
         alone = not raw[line_start:start].strip() and not raw[end:line_end].strip()
         if alone and (len(node.body) > 1 or isinstance(node, ast.Module)):
             edits.append((line_start, min(line_end + 1, len(raw)), b""))

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kleval.tasks.languages import COMMENT_PREFIX
 from kleval.tasks.repoqa import context
-from kleval.tasks.repoqa.questions import prompt_text
+from kleval.tasks.repoqa.task import prompt_text
 
 COUNTS: dict[str, Callable[[str], int]] = {
     "words": lambda text: len(re.findall(r"\w+|[^\w\s]", text)),
@@ -30,16 +29,11 @@ def test_every_official_prompt_comes_out_to_the_byte(golden: dict[str, Any]) -> 
             repo = next(r for r in repos if r["repo"] == expected["repo"])
             asked = next(x for x in repo["needles"] if x["name"] == expected["name"])
             order, content = context.dependency_order(repo["dependency"]), repo["content"]
-            at = order.index(asked["path"])
-            made = context.build(
-                context.cut_out(asked["path"], content[asked["path"]], asked["start_byte"], asked["end_byte"]),
-                [(path, content[path]) for path in reversed(order[:at])],
-                [(path, content[path]) for path in order[at + 1 :]],
-                expected["position_ratio"],
-                case["code_context_size"],
-                count,
-                COMMENT_PREFIX[expected["language"]],
-            )
+            places = asked["start_byte"], asked["end_byte"]
+            needle = context.Needle(asked["name"], asked["path"], asked["description"], *places, "")
+            position = expected["position_ratio"]
+            one = context.Asked(expected["language"], repo["repo"], needle, content, order, position)
+            made = one.code(case["code_context_size"], count)
             prompt = prompt_text(made.text, asked["description"])
             assert hashlib.sha256(prompt.encode()).hexdigest() == expected["prompt_sha256"]
             start = count(made.before)
@@ -60,12 +54,19 @@ def test_a_long_chain_of_dependencies_is_no_recursion() -> None:
     assert context.dependency_order(graph)[0] == "5000"
 
 
+def asked(before: str, needle: str, after: str, position: float = 0.5, **others: str) -> context.Asked:
+    """A needle of `p.py`, among other files that come in that order, one that begins with `z` behind it."""
+    start, end = (len(text.encode()) for text in (before, before + needle))
+    content = {f"{name}.py": text for name, text in {**others, "p": before + needle + after}.items()}
+    order = sorted(content, key=lambda path: (path[0] == "z", path == "p.py"))
+    return context.Asked("python", "r", context.Needle("n", "p.py", "", start, end, ""), content, order, position)
+
+
 def test_offsets_are_bytes_and_the_official_ones_shift() -> None:
-    content = "# äöü\ndef f():\n    pass\n"
-    start = len("# äöü\n".encode())
-    end = start + len("def f():\n    pass")
-    assert context.cut_out("p", content, start, end).needle == "def f():\n    pass"
-    assert context.cut_out("p", content, start, end, official_offsets=True).needle != "def f():\n    pass"
+    shifted, plain = asked("# äöü\n", "def f():\n    pass", "\n"), asked("# aou\n", "def f():\n    pass", "\n")
+    assert shifted.cut()[1] == plain.cut()[1] == "def f():\n    pass"
+    assert shifted.is_shifted()
+    assert not plain.is_shifted()
 
 
 @given(
@@ -77,18 +78,15 @@ def test_offsets_are_bytes_and_the_official_ones_shift() -> None:
 def test_the_code_keeps_its_order_and_complete_means_all_of_it(lines: list[str], size: int, position: float) -> None:
     content = "\n".join(lines)
     half = len(content) // 2
-    cut = context.Cut("p.py", content[:half], content[half : half + 3], content[half + 3 :])
-    made = context.build(cut, [("q.py", "x y")], [("r.py", "z")], position, size, COUNTS["words"], "#")
-    assert made.needle == cut.needle
-    whole = f"# Path: q.py\nx y\n# Path: p.py\n{cut.before}\n{cut.needle}{cut.after}\n# Path: r.py\nz\n"
+    before, needle, after = content[:half], content[half : half + 3], content[half + 3 :]
+    made = asked(before, needle, after, position, q="x y", z="z").code(size, COUNTS["words"])
+    assert made.needle == needle
+    whole = f"# Path: q.py\nx y\n# Path: p.py\n{before}\n{needle}{after}\n# Path: z.py\nz\n"
     assert made.complete == (made.text == whole)
 
 
 @pytest.mark.parametrize("size", [0, 5, 50])
 def test_a_larger_budget_is_never_a_shorter_context(size: int) -> None:
-    cut = context.Cut("p.py", "a b c\n" * 20, "n e e d l e", "\nd e f" * 20)
-
-    def made(tokens: int) -> context.Context:
-        return context.build(cut, [], [], 0.5, tokens, COUNTS["words"], "#")
-
-    assert len(made(size).before) <= len(made(size + 10).before)
+    one = asked("a b c\n" * 20, "n e e d l e", "\nd e f" * 20)
+    less, more = (one.code(tokens, COUNTS["words"]) for tokens in (size, size + 10))
+    assert len(less.before) <= len(more.before)

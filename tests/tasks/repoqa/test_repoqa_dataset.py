@@ -27,10 +27,10 @@ def test_a_file_that_is_not_the_published_one_is_named_so(data_dir: Path) -> Non
 
 
 def test_needles_are_the_lines_of_their_files(data_dir: Path) -> None:
-    (repository,) = dataset.read(dataset.find("t", data_dir))
-    assert [needle.name for needle in repository.needles] == ["first", "second", "third"]
-    assert repository.order == ("box.py", "other.py")
-    assert repository.needles[1].code == "    def second(self, y):\n        return y + 1"
+    read = dataset.read(dataset.find("t", data_dir))
+    assert [asked.needle.name for asked in read] == ["first", "second", "third"]
+    assert read[0].order == ["box.py", "other.py"]
+    assert read[1].needle.code == "    def second(self, y):\n        return y + 1"
 
 
 def test_a_repository_without_needles_is_passed_over_whatever_else_it_holds(
@@ -38,7 +38,7 @@ def test_a_repository_without_needles_is_passed_over_whatever_else_it_holds(
 ) -> None:
     small_data["python"].append({"repo": "invented/none", "needles": [], "dependency": {"gone.py": []}})
     (data_dir / dataset.FILE.removesuffix(".gz")).write_text(json.dumps(small_data))
-    assert len(dataset.read(dataset.find("t", data_dir))) == 1
+    assert {asked.repository for asked in dataset.read(dataset.find("t", data_dir))} == {"invented/box"}
 
 
 def test_a_missing_file_names_the_command_that_gets_it(tmp_path: Path) -> None:

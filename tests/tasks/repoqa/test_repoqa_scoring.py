@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -131,6 +132,12 @@ def test_only_the_beginning_of_an_endless_answer_is_parsed() -> None:
 )
 def test_comments_go_in_every_language(language: str, code: str, kept: str) -> None:
     assert without_comments(code, language) == kept
+
+
+def test_the_example_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "repoqa.md").read_text("utf-8")
+    exec(page.partition("```python\n")[2].partition("\n```\n")[0], {})  # noqa: S102
+    assert capsys.readouterr().out == "double 1.0 True\n"
 
 
 def test_code_that_does_not_parse_is_read_as_officially() -> None:
