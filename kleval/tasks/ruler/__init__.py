@@ -3,13 +3,13 @@
 spec       what the tasks are: parameters, budgets, metrics
 niah, vt, cwe, fwe, qa
            the generators: a random state, a size -> one question
-words, haystack, corpus
-           what they are made of: word lists, essays or generated prose, question-answer documents
+words, haystack, shape
+           what they are made of: word lists, essays or generated prose; official files in JSON
 form       how a tokenizer and a protocol make a question of a draft
-official   the official order of drawing and length search; rows are byte-equal to the official generator's
+official, lm_eval
+           the orders of drawing and length searches of the official generator and of lm-eval's; rows are byte-equal to theirs
 builtin    the same questions sized one by one, from material that kleval writes itself
-editions   the official edition: its files, and rows by either of them
-scoring, summary
-           official scoring; effective length and weighted averages
-task       the task objects
+editions   the official edition: its files, and rows in either order
+scoring, task
+           official scoring; the task objects
 """

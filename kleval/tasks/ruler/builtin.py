@@ -19,13 +19,14 @@ from functools import cache, partial
 from itertools import count
 from typing import Literal
 
-from kleval.tasks import articles, prose
+from kleval.tasks import articles
 from kleval.tasks.draws import own_draws
 from kleval.tasks.fitting import budget_for
+from kleval.tasks.prose import SENTENCES_VERSION
 from kleval.tasks.registry import OWN
-from kleval.tasks.ruler import corpus, cwe, fwe, haystack, niah, qa, vt
-from kleval.tasks.ruler.form import DoesNotFit, Fitted, Form
-from kleval.tasks.ruler.official import Drafter, Measure
+from kleval.tasks.ruler import cwe, fwe, niah, qa, vt
+from kleval.tasks.ruler.form import DoesNotFit, Drafter, Fitted, Form, Measure
+from kleval.tasks.ruler.haystack import over_again, prose
 from kleval.tasks.ruler.spec import VERSION, Draft, Spec
 from kleval.tasks.ruler.words import combined, pairs, wonderwords
 from kleval.tasks.sized import ALL, BuiltinData, Question
@@ -83,15 +84,16 @@ class Guess:
 
 def probe(source: Source, form: Form, ctx: int) -> Guess:
     """Budget and first guess for all samples at ctx. DoesNotFit when the probe question does not fit at all."""
+    at = partial(source.at, 0, probe=True)
     small, large = source.least, source.least * 8
     budget = max(source.budget(source.at(i, small, probe=True), form.tokenizer) for i in range(PROBES))
-    low, high = (form.measure(source.at(0, size, probe=True)) for size in (small, large))
+    low, high = form.measure(at(small)), form.measure(at(large))
     while 0 < high * _WIDEN < ctx - budget:
         large *= _WIDEN
-        high = form.measure(source.at(0, large, probe=True))
+        high = form.measure(at(large))
     per_unit = max((high - low) / (large - small), 1e-3)
     first = Guess(small + max(0, int((ctx - budget - low) / per_unit)), per_unit, budget)
-    fitted, size = fit(lambda n: source.at(0, n, probe=True), form.measure, ctx, budget, small, first)
+    fitted, size = fit(at, form.measure, ctx, budget, small, first)
     if size > small:
         per_unit = max((fitted.tokens - low) / (size - small), 1e-3)
     return Guess(size, per_unit, budget)
@@ -120,9 +122,7 @@ def fit(
     best: Fitted | None = None
     good, bad = least - 1, 0  # bad: smallest size known to be too long, 0 for none yet
     size = max(guess.size, least)
-    rounds = 0
-    while True:
-        rounds += 1
+    for rounds in count(1):
         drawn = build(size)
         tokens = measure(drawn)
         room = ctx - budget - tokens
@@ -140,6 +140,7 @@ def fit(
         size = max(size, good + 1)
         if bad:
             size = min(size, bad - 1)
+    raise AssertionError("the search does not end")
 
 
 class Builtin(BuiltinData):
@@ -157,35 +158,41 @@ class Builtin(BuiltinData):
 
     def questions(self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL) -> Iterator[Question]:
         form = Form(tokenizer, self._protocol, self._edition)
-        source = self._source(form, ctx, seed)
+        source = self._source(form, ctx, (self._spec.id, VERSION, self._edition, ctx, seed))
         key = (tokenizer.digest + tokenizer.chat_template_digest, ctx, seed)
         if key not in self._guesses:
             self._guesses[key] = probe(source, form, ctx)
         for index in indices:
             yield sample(source, form, ctx, self._guesses[key], index)
 
-    def _source(self, form: Form, ctx: int, seed: int) -> Source:
-        spec = self._spec
-        key = (spec.id, VERSION, self._edition, ctx, seed)
-        if spec.kind == "vt":
-            tracked = vt.VariableTracking(_demonstration(form.tokenizer, ctx))
-            return Source(lambda index: tracked.draft, vt.HOPS + 1, " ".join, key)
-        if spec.kind == "cwe":
-            return _cwe_source(form, ctx, key)
-        if spec.kind == "fwe":
-            words = fwe.FrequentWords(max(8, ctx // fwe.TOKENS_PER_WORD))
-            return Source(lambda index: words.draft, _FWE_LEAST, ", ".join, key)
-        if spec.kind == "qa":
-            return _qa_source(spec, ctx, key)
-        needles = spec.needles
+    def _source(self, form: Form, ctx: int, key: tuple[object, ...]) -> Source:
+        kind = self._spec.kind
+        if kind == "vt":
+            tracked = partial(vt.draft, _demonstration(form.tokenizer, ctx))
+            return Source(lambda index: tracked, vt.HOPS + 1, " ".join, key)
+        if kind == "fwe":
+            words = max(8, ctx // fwe.TOKENS_PER_WORD)
+            return Source(lambda index: partial(fwe.draft, words), _FWE_LEAST, ", ".join, key)
+        if kind == "cwe":
+            long = _cwe_source(cwe.LONG, key)
+            # Room to spare, so that all samples at ctx are made one way.
+            if ctx >= 4096 and form.measure(long.at(0, _CWE_LEAST)) * 1.25 <= ctx:
+                return long
+            return _cwe_source(cwe.SHORT, key)
+        return _qa_source(self._spec, ctx, key) if kind == "qa" else self._niah_source(key)
+
+    def _niah_source(self, key: tuple[object, ...]) -> Source:
+        needles = self._spec.needles
         assert needles is not None
 
         def hide(index: int) -> Drafter:
             if self._own:
                 start = own_draws(*key, "documents", index).rng.randrange(len(self._own))
-                return niah.Niah(needles, haystack.OwnText(self._own, start)).draft
-            prose = haystack.Prose(own_draws(*key, "prose", index).rng.randrange(_PROSE_STARTS))
-            return niah.Niah(needles, prose if needles.haystack == "essay" else None).draft
+                return niah.Niah(needles, partial(over_again, self._own, start), "sentences").draft
+            if needles.haystack == "essay":
+                start = own_draws(*key, "prose", index).rng.randrange(_PROSE_STARTS)
+                return niah.Niah(needles, partial(prose, start), "sentences").draft
+            return niah.Niah(needles).draft
 
         return Source(hide, _NIAH_LEAST, ", ".join, key)
 
@@ -201,28 +208,21 @@ def _demonstration(tokenizer: Tokenizer, ctx: int) -> str:
     return shown
 
 
-def _cwe_source(form: Form, ctx: int, key: tuple[object, ...]) -> Source:
-    def source(repeats: cwe.Repeats) -> Source:
-        words = cwe.CommonWords(repeats, 0, lambda: ("adjective-noun pairs", pairs()))
-        return Source(lambda index: words.draft, _CWE_LEAST, cwe.numbered, key)
-
-    long = source(cwe.LONG)
-    # Room to spare, so that all samples at ctx are made one way.
-    if ctx >= 4096 and form.measure(long.at(0, _CWE_LEAST)) * 1.25 <= ctx:
-        return long
-    return source(cwe.SHORT)
+def _cwe_source(repeats: cwe.Repeats, key: tuple[object, ...]) -> Source:
+    words = cwe.CommonWords(repeats, 0, lambda: ("adjective-noun pairs", pairs()))
+    return Source(lambda index: words.draft, _CWE_LEAST, cwe.numbered, key)
 
 
 def _qa_source(spec: Spec, ctx: int, key: tuple[object, ...]) -> Source:
     hops: Literal[1, 2] = 1 if spec.dataset == "squad" else 2
-    made = corpus.generated(hops, max(_ARTICLES, ctx // _TOKENS_PER_ARTICLE), f"ruler/{spec.name}")
+    made = qa.generated(hops, max(_ARTICLES, ctx // _TOKENS_PER_ARTICLE), f"ruler/{spec.name}")
     order = list(range(len(made.questions)))
     own_draws(*key, "order").rng.shuffle(order)
     asked = qa.DocumentQa(made)
 
     def ask(index: int) -> Drafter:
         number = order[index % len(order)]
-        return lambda draws, size, index=0: asked.draft(draws, size, number)
+        return lambda draws, size, index: asked.draft(draws, size, number)
 
     return Source(ask, hops + 1, lambda answers: max(answers, key=len), key)
 
@@ -232,12 +232,12 @@ def _made_of(material: str) -> tuple[str, str]:
     """Revision and digest of what a kind of task is made from."""
     words, digest = wonderwords()
     if material == "essay":
-        shown = _hashed(haystack.Prose().sentences(256))
-        return f"kleval-{prose.SENTENCES_VERSION} + {words}", combined({"prose": shown, "words": digest})
+        parts = {"prose": _hashed(prose(0, 256)), "words": digest}
+        return f"kleval-{SENTENCES_VERSION} + {words}", combined(parts)
     if material == "qa":
-        made = [corpus.generated(1, _ARTICLES, "ruler/qa_1"), corpus.generated(2, _ARTICLES, "ruler/qa_2")]
+        made = [qa.generated(1, _ARTICLES, "ruler/qa_1"), qa.generated(2, _ARTICLES, "ruler/qa_2")]
         shown = _hashed(text for c in made for text in [*c.documents, *(q.query for q in c.questions)])
-        return f"kleval-{articles.ARTICLES_VERSION} + {prose.SENTENCES_VERSION}", combined({"articles": shown})
+        return f"kleval-{articles.ARTICLES_VERSION} + {SENTENCES_VERSION}", combined({"articles": shown})
     return (words, combined({"words": digest})) if material in ("niah", "cwe") else ("generated", combined({}))
 
 

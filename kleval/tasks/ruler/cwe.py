@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from kleval.tasks.draws import Draws
 from kleval.tasks.ruler.spec import TEXTS, Draft
@@ -16,10 +17,10 @@ from kleval.tasks.ruler.words import all_words
 
 TEMPLATE, PREFIX = TEXTS["cwe"]
 COMMON = 10
+STEP = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Repeats:
+class Repeats(NamedTuple):
     """How often common and other words appear, in the question and in its demonstration of `demo_words` words."""
 
     common: int
@@ -53,21 +54,21 @@ class CommonWords:
     order_seed: int
     more: Callable[[], tuple[str, Sequence[str]]]
 
-    def step(self, ctx: int) -> int:
-        return 10
-
     def _list(self, draws: Draws, size: int, common: int, other: int) -> tuple[str, list[str]]:
         words = _shuffled_words(self.order_seed)
         chosen = draws.rng.sample(words if size <= len(words) else self.more()[1], size)
         listed = chosen[:COMMON] * common + chosen[COMMON:] * other
         draws.shuffle(listed)
-        return numbered(listed), chosen[:COMMON]
+        return TEMPLATE.format(context=numbered(listed)), chosen[:COMMON]
+
+    def parts(self, draws: Draws, size: int) -> tuple[str, list[str], str, list[str]]:
+        """Question and answers of the demonstration, and then those that are asked for."""
+        r = self.repeats
+        shown = self._list(draws, r.demo_words, r.demo_common, r.demo_other)
+        return *shown, *self._list(draws, size, r.common, r.other)
 
     def draft(self, draws: Draws, size: int, index: int = 0) -> Draft:
-        r = self.repeats
-        demo, demo_answers = self._list(draws, r.demo_words, r.demo_common, r.demo_other)
-        context, answers = self._list(draws, size, r.common, r.other)
-        shown = f"{TEMPLATE.format(context=demo)}{PREFIX} {numbered(demo_answers)}"
+        demo, shown, asked, answers = self.parts(draws, size)
         vocabulary = "wonderwords" if size <= len(all_words()) else self.more()[0]
-        meta = {"size": size, "unit": "distinct words", "repeats": [r.common, r.other], "vocabulary": vocabulary}
-        return Draft(f"{shown}\n{TEMPLATE.format(context=context)}", PREFIX, tuple(answers), meta)
+        meta = {"size": size, "unit": "distinct words", "repeats": [*self.repeats[:2]], "vocabulary": vocabulary}
+        return Draft(f"{demo}{PREFIX} {numbered(shown)}\n{asked}", PREFIX, tuple(answers), meta)

@@ -6,14 +6,19 @@ a tokenizer with a chat template the input is the user's message; the official s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from kleval.tasks.base import as_prompt
+from kleval.tasks.draws import Draws
 from kleval.tasks.ruler.spec import IN_PROMPT, LM_EVAL, Draft
 from kleval.tasks.sized import Question
 from kleval.tokenization import count_given
 from kleval.types import Prompt, Tokenizer
+
+Drafter = Callable[[Draws, int, int], Draft]  # random state, size, index
+Measure = Callable[[Draft], int]  # tokens of rendered input + answer prefix
 
 
 class Fitted(NamedTuple):

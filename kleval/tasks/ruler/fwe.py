@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 import string
-from dataclasses import dataclass
-from itertools import chain, repeat
 
 from kleval.tasks.draws import Draws
 from kleval.tasks.ruler.spec import TEXTS, Draft
@@ -32,30 +30,19 @@ def vocabulary(draws: Draws, words: int) -> list[str]:
         found.append(word())
     found = sorted(set(found))
     draws.shuffle(found)
-    found[0] = "..."
-    return found
+    return ["...", *found[1:]]
 
 
-def counts(size: int, words: int) -> list[int]:
-    """How often each of `words` words appears in a text of about `size` words."""
+def coded_text(vocab: list[str], draws: Draws, size: int) -> Draft:
+    """A question over about `size` words, N of the zeta law."""
     import numpy as np
 
-    return (size * (np.arange(1, words + 1) ** -ALPHA) / ZETA_ALPHA).astype(int).tolist()
-
-
-def coded_text(vocab: list[str], size: int, draws: Draws) -> Draft:
-    """A question over about `size` words. Negative counts (the official search can ask for them) give no words."""
-    listed = list(chain.from_iterable(repeat(w, c) for w, c in zip(vocab, counts(size, len(vocab)), strict=True)))
+    counts = (size * (np.arange(1, len(vocab) + 1) ** -ALPHA) / ZETA_ALPHA).astype(int).tolist()
+    listed = [word for word, n in zip(vocab, counts, strict=True) for _ in range(n)]
     draws.shuffle(listed)
     meta = {"size": len(listed), "unit": "words", "vocabulary": len(vocab)}
     return Draft(TEMPLATE.format(context=" ".join(listed)), PREFIX, tuple(vocab[1:4]), meta)
 
 
-@dataclass(frozen=True, slots=True)
-class FrequentWords:
-    """size: N of the zeta law. words: of the vocabulary."""
-
-    words: int
-
-    def draft(self, draws: Draws, size: int, index: int = 0) -> Draft:
-        return coded_text(vocabulary(draws, self.words), size, draws)
+def draft(words: int, draws: Draws, size: int, index: int = 0) -> Draft:
+    return coded_text(vocabulary(draws, words), draws, size)

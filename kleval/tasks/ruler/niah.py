@@ -7,12 +7,12 @@ Needles (key, value) lie among noise lines, other needles or sentences of prose;
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kleval.tasks.draws import Draws
-from kleval.tasks.ruler.haystack import SentenceSource
-from kleval.tasks.ruler.spec import NEEDLE, NOISE, TEXTS, Draft, Needles
+from kleval.tasks.ruler.haystack import Essays
+from kleval.tasks.ruler.spec import NEEDLE, NOISE, Draft, Needles
 from kleval.tasks.ruler.words import pairs
 
 # 40 depths from 0 to 100 percent, rounded to whole ones.
@@ -45,20 +45,18 @@ def _between_lines(lines: list[str], needles: Sequence[str], draws: Draws) -> st
     return "\n".join(lines)
 
 
-def _listed(queries: Sequence[str]) -> str:
-    return ", ".join(queries[:-1]) + f", and {queries[-1]}" if len(queries) > 1 else queries[0]
-
-
 @dataclass(frozen=True, slots=True)
 class Niah:
-    """size: words of essay, sentences of prose, noise lines or distractor needles."""
+    """size: words of essays, sentences of prose, noise lines or distractor needles. prose: size -> sentences, if they are what the
+    needles lie among."""
 
     needles: Needles
-    prose: SentenceSource | None = None
+    prose: Callable[[int], list[str]] | None = None
+    unit: str = "lines"
 
-    @property
-    def unit(self) -> str:
-        return self.prose.unit if self.prose else "lines"
+    @classmethod
+    def official(cls, needles: Needles, essays: Essays | None) -> Niah:
+        return cls(needles) if essays is None else cls(needles, essays.sentences, "words")
 
     def step(self, ctx: int) -> int:
         """By how much a sample that is too long is made smaller."""
@@ -68,33 +66,31 @@ class Niah:
 
     def draft(self, draws: Draws, size: int, index: int = 0) -> Draft:
         n = self.needles
-        keys: list[str] = []
-        values: list[list[str]] = []
+
+        def needle(key: str, value: str) -> str:
+            return NEEDLE.format(kind=n.value_type, key=key, value=value)
+
+        told: list[tuple[str, list[str]]] = []
         for _ in range(n.keys):
-            keys.append(_draw(n.key_type, draws))
-            values.append([_draw(n.value_type, draws) for _ in range(n.values)])
-        hidden = [
-            NEEDLE.format(kind=n.value_type, key=k, value=v) for k, vs in zip(keys, values, strict=True) for v in vs
-        ]
+            key = _draw(n.key_type, draws)
+            told.append((key, [_draw(n.value_type, draws) for _ in range(n.values)]))
+        hidden = [needle(key, value) for key, values in told for value in values]
         draws.shuffle(hidden)
 
         if self.prose is not None:
-            context = _between_sentences(self.prose.sentences(size), hidden, draws)
+            context = _between_sentences(self.prose(size), hidden, draws)
         elif n.haystack == "noise":
             context = _between_lines([NOISE] * size, hidden, draws)
         else:
-            lines = [
-                NEEDLE.format(kind=n.value_type, key=_draw(n.key_type, draws), value=_draw(n.value_type, draws))
-                for _ in range(size)
-            ]
+            lines = [needle(_draw(n.key_type, draws), _draw(n.value_type, draws)) for _ in range(size)]
             context = _between_lines(lines, hidden, draws)
 
-        asked = draws.rng.sample(range(n.keys), n.queries)
-        query = _listed([keys[i] for i in asked])
-        answers = tuple(v for i in asked for v in values[i])
-        one = len(answers) == 1
-        kind, texts = (n.value_type[:-1], TEXTS["one"]) if one else (n.value_type, TEXTS["many"])
-        text = texts.question.format(kind=kind, context=context, query=query)
-        prefix = texts.prefix.format(kind=kind, query=query)
+        asked = draws.rng.sample(told, n.queries)
+        *others, last = [key for key, _ in asked]
+        query = f"{', '.join(others)}, and {last}" if others else last
+        answers = tuple(value for _, values in asked for value in values)
+        kind = n.value_type[:-1] if len(answers) == 1 else n.value_type
+        text = n.texts.question.format(kind=kind, context=context, query=query)
+        prefix = n.texts.prefix.format(kind=kind, query=query)
         depths = [round(100 * max(context.find(v), 0) / max(len(context), 1), 1) for v in answers]
         return Draft(text, prefix, answers, {"size": size, "unit": self.unit, "depth_percent": depths})

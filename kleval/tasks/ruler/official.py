@@ -10,180 +10,115 @@ FWE has no such search: its number of words grows until the text is too long, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import count, repeat
 
 from kleval.tasks.draws import Draws
 from kleval.tasks.ruler import fwe, vt
-from kleval.tasks.ruler.cwe import CommonWords
-from kleval.tasks.ruler.form import DoesNotFit, Fitted
-from kleval.tasks.ruler.niah import Niah
-from kleval.tasks.ruler.qa import DocumentQa
+from kleval.tasks.ruler.form import DoesNotFit, Drafter, Fitted, Measure
 from kleval.tasks.ruler.spec import Draft
 from kleval.types import UsageError
 
 ATTEMPTS = 64
 
-Measure = Callable[[Draft], int]  # tokens of rendered input + answer prefix
 
-
-class Drafter(Protocol):
-    def __call__(self, draws: Draws, size: int, index: int = 0) -> Draft: ...
-
-
-def _drawn(draft: Drafter, draws: Draws, size: int) -> Draft:
-    """A question of the search, where the official code does not try again."""
-    try:
-        return draft(draws, size)
-    except (ValueError, IndexError) as error:
-        raise UsageError(
-            f"the official generator fails on the random draws of seed {draws.seed} at this length ({error}):"
-            " use another --seed or --edition builtin"
-        ) from error
-
-
-def _search(
-    draft: Drafter, tokens: Callable[[Draft], int], draws: Draws, limit: int, smallest: int, largest: int
-) -> int:
-    """The official binary search; every probe draws from `draws`."""
-    low, high, best = smallest, largest, smallest
-    while low <= high:
-        middle = (low + high) // 2
-        if tokens(_drawn(draft, draws, middle)) <= limit:
-            best, low = middle, middle + 1
-        else:
-            high = middle - 1
-    return best
-
-
-def _settle(draft: Drafter, measure: Measure, draws: Draws, limit: int, size: int, step: int, index: int) -> Fitted:
-    """One sample: drawn again, smaller by `step`, while it is too long or cannot be drawn at that size."""
+def settle(draft: Callable[[int], Draft], measure: Measure, limit: int, sizes: Iterable[int]) -> Fitted:
+    """The first question of those sizes that can be drawn and takes no more than `limit` tokens."""
     shortest: int | None = None
-    left = ATTEMPTS
-    while left:
+    for size in sizes:
         try:
-            drawn = draft(draws, size, index)
+            drawn = draft(size)
         except (ValueError, IndexError):
             # Too few places for the needles, or an unlucky name: the official code takes it for "too long".
-            pass
-        else:
-            tokens = measure(drawn)
-            if tokens <= limit:
-                return Fitted(drawn, tokens)
-            shortest = tokens if shortest is None else min(shortest, tokens)
-        if size > step:
-            size -= step
-        else:
-            left -= 1
+            continue
+        tokens = measure(drawn)
+        if tokens <= limit:
+            return Fitted(drawn, tokens)
+        shortest = min(tokens, shortest or tokens)
     raise DoesNotFit(shortest)
 
 
-def _searched(
+def falling(size: int, step: int) -> Iterator[int]:
+    """Sizes at which a sample is drawn until it fits: smaller by `step`, and the last one ATTEMPTS times."""
+    while size > step:
+        yield size
+        size -= step
+    yield from repeat(size, ATTEMPTS)
+
+
+def thrice(room: float) -> int:
+    return int(room * 3)
+
+
+def stream(
     draft: Drafter,
-    search_draft: Drafter,
     measure: Measure,
     draws: Draws,
+    ctx: int,
     limit: int,
     step: int,
-    largest: int,
-    extra: int,
+    *,
+    searched: Drafter | None = None,
+    beside: int = 0,
+    first: int = 0,
+    most: Callable[[float], int] = thrice,
 ) -> Iterator[Fitted]:
-    size = _search(search_draft, lambda d: measure(d) + extra, draws, limit, step, largest)
-    index = 0
-    while True:
-        yield _settle(draft, measure, draws, limit, size, step, index)
-        index += 1
+    """Endless samples of at most `limit` tokens, of the size that the official binary search finds; every probe of it draws from
+    `draws`.
+
+    searched: what is drawn then, where it is not what is asked; it is taken to be longer by `beside` tokens. first: units of the first
+    draw, else step. most: from how many units it promises room for, to the largest size that is tried.
+    """
+    first = first or step
+
+    def probed(size: int) -> int:
+        try:
+            return measure((searched or draft)(draws, size, 0))
+        except (ValueError, IndexError) as error:
+            raise UsageError(
+                f"the official generator fails on the random draws of seed {draws.seed} at this length ({error}):"
+                " use another --seed or --edition builtin"
+            ) from error
+
+    low, best, high = step, step, max(most(ctx / (probed(first) / first)), step * 2)
+    while low <= high:
+        middle = (low + high) // 2
+        if probed(middle) + beside <= limit:
+            best, low = middle, middle + 1
+        else:
+            high = middle - 1
+    for index in count():
+
+        def at(size: int, index: int = index) -> Draft:
+            return draft(draws, size, index)
+
+        yield settle(at, measure, limit, falling(best, step))
 
 
-def _largest(tokens: int, size: int, ctx: int, step: int) -> int:
-    """Three times as many units as the first draw promises room for."""
-    return max(int((ctx / (tokens / size)) * 3), step * 2)
-
-
-def searched_stream(
-    generator: Niah | DocumentQa, measure: Measure, ctx: int, budget: int, seed: int
-) -> Iterator[Fitted]:
-    """niah and qa: endless samples (qa: until its questions end)."""
-    draws, step = Draws(seed), generator.step(ctx)
-    tokens = measure(_drawn(generator.draft, draws, step))
-    largest = _largest(tokens, step, ctx, step)
-    return _searched(generator.draft, generator.draft, measure, draws, ctx - budget, step, largest, 0)
-
-
-def cwe_stream(generator: CommonWords, measure: Measure, ctx: int, budget: int, seed: int) -> Iterator[Fitted]:
-    """cwe: the first draw has 4,096 words and the bound is twice what it promises."""
-    draws, step = Draws(seed), generator.step(ctx)
-    tokens = measure(_drawn(generator.draft, draws, 4096))
-    largest = max(int(ctx // (tokens / 4096)) * 2, step * 2)
-    return _searched(generator.draft, generator.draft, measure, draws, ctx - budget, step, largest, 0)
-
-
-def vt_stream(measure: Measure, count: Callable[[str], int], ctx: int, budget: int, seed: int) -> Iterator[Fitted]:
+def vt_stream(measure: Measure, count: Callable[[str], int], draws: Draws, ctx: int, limit: int) -> Iterator[Fitted]:
     """vt: the demonstration is sized and drawn first, then the question; the search counts the two apart."""
-    draws = Draws(seed)
-    demo = _demonstration(draws, count)
-    generator = vt.VariableTracking(vt.solved(demo))
-    step = generator.step(ctx)
-    tokens = measure(_drawn(generator.question, draws, step))
-    largest = _largest(tokens, step, ctx, step)
-    extra = count(generator.demo)
-    return _searched(generator.draft, generator.question, measure, draws, ctx - budget, step, largest, extra)
-
-
-def _demonstration(draws: Draws, count: Callable[[str], int]) -> Draft:
-    def drafter(draws: Draws, size: int, index: int = 0) -> Draft:
-        return vt.demonstration(draws, size)
-
-    def tokens(d: Draft) -> int:
-        return count(d.input + d.prefix)
-
-    largest = _largest(tokens(_drawn(drafter, draws, vt.DEMO_STEP)), vt.DEMO_STEP, vt.DEMO_TOKENS, vt.DEMO_STEP)
-    size = _search(drafter, tokens, draws, vt.DEMO_TOKENS, vt.DEMO_STEP, largest)
+    most, step = vt.DEMO_TOKENS, 5 if ctx < 4096 else 10
     try:
-        return _settle(drafter, tokens, draws, vt.DEMO_TOKENS, size, vt.DEMO_STEP, 0).draft
+        fitted = next(stream(vt.demonstration, lambda d: count(d.input + d.prefix), draws, most, most, vt.DEMO_STEP))
     except DoesNotFit as error:
         raise UsageError(
-            f"ruler/vt: the official demonstration may have {vt.DEMO_TOKENS} tokens, with this tokenizer its shortest"
-            f" has {error.needed_tokens}; use --edition builtin"
+            f"ruler/vt: the official demonstration may have {most} tokens, with this tokenizer its shortest has"
+            f" {error.needed_tokens}; use --edition builtin"
         ) from error
+    demo = vt.solved(fitted.draft)
+    draft = partial(vt.draft, demo)
+    yield from stream(draft, measure, draws, ctx, limit, step, searched=vt.question, beside=count(demo))
 
 
-def fwe_stream(measure: Measure, ctx: int, budget: int, seed: int) -> Iterator[Fitted]:
-    """fwe: the vocabulary and the first number of words follow from the length without its budget."""
-    limit = ctx - budget
-    words, step = limit // fwe.TOKENS_PER_WORD, limit // 32
-    if words < 4 or step < 1:
+def fwe_stream(measure: Measure, draws: Draws, limit: int) -> Iterator[Fitted]:
+    """fwe: the vocabulary and the first number of words follow from the length."""
+    words, step, size = limit // fwe.TOKENS_PER_WORD, limit // 32, limit // fwe.WORD_LETTERS
+    if words < 4:
         raise DoesNotFit(None)
-    draws = Draws(seed)
-    _, size = _fwe_draft(measure, draws, limit, 0, words, step)
-    while True:
-        fitted, _ = _fwe_draft(measure, draws, limit, size, words, step)
-        # The official code does not look: it can write a text that is too long or lacks a word that is asked for.
-        if fitted.tokens > limit or not all(answer in fitted.draft.input for answer in fitted.draft.answers):
-            raise DoesNotFit(None)
-        yield fitted
-
-
-def _fwe_draft(measure: Measure, draws: Draws, limit: int, size: int, words: int, step: int) -> tuple[Fitted, int]:
-    vocab = fwe.vocabulary(draws, words)
-
-    def at(n: int) -> Fitted:
-        drawn = fwe.coded_text(vocab, n, draws)
-        return Fitted(drawn, measure(drawn))
-
-    if size > 0:
-        found = at(size)
-        while found.tokens > limit:
-            if size <= 0:
-                raise DoesNotFit(None)
-            size -= step
-            found = at(size)
-        return found, size
-    size = limit // fwe.WORD_LETTERS
-    found = before = at(size)
-    grown = False
-    while found.tokens < limit:
+    vocabulary = fwe.vocabulary(draws, words)
+    while measure(fwe.coded_text(vocabulary, draws, size)) < limit:
         size += step
-        before, found, grown = found, at(size), True
-    size -= step
-    return (before if grown else at(size)), size
+    while True:
+        at = partial(fwe.coded_text, fwe.vocabulary(draws, words), draws)
+        yield settle(at, measure, limit, range(size - step, 0, -step))

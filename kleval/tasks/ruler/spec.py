@@ -13,10 +13,6 @@ LM_EVAL = "lm-eval-0.4.13"
 IN_PROMPT = f"{PROTOCOL}-prefix-in-prompt"
 VERSION = "1"
 
-Haystack = Literal["noise", "essay", "needle"]
-Kind = Literal["niah", "vt", "cwe", "fwe", "qa"]
-Metric = Literal["string_match_all", "string_match_part"]
-
 
 class Texts(NamedTuple):
     """What a question says, places unfilled, and the answer prefix."""
@@ -35,12 +31,16 @@ TEXTS = {form: Texts(**texts) for form, texts in _FOUND["texts"].items()}
 class Needles:
     """What is hidden where: `keys` keys with `values` values each, of which `queries` keys are asked for."""
 
-    haystack: Haystack
+    haystack: Literal["noise", "essay", "needle"]
     key_type: str = "words"
     value_type: str = "numbers"
     keys: int = 1
     values: int = 1
     queries: int = 1
+
+    @property
+    def texts(self) -> Texts:
+        return TEXTS["one" if self.queries * self.values == 1 else "many"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,9 @@ class Spec:
     """One task. budget: official tokens to generate. needles: of the niah tasks. dataset: of the qa tasks."""
 
     name: str
-    kind: Kind
+    kind: Literal["niah", "vt", "cwe", "fwe", "qa"]
     budget: int
-    metric: Metric = "string_match_all"
+    metric: Literal["string_match_all", "string_match_part"] = "string_match_all"
     needles: Needles | None = None
     dataset: str = ""
 
@@ -64,15 +64,8 @@ class Spec:
         return self.needles is not None and self.needles.haystack == "essay"
 
     @property
-    def takes_documents(self) -> bool:
-        """Whether the user's documents may be the haystack: the tasks whose haystack is prose or noise."""
-        return self.needles is not None and self.needles.haystack != "needle"
-
-    @property
     def texts(self) -> Texts:
-        if self.needles is None:
-            return TEXTS[self.kind]
-        return TEXTS["one" if self.needles.queries * self.needles.values == 1 else "many"]
+        return TEXTS[self.kind] if self.needles is None else self.needles.texts
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ names, value 12345, up to 500 tokens) and gets fresh names and a fresh value in 
 from __future__ import annotations
 
 import string
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 from kleval.tasks.draws import Draws
@@ -34,15 +34,25 @@ def chain_names(draws: Draws, letters: int) -> list[str]:
     return names
 
 
-def _question(draws: Draws, size: int, letters: int, value: str | None) -> Draft:
+def chain(draws: Draws, letters: int, value: str | None = None) -> tuple[list[str], str, list[str]]:
+    """Names, the value and the assignments of a chain. value: drawn if there is none."""
     names = chain_names(draws, letters)
     value = value or str(draws.numbers.randint(10000, 99999))
-    chain = [f"VAR {names[0]} = {value}", *(f"VAR {b} = VAR {a} " for a, b in pairwise(names))]
+    return names, value, [f"VAR {names[0]} = {value}", *(f"VAR {b} = VAR {a} " for a, b in pairwise(names))]
+
+
+def hide(draws: Draws, assignments: list[str], lines: list[str]) -> None:
+    """Insert the assignments among the lines, in their order."""
+    for shift, place in enumerate(sorted(draws.rng.sample(range(len(lines)), len(assignments)))):
+        lines.insert(place + shift, assignments[shift])
+
+
+def _question(draws: Draws, size: int, letters: int, given: str | None) -> Draft:
+    names, value, assignments = chain(draws, letters, given)
     lines = [NOISE] * size
-    for shift, place in enumerate(sorted(draws.rng.sample(range(size), len(chain)))):
-        lines.insert(place + shift, chain[shift])
+    hide(draws, assignments, lines)
     context = "\n".join(lines).replace(". \n", ".\n")
-    depths = [round(100 * lines.index(c) / len(lines), 1) for c in chain]
+    depths = [round(100 * lines.index(c) / len(lines), 1) for c in assignments]
     return Draft(
         TEMPLATE.format(context=context, value=value),
         PREFIX.format(count=HOPS + 1, value=value),
@@ -51,9 +61,9 @@ def _question(draws: Draws, size: int, letters: int, value: str | None) -> Draft
     )
 
 
-def demonstration(draws: Draws, size: int) -> Draft:
+def demonstration(draws: Draws, size: int, index: int = 0) -> Draft:
     """A short question to be shown with its answer."""
-    return _question(draws, size, letters=3, value=DEMO_VALUE)
+    return _question(draws, size, 3, DEMO_VALUE)
 
 
 def solved(demo: Draft) -> str:
@@ -62,25 +72,19 @@ def solved(demo: Draft) -> str:
 
 
 def renamed(demo: str, draws: Draws) -> str:
-    """The demonstration with fresh names, drawn one by one, and a fresh value."""
+    """The demonstration with fresh names, drawn one by one."""
     for name in demo.strip().split()[-HOPS - 1 :]:
         demo = demo.replace(name, "".join(draws.rng.choices(string.ascii_uppercase, k=len(name))))
-    return demo.replace(DEMO_VALUE, str(draws.numbers.randint(10000, 99999)))
+    return demo
 
 
-@dataclass(frozen=True, slots=True)
-class VariableTracking:
-    """size: noise lines. demo: what `solved` gives."""
+def question(draws: Draws, size: int, index: int = 0) -> Draft:
+    """The question alone, among `size` lines of noise: what the official length search measures."""
+    return _question(draws, size, 5, None)
 
-    demo: str
 
-    def step(self, ctx: int) -> int:
-        return 5 if ctx < 4096 else 10
-
-    def question(self, draws: Draws, size: int, index: int = 0) -> Draft:
-        """The question alone: what the official length search measures."""
-        return _question(draws, size, letters=5, value=None)
-
-    def draft(self, draws: Draws, size: int, index: int = 0) -> Draft:
-        asked = self.question(draws, size)
-        return replace(asked, input=f"{renamed(self.demo, draws)}\n{asked.input}")
+def draft(demo: str, draws: Draws, size: int, index: int = 0) -> Draft:
+    """The question after a demonstration, as `solved` gives it."""
+    asked = question(draws, size)
+    demo = renamed(demo, draws).replace(DEMO_VALUE, str(draws.numbers.randint(10000, 99999)))
+    return replace(asked, input=f"{demo}\n{asked.input}")

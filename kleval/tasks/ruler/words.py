@@ -2,7 +2,7 @@
 
 The official script lists, deduplicates and sorts all 6,171,620 pairs. `Pairs` gives the same i-th pair without making
 them: pairs that share an adjective are neighbours in the sorted list, except where one adjective plus hyphen begins
-another ("left-" and "left-handed-"); such adjectives form one group that is listed when it is first needed.
+another ("left-" and "left-handed-"); adjectives with one beginning form a group that is listed.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import metadata, resources
-from itertools import accumulate
-from typing import overload
+from itertools import accumulate, groupby
+from pathlib import Path
+
+from kleval.tasks.ruler.shape import checked, official_json
 
 _VERSION = "3.0.1"
 
@@ -46,47 +48,37 @@ def all_words() -> tuple[str, ...]:
     return tuple(sorted({w for n in ("noun", "adjective", "verb") for w in word_list(n)}))
 
 
+@cache
+def read_words(file: Path) -> list[str]:
+    """The second vocabulary, english_words.json: {number: word}."""
+    return official_json(file, lambda found: checked(found.values()))
+
+
 class Pairs(Sequence[str]):
-    """Sorted distinct `adjective-noun` strings; indexing costs a bisection."""
+    """Sorted distinct `adjective-noun` strings; indexing, by one number, costs a bisection."""
 
     def __init__(self, adjectives: Sequence[str], nouns: Sequence[str]) -> None:
+        def beginning(adjective: str) -> str:
+            return adjective.partition("-")[0] + "-"
+
         self._nouns = sorted(set(nouns))
-        self._groups: list[list[str]] = []
-        for adjective in sorted(set(adjectives), key=lambda a: a + "-"):
-            if self._groups and f"{adjective}-".startswith(f"{self._groups[-1][0]}-"):
-                self._groups[-1].append(adjective)
-            else:
-                self._groups.append([adjective])
-        self._listed: dict[int, list[str]] = {}
-        self._ends = list(accumulate(self._group_size(g) for g in range(len(self._groups))))
-
-    def _group_size(self, group: int) -> int:
-        return len(self._nouns) if len(self._groups[group]) == 1 else len(self._list(group))
-
-    def _list(self, group: int) -> list[str]:
-        if group not in self._listed:
-            self._listed[group] = sorted({f"{a}-{n}" for a in self._groups[group] for n in self._nouns})
-        return self._listed[group]
+        groups = [list(group) for _, group in groupby(sorted(set(adjectives), key=beginning), key=beginning)]
+        self._first = [group[0] for group in groups]
+        self._listed = {
+            at: sorted({f"{a}-{n}" for a in group for n in self._nouns})
+            for at, group in enumerate(groups)
+            if len(group) > 1
+        }
+        self._ends = list(accumulate(len(self._listed.get(at, self._nouns)) for at in range(len(groups))))
 
     def __len__(self) -> int:
         return self._ends[-1]
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[str]: ...
-    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if index < 0:
-            index += len(self)
-        if not 0 <= index < len(self):
-            raise IndexError(index)
+    def __getitem__(self, index: int) -> str:  # type: ignore[override]
+        index = range(len(self))[index]
         group = bisect_right(self._ends, index)
         within = index - (self._ends[group - 1] if group else 0)
-        if len(self._groups[group]) > 1:
-            return self._list(group)[within]
-        return f"{self._groups[group][0]}-{self._nouns[within]}"
+        return self._listed[group][within] if group in self._listed else f"{self._first[group]}-{self._nouns[within]}"
 
 
 @cache

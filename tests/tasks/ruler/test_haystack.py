@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kleval.tasks.ruler.haystack import Essays, Prose, in_pieces, punkt_splitter, read_essays
+from kleval.tasks.ruler.haystack import Essays, in_pieces, over_again, prose, punkt_splitter, read_essays
 
 Split = Callable[[str], list[tuple[int, int]]]
 
@@ -83,4 +83,8 @@ def test_a_changed_list_of_sentences_is_not_the_cached_one() -> None:
 
 
 def test_prose_starts_where_it_is_told() -> None:
-    assert Prose(3).sentences(4) == Prose(0).sentences(7)[3:]
+    assert prose(3, 4) == prose(0, 7)[3:]
+
+
+def test_the_users_sentences_begin_anew_where_they_end() -> None:
+    assert over_again("abc", 2, 5) == ["c", "a", "b", "c", "a"]
