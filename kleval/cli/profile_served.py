@@ -240,13 +240,14 @@ def make_questions(spec: ServedSpec, given: Mapping[str, Any]) -> Questions | No
         return None
     from kleval.harness.spec import RunSpec
     from kleval.harness.under_load import Questions
-    from kleval.tasks.registry import expand, loader
+    from kleval.tasks.registry import expand, loader, themselves
 
     tasks = tuple(expand(spec.tasks, given["edition"]))
     load = loader(tasks, given["edition"], given["protocol"], given["data_dir"])
     asked = RunSpec(
         models=(spec.engine.model,),
         tasks=tasks,
+        named=themselves(spec.tasks),
         ctxs=spec.ctxs,
         limit=FEWEST_SAMPLES,
         tokenizer=spec.engine.tokenizer,

@@ -276,7 +276,7 @@ class ServedShow(Show):
         words = f"prompts of random {'words, as ' if prompts != 'token ids' else ''}{prompts}"
         if spec.tasks:
             words = f"prompts and answers of {', '.join(spec.tasks)}"
-        from kleval.profiler.served.job import loads
+        from kleval.profiler.served.planning import loads
 
         how = ", ".join(load(name) for name, _ in loads(spec)) + (f" ({spec.slo})" if spec.slo else "")
         rounds = f"{spec.repeats} rounds after one that is not counted"

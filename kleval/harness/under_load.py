@@ -8,7 +8,7 @@ load is what is measured, and such a row is a failure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle, islice
 from random import Random
@@ -19,11 +19,11 @@ from kleval.harness.asking import finish
 from kleval.harness.filing import make_row
 from kleval.harness.manifest import engine_settings, run_facts, task_record
 from kleval.harness.opening import check_permissions, load_tasks
-from kleval.harness.plan import LoadTask, ModelFacts, model_facts
+from kleval.harness.plan import LoadTask, ModelFacts, make_plan, model_facts
 from kleval.harness.preparing import Asked, Policy, encode
 from kleval.harness.spec import RunSpec
 from kleval.store import RunStore
-from kleval.types import ContextTooSmall, Outcome, Request, Sample, Timed, Unfit, UsageError
+from kleval.types import ContextTooSmall, Failure, Outcome, Request, Sample, Score, Task, Timed, Unfit, UsageError
 
 ALL = 1 << 31  # samples: as many as there are
 Send = Callable[[Sequence[Request]], Sequence[Outcome]]
@@ -38,7 +38,9 @@ class Questions:
         named = load_tasks(spec, load_task)
         self._tasks = {task.id: task for task in named.values()}
         self._sources = {task.id: given for given, task in named.items() if given != task.id}
-        self._spec = replace(spec, tasks=tuple(self._tasks))
+        called = {given: task.id for given, task in named.items()}
+        themselves = spec.named and tuple(called.get(name, name) for name in spec.named)
+        self._spec = replace(spec, tasks=tuple(self._tasks), named=themselves)
         for task_id, task in self._tasks.items():
             if getattr(task, "needs_judge", False):
                 raise UsageError(
@@ -50,14 +52,25 @@ class Questions:
         )
         self._streams: dict[tuple[str, str, int], Iterator[tuple[int, Sample]]] = {}
         self._facts: dict[str, ModelFacts] = {}
+        self._skips: dict[str, Sequence[Mapping[str, Any]]] = {}  # by model: tasks that do not fit, and where
 
     def open(self, backend: Timed) -> None:
-        """UsageError for a backend whose timed answers are no answers of evaluation."""
+        """UsageError for a backend whose timed answers are no answers of evaluation, for tasks that fit at no length, and for one that
+        asks anything but one answer first."""
         if not getattr(backend, "times_answers", False):
             raise UsageError(
                 f"--tasks under load is for servers: the requests that --backend {backend.name} times have a fixed length"
             )
-        self._facts[backend.model] = model_facts(backend.model, backend, None)
+        facts = model_facts(backend.model, backend, None)
+        plan = make_plan(self._spec, [facts], self._tasks, {})
+        for (_, task_id), sample in plan.samples.items():
+            _check_first(self._tasks[task_id], sample)
+        self._facts[backend.model], self._skips[backend.model] = facts, plan.skips
+
+    def unfit(self, backend: Timed, ctx: int) -> str:
+        """Why no task has a sample at a length; "" where one has."""
+        reasons = {one["task"]: one["reason"] for one in self._skips[backend.model] if one["ctx"] == ctx}
+        return "; ".join(reasons.values()) if len(reasons) == len(self._tasks) else ""
 
     def settings(self) -> dict[str, Any]:
         """What must be the same for a profile to go on."""
@@ -69,11 +82,17 @@ class Questions:
         return found
 
     def facts(self) -> dict[str, Any]:
-        """Of run.json, as a run has them."""
-        return run_facts(self._spec, self._tasks, list(self._facts.values()), self._sources)
+        """Of run.json, as a run has them, with what is left out."""
+        found = run_facts(self._spec, self._tasks, list(self._facts.values()), self._sources)
+        skips = [one for of in self._skips.values() for one in of]
+        left_out = dict.fromkeys(f"Left out: {one['reason']}." for one in skips)
+        return {**found, "caveats": [*found["caveats"], *left_out], "skips": skips}
 
-    def ask(self, backend: Timed, place: tuple[str, int], n: int, send: Send, store: RunStore) -> list[float | None]:
-        """Send the next n samples, file their rows, and tell their scores; None for what failed or is not scored.
+    def ask(
+        self, backend: Timed, place: tuple[str, int], n: int | None, send: Send, store: RunStore
+    ) -> list[float | None]:
+        """Send the next n samples (None: one of each task), file their rows, and tell their scores; None for what failed or is not
+        scored.
 
         place: load and length. send: what comes first of each, in the order of sending; what was answered. ContextTooSmall where no
         sample fits into the length.
@@ -89,18 +108,19 @@ class Questions:
         store.sync()
         return scores
 
-    def _next(self, backend: Timed, ctx: int, n: int, store: RunStore) -> list[Asked]:
+    def _next(self, backend: Timed, ctx: int, n: int | None, store: RunStore) -> list[Asked]:
         """Samples that were never asked here, of the tasks in turn."""
         found: list[Asked] = []
         tasks = [task for task in self._tasks if self._peek(backend, task, ctx)]
         if not tasks:
             raise ContextTooSmall(f"no sample of {', '.join(self._tasks)} fits into {ctx} tokens", ctx)
-        for task in islice(cycle(tasks), n):
+        for task in islice(cycle(tasks), len(tasks) if n is None else n):
             repeat, sample = next(
                 one
                 for one in self._streams[backend.model, task, ctx]
                 if (backend.model, one[1].id, one[0]) not in store.index
             )
+            _check_first(self._tasks[task], sample)
             ids = encode(backend.tokenizer, sample.prompt, sample.answer_prefix)
             found.append(Asked(self._tasks[task], sample, repeat, ids, model=backend.model))
         return found
@@ -131,6 +151,20 @@ class Questions:
             if n == 0:
                 return
             repeat += 1
+
+
+def _check_first(task: Task, sample: Sample) -> None:
+    """UsageError unless what a sample asks first is one answer."""
+    try:
+        step = task.step(sample, ())
+        kinds = [] if isinstance(step, Score | Failure) else [request.kind for request in step]
+    except Exception:
+        return  # told in its row
+    if kinds and kinds != ["generate"]:
+        what = f"{len(kinds)} requests" if len(kinds) > 1 else "for no answer that is written"
+        raise UsageError(
+            f"{task.id} asks {what} at first, where a load is made of single answers: leave it out, kleval run asks it"
+        )
 
 
 def _before(first: tuple[int, Sample], rest: Iterator[tuple[int, Sample]]) -> Iterator[tuple[int, Sample]]:

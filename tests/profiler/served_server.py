@@ -118,6 +118,8 @@ class Handler(BaseHTTPRequestHandler):
         n_prompt = len(prompt) if isinstance(prompt, list) else 2 * len(prompt.split()) + 3
         n_prompt = min(n_prompt, manner.cuts_prompts_to or n_prompt)
         n_out = limit(body)
+        if manner.max_model_len is not None and n_prompt + n_out > manner.max_model_len:
+            return self.plain(400, {"error": {"message": f"maximum context length is {manner.max_model_len} tokens"}})
         if manner.stops_after is not None and not (manner.takes_ignore_eos and body.get("ignore_eos")):
             n_out = min(n_out, manner.stops_after)
         if manner.hits is not None:

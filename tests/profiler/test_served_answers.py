@@ -18,7 +18,7 @@ from kleval.profiler.served.job import profile_served
 from kleval.store import Point, RunStore
 from kleval.tables.frame import load
 from kleval.tasks.registry import loader
-from kleval.types import UsageError
+from kleval.types import Failure, UsageError
 from kleval.work import Result
 
 TASK = """
@@ -102,6 +102,65 @@ def test_runs_and_profiles_are_both_read_from_it(spec: ServedSpec) -> None:
     assert list(loaded.frame["record"]) == ["answer"] * 6 + ["measurement"]
     assert loaded.scores["value"].iloc[0] == pytest.approx(66.7, abs=0.1)
     assert loaded.cost["score"].iloc[0] == pytest.approx(4 / 6)
+
+
+def test_a_warm_up_fits_where_the_length_is_the_servers_own(spec: ServedSpec, manner: Any) -> None:
+    manner.max_model_len = 64
+    _, (point,) = profile(spec)
+    assert point.failure is None
+    (warm,) = [body for body in manner.measured if body not in free(manner)]
+    assert len(warm["prompt"]) + warm["max_tokens"] == 64
+
+
+def test_a_round_is_as_long_as_samples_take(spec: ServedSpec, manner: Any) -> None:
+    """0.2 s and 4 steps of 0.05 s: 4 times 60 per second as long are 96. The sample that is asked alone comes in no round."""
+    manner.first_seconds, manner.step_seconds = 0.2, 0.05
+    _, (point,) = profile(replace(spec, requests=None))
+    assert point.values["requests"] >= 96
+    assert spec.out is not None
+    loads = [row.meta["load"] for row in RunStore.open(spec.out).rows()]
+    assert (loads.count("alone"), loads.count("rate-60")) == (1, point.values["requests"])
+    sent = [body["prompt"] for body in free(manner)]
+    assert max(map(sent.count, sent)) - min(map(sent.count, sent)) <= 1
+
+
+def test_where_nothing_fits_it_is_one_line_before_anything_is_asked(spec: ServedSpec, manner: Any) -> None:
+    with pytest.raises(
+        UsageError, match=r"needs at least --ctx \d+.* add a longer --ctx or leave the task out"
+    ) as error:
+        profile(replace(spec, ctxs=(4, 6)))
+    assert "\n" not in str(error.value)
+    assert manner.measured == []
+
+
+def test_a_length_at_which_nothing_fits_is_left_out_and_named(spec: ServedSpec) -> None:
+    result, (point,) = profile(replace(spec, ctxs=(4, 64)))
+    assert (result.exit_code, point.ctx, point.failed) == (0, 64, False)
+    assert spec.out is not None
+    manifest = RunStore.open(spec.out).manifest
+    (one,) = manifest["unmeasured"]
+    assert (one["ctx"], one["protocol"]) == (4, "rate-60")
+    assert one["reason"] in " ".join(manifest["caveats"])
+    assert [skip["ctx"] for skip in manifest["skips"]] == [4]
+
+
+def test_a_task_that_asks_several_requests_at_once_is_refused(spec: ServedSpec, tmp_path: Path) -> None:
+    chosen = TASK.replace("metric: contains\nmax_new_tokens: 5\nstop:", "choices: [x, y]\nstop:")
+    (tmp_path / "mine.yaml").write_text(chosen.replace('stop: ["never said"]\n', ""))
+    with pytest.raises(UsageError, match=r"asks 2 requests at first, .*: leave it out") as error:
+        profile(spec)
+    assert "\n" not in str(error.value)
+
+
+def test_a_round_of_samples_that_cannot_be_asked_is_a_failed_point(
+    spec: ServedSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unfit(*given: Any) -> Failure:
+        return Failure("context_overflow", "planned")
+
+    monkeypatch.setattr("kleval.harness.asking.prepare", unfit)
+    result, (point,) = profile(spec)
+    assert (result.exit_code, point.failed) == (3, True)
 
 
 def test_answers_of_one_token_have_no_time_per_token(spec: ServedSpec, manner: Any) -> None:

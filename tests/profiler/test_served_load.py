@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kleval.backends.spec import BackendSpec
+from kleval.backends.timing import generator
 from kleval.profiler.points import Outcome, PlannedPoint
 from kleval.profiler.served import ServedSpec, figures, load_rounds
 from kleval.profiler.served.caveats import caveats
@@ -161,7 +162,50 @@ def round_of(n: int, failed: int, rate: float, slowed: float = 1.0, kind: str = 
         traces = [trace(1 + slowed * delay, 0.1, 0.01) for delay in delays]
         return traces, [Failure(kind, "planned") if at < failed else None for at in range(n)], {}
 
-    return load_round(planned, spec, send, [])
+    return load_round(planned, spec, send, lambda: ([], [], {}))
+
+
+@pytest.mark.parametrize(("protocol", "n"), [("rate-4", 4 * 4 * 10), ("best-rate", 32)])
+def test_a_round_is_as_long_as_requests_of_its_own_take(protocol: str, n: int) -> None:
+    """10 s each. The search begins with one per answer."""
+    planned = PlannedPoint.of("served", protocol, "tiny", 100, 0, 0)
+    engine = BackendSpec(model="tiny", backend="openai", base_url="http://localhost:1/v1")
+    spec = ServedSpec(engine=engine, ctxs=(100,), concurrencies=(), rates=(4.0,), slo="ttft=1s", dry_run=True)
+    rounds: list[list[float]] = []
+
+    def send(label: str, delays: Any, together: int | None) -> tuple[list[Trace], list[Failure | None], dict[str, Any]]:
+        rounds.append(delays)
+        return [trace(1 + delay, 0.1, 0.01) for delay in delays], [None] * len(delays), {}
+
+    whole = trace(0.0, 1.0, 9.0, n=2)
+    load_round(planned, spec, send, lambda: ([whole, whole], [None, Failure("server", "planned")], {}))
+    assert len(rounds[0]) == n
+    if protocol == "best-rate":
+        assert rounds[0] == send_times(0.1, n, generator(spec.seed, "rate", 0.1, "0-0.1"))
+
+
+def test_a_round_whose_request_alone_failed_has_its_reason() -> None:
+    planned = PlannedPoint.of("served", "rate-4", "tiny", 100, 0, 0)
+    engine = BackendSpec(model="tiny", backend="openai", base_url="http://localhost:1/v1")
+    spec = ServedSpec(engine=engine, ctxs=(100,), concurrencies=(), rates=(4.0,), dry_run=True)
+    alone = ([trace(0.0, 1.0, 1.0)], [Failure("fewer_tokens", "too short")], {})
+    outcome = load_round(planned, spec, lambda *given: ([], [], {}), lambda: alone)  # type: ignore[arg-type]
+    assert outcome.failure == {"kind": "fewer_tokens", "message": "too short"}
+
+
+def test_the_time_of_a_request_is_that_of_one_with_the_budget_of_the_rounds(spec: ServedSpec, manner: Any) -> None:
+    """0.03 s and 23 steps of 30 ms: four times 20 per second as long are 58 requests, of 8 tokens as in the warm-up 20."""
+    manner.step_seconds = 0.03
+    found = points(replace(spec, rates=(20.0,), requests=None, decode_tokens=24, repeats=2))
+    assert [body["max_tokens"] for body in manner.measured[:3]] == [8, 24, 24]
+    assert {body["max_tokens"] for body in manner.measured[1:]} == {24}
+    assert all(point.values["requests"] >= 4 * 20 * (0.03 + 23 * 0.03) for point in found)
+    assert len(manner.measured) == 2 + sum(point.values["requests"] or 0 for point in found)  # alone once
+
+
+def test_the_request_alone_has_the_average_of_drawn_lengths(spec: ServedSpec, manner: Any) -> None:
+    points(replace(spec, best_rate=True, slo="ttft=1ms", requests=2, decode_tokens="4-20"))
+    assert [body["max_tokens"] for body in manner.measured[:2]] == [8, 12]
 
 
 def test_one_request_in_a_hundred_may_fail_and_counts_against_the_slo() -> None:

@@ -19,7 +19,8 @@ from kleval.backends.server_timing import read_hits, read_trace
 from kleval.backends.spec import BackendSpec
 from kleval.profiler.served import ServedSpec
 from kleval.profiler.served.figures import why_not
-from kleval.profiler.served.job import asked_settings, profile_served
+from kleval.profiler.served.job import profile_served
+from kleval.profiler.served.planning import asked_settings
 from kleval.store import Point, RunStore
 from kleval.tables.cost_rows import served_rows
 from kleval.tables.costs import make_profile
@@ -274,7 +275,7 @@ def test_lengths_beyond_the_models_are_left_out_and_named(spec: ServedSpec, mann
     assert result.out is not None
     (one,) = RunStore.open(result.out).manifest["unmeasured"]
     assert (one["ctx"], one["reason"]) == (95, "95 + 6 tokens, the model takes 100")
-    with pytest.raises(UsageError, match="takes 100 tokens, prompt and answer together"):
+    with pytest.raises(UsageError, match=r"choose another --ctx \(512 \+ 6 tokens, the model takes 100\)"):
         profile_served(replace(spec, ctxs=(512,), out=result.out.with_name("other")))
 
 

@@ -16,13 +16,13 @@ from kleval.profiler.plan import Plan
 from kleval.profiler.points import Outcome, PlannedPoint, Values, point_verdict
 from kleval.profiler.served.caveats import caveats
 from kleval.profiler.served.figures import round_failure, round_values, ttft, why_not
-from kleval.profiler.served.load_rounds import Sent, load_round
+from kleval.profiler.served.load_rounds import Sent, alone_seconds, load_round
+from kleval.profiler.served.planning import asked_settings, make_plan
 from kleval.profiler.served.reuse import reuse_round
-from kleval.profiler.served.spec import Questions, ServedSpec, safe_url
+from kleval.profiler.served.spec import Questions, ServedSpec
 from kleval.profiler.served.target import open_targets
-from kleval.profiler.workload import unique_lengths
 from kleval.store import Point, RunStore
-from kleval.types import ContextTooSmall, Failure, Request, Timed, TimedRequest, Trace, UsageError
+from kleval.types import ContextTooSmall, Failure, Request, Timed, TimedRequest, Trace
 from kleval.types import Outcome as Answer
 from kleval.work import Job, Result, Session, Verdict, work
 from kleval.work.loop import OnEvent
@@ -62,6 +62,7 @@ class ServedJob(Job):
         self._given, self._questions = backend, questions
         self._dead: dict[str, int] = {}  # by model: rounds without an answer in succession
         self._answered = 0  # of the last round
+        self._alone: dict[tuple[str, int], Sent] = {}  # by model and length: requests while no other was under way
 
     def settings(self) -> dict[str, Any]:
         """How the backend is spoken to included; nothing of that before it is reached."""
@@ -80,7 +81,7 @@ class ServedJob(Job):
             self.environment = targets[0].environment
             self._prompt_seed = f"{self.spec.seed}-{secrets.token_hex(6)}"
             self.models = {name: {} for name in self._targets}
-            self._plan = make_plan(self.spec, [target.backend for target in targets])
+            self._plan = make_plan(self.spec, [target.backend for target in targets], self._unfit)
             if old is not None and old.manifest.get("plan", {}).get("n_first"):
                 self._plan = Plan.from_record(old.manifest["plan"])
             if old is not None and self.spec.append:
@@ -113,7 +114,8 @@ class ServedJob(Job):
                 session.progress(planned, more=" (warming up)")
                 traces, failures = self._ask(planned, "warm-up", WARMUP_TOKENS)
                 hopeless = [one for one in failures if one is not None and one.kind in HOPELESS]
-                warm[planned.model] = traces, hopeless[:1]
+                # Those of tasks are other prompts.
+                warm[planned.model] = traces, [] if self.spec.tasks else hopeless[:1]
             session.progress(planned)
             traces, hopeless = warm[planned.model]
             if self._dead.get(planned.model) == MOST_DEAD_ROUNDS:
@@ -141,6 +143,10 @@ class ServedJob(Job):
         answers = {name: n for name, n in session.store.counts().items() if name != "failed"}
         return replace(told, counts={**told.counts, **answers})
 
+    def _unfit(self, backend: Timed, ctx: int) -> str:
+        """Why nothing can be asked at a length; "" where something can."""
+        return "" if self._questions is None else self._questions.unfit(backend, ctx)
+
     def _round(self, planned: PlannedPoint, warm: Sequence[Trace], session: Session) -> Outcome:
         outcome = self._measured(planned, warm, session)
         dead = outcome.failure is not None and self._answered == 0
@@ -154,10 +160,10 @@ class ServedJob(Job):
 
             def send(label: str, delays: Sequence[float], together: int | None) -> Sent:
                 if self._questions is not None:
-                    return self._question(planned, delays, together, session.store)
+                    return self._question(planned, planned.protocol, delays, together, session.store)
                 return (*self._send(planned, self._lengths(planned, label, len(delays)), label, delays, together), {})
 
-            return load_round(planned, self.spec, send, warm)
+            return load_round(planned, self.spec, send, lambda: self._by_itself(planned, session.store))
         lengths = self._lengths(planned, str(planned.repeat), planned.batch)
         traces, failures = self._send(planned, lengths, str(planned.repeat), [0.0] * planned.batch, None)
         failure = round_failure(failures)
@@ -197,18 +203,36 @@ class ServedJob(Job):
         rng = generator(self.spec.seed, "lengths", planned.ctx, planned.protocol, label)
         return [self.spec.output.draw(rng) for _ in range(n)]
 
-    def _question(self, planned: PlannedPoint, delays: Sequence[float], together: int | None, store: RunStore) -> Sent:
-        """A round whose prompts are a task's, with the scores of its answers."""
+    def _by_itself(self, planned: PlannedPoint, store: RunStore) -> Sent:
+        """Requests as a round has them, one after the other: a sample of each task, or one answer of middling length. Asked once per
+        model and length, until one is answered."""
+        place = planned.model, planned.ctx
+        sent = self._alone.get(place)
+        if sent is None:
+            if self._questions is not None:
+                sent = self._question(planned, "alone", None, 1, store)
+            else:
+                sent = (*self._send(planned, [self.spec.output.average], "alone", [0.0], None), {})
+            if alone_seconds(sent):
+                self._alone[place] = sent
+        return sent
+
+    def _question(
+        self, planned: PlannedPoint, load: str, delays: Sequence[float] | None, together: int | None, store: RunStore
+    ) -> Sent:
+        """Requests whose prompts are a task's, with the scores of their answers. load: that the rows name. delays: one for each
+        request; None: one of each task, at once."""
         assert self._questions is not None
         found: list[tuple[list[Trace], list[Failure | None]]] = []
 
         def send(requests: Sequence[Request]) -> list[Answer]:
-            found.append(self._time(requests, delays[: len(requests)], planned, together, free=True))
+            due = [0.0] * len(requests) if delays is None else delays[: len(requests)]
+            found.append(self._time(requests, due, planned, together, free=True))
             return [trace.outcome or Failure("internal", "no outcome") for trace in found[0][0]]
 
-        place = (planned.protocol, planned.ctx)
+        backend, n = self._targets[planned.model].backend, None if delays is None else len(delays)
         try:
-            scores = self._questions.ask(self._targets[planned.model].backend, place, len(delays), send, store)
+            scores = self._questions.ask(backend, (load, planned.ctx), n, send, store)
         except ContextTooSmall as error:
             return [], [Failure("context_overflow", str(error))], {}
         known = [score for score in scores if score is not None]
@@ -218,10 +242,12 @@ class ServedJob(Job):
     def _send(
         self, planned: PlannedPoint, lengths: Sequence[int], label: str, delays: Sequence[float], together: int | None
     ) -> tuple[list[Trace], list[Failure | None]]:
-        """Requests with a prompt each of its own, in the order of sending; and what is wrong with each."""
+        """Requests with a prompt each of its own, in the order of sending; and what is wrong with each. Where tasks are asked, a length
+        is that of prompt and answer."""
         load = planned.batch if planned.protocol.startswith("concurrency-") else planned.protocol
         place, prompts = (self._prompt_seed, planned.ctx, load, label), self._targets[planned.model].prompts
-        requests = [prompts.make(planned.ctx, n_out, generator(*place, at)) for at, n_out in enumerate(lengths)]
+        n_prompt = max(planned.ctx - max(lengths), 1) if self.spec.tasks else planned.ctx
+        requests = [prompts.make(n_prompt, n_out, generator(*place, at)) for at, n_out in enumerate(lengths)]
         return self._time(requests, delays, planned, together)
 
     def _time(
@@ -248,66 +274,3 @@ class ServedJob(Job):
             ]
         self._answered = sum(failure is None or failure.kind not in ("server", "timeout") for failure in failures)
         return traces, failures
-
-
-def loads(spec: ServedSpec) -> list[tuple[str, int]]:
-    """Protocols in the order of measuring, and how many requests each has together; 0 where nothing but a rate says."""
-    found = [(f"concurrency-{n}", n) for n in sorted(set(spec.concurrencies))]
-    found += [(f"steady-{n}", n) for n in sorted(set(spec.steady))]
-    found += [(f"rate-{rate:g}", 0) for rate in sorted(set(spec.rates))]
-    found += [("best-rate", 0)] if spec.best_rate else []
-    return [*found, *((f"reuse-{share:g}", 1) for share in sorted(set(spec.reuse)))]
-
-
-def make_plan(spec: ServedSpec, backends: Sequence[Timed]) -> Plan:
-    """By length, then load, then repeat, then model. UsageError when a model takes no length that was asked for."""
-    points, unmeasured = [], []
-    new = 0 if spec.tasks else spec.output.most  # a sample's length is that of prompt and answer
-    for ctx, (protocol, n) in itertools.product(unique_lengths(spec.ctxs), loads(spec)):
-        takes = [one for one in backends if one.max_ctx is None or ctx + new <= one.max_ctx]
-        for backend in backends:
-            if backend not in takes:
-                reason = f"{ctx} + {new} tokens, the model takes {backend.max_ctx}"
-                unmeasured.append({"model": backend.model, "ctx": ctx, "protocol": protocol, "reason": reason})
-        for repeat, backend in itertools.product(range(spec.repeats), takes):
-            place = (protocol, backend.model, ctx, n, repeat)
-            points.append(PlannedPoint.of("served", *place, steps=spec.output.most))
-    for backend in backends:
-        if not any(point.model == backend.model for point in points):
-            raise UsageError(
-                f"{backend.model} takes {backend.max_ctx} tokens, prompt and answer together: the shortest asked for is "
-                f"{min(spec.ctxs)} + {new}"
-            )
-    return Plan(tuple(points), 0, 0, tuple(unmeasured))
-
-
-def asked_settings(spec: ServedSpec) -> dict[str, Any]:
-    """What must be the same for a profile to go on, as far as it is known before the model is reached."""
-    engine = spec.engine
-    load = (
-        {}
-        if not spec.is_more
-        else {"load": [name for name, _ in loads(spec)], "slo": spec.slo, "requests": spec.requests}
-    )
-    known: dict[str, Any] = {
-        "models": [engine.model],
-        "backend": engine.backend,
-        "ctx": list(unique_lengths(spec.ctxs)),
-        "concurrency": sorted(set(spec.concurrencies)),
-        **load,
-        "decode_tokens": spec.decode_tokens,
-        "repeats": spec.repeats,
-        "seed": spec.seed,
-    }
-    if engine.backend == "openai":
-        urls = [safe_url(one) for one in (engine, *spec.more)]
-        return known | {"base_url": urls if spec.more else urls[0], "api": engine.api}
-    known |= {
-        "dtype": engine.dtype,
-        "tp": engine.tp,
-        "max_model_len": engine.max_model_len,
-        "engine_args": engine.shown_engine_args(),
-    }
-    if engine.backend == "vllm":
-        return known
-    return known | {"base_url": safe_url(engine), "device": engine.device, "batch": engine.batch}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from statistics import median
+from statistics import fmean
 
 from kleval.backends.timing import generator
 from kleval.profiler.points import Outcome, PlannedPoint, Values
@@ -21,35 +21,41 @@ from kleval.profiler.served.spec import ServedSpec
 from kleval.text import number
 from kleval.types import Failure, Trace
 
-# traces, what is wrong with each, and further values of the round
+# traces, what is wrong with each (or with all, where none was sent), and further values of the round
 Sent = tuple[list[Trace], list[Failure | None], Values]
 # label, seconds from the begin of the round at which requests are sent, how many may be under way
 Send = Callable[[str, Sequence[float], int | None], Sent]
+Alone = Callable[[], Sent]  # requests like those of the rounds, one after the other
 
 
-def load_round(planned: PlannedPoint, spec: ServedSpec, send: Send, warm: Sequence[Trace]) -> Outcome:
-    """One point. warm: the round before, of a request alone or of those under way."""
-    slo = parse_slo(spec.slo) if spec.slo else None
-    if planned.protocol == "best-rate":
-        assert slo is not None  # as the spec's check has it
-        return _best(planned, spec, send, warm, slo)
+def load_round(planned: PlannedPoint, spec: ServedSpec, send: Send, alone: Alone) -> Outcome:
+    """One point. How long a request takes while no other is under way is asked for where a round's length or the first rate follows
+    from it; where that fails, so has the round."""
+    slo, seconds = parse_slo(spec.slo) if spec.slo else None, 0.0
     if planned.batch:
         n = counted_requests(spec.requests, planned.batch)
         return _outcome(send(str(planned.repeat), [0.0] * (n + planned.batch), planned.batch), slo, planned.batch)
-    return at_rate(
-        float(planned.protocol.removeprefix("rate-")), str(planned.repeat), spec, send, slo, alone_seconds(warm)
-    )
+    if planned.protocol == "best-rate" or spec.requests is None:
+        sent = alone()
+        if not (each := alone_seconds(sent)):
+            why = {"kind": "empty", "message": "no answer to a request alone has a token: too few for a figure"}
+            return Outcome({}, failure=round_failure(sent[1]) or why)
+        seconds = fmean(each)
+    if planned.protocol == "best-rate":
+        assert slo is not None  # as the spec's check has it
+        return _best(planned, spec, send, seconds, slo)
+    return at_rate(float(planned.protocol.removeprefix("rate-")), str(planned.repeat), spec, send, slo, seconds)
 
 
-def alone_seconds(warm: Sequence[Trace]) -> float | None:
-    """How long a request takes while no other is under way, roughly."""
-    alone = [e2e(trace) for trace in warm if trace.failure is None and trace.arrivals]
-    return median(alone) if alone else None
+def alone_seconds(sent: Sent) -> list[float]:
+    """Of each request that did not fail and has a token."""
+    return [e2e(trace) for trace, failure in zip(*sent[:2], strict=False) if failure is None and trace.arrivals]
 
 
-def at_rate(rate: float, label: str, spec: ServedSpec, send: Send, slo: Slo | None, alone: float | None) -> Outcome:
-    """Requests that come by themselves. client_limited too where they could not be sent at the rate. alone: seconds of one request."""
-    n = counted_requests(spec.requests, rate * (alone or 0.0))
+def at_rate(rate: float, label: str, spec: ServedSpec, send: Send, slo: Slo | None, alone: float) -> Outcome:
+    """Requests that come by themselves. client_limited too where they could not be sent at the rate. alone: seconds of one request,
+    0 where the spec says how many a round has."""
+    n = counted_requests(spec.requests, rate * alone)
     delays = send_times(rate, n, generator(spec.seed, "rate", rate, label))
     sent = send(label, delays, None)
     outcome = _outcome(sent, slo, 0)
@@ -70,10 +76,12 @@ def at_rate(rate: float, label: str, spec: ServedSpec, send: Send, slo: Slo | No
 def _outcome(sent: Sent, slo: Slo | None, skip: int) -> Outcome:
     """A point, failed where more requests failed than may. Answers without a token (which a task scores) have no times."""
     traces, failures, more = sent
+    if not traces:
+        return Outcome({}, failure=round_failure(failures))
     whole = [trace for trace, failure in zip(traces, failures, strict=True) if failure is None]
     good = [trace for trace in whole if trace.arrivals]
     failed = len(traces) - len(whole)
-    if failed > TOLERATED_FAILURES * len(traces) or not traces:
+    if failed > TOLERATED_FAILURES * len(traces):
         return Outcome({}, failure=round_failure(failures))
     if len(good) < skip + 2:
         why = f"{len(good)} of {len(traces)} answers have a token: too few for a figure"
@@ -87,9 +95,8 @@ def _outcome(sent: Sent, slo: Slo | None, skip: int) -> Outcome:
     return Outcome(values | more, estimate=estimate)
 
 
-def _best(planned: PlannedPoint, spec: ServedSpec, send: Send, warm: Sequence[Trace], slo: Slo) -> Outcome:
-    """The round at the highest rate that holds; best_rate_above: the lowest tried that does not."""
-    alone = alone_seconds(warm)
+def _best(planned: PlannedPoint, spec: ServedSpec, send: Send, alone: float, slo: Slo) -> Outcome:
+    """The round at the highest rate that holds; best_rate_above: the lowest tried that does not. alone: seconds of one request."""
     rounds: dict[float, Outcome] = {}
 
     def probe(rate: float) -> tuple[bool, bool]:
@@ -98,7 +105,7 @@ def _best(planned: PlannedPoint, spec: ServedSpec, send: Send, warm: Sequence[Tr
         by_client = outcome.values.get("client_limited") or (outcome.failure or {}).get("kind") == "client"
         return held, not by_client
 
-    low, high = best_rate(probe, 1 / alone if alone else 1.0)
+    low, high = best_rate(probe, 1 / alone)
     probes = [
         {
             "rate": rate,

@@ -25,6 +25,11 @@ class Output:
     most: int
     mean: int = 0
 
+    @property
+    def average(self) -> int:
+        """Tokens of an answer of middling length."""
+        return max(self.mean, self.least) if self.mean else (self.least + self.most) // 2
+
     def draw(self, rng: random.Random) -> int:
         if self.least == self.most:
             return self.least

@@ -24,7 +24,12 @@ class Questions(Protocol):
     """Samples of tasks as the prompts of a load, and what scores their answers (kleval.harness.under_load has it)."""
 
     def open(self, backend: Timed) -> None:
-        """Called once for each that is measured. UsageError for one whose timed answers cannot be scored."""
+        """Called once for each that is measured. UsageError for one whose timed answers cannot be scored, and for tasks that cannot
+        be asked so or fit at none of the lengths."""
+        ...
+
+    def unfit(self, backend: Timed, ctx: int) -> str:
+        """Why no task has a sample at a length; "" where one has."""
         ...
 
     def settings(self) -> Mapping[str, Any]:
@@ -36,10 +41,10 @@ class Questions(Protocol):
         ...
 
     def ask(
-        self, backend: Timed, place: tuple[str, int], n: int, send: Send, store: RunStore
+        self, backend: Timed, place: tuple[str, int], n: int | None, send: Send, store: RunStore
     ) -> Sequence[float | None]:
-        """Send n requests of a load at a length, file what comes of them as rows, and tell their scores. ContextTooSmall where nothing
-        fits."""
+        """Send n requests of a load at a length (None: one of each task), file what comes of them as rows, and tell their scores.
+        ContextTooSmall where nothing fits."""
         ...
 
 
