@@ -3,7 +3,7 @@
 Prompts go as token ids where the server takes them, so that it sees what every other backend sees; else as text, or as messages to the
 chat endpoint. Which it is was tried when the backend was opened, and is in `describe`. Token counts are the server's own (usage), never
 text counted again. What servers do without saying so is noticed: another model's answer, a prompt that was cut, an answer that was
-clamped, half a stream. The parts: server_address (secrets), server_opening (probing), server_tokenizer, server_wire (requests and
+clamped, half a stream. The parts: server_address (secrets), server_opening (probing), served_tokenizer, server_wire (requests and
 streams), server_reply (an answer put together), server_answers (what counts as one), server_counts (prompts that were cut),
 server_errors, server_pace (429), server_asking (the loop), server_timing, server_arrivals (of timed answers).
 """
@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from kleval.backends.served_tokenizer import compare, counts_only, find_tokenizer, with_date
 from kleval.backends.server_address import Server, parse_address
 from kleval.backends.server_answers import Expected, generated, likelihood, tolerated_share
 from kleval.backends.server_asking import Asker, in_background
@@ -24,7 +25,7 @@ from kleval.backends.server_opening import Served, choose_dialect, look
 from kleval.backends.server_pace import Pace
 from kleval.backends.server_reply import Answer
 from kleval.backends.server_timing import Free, ServerTiming
-from kleval.backends.server_tokenizer import RemoteTokenizer, compare, counts_only, find_tokenizer
+from kleval.backends.server_tokenizer import RemoteTokenizer
 from kleval.backends.server_wire import (
     CONTINUES_ANSWERS,
     OPTIONAL,
@@ -34,7 +35,7 @@ from kleval.backends.server_wire import (
     likelihood_body,
 )
 from kleval.backends.spec import BackendSpec, without_secrets
-from kleval.tokenization import ModelTokenizer, asked_with, decode_behind, encode_pair
+from kleval.tokenization import ModelTokenizer, asked_with, dates, decode_behind, encode_pair
 from kleval.types import Failure, Outcome, Request, TimedRequest, Tokenizer, Trace, UsageError
 
 
@@ -60,6 +61,7 @@ def open_openai(spec: BackendSpec) -> OpenAIBackend:
     # A template that is the server's alone is given its arguments with each request.
     only_there = (dialect.chats or dialect.prompts == "messages") and not tokenizer.chat_template_digest
     asked_with(tokenizer, spec.add_bos, {} if only_there else spec.template_args)
+    dialect, dated = with_date(server, dialect, tokenizer)
     facts = {
         "software": served.software,
         "version": served.version,
@@ -72,6 +74,8 @@ def open_openai(spec: BackendSpec) -> OpenAIBackend:
         "served_name": spec.served_name,
         "request_fields": without_secrets(spec.request_fields),
         "without_fields": list(spec.without_fields),
+        dates.ARGUMENT: dialect.template_args.get(dates.ARGUMENT),
+        "caveat": dated,
     }
     facts |= {name: value for name, value in given.items() if value}
     return OpenAIBackend(spec, server, served, tokenizer, dialect, facts)

@@ -1,8 +1,7 @@
-"""The tokenizer of a served model: its files where they are here, else the server's own, over HTTP.
+"""A server's own tokenizer, over HTTP.
 
 vLLM and SGLang have POST /tokenize and /detokenize beside /v1; so has llama.cpp's server, with fields of other names; and
-llama-cpp-python's has /extras/tokenize. Sending ids needs ids that are the served model's: a tokenizer from files is compared with the
-server's on a probe text where the server has one.
+llama-cpp-python's has /extras/tokenize.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from kleval.backends.server_address import Server
@@ -22,18 +20,17 @@ from kleval.tokenization import (
     PROBE,
     Rendered,
     check_growth,
-    has_tokenizer,
+    dates,
     join_prompt,
-    load_tokenizer,
-    read_tokenizer,
     split_begin,
 )
-from kleval.types import Message, Prompt, Tokenizer, UsageError
+from kleval.types import Message, Prompt, UsageError
 
 _CHAT_PROBE = ({"role": "system", "content": "a"}, {"role": "user", "content": "b"})
 _USER_PROBE = ({"role": "user", "content": "b"},)
 _STAND_IN = "<|im_start|>"
 _CACHE_CHARACTERS = 64_000_000
+_KNOWN_CHARACTERS = 200  # of a message, that show where it begins in a rendered prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +64,9 @@ class RemoteTokenizer:
 
     digest: of the model's name and what the server makes of a probe. Messages are rendered by the server's chat template
     where the model has one: for one that has none llama.cpp writes ChatML, whose marks are then no tokens of the model's, and its
-    messages are joined as text. eos_id is unknown. Encoding a text is a request: long texts are slow to measure this way.
+    messages are joined as text. prints_date: whether the template writes the day's date, in place of which prompts that are rendered
+    here have that of `kleval.tokenization.dates`. eos_id is unknown. Encoding a text is a request: long texts are slow to measure
+    this way.
     """
 
     eos_id: int | None = None
@@ -85,6 +84,7 @@ class RemoteTokenizer:
         self.begin_rule = "none"
         self._always_begin = False
         self._template_args: dict[str, Any] = {}
+        self.prints_date = self._dates = False
 
     @classmethod
     def speaking(cls, server: Server, model: str, timeout: float = 60.0) -> RemoteTokenizer:
@@ -125,10 +125,18 @@ class RemoteTokenizer:
     def template_args(self, args: Mapping[str, Any]) -> None:
         """Give the server's chat template further variables."""
         self._template_args = dict(args)
-        rendered = self._template(_CHAT_PROBE) or self._template(_USER_PROBE)
-        if rendered and _STAND_IN in rendered and len(self._encode(_STAND_IN)) > 1:
-            rendered = None
-        self.chat_template_digest = hashlib.sha256(rendered.encode()).hexdigest() if rendered else ""
+        rendered = self._template(_CHAT_PROBE) or self._template(_USER_PROBE) or ""
+        if _STAND_IN in rendered and len(self._encode(_STAND_IN)) > 1:
+            rendered = ""
+        self.prints_date = dates.with_date(rendered) != rendered
+        self._dates = self.prints_date and dates.ARGUMENT not in args
+        written = dates.with_date(rendered) if self._dates else rendered
+        self.chat_template_digest = hashlib.sha256(written.encode()).hexdigest() if rendered else ""
+
+    @property
+    def template_deviations(self) -> tuple[str, ...]:
+        """As `kleval.tokenization.ModelTokenizer`."""
+        return (dates.SAID,) if self._dates else ()
 
     def _begin(self) -> tuple[list[int], str]:
         """The tokens that the server puts before a text of its own accord, and how they are written; none where it tells of none."""
@@ -168,6 +176,9 @@ class RemoteTokenizer:
         rendered = self._template(prompt)
         if rendered is None:
             raise UsageError(f"the chat template of {self._model} on {self._server.url} cannot render this prompt")
+        if self._dates:
+            longest = max((m["content"].strip()[:_KNOWN_CHARACTERS] for m in prompt), key=len)
+            rendered = dates.with_date(rendered, max(0, rendered.find(longest)))
         return Rendered.of(self.begin if self._always_begin else "", rendered + answer_prefix)
 
     def _template(self, messages: Sequence[Message]) -> str | None:
@@ -234,66 +245,3 @@ class RemoteTokenizer:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_client": None, "_ids": OrderedDict(), "_characters": 0}
-
-
-def counts_only(spec: str | None) -> bool:
-    """Whether a tokenizer measures lengths but is not a model's: `words`, `tiktoken:NAME`."""
-    return spec is not None and not spec.startswith("hf:")
-
-
-def find_tokenizer(spec: str | None, names: Sequence[str], server: Server, model: str, chat: bool) -> Tokenizer:
-    """The tokenizer of the served model: as spec names it, from the folders or cached hub ids among names, or the server's.
-
-    One that only counts is used where there is no other, and for the chat endpoint, which is sent no tokens.
-    UsageError when there is none.
-    """
-    if spec is not None and (chat or not counts_only(spec)):
-        return load_tokenizer(spec)
-    for name in names:
-        folder = _folder(name)
-        if folder is not None:
-            return read_tokenizer(folder, name=name)
-    try:
-        return RemoteTokenizer.opened(server, model)
-    except UsageError as error:
-        if spec is not None:
-            return load_tokenizer(spec)
-        raise UsageError(
-            f"the tokenizer of {model} is not here and {server.url} does not tokenize: add --tokenizer hf:PATH "
-            "(the model's), or tiktoken:NAME or words to measure lengths with"
-        ) from error
-
-
-def compare(tokenizer: Tokenizer, server: Server, model: str) -> str:
-    """`equal` when the server makes the same ids of a probe text, `unknown` when it does not tell. UsageError: others."""
-    if isinstance(tokenizer, RemoteTokenizer):
-        return "equal"
-    try:
-        theirs = RemoteTokenizer.speaking(server, model).encode(PROBE)
-    except UsageError:
-        return "unknown"
-    if theirs != tokenizer.encode(PROBE):
-        raise UsageError(
-            f"the tokenizer {tokenizer.name} is not that of {model} on {server.url}, they cut a text into different tokens: "
-            "give the served model's with --tokenizer hf:PATH"
-        )
-    return "equal"
-
-
-def _folder(name: str) -> Path | None:
-    """A model folder here, or a hub id in the local cache, that holds a tokenizer; nothing is downloaded."""
-    from kleval.models.checkpoint.hub import is_hub_id
-
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder if has_tokenizer(folder) else None
-    if not is_hub_id(name):
-        return None
-    from huggingface_hub import try_to_load_from_cache
-
-    repository, _, revision = name.partition("@")
-    for file in ("tokenizer.json", "tiktoken.model"):
-        found = try_to_load_from_cache(repository, file, revision=revision or None)
-        if isinstance(found, str):
-            return Path(found).parent
-    return None

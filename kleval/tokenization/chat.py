@@ -1,8 +1,8 @@
 """Chat templates: jinja2 in its sandbox, with the helpers that Hugging Face's templates count on.
 
-`raise_exception(message)`, `strftime_now(format)` (the local date, as transformers gives it: a template that prints it makes prompts
-that differ from day to day), the filter `tojson` without HTML escapes, loop controls, and
-`{% generation %}`. A template is tried when it is opened: a probe text in each role must be in what it writes.
+`raise_exception(message)`, `strftime_now(format)` (the date of `dates`: prompts are the same on every day), the filter `tojson`
+without HTML escapes, loop controls, and `{% generation %}`. A template is tried when it is opened: a probe text in each role must be in
+what it writes.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from kleval.tokenization.dates import ARGUMENT, DATE, DAY
 from kleval.types import Message, Prompt, Tokenizer, UsageError
 
 
@@ -107,9 +107,15 @@ class ChatTemplate:
 
     @property
     def digest(self) -> str:
-        """sha256 (hex) of the template, and of the arguments where there are some."""
+        """sha256 (hex) of the template, of the arguments where there are some, and of the date where it prints one."""
         made_of = self.text + (f"\0{json.dumps(self.args, sort_keys=True)}" if self.args else "")
+        made_of += f"\0{DATE}" if self.dated else ""
         return hashlib.sha256(made_of.encode("utf-8", "surrogatepass")).hexdigest()
+
+    @property
+    def dated(self) -> bool:
+        """Whether it prints the day's date, unless it is told another."""
+        return "strftime_now" in self.text and ARGUMENT not in self.args
 
     def deviations(self, prompt: Prompt) -> tuple[str, ...]:
         """What a prompt is rendered otherwise than it stands."""
@@ -225,9 +231,6 @@ def _compile(template: str) -> Any:
     def refuse(message: str) -> None:
         raise jinja2.TemplateError(message)
 
-    def now(pattern: str) -> str:
-        return datetime.now().strftime(pattern)
-
     def to_json(
         value: Any,
         ensure_ascii: bool = False,
@@ -242,6 +245,6 @@ def _compile(template: str) -> Any:
         trim_blocks=True, lstrip_blocks=True, autoescape=False, extensions=["jinja2.ext.loopcontrols", _generation()]
     )
     env.globals["raise_exception"] = refuse
-    env.globals["strftime_now"] = now
+    env.globals["strftime_now"] = DAY.strftime
     env.filters["tojson"] = to_json
     return env.from_string(template)

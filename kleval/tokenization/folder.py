@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from kleval.tokenization.chat import ChatTemplate, Rendered, join_prompt
+from kleval.tokenization.dates import SAID
 from kleval.types import Prompt, UsageError
 
 CONFIG_FILE = "tokenizer_config.json"
@@ -95,9 +96,10 @@ class ModelTokenizer(ABC):
     @property
     def template_deviations(self) -> tuple[str, ...]:
         """What messages are rendered otherwise than they stand; () where there is no template, or none that works."""
+        dated = (SAID,) if self.template and self.template.dated else ()
         with contextlib.suppress(UsageError):
-            return self.deviations(({"role": "system", "content": ""}, {"role": "user", "content": ""}))
-        return ()
+            return (*self.deviations(({"role": "system", "content": ""}, {"role": "user", "content": ""})), *dated)
+        return dated
 
     def _own_begin(self) -> tuple[str, str]:
         """What the tokenizer's files put before a text, and which of them says so."""
