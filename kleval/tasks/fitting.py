@@ -27,6 +27,15 @@ def budget_for(reference_tokens: int) -> int:
     return math.ceil(reference_tokens * 1.5) + 16
 
 
+def longest(count: Callable[[int], int], tokens: int, too_long: int) -> int:
+    """The greatest length below too_long of which at most that many tokens are counted, found by halving; 0 where there is none."""
+    good = 0
+    while too_long - good > 1:
+        middle = (good + too_long) // 2
+        good, too_long = (middle, too_long) if count(middle) <= tokens else (good, middle)
+    return good
+
+
 @dataclass(frozen=True, slots=True)
 class Filled:
     """tokens: of the rendered prompt. n_pieces: how many pieces are in it."""

@@ -17,7 +17,7 @@ from kleval.tasks.frames import asking as frames
 from kleval.tasks.helmet_icl import drawing, intents
 from kleval.tasks.lca import commits, library
 from kleval.tasks.longbench2 import exams
-from kleval.tasks.longbench2 import prompts as longbench
+from kleval.tasks.longbench2 import official as longbench
 from kleval.tasks.mrcr import conversations
 from kleval.tasks.repoqa import task as repoqa
 from kleval.tokenization import join_prompt
@@ -87,7 +87,7 @@ def exam(desk: Desk, rng: random.Random, room: int) -> list[Piece]:
     right = made.choices["ABCD".index(made.answer)]
 
     def prompt(text: str, choices: Sequence[str]) -> str:
-        return longbench.filled(longbench.ZERO_SHOT, text, made.material.question, choices)
+        return longbench.filled(longbench.ZERO_SHOT, text, made.question, choices)
 
     asked: list[Piece] = []
     choices = list(made.choices)
@@ -100,9 +100,7 @@ def exam(desk: Desk, rng: random.Random, room: int) -> list[Piece]:
             (f"The correct answer is ({'ABCD'[choices.index(right)]}).", True),
         ]
     before = prompt("\0", choices).partition("\0")[0]
-    fillers = desk.taken(
-        made.material.fillers, desk.left(room, before + made.document([]), *(text for text, _ in asked))
-    )
+    fillers = desk.taken(made.fillers, desk.left(room, before + made.document([]), *(text for text, _ in asked)))
     return [(before + made.document(fillers), False), *asked]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from kleval.tasks.frames import asking as frames_prompts
 from kleval.tasks.helmet_icl import drawing
 from kleval.tasks.lca import prompts as lca_prompts
-from kleval.tasks.longbench2 import prompts as exam_prompts
+from kleval.tasks.longbench2 import official as exam_prompts
 from kleval.tasks.mrcr import conversations
 from kleval.tasks.repoqa import task as functions
 from kleval.tasks.ruler.spec import NEEDLE, TEXTS

@@ -8,6 +8,7 @@ still is cut again.
 
 from __future__ import annotations
 
+from kleval.tasks.fitting import longest
 from kleval.types import Tokenizer
 
 
@@ -21,8 +22,4 @@ def head(tokenizer: Tokenizer, text: str, n_removed: int) -> str:
     decoded = tokenizer.decode(ids[:kept]).rstrip("\ufffd")
     if text.startswith(decoded):
         return decoded
-    low, high = 0, len(text)  # count(text[:low]) <= kept
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if tokenizer.count(text[:middle]) <= kept else (low, middle)
-    return text[:low]
+    return text[: longest(lambda n: tokenizer.count(text[:n]), kept, len(text))]

@@ -18,7 +18,7 @@ from typing import Any
 from kleval.tasks import lexicon as lx
 from kleval.tasks import packaged
 from kleval.tasks.draws import distinct
-from kleval.tasks.plain_editions import Asked
+from kleval.tasks.plain_editions import Asked, spread
 from kleval.tasks.prose import Split, indefinite, sentences
 from kleval.types import Message
 
@@ -59,18 +59,14 @@ class Conversation:
         return [int(place * (n_fillers + 1)) + i for i, place in enumerate(self.places)]
 
     def messages(self, fillers: Sequence[str]) -> tuple[Message, ...]:
-        at = dict(zip(self.positions(len(fillers)), self.needles, strict=True))
-        others = iter(fillers)
-        made: list[Message] = []
-        for turn in range(len(fillers) + len(self.needles)):
-            if turn in at:
-                asked, answered = self.request, at[turn]
-            else:
-                asked, _, answered = next(others).partition("\n")
-            before = self.example if turn == 0 else ""
-            made.append({"role": "user", "content": before + asked})
-            made.append({"role": "assistant", "content": answered})
-        return (*made, {"role": "user", "content": self.question})
+        needles = [f"{self.request}\n{needle}" for needle in self.needles]
+        turns = (turn.partition("\n") for turn in spread(needles, self.places, fillers))
+        first, *others = [message for asked, _, answered in turns for message in turn_of(asked, answered)]
+        return (
+            {**first, "content": self.example + first["content"]},
+            *others,
+            {"role": "user", "content": self.question},
+        )
 
     def asked(self) -> Asked:
         """To be filled with other turns."""
@@ -97,6 +93,10 @@ class Matter:
 
 
 EVALUATED = Matter()
+
+
+def turn_of(asked: str, answered: str) -> tuple[Message, Message]:
+    return {"role": "user", "content": asked}, {"role": "assistant", "content": answered}
 
 
 def conversation(rng: random.Random, n_needles: int, text_chars: int, matter: Matter = EVALUATED) -> Conversation:

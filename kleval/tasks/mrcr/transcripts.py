@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kleval.tasks.draws import distinct
-from kleval.tasks.mrcr.conversations import BANK, EVALUATED, Conversation, random_string, text_of
+from kleval.tasks.mrcr.conversations import BANK, EVALUATED, Conversation, random_string, text_of, turn_of
 from kleval.tasks.prose import sentences
 from kleval.types import Message
 
@@ -86,10 +86,6 @@ def _groups(rng: random.Random, asked: Key, n: int, text_chars: int) -> Iterator
         yield group.pop(0)
         if not group:
             active.remove(group)
-
-
-def turn_of(asked: str, answered: str) -> tuple[Message, Message]:
-    return {"role": "user", "content": asked}, {"role": "assistant", "content": answered}
 
 
 def _flat(turns: Sequence[Message]) -> str:

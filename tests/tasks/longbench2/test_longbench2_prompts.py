@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kleval.tasks.longbench2 import prompts
+from kleval.tasks.longbench2 import official as prompts
 from kleval.types import Tokenizer
 
 

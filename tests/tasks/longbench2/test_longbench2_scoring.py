@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kleval.tasks.longbench2.scoring import LETTERS, Judged, extract, official_table
+from kleval.tasks.longbench2.official import LETTERS, Judged, extract, official_table
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from kleval.tasks.longbench2 import editions
 from kleval.tasks.longbench2.exams import DOMAINS
-from kleval.tasks.longbench2.task import COT, PROTOCOL, LongBench2Task
+from kleval.tasks.longbench2.task import COT, PROTOCOL, SHARES, LongBench2Task, kind_of
 from kleval.tasks.registry import expand, load_task
 from kleval.types import Completion, ContextTooSmall, Request, Sample, Score, Tokenizer, Unfit, UsageError
 
@@ -123,9 +122,9 @@ def test_answers_to_other_questions_are_at_chance(words: Tokenizer) -> None:
 
 
 def test_every_domain_comes_with_every_length_and_difficulty() -> None:
-    kinds = Counter(editions.kind_of(i) for i in range(36))
+    kinds = Counter(kind_of(i) for i in range(36))
     assert len(kinds) == len(DOMAINS) * 3 * 2
-    assert [editions.kind_of(i)[0] for i in range(6)] == list(DOMAINS)
+    assert [kind_of(i)[0] for i in range(6)] == list(DOMAINS)
 
 
 @pytest.mark.parametrize("protocol", [PROTOCOL, COT])
@@ -138,7 +137,7 @@ def test_ctx_holds_prompt_and_answer_and_long_ones_use_it(ctx: int, protocol: st
         if sample.meta["length"] == "long":
             assert used > 0.85 * ctx
         elif ctx > 4096:
-            assert used <= ctx * editions.SHARES[sample.meta["length"]]
+            assert used <= ctx * SHARES[sample.meta["length"]]
 
 
 def test_a_sample_does_not_depend_on_those_before_it(words: Tokenizer) -> None:
