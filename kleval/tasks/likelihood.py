@@ -18,7 +18,7 @@ A task knows its question alone by `question_alone(sample) -> Prompt`. The proto
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -52,14 +52,11 @@ class Likelihood:
 
     def __init__(self, task: Task) -> None:
         if not callable(getattr(task, "question_alone", None)):
-            if not getattr(task, "grows", True):
-                raise UsageError(
-                    f"{task.id} has no context apart from its question, which --protocol {PROTOCOL} compares with: leave it out"
-                )
-            raise UsageError(
-                f"{task.id} does not say what its question is without a context, which --protocol {PROTOCOL} compares with: leave it "
-                "out, or write its question_alone(sample) (docs/likelihood.md)"
-            )
+            lacks, mend = "has no context apart from its question", ""
+            if getattr(task, "grows", True):
+                lacks = "does not say what its question is without a context"
+                mend = ", or write its question_alone(sample) (docs/likelihood.md)"
+            raise UsageError(f"{task.id} {lacks}, which --protocol {PROTOCOL} compares with: leave it out{mend}")
         self._task = task
         self.protocol = f"{VERSION}:{task.protocol}"
         self.code = digests(task)[0], ""
@@ -116,9 +113,8 @@ class Likelihood:
             try:
                 alone: Prompt = self._task.question_alone(one)  # type: ignore[attr-defined]
             except ValueError as error:
-                raise UsageError(
-                    f"{one.id}: {error}, so --protocol {PROTOCOL} cannot ask it: leave {one.task} out"
-                ) from error
+                why = f"{one.id}: {error}, so --protocol {PROTOCOL} cannot ask it: leave {one.task} out"
+                raise UsageError(why) from error
             own = {
                 "question_alone": alone if isinstance(alone, str) else [dict(message) for message in alone],
                 "between": [between(prompt, one.answer_prefix, tokenizer) for prompt in (one.prompt, alone)],
@@ -165,23 +161,22 @@ def as_prompt(stored: Any) -> Prompt:
 
 
 def _scored(texts: Sequence[str], outcomes: Sequence[Completion]) -> Score | Failure:
-    each = []
+    each: list[dict[str, float]] = []
     for text, known, bare in zip(texts, outcomes[: len(texts)], outcomes[len(texts) :], strict=True):
         n = known.output_tokens
         if bare.output_tokens != n:
             why = f"{text[:60]!r} is {n} tokens behind the prompt and {bare.output_tokens} behind the question alone"
             return Failure("internal", f"a reference is cut into other tokens, and cannot be compared: {why}")
         sums = {"logprob_context": known.logprob_sum or 0.0, "logprob_question": bare.logprob_sum or 0.0}
-        each.append({"tokens": n, **sums, METRIC: (sums["logprob_context"] - sums["logprob_question"]) / n})
-    tokens = sum(one["tokens"] for one in each)
-    context, question = (sum(one[name] for one in each) for name in ("logprob_context", "logprob_question"))
-    metrics = {
-        METRIC: (context - question) / tokens,
-        "nll_context": -context / tokens,
-        "nll_question": -question / tokens,
-    }
-    told = {"tokens": tokens, "logprob_context": context, "logprob_question": question}
-    return Score(metrics, extracted={**told, "references": each})
+        each.append({"tokens": n, **sums})
+    total = {name: sum(one[name] for one in each) for name in each[0]}
+    nll = {f"nll_{of}": -total[f"logprob_{of}"] / total["tokens"] for of in ("context", "question")}
+    references = [{**one, METRIC: _gain(one)} for one in each]
+    return Score({METRIC: _gain(total), **nll}, extracted={**total, "references": references})
+
+
+def _gain(of: Mapping[str, float]) -> float:
+    return (of["logprob_context"] - of["logprob_question"]) / of["tokens"]
 
 
 def inner(protocol: str | None) -> str | None:
