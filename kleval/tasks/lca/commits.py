@@ -41,8 +41,9 @@ def commit(
     kind = rng.choice(tuple(_KINDS))
     form, modules, things, verbs = _KINDS[kind], rng.sample(places, 3), rng.sample(nouns, 4), rng.sample(lx.VERBS, 2)
     number = rng.randint(2, 40)
+    project = f"{things[2]}{modules[2]}"
     names = {
-        "project": f"{things[2]}{modules[2]}",
+        "project": project,
         "module": modules[0],
         "f": f"{verbs[0]}_{things[0]}",
         "other": f"{verbs[1]}_{things[0]}",
@@ -53,44 +54,34 @@ def commit(
         "constant": f"MAX_{things[1].upper()}S",
         "elsewhere": modules[1],
     }
-    project = str(names["project"])
-
-    def filled(part: str) -> list[str]:
-        return [text.format_map(names) for text in form.get(part, ())]
-
-    path, diff = f"{project}/{modules[0]}.py", _hunk(rng.randint(4, 300), filled("diff"))
-    moved = form.get("new_path", "").format_map(names)
-    mods = [_mod("RENAME", path, moved, "") if moved else _mod("MODIFY", path, path, diff)]
-    call = filled("call")
+    diff, call = ([text.format_map(names) for text in form.get(part, ())] for part in ("diff", "call"))
+    hunk, moved = _hunk(rng.randint(4, 300), diff), form.get("new_path", "").format_map(names)
+    mods = [_mod(f"{project}/{modules[0]}.py", "" if moved else hunk, moved)]
     for _ in range(rng.randint(1, _MOST_CALLERS) if with_callers and call else 0):
         mods.append(_caller(project, call, rng))
     records, seed = _records(rng), rng.getrandbits(64)
-    meta = {"repo": project, "kind": kind, "files": len(mods), "files_of_the_change": len(mods)}
+    message, ours = (form["message"].format_map(names),), len(mods)
     return Diff(
         lambda recorded: prompts.commit_text(prompts.commit_diff(_among(recorded, mods, seed)), simple),
-        (form["message"].format_map(names),),
-        meta,
-        records,
+        message,
+        pieces=records,
+        told=lambda n: (message, {"repo": project, "kind": kind, "files": ours + n, "files_of_the_change": ours}),
     )
 
 
 def _among(recorded: Sequence[str], mods: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
     """The commit's files: the change and its callers, somewhere among recorded files with those diffs."""
     rng = random.Random(seed)
-    total = len(mods) + len(recorded)
-    places = set(rng.sample(range(total), len(mods)))
-    ours, others = iter(mods), (_recorded(rng, number, diff) for number, diff in enumerate(recorded))
-    return [next(ours) if i in places else next(others) for i in range(total)]
+    places = sorted(rng.sample(range(len(mods) + len(recorded)), len(mods)))
+    found = [_mod(f"tests/recorded/{rng.choice(lx.THINGS)}_{number}.txt", diff) for number, diff in enumerate(recorded)]
+    for place, mod in zip(places, mods, strict=True):
+        found.insert(place, mod)
+    return found
 
 
-def _recorded(rng: random.Random, number: int, diff: str) -> dict[str, Any]:
-    path = f"tests/recorded/{rng.choice(lx.THINGS)}_{number}.txt"
-    return _mod("MODIFY", path, path, diff)
-
-
-def _mod(kind: str, old: str, new: str, diff: str) -> dict[str, Any]:
+def _mod(path: str, diff: str, moved: str = "") -> dict[str, Any]:
     """A file of a commit, as the official data have it."""
-    return {"change_type": kind, "old_path": old, "new_path": new, "diff": diff}
+    return {"change_type": "RENAME" if moved else "MODIFY", "old_path": path, "new_path": moved or path, "diff": diff}
 
 
 def _hunk(line: int, lines: Sequence[str]) -> str:
@@ -101,17 +92,19 @@ def _hunk(line: int, lines: Sequence[str]) -> str:
 def _caller(project: str, call: Sequence[str], rng: random.Random) -> dict[str, Any]:
     path = f"{project}/{rng.choice(lx.PLACES)}_{rng.choice(lx.THINGS)}.py"
     before = "" if call[0].startswith("from ") else f"    {rng.choice(lx.ABSTRACTS)} = "
-    return _mod("MODIFY", path, path, _hunk(rng.randint(3, 400), [f"-{before}{call[0]}", f"+{before}{call[1]}"]))
+    return _mod(path, _hunk(rng.randint(3, 400), [f"-{before}{call[0]}", f"+{before}{call[1]}"]))
 
 
 def _records(rng: random.Random) -> Iterator[str]:
     """Diffs of files of recorded numbers, a few lines each."""
+
+    def label() -> str:
+        return f"{rng.choice(lx.ADJECTIVES)} {rng.choice(lx.THINGS)}"
+
     while True:
         n, start = rng.randint(1, 8), rng.randint(1, 900)
         lines = []
         for _ in range(n):
-            label = f"{rng.choice(lx.ADJECTIVES)} {rng.choice(lx.THINGS)}"
-            value = rng.randint(10, 9999)
-            lines += [f"-{label}: {value}", f"+{label}: {value + rng.randint(1, 50)}"]
-        lines.insert(0, f" {rng.choice(lx.ADJECTIVES)} {rng.choice(lx.THINGS)}: {rng.randint(10, 9999)}")
-        yield _hunk(start, lines)
+            name, value = label(), rng.randint(10, 9999)
+            lines += [f"-{name}: {value}", f"+{name}: {value + rng.randint(1, 50)}"]
+        yield _hunk(start, [f" {label()}: {rng.randint(10, 9999)}", *lines])

@@ -12,7 +12,6 @@ import keyword
 import math
 import random
 from collections.abc import Container, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from kleval.tasks import lexicon as lx
@@ -47,18 +46,13 @@ def assignment(rng: random.Random, n_steps: int, syllables: Syllables = _SYLLABL
     instruction = _FORMS["instruction"].format(package=package, start=start, steps=of_each("step"))
     script = _FORMS["script"].format(imports=of_each("import"), start=start, calls=of_each("call"))
     sources = {module: function["source"] for module, function in zip(modules, needed, strict=True)}
-    code, seed = partial(_code, package, sources), rng.getrandbits(64)
-    meta = {
-        "package": package,
-        "apis": [function["name"] for function in needed],
-        "modules": modules,
-        "library_functions": n_steps,
-    }
+    seed, references = rng.getrandbits(64), (script,)
+    meta = {"package": package, "apis": [function["name"] for function in needed], "modules": modules}
     return Asked(
-        lambda filler: prompts.in_context(package, code(filler, seed), instruction),
-        (script,),
-        meta,
-        (function["source"] for function in makers),
+        lambda filler: prompts.in_context(package, _code(package, sources, filler, seed), instruction),
+        references,
+        pieces=(function["source"] for function in makers),
+        told=lambda n: (references, {**meta, "library_functions": n_steps + n}),
     )
 
 
@@ -67,21 +61,18 @@ def _code(package: str, needed: Mapping[str, str], filler: Sequence[str], seed: 
     depends on how many there are."""
     rng = random.Random(seed)
     share = min(_PER_MODULE - 1, len(filler) // (2 * len(needed)))
-    modules: list[tuple[str, list[str]]] = []
-    at = 0
-    for module, source in needed.items():
-        inside = list(filler[at : at + share])
+    ours: list[tuple[str, list[str]]] = []
+    for i, (module, source) in enumerate(needed.items()):
+        inside = list(filler[i * share : (i + 1) * share])
         inside.insert(rng.randint(0, len(inside)), source)
-        modules.append((module, inside))
-        at += share
-    rest = [list(filler[i : i + _PER_MODULE]) for i in range(at, len(filler), _PER_MODULE)]
-    names = _module_names(rng, len(rest), needed)
-    total = len(modules) + len(rest)
-    places = set(rng.sample(range(total), len(modules)))
-    rng.shuffle(modules)
-    ours, others = iter(modules), iter(zip(names, rest, strict=True))
-    ordered = [next(ours) if i in places else next(others) for i in range(total)]
-    return "\n\n".join("\n\n".join((f"# {package}/{module}.py", *inside)) for module, inside in ordered)
+        ours.append((module, inside))
+    rest = [list(filler[i : i + _PER_MODULE]) for i in range(len(needed) * share, len(filler), _PER_MODULE)]
+    modules = list(zip(_module_names(rng, len(rest), needed), rest, strict=True))
+    places = sorted(rng.sample(range(len(ours) + len(rest)), len(ours)))
+    rng.shuffle(ours)
+    for place, one in zip(places, ours, strict=True):
+        modules.insert(place, one)
+    return "\n\n".join("\n\n".join((f"# {package}/{module}.py", *inside)) for module, inside in modules)
 
 
 def _coined(rng: random.Random, syllables: Syllables) -> str:
@@ -119,14 +110,17 @@ def functions(rng: random.Random, syllables: Syllables) -> Iterator[dict[str, An
         while name in names:
             name += _coined(rng, syllables)
         names.add(name)
-        made = {"name": name, "verb": lx.VERBS[verb], "adjective": lx.ADJECTIVES[adjective], "thing": lx.THINGS[thing]}
-        yield made | {"source": _source(rng, syllables, made)}
-
-
-def _source(rng: random.Random, syllables: Syllables, made: dict[str, Any]) -> str:
-    """`made` gets its parameter with it."""
-    made |= {"parameter": rng.choice(lx.PARAMETERS), "default": rng.randint(1, 9), "Verb": made["verb"].capitalize()}
-    fields = {**made, "key": _coined(rng, syllables), "amount": rng.randint(1, 99)}
-    fields["operation"] = rng.choice(_FORMS["operations"])
-    fields |= {"change": _FORMS["change"].format_map(fields), "limit": rng.randint(100, 999)}
-    return str(_FORMS["function"].format(body=rng.choice(_FORMS["bodies"]).format_map(fields), **fields))
+        made = {
+            "name": name,
+            "verb": lx.VERBS[verb],
+            "Verb": lx.VERBS[verb].capitalize(),
+            "adjective": lx.ADJECTIVES[adjective],
+            "thing": lx.THINGS[thing],
+            "parameter": rng.choice(lx.PARAMETERS),
+            "default": rng.randint(1, 9),
+        }
+        fields = {**made, "key": _coined(rng, syllables), "amount": rng.randint(1, 99)}
+        fields["operation"] = rng.choice(_FORMS["operations"])
+        fields |= {"change": _FORMS["change"].format_map(fields), "limit": rng.randint(100, 999)}
+        body = rng.choice(_FORMS["bodies"]).format_map(fields)
+        yield {**made, "source": _FORMS["function"].format(body=body, **fields)}

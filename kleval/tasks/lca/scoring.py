@@ -2,15 +2,12 @@
 
 Source: JetBrains-Research/lca-baselines @ 5b1b564 (MIT). Code: library_based_code_generation/src (evaluation/evaluate.py,
 metrics/chrf.py, metrics/overlap.py, context/parsed_file.py): chrF with the reference, and the share of its library calls that the code
-makes. Known and kept: only the literal fence ```python is taken off whole (```py leaves `py`); a fence inside a string cuts the code;
-calls are compared by bare name, so any `x.load()` counts as `load`; a name listed twice in the reference can be found only once. Calls
-are looked for in the first 32 KiB of an answer.
+makes. Calls are looked for in the first 32 KiB of an answer; a fence inside a string cuts the code, as officially.
 
 Messages: commit_message_generation/src/metrics, whose chrF, BLEU (tokenizer 13a) and ROUGE (no stemming) are those of Hugging Face
 evaluate. chrF and BLEU come from sacrebleu. ROUGE follows rouge_score 0.1.2 and B-Norm the smoothed BLEU of Tao et al. (ICSME 2021),
-written anew: the one is no longer kept, the other was never a package. Not computed: BERTScore, which needs a model. The official
-numbers of chrF and BLEU are corpus scores and not means over pairs, and its ROUGE is the median of an unseeded bootstrap, so that it
-changes from run to run: `corpus_scores` and `bootstrap_rouge` compute them.
+written anew: the one is no longer kept, the other was never a package. The official numbers of chrF and BLEU are corpus scores and not
+means over pairs, and its ROUGE is the median of an unseeded bootstrap: `corpus_scores` and `bootstrap_rouge` compute them.
 """
 
 from __future__ import annotations

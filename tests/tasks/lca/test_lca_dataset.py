@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from kleval.tasks import data
-from kleval.tasks.lca import editions, prompts
-from kleval.tasks.plain_editions import Rows
-from kleval.tasks.sized import Question
-from kleval.types import Tokenizer, UsageError
+from kleval.tasks.lca import prompts
+from kleval.tasks.lca.task import SIMPLE, CommitTask, LibraryTask
+from kleval.tasks.registry import load_task
+from kleval.types import Sample, Tokenizer, UsageError
 
-LIBRARY = Path(editions.LIBRARY_FILE)
-COMMITS = Path(editions.COMMIT_FILE)
+LIBRARY = Path(LibraryTask.file)
+COMMITS = Path(CommitTask.file)
 
 
 def write(folder: Path, name: Path, rows: list[dict[str, Any]], suffix: str) -> Path:
@@ -31,8 +31,9 @@ def write(folder: Path, name: Path, rows: list[dict[str, Any]], suffix: str) -> 
     return path
 
 
-def read(rows: Rows, tokenizer: Tokenizer) -> list[Question]:
-    return [asked for asked in rows.questions(tokenizer, 8192, 0) if isinstance(asked, Question)]
+def read(name: str, folder: Path, tokenizer: Tokenizer, protocol: str | None = None) -> list[Sample]:
+    samples = load_task(name, "official", protocol, folder).samples(tokenizer, 8192, 99, 0)
+    return [sample for sample in samples if isinstance(sample, Sample)]
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".json"])
@@ -45,22 +46,23 @@ def test_every_format_reads_the_same(
 ) -> None:
     write(tmp_path, LIBRARY, library_rows, suffix)
     write(tmp_path, COMMITS, commit_rows, suffix)
-    library = read(editions.official_library(tmp_path, bm25=False), words)
+    library = read("lca/lib", tmp_path, words)
     assert [asked.prompt for asked in library] == [prompts.library_prompt(row["instruction"]) for row in library_rows]
     assert library[0].meta["apis"] == ["Farm", "plant"]
-    commits = read(editions.official_commits(tmp_path, simple=True), words)
+    commits = read("lca/commit", tmp_path, words, SIMPLE)
     diffs = [prompts.commit_diff(row["mods"]) for row in commit_rows]
     assert [asked.prompt for asked in commits] == [prompts.commit_text(diff, simple=True) for diff in diffs]
 
 
 def test_a_missing_file_names_the_command_that_gets_it(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="kleval data fetch lca"):
-        editions.official_library(tmp_path, bm25=False)
+        load_task("lca/lib", "official", None, tmp_path)
 
 
 def test_the_revision_says_that_nothing_is_pinned(tmp_path: Path, library_rows: list[dict[str, Any]]) -> None:
     write(tmp_path, LIBRARY, library_rows, ".jsonl")
-    assert editions.official_library(tmp_path, bm25=False).revision.startswith(f"unpinned {LIBRARY.stem}.jsonl sha256:")
+    revision = load_task("lca/lib", "official", None, tmp_path).data_revision
+    assert revision.startswith(f"unpinned {LIBRARY.stem}.jsonl sha256:")
 
 
 def test_a_file_without_a_known_hash_is_kept_when_it_is_there(tmp_path: Path) -> None:
@@ -88,7 +90,7 @@ def test_a_wrong_library_row_is_one_line(
     spoil(library_rows[1])
     path = write(tmp_path, LIBRARY, library_rows, ".jsonl")
     with pytest.raises(UsageError, match=message) as error:
-        read(editions.official_library(tmp_path, bm25=False), words)
+        read("lca/lib", tmp_path, words)
     assert str(path) in str(error.value)
 
 
@@ -113,7 +115,7 @@ def test_a_wrong_commit_row_is_one_line(
     spoil(commit_rows[2])
     write(tmp_path, COMMITS, commit_rows, ".jsonl")
     with pytest.raises(UsageError, match=message):
-        read(editions.official_commits(tmp_path, simple=False), words)
+        read("lca/commit", tmp_path, words)
 
 
 @pytest.mark.parametrize(
@@ -134,5 +136,5 @@ def test_a_damaged_file_is_one_line(
         pytest.importorskip("pyarrow")
     (tmp_path / LIBRARY).with_suffix(suffix).write_bytes(content)
     with pytest.raises(UsageError, match=message) as error:
-        read(editions.official_library(tmp_path, bm25=False), words)
+        read("lca/lib", tmp_path, words)
     assert "\n" not in str(error.value)

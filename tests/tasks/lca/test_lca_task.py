@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from kleval.tasks.lca.editions import COMMIT_FILE, LIBRARY_FILE
 from kleval.tasks.lca.task import BM25, SIMPLE, CommitTask, LibraryTask
 from kleval.tasks.registry import expand, load_task
 from kleval.types import Completion, ContextTooSmall, Sample, Tokenizer, Unfit, UsageError
@@ -131,7 +130,7 @@ def test_all_kinds_of_commits_come_and_say_nothing_that_the_diff_does_not(words:
 def test_the_official_library_edition_asks_in_order(
     tmp_path: Path, library_rows: list[dict[str, Any]], words: Tokenizer
 ) -> None:
-    (tmp_path / LIBRARY_FILE).with_suffix(".json").write_text(json.dumps(library_rows), encoding="utf-8")
+    (tmp_path / LibraryTask.file).with_suffix(".json").write_text(json.dumps(library_rows), encoding="utf-8")
     plain, bm25 = (task("lca/lib", "official", protocol, tmp_path) for protocol in (None, BM25))
     samples = made(plain, words, 4096, 10)
     assert [s.references[0] for s in samples] == [row["clean_reference"] for row in library_rows]
@@ -144,7 +143,7 @@ def test_the_official_library_edition_asks_in_order(
 def test_the_official_commit_edition_asks_in_order(
     tmp_path: Path, commit_rows: list[dict[str, Any]], words: Tokenizer
 ) -> None:
-    (tmp_path / COMMIT_FILE).with_suffix(".json").write_text(json.dumps(commit_rows), encoding="utf-8")
+    (tmp_path / CommitTask.file).with_suffix(".json").write_text(json.dumps(commit_rows), encoding="utf-8")
     detailed, simple = (task("lca/commit", "official", protocol, tmp_path) for protocol in (None, SIMPLE))
     samples = made(detailed, words, 2048, 10)
     assert [s.references[0] for s in samples] == [row["message"] for row in commit_rows]
@@ -157,7 +156,7 @@ def test_what_does_not_fit_is_passed_over_with_its_minimum(
     tmp_path: Path, library_rows: list[dict[str, Any]], words: Tokenizer
 ) -> None:
     library_rows[1]["instruction"] = "word " * 500
-    (tmp_path / LIBRARY_FILE).with_suffix(".json").write_text(json.dumps(library_rows), encoding="utf-8")
+    (tmp_path / LibraryTask.file).with_suffix(".json").write_text(json.dumps(library_rows), encoding="utf-8")
     first, second, third = task("lca/lib", "official", None, tmp_path).samples(words, 2200, 2, 0)
     assert isinstance(first, Sample)
     assert isinstance(third, Sample)
