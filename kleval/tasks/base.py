@@ -52,21 +52,24 @@ class InOrder(ABC):
         """All of them, with an Unfit for each that does not fit; until the data end, or without end."""
 
 
+def request_of(sample: Sample, temperature: float = 0.0, top_p: float = 1.0) -> Request:
+    """What asks a sample's prompt."""
+    return Request(
+        kind="generate",
+        prompt=sample.prompt,
+        answer_prefix=sample.answer_prefix,
+        max_new_tokens=sample.max_new_tokens,
+        stop=sample.stop,
+        temperature=temperature,
+        top_p=top_p,
+    )
+
+
 class OneCall(ABC):
     """`step` asks the sample's prompt, then hands the answer to `score`."""
 
     def step(self, sample: Sample, outcomes: Sequence[Completion]) -> Sequence[Request] | Score:
-        if outcomes:
-            return self.score(sample, outcomes[0])
-        return (
-            Request(
-                kind="generate",
-                prompt=sample.prompt,
-                answer_prefix=sample.answer_prefix,
-                max_new_tokens=sample.max_new_tokens,
-                stop=sample.stop,
-            ),
-        )
+        return self.score(sample, outcomes[0]) if outcomes else (request_of(sample),)
 
     @abstractmethod
     def score(self, sample: Sample, answer: Completion) -> Score: ...

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from kleval.tasks import packaged, tables
+from kleval.tasks.answers import asserted, equates
 from kleval.tasks.code import files
 from kleval.tasks.code.running import verdict
 from kleval.tasks.code.task import LM_EVAL, Problem, Reading, pass_at_k
@@ -124,22 +125,12 @@ def _sides(line: str, backwards: bool) -> tuple[str, ast.expr | None, ast.expr |
     side alone.
     """
     for form in (line, f"f({line}\n)") if backwards else (line,):
-        try:
-            body = ast.parse(form).body
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            continue
-        node = body[0] if len(body) == 1 else None
-        made = node.test if isinstance(node, ast.Assert) else node.value if isinstance(node, ast.Expr) else None
+        made = asserted(form)
         if isinstance(made, ast.Compare):
-            single = len(made.ops) == 1 and isinstance(made.ops[0], ast.Eq)
-            return (form, made.left, made.comparators[0]) if single else (form, None, None)
-        if not backwards or _calls_f(made):
+            return (form, made.left, made.comparators[0]) if equates(made) else (form, None, None)
+        if not backwards or (isinstance(made, ast.Call) and isinstance(made.func, ast.Name) and made.func.id == "f"):
             return form, made, made
     return line, None, None
-
-
-def _calls_f(node: ast.expr | None) -> bool:
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "f"
 
 
 def _is_literal(node: ast.expr) -> bool:

@@ -18,22 +18,16 @@ from kleval.types import UsageError
 OWN_REVISION = "builtin-1"
 
 
-def find(task_id: str, folder: str, stems: Sequence[str], data_dir: Path | None) -> list[Path]:
-    """The file of the first of `folder/STEM` that is there, in any format or in parts; MissingData when none is."""
-    return find_all(task_id, folder, stems, data_dir, first=True)
-
-
-def find_all(
-    task_id: str, folder: str, stems: Sequence[str], data_dir: Path | None, *, first: bool = False
-) -> list[Path]:
-    """`find` for a benchmark that comes in several files: all of them that are there."""
+def find(task_id: str, folder: str, stems: Sequence[str], data_dir: Path | None, *, every: bool = False) -> list[Path]:
+    """The file of the first of `folder/STEM` that is there, or the files of every one, in any format or in parts; MissingData when
+    none is."""
     root, family = data.data_folder("code", data_dir), data.family_of(task_id)
     theirs = data.data_folder(family, data_dir)
     bases = dict.fromkeys((root / folder, theirs / folder, theirs))
     for base in bases:
         found = [paths for stem in stems if (paths := _existing(base, stem))]
         if found:
-            return found[0] if first else [path for paths in found for path in paths]
+            return [path for paths in found for path in paths] if every else found[0]
     raise data.missing(f"{task_id} (official)", f"{folder}/{stems[0]}.jsonl or .parquet", family, root, data_dir)
 
 
@@ -44,8 +38,7 @@ def _existing(base: Path, stem: str) -> list[Path]:
 def read(paths: Sequence[Path], make: Callable[[str, dict[str, Any]], Any]) -> tuple[list[Any], str, str]:
     """What `make` makes of each row (None: passed over); revision and sha256 of the files."""
     made = [one for path in paths for where, row in tables.rows(path) if (one := make(where, row)) is not None]
-    sums = [data.file_sha256(path) for path in paths]
-    digest = sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
+    digest = data.source_of(paths, "").sha256
     if not made:
         raise UsageError(f"{paths[0]} has no problem for this task")
     return made, data.known_revisions("code").get(digest, f"unpinned sha256:{digest[:16]}"), digest

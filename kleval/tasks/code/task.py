@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kleval.sandbox import SandboxFault
-from kleval.tasks.base import InOrder
+from kleval.tasks.base import InOrder, request_of
 from kleval.tasks.cards import Card, head
 from kleval.tasks.fitting import budget_for
 from kleval.types import Completion, Failure, Prompt, Request, Sample, Score, Tokenizer, Unfit, UsageError
@@ -94,8 +94,8 @@ class CodeTask(InOrder):
             prompt: Prompt = problem.chat if chat else problem.plain
             tokens = tokenizer.count(tokenizer.render(prompt, problem.prefix))
             if tokens + budget > ctx:
-                needed = tokens + budget
-                yield Unfit(index, f"{self.id} problem {problem.name} needs {tokens} + {budget} tokens", needed)
+                why = f"{self.id} problem {problem.name} needs {tokens} + {budget} tokens"
+                yield Unfit(index, why, tokens + budget)
                 continue
             yield Sample(
                 id=f"{self.id}@{self.edition}-{self.version}/{self.protocol}/{ctx}/s{seed}/i{index}",
@@ -113,14 +113,11 @@ class CodeTask(InOrder):
 
     def step(self, sample: Sample, outcomes: Sequence[Completion]) -> Sequence[Request] | Score | Failure:
         if not outcomes:
-            return (self._request(sample),) * self.benchmark.repeats
+            return (request_of(sample, self.benchmark.temperature, self.benchmark.top_p),) * self.benchmark.repeats
         try:
-            metrics, extracted = self.benchmark.grade(
-                self.problems[sample.index], [outcome.text for outcome in outcomes]
-            )
+            return Score(*self.benchmark.grade(self.problems[sample.index], [outcome.text for outcome in outcomes]))
         except SandboxFault as fault:
             return Failure("internal", str(fault))
-        return Score(metrics, extracted)
 
     def card(self) -> dict[str, Any]:
         """What the task is and where it comes from; JSON values."""
@@ -148,17 +145,6 @@ class CodeTask(InOrder):
         if self.edition == "official":
             return self.benchmark.max_new_tokens
         return budget_for(max(tokenizer.count(problem.solution) for problem in self.problems))
-
-    def _request(self, sample: Sample) -> Request:
-        return Request(
-            kind="generate",
-            prompt=sample.prompt,
-            answer_prefix=sample.answer_prefix,
-            max_new_tokens=sample.max_new_tokens,
-            stop=sample.stop,
-            temperature=self.benchmark.temperature,
-            top_p=self.benchmark.top_p,
-        )
 
 
 def user(text: str) -> tuple[Mapping[str, str], ...]:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import ast
 import re
 import string
-import warnings
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import partial
 from typing import Any
 
+from kleval.tasks.answers import asserted, equates
 from kleval.tasks.short import maths
 from kleval.tasks.short.question import Reading
 
@@ -158,16 +158,11 @@ def literal(answer: str, references: Sequence[str]) -> Reading:
 
 def _predicted(text: str) -> tuple[bool, Any]:
     """Whether there is a literal, and which: of `assert f(…) == LITERAL`, `f(…) == LITERAL` or LITERAL alone."""
-    if not text or len(text) > _LITERAL_CHARS:
-        return False, None
+    node = asserted(text) if len(text) <= _LITERAL_CHARS else None
+    if isinstance(node, ast.Compare) and equates(node):
+        node = node.comparators[0]
     try:
-        with warnings.catch_warnings(action="ignore"):
-            parsed = ast.parse(text).body
-        node = parsed[0] if len(parsed) == 1 else None
-        inside = node.test if isinstance(node, ast.Assert) else node.value if isinstance(node, ast.Expr) else None
-        if isinstance(inside, ast.Compare) and len(inside.ops) == 1 and isinstance(inside.ops[0], ast.Eq):
-            inside = inside.comparators[0]
-        return (False, None) if inside is None else (True, ast.literal_eval(inside))
+        return (False, None) if node is None else (True, ast.literal_eval(node))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return False, None
 

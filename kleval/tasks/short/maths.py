@@ -8,6 +8,7 @@ the same value (`symbolic`: exactly where sympy can tell, decimal numbers to six
 from __future__ import annotations
 
 import re
+from itertools import accumulate, pairwise
 
 from kleval.tasks.short import symbolic
 
@@ -17,8 +18,13 @@ _THOUSANDS = re.compile(r"(?<![\d.])\d{1,3}(?:(?:,|\{,\})\d{3})+(?![\d])")
 _WORDS = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
 _SPACES = re.compile(r"\\[,;:! ]|~|\\quad|\\qquad|\s+")
 _BASE = re.compile(r"\d\}?\s*_\s*\{?\s*(\d+)")
-_BRACKETS = {"(": ")", "[": "]", "{": "}"}
+_MARKS = [r"\$", "$", r"\(", r"\)", r"\[", r"\]", r"\displaystyle", r"\left", r"\right", r"^{\circ}", r"^\circ", "°"]
 _MAX_CHARS = 2000
+
+
+def _depths(text: str, opening: str = "([{", closing: str = ")]}") -> list[int]:
+    """In how many brackets each character stands, a closing one outside its own."""
+    return list(accumulate((char in opening) - (char in closing) for char in text))
 
 
 def boxed(text: str) -> str | None:
@@ -29,12 +35,8 @@ def boxed(text: str) -> str | None:
     rest = text[at:].lstrip("\\abcdefghijklmnopqrstuvwxyz")
     if not rest.startswith("{"):
         return rest.strip().split("$")[0].split(" ")[0].strip() or None
-    depth = 0
-    for i, char in enumerate(rest):
-        depth += (char == "{") - (char == "}")
-        if depth == 0:
-            return rest[1:i].strip()
-    return None
+    depths = _depths(rest, "{", "}")
+    return rest[1 : depths.index(0)].strip() if 0 in depths else None
 
 
 def final(text: str) -> str | None:
@@ -61,20 +63,7 @@ def _said(text: str) -> str:
 def normalised(answer: str, thousands: bool = True) -> str:
     """One way of writing for the many that LaTeX has. thousands: `1,200` is a number, else 1 and 200."""
     text = answer.strip().rstrip(".").strip()
-    for mark in (
-        "\\$",
-        "$",
-        "\\(",
-        "\\)",
-        "\\[",
-        "\\]",
-        "\\displaystyle",
-        "\\left",
-        "\\right",
-        "^{\\circ}",
-        "^\\circ",
-        "°",
-    ):
+    for mark in _MARKS:
         text = text.replace(mark, "")
     text = _WORDS.sub(lambda match: match[1], text)
     text = text.replace("dfrac", "frac").replace("tfrac", "frac").replace("\\%", "%").removesuffix("%")
@@ -116,12 +105,8 @@ def _equal(a: str, b: str) -> bool:
         if len(parts_a) != len(parts_b) or _kind(a) != _kind(b):
             return False
         ordered = _kind(b) not in ("{}", "")
-        return _in_order(parts_a, parts_b) if ordered else _in_any_order(parts_a, parts_b)
+        return all(map(_equal, parts_a, parts_b)) if ordered else _in_any_order(parts_a, parts_b)
     return a.lower() == b.lower() or symbolic.same(a, b)
-
-
-def _in_order(a: list[str], b: list[str]) -> bool:
-    return all(_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def _in_any_order(a: list[str], b: list[str]) -> bool:
@@ -141,21 +126,12 @@ def _kind(text: str) -> str:
 
 def _wraps(text: str) -> bool:
     """Whether the first bracket closes at the very end."""
-    depth = 0
-    for i, char in enumerate(text):
-        depth += (char in "([{") - (char in ")]}")
-        if depth == 0:
-            return i == len(text) - 1
-    return False
+    depths = _depths(text)
+    return 0 in depths and depths.index(0) == len(text) - 1
 
 
 def _parts(text: str) -> list[str]:
     """Split at the commas of the outermost level, inside the brackets that hold all of it."""
     inside = text[1:-1] if _kind(text) else text
-    parts, depth, start = [], 0, 0
-    for i, char in enumerate(inside):
-        depth += (char in "([{") - (char in ")]}")
-        if char == "," and depth == 0:
-            parts.append(inside[start:i])
-            start = i + 1
-    return [*parts, inside[start:]]
+    commas = [i for i, depth in enumerate(_depths(inside)) if depth == 0 and inside[i] == ","]
+    return [inside[a + 1 : b] for a, b in pairwise([-1, *commas, len(inside)])]

@@ -16,7 +16,6 @@ Of groups (levels, subjects) the first questions come first, so that a limit cov
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,7 +26,6 @@ from typing import Any
 from kleval.packages import need
 from kleval.tasks import data, datafile, tables
 from kleval.tasks.cards import Card
-from kleval.tasks.data import Source
 from kleval.tasks.registry import check_protocol
 from kleval.tasks.short import builtin, form
 from kleval.tasks.short.question import Benchmark, Item
@@ -43,23 +41,23 @@ Groups = dict[str, list[Item]]  # level, subject or grade -> what is asked
 
 
 class _Files:
-    """Files of a task that were looked for, in that order. A revision is empty where the file's hash is not a known one."""
+    """Files of a task. found: those that were looked for, in that order -> revision, empty where the hash is not a known one."""
 
     def __init__(self, name: str, data_dir: Path | None) -> None:
         self._name, self._data_dir = name, data_dir
-        self.found: list[Source] = []
+        self.found: dict[Path, str] = {}
 
     def need(self, file: str) -> Path:
         """`file`, or the same in another format. MissingData naming what gets it when there is none."""
         status = data.need(FAMILY, file, f"{self._name} (official)", self._data_dir)
-        self.found.append(Source((status.path,), status.revision, status.sha256))
+        self.found[status.path] = status.revision
         return status.path
 
     def any_of(self, stem: str) -> Path | None:
         """A file that is none of the downloads, in any format; None when there is none."""
         path = datafile.existing(data.data_folder(FAMILY, self._data_dir) / stem)
         if path is not None:
-            self.found.append(Source((path,), "", data.file_sha256(path)))
+            self.found[path] = ""
         return path
 
 
@@ -71,12 +69,8 @@ def _load(name: str, read: Read, edition: str, protocol: str | None, data_dir: P
         return builtin.load(name, protocol)
     asked, files = form.of(name, official=True), _Files(name, data_dir)
     groups, shots = read(asked, files)
-    found, shape = files.found, form.shape(asked)
-    digest = found[0].sha256
-    if len(found) > 1:
-        digest = hashlib.sha256("".join(file.sha256 for file in found).encode()).hexdigest()
-    known = all(file.revision for file in found)
-    revision = ", ".join(dict.fromkeys(file.revision for file in found)) if known else f"unpinned sha256:{digest[:16]}"
+    revisions, shape = dict.fromkeys(files.found.values()), form.shape(asked)
+    digest = data.source_of([*files.found], "").sha256
     protocol = check_protocol(name, protocol, (builtin.protocol_of(shape),))
     card = Card(FAMILY, (name.partition("/")[2],), "official", protocol)
     items = tuple(item for row in zip_longest(*groups.values()) for item in row if item is not None)
@@ -86,7 +80,7 @@ def _load(name: str, read: Read, edition: str, protocol: str | None, data_dir: P
         None,
         edition="official",
         protocol=protocol,
-        revision=revision,
+        revision=", ".join(revisions) if all(revisions) else f"unpinned sha256:{digest[:16]}",
         digest=digest,
         deviations=card.texts("deviations"),
     )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import select
 import subprocess
 import sys
 import threading
@@ -108,11 +107,6 @@ class _Comparer:
 def _line(process: subprocess.Popen[str], seconds: float) -> str:
     """The next line that it writes; empty when none comes in time."""
     found: list[str] = []
-    assert process.stdout is not None
-    if os.name == "posix":
-        if not select.select([process.stdout], [], [], seconds)[0]:
-            return ""
-        return process.stdout.readline().strip()
     reader = threading.Thread(target=lambda: found.append(process.stdout.readline().strip()), daemon=True)  # type: ignore[union-attr]
     reader.start()
     reader.join(seconds)

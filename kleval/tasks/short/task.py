@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from kleval.tasks.base import InOrder, as_prompt
+from kleval.tasks.base import InOrder, as_prompt, request_of
 from kleval.tasks.cards import head
 from kleval.tasks.fitting import budget_for
 from kleval.tasks.short.question import Benchmark, Item
@@ -59,18 +59,8 @@ class ShortTask(InOrder):
 
     def step(self, sample: Sample, outcomes: Sequence[Completion]) -> Sequence[Request] | Score | Failure:
         if self._shape.read is None:
-            return self._choose(sample, outcomes) if outcomes else _choices(sample)
-        if outcomes:
-            return self.score(sample, outcomes[0])
-        return (
-            Request(
-                "generate",
-                sample.prompt,
-                max_new_tokens=sample.max_new_tokens,
-                stop=sample.stop,
-                temperature=self._temperature(),
-            ),
-        )
+            return self._choose(sample, outcomes) if outcomes else _asked(sample.prompt, sample.meta)
+        return self.score(sample, outcomes[0]) if outcomes else (request_of(sample, self._temperature()),)
 
     def score(self, sample: Sample, answer: Completion) -> Score:
         assert self._shape.read is not None
@@ -79,26 +69,20 @@ class ShortTask(InOrder):
 
     def card(self) -> dict[str, Any]:
         """What the task is and where it comes from; JSON values."""
+        how, budget = "likelihood of the choices", "the longest choice"
+        if self._shape.read is not None:
+            own = "the longest answer x 1.5 + 16"
+            how, budget = "generated answer", str(self._shape.max_new_tokens) if self.edition == "official" else own
         return {
             **head(self, self._benchmark.source),
             "prompt_sha256": hashlib.sha256(self._text(self._benchmark.items[0]).encode()).hexdigest(),
-            "metric": self._metric_words(),
-            "max_new_tokens": self._budget_words(),
+            "metric": f"{self.metric} ({how}{', also by group' if self._shape.by_group else ''})",
+            "max_new_tokens": budget,
             "limits": f"temperature {self._temperature():g}; {len(self._benchmark.items):,} questions; nothing is cut",
             "shots": self.shots,
             "deviations": list(self.deviations),
             "defects": [],
         }
-
-    def _metric_words(self) -> str:
-        how = "likelihood of the choices" if self._shape.read is None else "generated answer"
-        groups = ", also by group" if self._shape.by_group else ""
-        return f"{self.metric} ({how}{groups})"
-
-    def _budget_words(self) -> str:
-        if self._shape.read is None:
-            return "the longest choice"
-        return str(self._shape.max_new_tokens) if self.edition == "official" else "the longest answer x 1.5 + 16"
 
     def _temperature(self) -> float:
         return self._shape.temperature if self.edition == "official" else 0.0
@@ -167,18 +151,13 @@ class ShortTask(InOrder):
         return Score(metrics, extracted)
 
 
-def _choices(sample: Sample) -> tuple[Request, ...]:
-    return _asked(sample.prompt, sample.meta)
-
-
 def _asked(prompt: Prompt, meta: Any) -> tuple[Request, ...]:
     """One request per choice: the same prompt and another continuation, or (Winogrande) the other way round."""
     chat = not isinstance(prompt, str)
     blank = "" if chat else " "
-    texts = meta.get("texts")
-    if texts is None:
-        return tuple(Request("loglikelihood", prompt, continuation=blank + choice) for choice in meta["choices"])
-    prompts: list[Prompt] = [({"role": "user", "content": text},) if chat else text for text in texts]
+    prompts: list[Prompt] = [prompt] * len(meta["choices"])
+    if "texts" in meta:
+        prompts = [({"role": "user", "content": text},) if chat else text for text in meta["texts"]]
     return tuple(
         Request("loglikelihood", one, continuation=blank + choice)
         for one, choice in zip(prompts, meta["choices"], strict=True)
