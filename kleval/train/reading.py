@@ -14,7 +14,8 @@ from itertools import islice
 from kleval.tasks import lexicon as lx
 from kleval.tasks.articles import Article
 from kleval.tasks.frames import asking as frames
-from kleval.tasks.helmet_icl import drawing, intents
+from kleval.tasks.helmet_icl import intents
+from kleval.tasks.helmet_icl.official import INSTRUCTION, label_numbers
 from kleval.tasks.lca import commits, library
 from kleval.tasks.longbench2 import exams
 from kleval.tasks.longbench2 import official as longbench
@@ -61,10 +62,10 @@ def labels(desk: Desk, rng: random.Random, room: int) -> list[Piece]:
         found.append(intents.Intent("", ""))
     rng.shuffle(found)
     found = found[: max(2, min(n_labels, room // 50))]
-    numbers = drawing.label_numbers(n_labels, rng.getrandbits(31))
+    numbers = label_numbers(n_labels, rng.getrandbits(31))
     speaker = intents.Speaker(rng, material.ACTIONS, "train")
     shown = intents.rounds(rng, speaker, found, set())
-    pieces: list[Piece] = [(drawing.INSTRUCTION + "\n", False)]
+    pieces: list[Piece] = [(INSTRUCTION + "\n", False)]
     seen: set[int] = set()
     room = desk.left(room, pieces[0][0])
     for which, said in shown:

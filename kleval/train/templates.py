@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kleval.tasks.frames import asking as frames_prompts
-from kleval.tasks.helmet_icl import drawing
+from kleval.tasks.helmet_icl.official import INSTRUCTION
 from kleval.tasks.lca import prompts as lca_prompts
 from kleval.tasks.longbench2 import official as exam_prompts
 from kleval.tasks.mrcr import conversations
@@ -74,7 +74,7 @@ def phrases() -> list[str]:
         + TEXTS["vt"].prefix.format(count=_HOLE, value=_HOLE),
         *(_HOLE.join((head, tail, prefix)) for head, tail, prefix in (common(), count(), article(_HOLE))),
         conversations.example_frame(_HOLE) + conversations.final_question(_HOLE, 0, _HOLE, _HOLE),
-        drawing.INSTRUCTION,
+        INSTRUCTION,
         exam_prompts.filled(exam_prompts.ZERO_SHOT, _HOLE, _HOLE, (_HOLE,) * 4),
         frames_prompts.question_prompt(_HOLE, _HOLE) + _HOLE + frames_prompts.answer_sentence(_HOLE),
         functions.prompt_text(_HOLE, _HOLE),

@@ -19,14 +19,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kleval.tasks import data, datafile, packaged, tables
-from kleval.tasks.helmet_icl.drawing import Item
+from kleval.tasks import data, datafile, tables
+from kleval.tasks.helmet_icl.official import SPECS, Item, Spec
 from kleval.types import UsageError
 
 FAMILY = "helmet_icl"
@@ -35,37 +35,12 @@ _COPIES = {
     "f96f211c9d180d3fa25b1841febd9be6f0a6fc65e5b6a99344b5946163b35009": "q_class_en's copy",
     "033f22c028c2bbba9ca682f68ffe204dc1aa6e1cf35dd6207f2d4ca67f0d0e8e": "q_class_en's copy",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """Of one task. folder: of its data. n_labels: how many numbers the random mapping has. splits: (training, test);
-    both the same where the data are not split. files: of the authors. field: its column in the hub's shape."""
-
-    folder: str
-    names: tuple[str, ...]
-    n_labels: int
-    splits: tuple[str, ...]
-    files: tuple[str, ...]
-    field: str
-
-
-SPECS: dict[str, Spec] = {
-    name: Spec(
-        facts["folder"],
-        packaged.words("helmet_icl/items.toml", "labels", facts["labels"]),
-        facts["n_labels"],
-        tuple(facts["splits"]),
-        tuple(facts["files"]),
-        facts["field"],
-    )
-    for name, facts in packaged.load("helmet_icl/tables.toml")["tasks"].items()
-}
+Labelled = Iterator[tuple[str, str, Any]]  # where (for messages), text, label by its name or its number
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """paths: the authors' files, or per split its parts. sha256: over the files' own, hex."""
+    """paths: per split the authors' file, or the hub's parts. sha256: over the files' own, hex."""
 
     name: str
     paths: tuple[tuple[Path, ...], ...]
@@ -76,17 +51,16 @@ class Source:
 
 def find(name: str, data_dir: Path | None) -> Source:
     """The files of a task. UsageError naming the command that gets them when there are none."""
-    spec = SPECS[name]
-    folder = data.data_folder(FAMILY, data_dir) / spec.folder
-    authors = [datafile.packed_or_not(folder / file) for file in spec.files]
-    if all(authors):
-        return _source(name, tuple((path,) for path in authors if path), authors=True)
+    spec, place = SPECS[name], data.data_folder(FAMILY, data_dir)
+    folder = place / spec.folder
+    authors = {file: datafile.packed_or_not(folder / file) for file in spec.files}
+    if all(authors.values()):
+        return _source(name, tuple((path,) for path in authors.values() if path), authors=True)
     parts = tuple(datafile.parts(folder / split) for split in dict.fromkeys(spec.splits))
     if all(parts):
         return _source(name, parts, authors=False)
-    missing = next(file for file, path in zip(spec.files, authors, strict=True) if path is None)
-    data.need(FAMILY, f"{spec.folder}/{missing}", f"{FAMILY}/{name} (official)", data_dir)
-    raise AssertionError("unreachable: data.need found a file that is not there")
+    lacking = next(file for file, path in authors.items() if path is None)
+    raise data.missing(f"{FAMILY}/{name} (official)", f"{spec.folder}/{lacking}", FAMILY, place, data_dir)
 
 
 def _source(name: str, paths: tuple[tuple[Path, ...], ...], authors: bool) -> Source:
@@ -94,30 +68,23 @@ def _source(name: str, paths: tuple[tuple[Path, ...], ...], authors: bool) -> So
     digest = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
     known = data.known_revisions(FAMILY) | _COPIES
     shape = "authors' files" if authors else "hub's shape"
+    named = f"unpinned sha256:{digest[:16]}"
     if all(sha256 in known for sha256 in hashes):
         named = " and ".join(dict.fromkeys(known[sha256] for sha256 in hashes))
-    else:
-        named = f"unpinned sha256:{digest[:16]}"
     return Source(name, paths, authors, f"{SPECS[name].folder}, {shape}, {named}", digest)
 
 
 @lru_cache(maxsize=2)
 def read(source: Source) -> tuple[tuple[Item, ...], ...]:
     """(training items, test items), or all of them in one where the data are not split. UsageError for what is damaged."""
-    spec = SPECS[source.name]
-    if source.authors:
-        splits = _AUTHORS[spec.folder](source)
-    else:
-        splits = [[_hub_item(row, spec) for path in parts for row in tables.rows(path)] for parts in source.paths]
-    for items, parts in zip(splits, source.paths * len(splits), strict=False):
-        if not items:
-            raise UsageError(f"{parts[0]} has no rows")
-    return tuple(tuple(items) for items in splits)
-
-
-def _hub_item(row: tuple[str, dict[str, Any]], spec: Spec) -> Item:
-    where, fields = row
-    return Item(tables.text(where, fields, "text"), _number(where, tables.value(where, fields, spec.field), spec.names))
+    spec, splits = SPECS[source.name], []
+    for n, split in enumerate(dict.fromkeys(spec.splits)):
+        paths = source.paths[n % len(source.paths)]
+        rows = _AUTHORS[spec.folder](paths[0], split, spec) if source.authors else _hub(paths, spec)
+        splits.append(tuple(Item(text, _number(where, label, spec.names)) for where, text, label in rows))
+        if not splits[-1]:
+            raise UsageError(f"{paths[0]} has no rows")
+    return tuple(splits)
 
 
 def _number(where: str, label: Any, names: Sequence[str]) -> int:
@@ -129,69 +96,49 @@ def _number(where: str, label: Any, names: Sequence[str]) -> int:
     raise UsageError(f"{where}: {str(label)[:80]!r} is none of the {len(names)} labels")
 
 
-def _banking(source: Source) -> list[list[Item]]:
-    found = []
-    for (path,) in source.paths:
-        rows = tables.rows(path)
-        found.append(
-            [
-                Item(tables.text(w, r, "text"), _number(w, tables.text(w, r, "category"), SPECS["banking77"].names))
-                for w, r in rows
-            ]
-        )
-    return found
+def _hub(paths: Sequence[Path], spec: Spec) -> Labelled:
+    for where, row in (one for path in paths for one in tables.rows(path)):
+        yield where, tables.text(where, row, "text"), tables.value(where, row, spec.field)
 
 
-def _clinc(source: Source) -> list[list[Item]]:
-    ((path,),) = source.paths
-    found = datafile.whole_json(path)
-    splits = []
-    for split in ("train", "val"):
-        items = []
-        for name in (split, f"oos_{split}"):
-            rows = tables.value(str(path), found, name)
-            if not isinstance(rows, list):
-                raise UsageError(f"{path}: field {name!r} must be a list of [text, label]")
-            items += [_pair(f"{path} {name} row {i}", row) for i, row in enumerate(rows)]
-        splits.append(items)
-    return splits
+def _banking(path: Path, split: str, spec: Spec) -> Labelled:
+    for where, row in tables.rows(path):
+        yield where, tables.text(where, row, "text"), tables.text(where, row, "category")
 
 
-def _pair(where: str, row: Any) -> Item:
-    if not isinstance(row, list) or len(row) != 2 or not isinstance(row[0], str) or not tables.is_unicode(row[0]):
-        raise UsageError(f"{where} must be [text, label]")
-    return Item(row[0], _number(where, row[1], SPECS["clinic150"].names))
+def _clinc(path: Path, split: str, spec: Spec) -> Labelled:
+    found, own = datafile.whole_json(path), {"validation": "val"}.get(split, split)
+    for name in (own, f"oos_{own}"):
+        rows = tables.value(str(path), found, name)
+        if not isinstance(rows, list):
+            raise UsageError(f"{path}: field {name!r} must be a list of [text, label]")
+        for n, row in enumerate(rows):
+            where = f"{path} {name} row {n}"
+            if (
+                not isinstance(row, list)
+                or len(row) != 2
+                or not isinstance(row[0], str)
+                or not tables.is_unicode(row[0])
+            ):
+                raise UsageError(f"{where} must be [text, label]")
+            yield where, row[0], row[1]
 
 
-def _trec(source: Source) -> list[list[Item]]:
-    spec = SPECS[source.name]
-    found = []
-    for (path,) in source.paths:
-        items = []
-        for n, line in enumerate(_lines(path)):
-            label, blank, text = line.replace(b"\xf0", b" ").strip().decode("latin-1").partition(" ")
-            if not blank:
-                raise UsageError(f"{path} row {n} must be a label, a blank and a question")
-            wanted = label if spec.field == "fine_label" else label.partition(":")[0]
-            items.append(Item(text, _number(f"{path} row {n}", wanted, spec.names)))
-        found.append(items)
-    return found
+def _trec(path: Path, split: str, spec: Spec) -> Labelled:
+    for n, line in enumerate(line for line in datafile.content(path).split(b"\n") if line.strip()):
+        label, blank, text = line.replace(b"\xf0", b" ").strip().decode("latin-1").partition(" ")
+        if not blank:
+            raise UsageError(f"{path} row {n} must be a label, a blank and a question")
+        yield f"{path} row {n}", text, label if spec.field == "fine_label" else label.partition(":")[0]
 
 
-def _lines(path: Path) -> Iterable[bytes]:
-    return [line for line in datafile.content(path).split(b"\n") if line.strip()]
-
-
-def _nlu(source: Source) -> list[list[Item]]:
-    ((path,),) = source.paths
-    items = []
+def _nlu(path: Path, split: str, spec: Spec) -> Labelled:
     for n, row in enumerate(_semicolon_rows(path)):
         where = f"{path} row {n}"
         annotated = tables.text(where, row, "answer_annotation")
         if annotated != "null":
             label = f"{tables.text(where, row, 'scenario')}_{tables.text(where, row, 'intent')}"
-            items.append(Item(_ANNOTATION.sub(r"\2", annotated), _number(where, label, SPECS["nlu"].names)))
-    return [items]
+            yield where, _ANNOTATION.sub(r"\2", annotated), label
 
 
 def _semicolon_rows(path: Path) -> Iterator[dict[str, str]]:
@@ -202,7 +149,7 @@ def _semicolon_rows(path: Path) -> Iterator[dict[str, str]]:
         raise UsageError(f"{path} cannot be read as CSV: {datafile.one_line(error)}") from error
 
 
-_AUTHORS: dict[str, Callable[[Source], list[list[Item]]]] = {
+_AUTHORS: dict[str, Callable[[Path, str, Spec], Labelled]] = {
     "banking77": _banking,
     "clinc150": _clinc,
     "nlu": _nlu,

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from kleval.tasks.helmet_icl.dataset import SPECS, find, read
-from kleval.tasks.helmet_icl.drawing import Item, Pool, chosen_items, item_seed, label_numbers
+from kleval.tasks.helmet_icl.dataset import find, read
+from kleval.tasks.helmet_icl.official import SPECS, Item, Pool, chosen_items, item_seed, label_numbers
 from kleval.types import UsageError
 
 REAL = {"banking77": (10003, 3080), "clinic150": (15250, 3100), "trec_coarse": (5452, 500), "trec_fine": (5452, 500)}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kleval.tasks.helmet_icl.drawing import (
+from kleval.tasks.helmet_icl.official import (
     TEST_ITEMS,
     Item,
     Pool,

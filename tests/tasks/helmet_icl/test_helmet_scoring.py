@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kleval.tasks.answers import normalize_answer
-from kleval.tasks.helmet_icl.scoring import parse_output, score_answer
+from kleval.tasks.helmet_icl.official import parse_output, score_answer
 
 SHARED = ("exact_match", "substring_exact_match", "f1")
 

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from kleval.tasks import lexicon as lx
-from kleval.tasks.helmet_icl.dataset import SPECS, find, read
-from kleval.tasks.helmet_icl.drawing import INSTRUCTION
-from kleval.tasks.helmet_icl.intents import ACTIONS, SHAPES, Intent
-from kleval.tasks.helmet_icl.shots import SHOTS
+from kleval.tasks.helmet_icl.dataset import find, read
+from kleval.tasks.helmet_icl.intents import ACTIONS, Intent
+from kleval.tasks.helmet_icl.official import INSTRUCTION, SPECS
 from kleval.tasks.helmet_icl.task import ANY_LENGTH, CHAT, PROTOCOL, IclTask
 from kleval.tasks.registry import expand, load_task
 from kleval.types import Completion, ContextTooSmall, Sample, Tokenizer, UsageError
@@ -63,7 +62,7 @@ def meaning(text: str, name: str) -> Intent:
     if not found:
         return Intent("", "")
     ((action, thing),) = found
-    return Intent(action, thing if SHAPES[name][1] else "")
+    return Intent(action, thing if SPECS[name].shape[1] else "")
 
 
 def test_the_family_has_the_five() -> None:
@@ -159,7 +158,7 @@ def test_official_samples_are_the_tables(real_data: Path, words: Tokenizer, name
     train, test = read(find(name, real_data))
     texts, test_texts = {item.text for item in train}, {item.text for item in test}
     for sample in made(one, words, 4096, 3):
-        assert sample.meta["shots"] == sample.meta["shots_shown"] == SHOTS[name][0]
+        assert sample.meta["shots"] == sample.meta["shots_shown"] == SPECS[name].shots[0]
         assert sample.meta["tokens_removed"] == 0
         assert sample.meta["shots_rule"] == "table"
         assert sample.max_new_tokens == 20

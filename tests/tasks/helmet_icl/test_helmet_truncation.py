@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kleval.tasks.helmet_icl.truncation import head
+from kleval.tasks.helmet_icl.official import head
 from kleval.types import Tokenizer
 
 TEXT = "where is the blue kettle\nlabel: 12\n\nwhére ist das Fäßchen, 東京?\nlabel: 7\n\n" * 9
