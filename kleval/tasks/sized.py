@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol
 
 from kleval.tasks.base import InOrder
 from kleval.tasks.cards import Card, head
@@ -33,15 +33,11 @@ class Question:
     answer_prefix: str = ""
 
 
-class Data(Protocol):
-    """What an edition says of its data."""
+class Edition(Protocol):
+    """Where questions come from. revision, digest: of its data."""
 
     revision: str
     digest: str
-
-
-class Edition(Data, Protocol):
-    """Where questions come from."""
 
     def questions(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Question | Unfit]:
         """In order, with an Unfit for each that does not fit; until the data end, or without end."""
@@ -86,31 +82,12 @@ def digest_of(*parts: object) -> str:
     return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
 
 
-E = TypeVar("E", bound=Data)
-
-
-class OfData(Generic[E]):
-    """A task whose edition is looked for when it is first needed: its card can be shown before its data are here."""
-
-    _open: Callable[[], E]
-
-    @cached_property
-    def _made(self) -> E:
-        return self._open()
-
-    @property
-    def data_revision(self) -> str:
-        return self._made.revision
-
-    @property
-    def data_digest(self) -> str:
-        return self._made.digest
-
-
-class SizedTask(InOrder, OfData[Edition]):
+class SizedTask(InOrder):
     """known: its protocols in that edition, the default first. own_protocols: those that its sample ids need not name. values: what
-    the card's texts leave open. kinds: names of parts of the card that hold for it too."""
+    the card's texts leave open. kinds: names of parts of the card that hold for it too. _open: finds the edition when it is first
+    needed, so that the card can be shown before its data are here."""
 
+    _open: Callable[[], Edition]
     version: str
     own_protocols: tuple[str, ...] = ()
     metric: str
@@ -132,6 +109,18 @@ class SizedTask(InOrder, OfData[Edition]):
         self.needs_judge = self._card.needs("judge")
         self.needs_continued_text = self._card.needs("continued text")
         self.description, self.deviations = self._card.text("description"), self._card.texts("deviations")
+
+    @cached_property
+    def _made(self) -> Edition:
+        return self._open()
+
+    @property
+    def data_revision(self) -> str:
+        return self._made.revision
+
+    @property
+    def data_digest(self) -> str:
+        return self._made.digest
 
     def _samples(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Sample | Unfit]:
         return self._of(self._made.questions(tokenizer, ctx, seed), ctx, seed)
