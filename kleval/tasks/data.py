@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from kleval.tasks import datafile, download, registry
 from kleval.tasks.assets import APART, ASSETS, Asset
@@ -200,12 +201,16 @@ def fetch(family: str, data_dir: Path | None = None, progress: Progress | None =
 def _fetch_all(wanted: Iterable[Asset], folder: Path, progress: Progress | None, whole: str) -> int:
     """How many were fetched. UsageError, once all were tried: one line, the first few that could not be had and how many more.
     whole: what they are of, and the command that lists them."""
-    fetched, problems = 0, list[str]()
+    fetched, problems, silent = 0, list[str](), set[str]()
     for asset in wanted:
+        host = urlsplit(asset.url).netloc
         try:
+            if host in silent and not _there(asset, folder):  # asking it takes seconds
+                raise UsageError(f"{asset.name}: {host} cannot be reached; give the file by --data-dir")
             fetched += fetch_asset(asset, folder, progress)
         except UsageError as error:
             problems.append(str(error))
+            silent |= {host} if isinstance(error, download.Unreachable) else set()
     if problems:
         more = len(problems) - MOST_TOLD
         rest = f" | and {more} more of {whole} lists what is missing" if more > 0 else ""
@@ -215,13 +220,17 @@ def _fetch_all(wanted: Iterable[Asset], folder: Path, progress: Progress | None,
 
 def fetch_asset(asset: Asset, folder: Path, progress: Progress | None = None) -> bool:
     """One asset into `folder`. False when it was there already, in whatever form its loader reads."""
-    if all(status_of(asset, file, known, folder).good for file, known in asset.files().items()):
+    if _there(asset, folder):
         return False
     if "*" in asset.name:
         parts = download.listed(asset, folder)
         return _fetch_all(parts, folder, progress, f"the parts of {asset.name}: `kleval data verify`") > 0
     download.get(asset, folder, progress)
     return True
+
+
+def _there(asset: Asset, folder: Path) -> bool:
+    return all(status_of(asset, file, known, folder).good for file, known in asset.files().items())
 
 
 def file_sha256(path: Path) -> str:

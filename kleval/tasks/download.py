@@ -28,6 +28,10 @@ Progress = Callable[[str, int, int | None], None]  # name, bytes so far, bytes i
 _HUB = "https://huggingface.co"
 
 
+class Unreachable(UsageError):
+    """Nothing answers where a file is asked for."""
+
+
 def get(asset: Asset, folder: Path, progress: Progress | None = None) -> None:
     """Download `asset` (or the members of its archive) into `folder`.
 
@@ -60,6 +64,7 @@ def listed(asset: Asset, folder: Path) -> list[Asset]:
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
+    _quiet()
     _refuse_offline(asset, folder)
     base = asset.url.removesuffix(asset.name)
     *_, owner, name, _, revision, _ = base.split("/")
@@ -93,6 +98,14 @@ def _refuse_offline(asset: Asset, folder: Path) -> None:
         raise UsageError(f"{asset.name} is not in {folder}, and --offline forbids to fetch it from {asset.url}")
 
 
+def _quiet() -> None:
+    """kleval tells how far a download is, and in one line what is wrong."""
+    from huggingface_hub import utils
+
+    utils.disable_progress_bars("huggingface_hub.http_get")
+    utils.logging.set_verbosity_error()
+
+
 def _unpack(asset: Asset, archive: Path, folder: Path) -> None:
     with zipfile.ZipFile(archive) as contents:
         for member, (file, sha256) in asset.members.items():
@@ -110,13 +123,13 @@ def _download(asset: Asset, part: Path, progress: Progress | None) -> None:
     """`part` complete, as far as the server says how long it is; continued where it was begun."""
     from huggingface_hub import constants, file_download, utils
 
+    _quiet()
     have = part.stat().st_size if part.exists() else 0
     if have and sha256_of(part) in asset.known:
         return
     of_hub = asset.url.startswith(_HUB)
     url = asset.url.replace(_HUB, constants.ENDPOINT, 1) if of_hub else asset.url
     own = utils.build_hf_headers(library_name="kleval") if of_hub else {}
-    utils.disable_progress_bars("huggingface_hub.http_get")  # kleval shows its own
     try:
         with _Part(part, asset, progress) as file:
             file_download.http_get(url, file, resume_size=have, headers={"Accept-Encoding": "identity", **own})
@@ -130,16 +143,16 @@ def _download(asset: Asset, part: Path, progress: Progress | None) -> None:
         part.unlink()
     if status == 416 and have:
         return _download(asset, part, progress)
+    if not status and not now:
+        raise Unreachable(
+            f"{asset.name}: {asset.url} cannot be reached ({one_line(error)}); give the file by --data-dir"
+        ) from error
     if status:
         terms = "accept its terms there and set HF_TOKEN, or " if of_hub and status in (401, 403) else ""
         problem = f"{asset.url} answered {status}; {terms}give the file by --data-dir"
-    elif now:
-        problem = (
-            f"the download from {asset.url} stopped at {now:,} of {asset.size_bytes:,} bytes ({one_line(error)}); run the command"
-            " again to continue it"
-        )
     else:
-        problem = f"{asset.url} cannot be reached ({one_line(error)}); give the file by --data-dir"
+        far = f"{now:,} of {asset.size_bytes:,} bytes ({one_line(error)})"
+        problem = f"the download from {asset.url} stopped at {far}; run the command again to continue it"
     raise UsageError(f"{asset.name}: {problem}") from error
 
 

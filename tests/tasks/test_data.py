@@ -290,6 +290,20 @@ def test_one_file_that_fails_does_not_keep_the_others_from_coming(
     assert (tmp_path / "a.json").read_bytes() == BODY
 
 
+def test_a_host_that_is_silent_is_asked_for_one_file_alone(
+    server: Server, asset: Asset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    silent = [replace(asset, name=name, url=f"http://127.0.0.1:9/{name}") for name in ("b", "c", "here")]
+    monkeypatch.setitem(ASSETS, "tests", (*silent, asset))
+    (tmp_path / "here").write_bytes(BODY)
+    with pytest.raises(
+        UsageError, match=r"^b: http://127.0.0.1:9/b cannot .* \| c: 127.0.0.1:9 cannot be reached; [^|]*$"
+    ):
+        data.fetch("tests", tmp_path)
+    assert (tmp_path / "a.json").read_bytes() == BODY
+    assert capfd.readouterr() == ("", "")
+
+
 def test_the_folder_is_the_given_one_or_its_subfolder_or_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
