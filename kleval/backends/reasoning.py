@@ -7,13 +7,14 @@ Tags in the middle of an answer are part of it: conversations and code are quote
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kleval.types import UsageError
 
 # Of DeepSeek-R1, Qwen 3 and most others; Claude-like texts; Kimi-VL; Magistral; Seed-OSS; EXAONE; LongCat; Command A; OpenThinker;
-# Apertus; MedGemma; gpt-oss, whose answer is a channel of its own.
+# Apertus; MedGemma; Gemma 4, which may write empty ones without being asked to think; gpt-oss, whose answer is a channel of its own.
 TAGS: tuple[tuple[str, str], ...] = (
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
@@ -27,8 +28,13 @@ TAGS: tuple[tuple[str, str], ...] = (
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("<|inner_prefix|>", "<|inner_suffix|>"),
     ("<unused94>", "<unused95>"),
+    ("<|channel>thought", "<channel|>"),
     ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
 )
+# gpt-oss where a server leaves out special tokens (llama.cpp, MLX): what is left of its channels' names stands against the text.
+_BARE_BEGIN, _BARE_END = re.compile(r"analysis(?=[A-Z])"), "assistantfinal"
+# Around an answer: Command A and R7B; OpenThinker.
+_AROUND = (("<|START_RESPONSE|>", "<|END_RESPONSE|>"), ("<|begin_of_solution|>", "<|end_of_solution|>"))
 _BRACKETS = "<[◁>]▷|"
 _TAIL_CHARACTERS = 64  # of a rendered prompt, that may hold the opening tag and blanks behind it
 
@@ -83,6 +89,13 @@ def split(text: str, opened: str | None = None, pairs: Sequence[tuple[str, str]]
         if begins or opened == opening:
             body = start[len(opening) :] if begins else text
             return _at_last(body, closing) or Split(body, "", closed=False)
+        if start.startswith(closing):  # gpt-oss that answers at once
+            return Split("", start[len(closing) :].lstrip(), closed=True)
+    if TAGS[-1] in pairs and start.startswith("analysis"):
+        body = start.removeprefix("analysis")
+        found = _at_last(body, _BARE_END)
+        if found is not None or _BARE_BEGIN.match(start):
+            return found or Split(body, "", closed=False)
     if opened is None and (alone := closed_alone(text, pairs)):
         return _at_last(text, dict(pairs)[alone])
     return None
@@ -90,7 +103,17 @@ def split(text: str, opened: str | None = None, pairs: Sequence[tuple[str, str]]
 
 def closed_alone(text: str, pairs: Sequence[tuple[str, str]] = TAGS) -> str:
     """The opening tag that a text lacks whose closing one it has, "" where it lacks none: something before the text opened it."""
-    return next((opening for opening, closing in pairs if opening not in text and closing in text), "")
+    start = text.lstrip()
+    return next((one for one, end in pairs if one not in text and end in text and not start.startswith(end)), "")
+
+
+def unwrapped(text: str) -> str:
+    """An answer without the tags that a model writes around it."""
+    for begin, end in _AROUND:
+        if text.lstrip().startswith(begin):
+            inner, _, after = text.lstrip()[len(begin) :].partition(end)
+            return inner if not after.strip() else inner + after
+    return text
 
 
 def first_stop(text: str, stops: Sequence[str]) -> int | None:

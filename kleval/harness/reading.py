@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kleval.backends.reasoning import TAGS, closed_alone, first_stop, opened_by, opened_in, split
+from kleval.backends.reasoning import TAGS, closed_alone, first_stop, opened_by, opened_in, split, unwrapped
 from kleval.types import Backend, Completion, Failure, Outcome, Request
 
 _END_CHARACTERS = 16  # of the last message, behind which all is the template's
@@ -81,6 +81,8 @@ class Reading:
             outcome = replace(outcome, text=found.answer, reasoning=told)
         elif outcome.reasoning:  # blanks that the server left between it and the answer
             outcome = replace(outcome, text=outcome.text.lstrip())
+        if self.pairs:
+            outcome = replace(outcome, text=unwrapped(outcome.text))
         unanswered = (bool(outcome.reasoning) and not outcome.text.strip()) or (found is not None and not found.closed)
         if unanswered and outcome.finish_reason == "stop" and not self.unstopped:
             return None

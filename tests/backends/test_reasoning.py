@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from misbehaving import write_byte_tokenizer
 
-from kleval.backends.reasoning import TAGS, Split, opened_by, split, tags
+from kleval.backends.reasoning import TAGS, Split, opened_by, split, tags, unwrapped
 from kleval.harness.reading import Reading
 from kleval.tokenization import load_tokenizer
-from kleval.types import Request, UsageError
+from kleval.types import Completion, Request, UsageError
 
 
 def test_what_precedes_the_last_closing_tag_is_reasoning() -> None:
@@ -51,6 +51,50 @@ def test_a_tag_of_ones_own() -> None:
     assert split("<plan>a</plan>b", pairs=tags("plan")) == Split("a", "b", closed=True)
     with pytest.raises(UsageError, match="--reasoning"):
         tags("a b")
+
+
+HARMONY = "<|channel|>analysis<|message|>1 or 2?<|end|><|start|>assistant<|channel|>final<|message|>42"
+
+
+@pytest.mark.parametrize("opened", ["", None])
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (HARMONY, "42"),
+        ("<|channel|>final<|message|>42", "42"),
+        ("analysisIs it 1 or 2?assistantfinal42", "42"),
+        ("analysisIs it 1 or", ""),
+        ("<|channel>thought\nIs it 1 or 2?<channel|>42", "42"),
+        ("<|channel>thought\n<channel|>42", "42"),
+        ("<|channel>thought\nIs it 1", ""),
+        ("</think>\n\n42", "42"),
+    ],
+)
+def test_channels_of_gpt_oss_and_gemma_are_told_apart(text: str, answer: str, opened: str | None) -> None:
+    found = split(text, opened)
+    assert found is not None
+    assert found.answer == answer
+    assert found.closed is (answer == "42")
+
+
+@pytest.mark.parametrize("text", ["analysis of the text", "analysis", "Analysis: assistantfinal", "final"])
+def test_a_word_that_is_a_channels_name_too_opens_none(text: str) -> None:
+    assert split(text, "") is None
+
+
+def test_an_answer_is_taken_out_of_the_tags_around_it() -> None:
+    assert unwrapped("<|START_RESPONSE|>42<|END_RESPONSE|>") == "42"
+    assert unwrapped("<|START_RESPONSE|>42 and") == "42 and"
+    assert unwrapped("x <|START_RESPONSE|>42<|END_RESPONSE|>") == "x <|START_RESPONSE|>42<|END_RESPONSE|>"
+    outcome = Completion("<|START_THINKING|>a<|END_THINKING|><|START_RESPONSE|>42<|END_RESPONSE|>", 1, 9, "eos")
+    read = Reading("", TAGS, excused=True).read(Request("generate", "q"), outcome)
+    assert isinstance(read, Completion)
+    assert (read.text, read.reasoning) == ("42", "a")
+
+
+@pytest.mark.parametrize("said", [HARMONY, "<|channel|>final<|message|>42"])
+def test_channels_of_a_servers_answer_do_not_say_that_its_template_opened_one(said: str) -> None:
+    assert Reading(None, TAGS, excused=True).shows(Completion(said, 1, 9, "length")) is None
 
 
 @given(st.text())
