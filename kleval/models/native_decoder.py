@@ -23,6 +23,7 @@ from kleval.models.config import ModelConfig
 from kleval.models.layers import MLP, Block, SparseMoE
 from kleval.models.linear_attention import LinearAttention
 from kleval.ops.native.loading import native
+from kleval.ops.native.product import Matrix, packed, panel
 
 MOST_BYTES = 1 << 30
 MOST_ABSORBED = 24  # new tokens of a sequence for which its attention stays in latent space
@@ -30,13 +31,9 @@ TOGETHER = 64  # new tokens up to which sequences go together: beyond, products 
 _MIXERS = {"mla": 0, "kda": 1, "gdn": 2}
 
 
-class _Matrix(ctypes.Structure):
-    _fields_ = (("data", ctypes.c_void_p), ("outputs", ctypes.c_int64), ("inputs", ctypes.c_int64))
-
-
 def _structure(name: str, fields: str) -> type[ctypes.Structure]:
     """Words are integers, `*word` is a pointer, `[word` a matrix, `.word` a double."""
-    kinds: dict[str, Any] = {"*": ctypes.c_void_p, "[": _Matrix, ".": ctypes.c_double}
+    kinds: dict[str, Any] = {"*": ctypes.c_void_p, "[": Matrix, ".": ctypes.c_double}
     typed = [(f.lstrip("*[."), kinds.get(f[0], ctypes.c_int64)) for f in fields.split()]
     return type(name, (ctypes.Structure,), {"_fields_": typed})
 
@@ -86,21 +83,17 @@ class _Packer:
         return self.kept[-1].data_ptr()
 
     def panels(self, x: Tensor) -> Tensor:
-        """[..., N, K] -> [..., N / panel, K, panel], zeros behind."""
-        more = -x.shape[-2] % self.panel
-        x = nn.functional.pad(x.detach().float(), (0, 0, 0, more))
-        return x.unflatten(-2, (-1, self.panel)).transpose(-1, -2)
+        return packed(x, self.panel)
 
-    def matrix(self, x: Tensor) -> _Matrix:
-        return _Matrix(self.keep(self.panels(x)), *x.shape)
+    def matrix(self, x: Tensor) -> Matrix:
+        return Matrix(self.keep(self.panels(x)), *x.shape)
 
 
 def pack(model: nn.Module, head: Tensor, config: ModelConfig) -> NativeWeights:
     """The weights of a decoder: its `model` (embeddings, layers, norm) and head [vocabulary, hidden]."""
     library = native()
     assert library is not None
-    library.code.kleval_panel.restype = ctypes.c_int64
-    packer = _Packer(library.code.kleval_panel())
+    packer = _Packer(panel())
     layers = (_Layer * config.num_hidden_layers)(*(_layer(packer, block) for block in model.layers))  # type: ignore[union-attr]
     packer.kept.append(layers)
     frequencies = None

@@ -78,14 +78,14 @@ class Device:
         """Models (none for a dry run of large ones), and how fast they are."""
         import torch
 
-        from kleval.profiler.bound import Bound, copy_bandwidth, matmul_rate
+        from kleval.profiler.bound import Bound, copy_bandwidth, peak_rate
         from kleval.profiler.rates import from_bound, measured
 
         spec, b, longest = self._spec, self._bench, max(self._spec.ctxs)
         kind: torch.dtype = getattr(torch, b.dtype)
         if spec.dry_run and shared_weight_bytes(b.configs, b.dtype) > TRY_OUT_BYTES:
             say("measuring the machine; the models are too large to try out in a dry run")
-            bound = Bound(copy_bandwidth(b.device), matmul_rate(b.device, kind))
+            bound = Bound(copy_bandwidth(b.device), peak_rate(b.device, kind))
             b.rates |= {
                 name: from_bound(config, bound, b.chunk, b.dtype, longest) for name, config in b.configs.items()
             }

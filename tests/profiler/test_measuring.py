@@ -16,7 +16,7 @@ from kleval.models.decoder import Decoder
 from kleval.models.random import random_decoder
 from kleval.models.sizes import preset
 from kleval.profiler.bench import attempt
-from kleval.profiler.bound import Bound, copy_bandwidth, matmul_rate
+from kleval.profiler.bound import Bound, copy_bandwidth, matmul_rate, native_rate, peak_rate
 from kleval.profiler.building import build, shapes, shared_weight_bytes
 from kleval.profiler.decode import decode_steps, step_values
 from kleval.profiler.footprint import state_footprint
@@ -127,6 +127,7 @@ def test_where_a_peak_cannot_be_seen_it_is_not_made_up(monkeypatch: pytest.Monke
 def test_bounds_are_rates_of_what_was_done() -> None:
     assert copy_bandwidth(CPU, 1 << 16) > 0
     assert matmul_rate(CPU, torch.float32, 32) > 0
+    assert peak_rate(CPU, torch.float32) >= native_rate(32) >= 0
     bound = Bound(bytes_per_second=100.0, flops_per_second=1000.0)
     assert bound.prefill_seconds(500) == 0.5
     assert bound.decode_seconds(flops=100, nbytes=50) == 0.5

@@ -32,47 +32,80 @@ struct Partial {
   float *out, total, most;
 };
 
+#if defined(__AVX512F__)
+constexpr int TOGETHER = 4;  // rows that meet a part of the queries while it is in registers
+#else
+constexpr int TOGETHER = 2;
+#endif
+
+// H queries of `width` against W rows of a strip of n, from row j on: their scores. What lies behind the strip's end has the last row's.
+template <int H> inline void scores_of(const float *q, int width, const float *strip, int j, int n, float (*scores)[STRIP + W]) {
+  V lanes[H][W];
+  const int whole = width / W * W;
+  for (int r = 0; r < W; r += TOGETHER) {
+    const float *row[TOGETHER];
+    V s[TOGETHER][H] = {};
+#pragma GCC unroll 4
+    for (int t = 0; t < TOGETHER; t++) row[t] = strip + int64_t(j + r + t < n ? j + r + t : n - 1) * width;
+    for (int i = 0; i < whole; i += W) {
+      V x[TOGETHER];
+#pragma GCC unroll 4
+      for (int t = 0; t < TOGETHER; t++) x[t] = load(row[t] + i);
+#pragma GCC unroll 4
+      for (int h = 0; h < H; h++) {
+        const V part = load(q + h * width + i);
+#pragma GCC unroll 4
+        for (int t = 0; t < TOGETHER; t++) s[t][h] += x[t] * part;
+      }
+    }
+    if (whole < width)
+      for (int h = 0; h < H; h++)
+        for (int t = 0; t < TOGETHER; t++) s[t][h] += load_some(row[t] + whole, width - whole) * load_some(q + h * width + whole, width - whole);
+#pragma GCC unroll 4
+    for (int h = 0; h < H; h++)
+#pragma GCC unroll 4
+      for (int t = 0; t < TOGETHER; t++) lanes[h][r + t] = s[t][h];
+  }
+#pragma GCC unroll 4
+  for (int h = 0; h < H; h++) store(scores[h] + j, sums<float>(lanes[h]));
+}
+
+// Asks for the cache lines of floats [from, to) of a row that comes later: a strip is read from memory while the one before is summed up.
+inline void ahead(const float *row, int from, int to) {
+  for (int i = from; i < to; i += 16) __builtin_prefetch(row + i, 0, 2);
+}
+
 // H queries of `width` against rows [count, width]: out [H][rank] += e^(score - most) row. Scores of STRIP rows at a time.
 inline void over_rows(const float *queries, int heads, int width, int rank, const float *rows, int64_t count, Partial *results) {
   alignas(64) float scores[4][STRIP + W];
   for (int64_t begin = 0; begin < count; begin += STRIP) {
     const int n = int(count - begin < STRIP ? count - begin : STRIP);
-    const float *strip = rows + begin * width;
+    const int next = int(count - begin - n < STRIP ? count - begin - n : STRIP);  // rows of the strip that follows
+    const float *strip = rows + begin * width, *following = strip + int64_t(n) * width;
     for (int h0 = 0; h0 < heads; h0 += 4) {
       const int H = heads - h0 < 4 ? heads - h0 : 4;
       const float *q = queries + int64_t(h0) * width;
       for (int j = 0; j < n; j += W) {
-        V lanes[4][W];
-        const int some = n - j < W ? n - j : W;
-        for (int r = 0; r < W; r++) {
-          V s[4] = {};
-          if (r < some) {
-            const float *row = strip + int64_t(j + r) * width;
-            if (H == 4) {
-              for (int i = 0; i < width; i += W) {
-                const V x = load_some(row + i, width - i);
-#pragma GCC unroll 4
-                for (int h = 0; h < 4; h++) s[h] += x * load_some(q + h * width + i, width - i);
-              }
-            } else {
-              for (int i = 0; i < width; i += W) {
-                const V x = load_some(row + i, width - i);
-                for (int h = 0; h < H; h++) s[h] += x * load_some(q + h * width + i, width - i);
-              }
-            }
-          }
-          for (int h = 0; h < 4; h++) lanes[h][r] = s[h];
-        }
-        for (int h = 0; h < H; h++) store(scores[h] + j, sums<float>(lanes[h]));
+        if (H == 4) scores_of<4>(q, width, strip, j, n, scores);
+        else if (H == 3) scores_of<3>(q, width, strip, j, n, scores);
+        else if (H == 2) scores_of<2>(q, width, strip, j, n, scores);
+        else scores_of<1>(q, width, strip, j, n, scores);
+        if (!h0)
+          for (int r = j; r < next && r < j + W; r++) ahead(following + int64_t(r) * width, rank, width);
       }
       for (int h = 0; h < H; h++) {
         Partial &p = results[h0 + h];
+        for (int j = n; j < up(n, W); j++) scores[h][j] = -INFINITY;
+        V largest = all(p.most);
+        for (int j = 0; j < n; j += W) {
+          const V s = load(scores[h] + j);
+          largest = s > largest ? s : largest;
+        }
         float most = p.most;
-        for (int j = 0; j < n; j++) most = scores[h][j] > most ? scores[h][j] : most;
+        for (int i = 0; i < W; i++) most = largest[i] > most ? largest[i] : most;
         V total = {};
         for (int j = 0; j < n; j += W) {
-          V e = exp(load(scores[h] + j) - most);
-          if (n - j < W) e = load_some(reinterpret_cast<const float *>(&e), n - j);
+          const V e = exp(load(scores[h] + j) - most);
           store(scores[h] + j, e);
           total += e;
         }
@@ -84,10 +117,13 @@ inline void over_rows(const float *queries, int heads, int width, int rank, cons
       }
       for (int i = 0; i < rank; i += 2 * W) {
         V acc[4][2] = {};
+        const bool inside = width - i >= 2 * W;
         for (int j = 0; j < n; j++) {
           const float *row = strip + int64_t(j) * width + i;
           // What lies behind the latent part of a row is its rope part or the next row; the last row's end is watched.
-          const V a = load_some(row, width - i), b = width - i > W ? load_some(row + W, width - i - W) : V{};
+          const V a = inside ? load(row) : load_some(row, width - i);
+          const V b = inside ? load(row + W) : width - i > W ? load_some(row + W, width - i - W) : V{};
+          if (!h0 && j < next) ahead(following + int64_t(j) * width, i, i + 2 * W < rank ? i + 2 * W : rank);
 #pragma GCC unroll 4
           for (int h = 0; h < 4; h++) {
             acc[h][0] += a * scores[h][j];
