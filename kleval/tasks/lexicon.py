@@ -7,6 +7,7 @@ from functools import partial
 
 from kleval.tasks import packaged
 
+Syllables = tuple[tuple[str, ...], ...]  # the choices for each part of a syllable
 FILE = "lexicon.toml"
 words = partial(packaged.words, FILE)
 
@@ -16,19 +17,14 @@ THINGS = words("things")
 PLACES = words("places")
 ADJECTIVES = words("adjectives")
 ABSTRACTS = words("abstracts")
-TRANSITIVE = words("transitive")
-INTRANSITIVE = words("intransitive")
-ADVERBS = words("adverbs")
-PREPOSITIONS = words("prepositions")
 TIMES = words("times")
 NUMBERS = words("numbers")
-TITLES = words("titles")
 VERBS = words("verbs")
 PARAMETERS = words("parameters")
-PATTERNS = words("patterns")
-IRREGULAR_PLURALS: Mapping[str, str] = packaged.load(FILE)["plurals"]
+PLURALS: Mapping[str, str] = packaged.load(FILE)["plurals"]  # of nouns that have no regular one
+FORMS: Mapping[str, str | list[str]] = packaged.load(FILE)["forms"]
 
 
-def syllables(of: str) -> tuple[tuple[str, ...], ...]:
+def syllables(of: str) -> Syllables:
     """What invented names are made of, in the order in which it follows: onsets, vowels and, where there are any, codas."""
     return tuple(words(of, part) for part in packaged.load(FILE)[of])

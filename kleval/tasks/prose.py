@@ -1,6 +1,6 @@
 """Prose that kleval writes itself, for a machine without essays: deterministic, varied, endless.
 
-A sentence is a pattern whose slots are filled from `lexicon`; a paragraph keeps a person, a place and a thing that come back in its
+A sentence is a form of `lexicon` whose slots are filled; a paragraph keeps a person, a place and a thing that come back in its
 sentences. Every draw is one step of splitmix64 (Steele et al. 2014) seeded by sha256, so that the text is the same on every Python
 version and platform. There are no digits, no hyphens and no quotation marks: nothing that could be mistaken for a needle.
 
@@ -25,6 +25,7 @@ SENTENCES_VERSION = "prose-1"
 Split = Literal["eval", "train"]
 T = TypeVar("T")
 
+_MADE = ("thing", "a_thing", "place", "did")
 _MASK = (1 << 64) - 1
 _END = re.compile(r"""[.!?]+["')\]]*(?=\s+["'(\[]?[A-Z0-9]|\s*$)""")
 _ABBREVIATION = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St)|(?<![A-Za-z])[A-Z])\.$")
@@ -58,84 +59,57 @@ def belongs_to(sentence: str) -> Split:
 
 
 class _Writer:
-    """Fills patterns; person, place and thing are the paragraph's own."""
+    """Fills forms; a paragraph's own are a name, a role, a home and an object."""
 
     def __init__(self, draws: Draws) -> None:
-        self.draws = draws
+        self.draws, self._own = draws, dict[str, str]()
         self.new_paragraph()
 
     def new_paragraph(self) -> None:
-        d = self.draws
-        self.name, self.role = d.pick(lx.NAMES), d.pick(lx.PEOPLE)
-        self.home, self.object = d.pick(lx.PLACES), d.pick(lx.THINGS)
+        kinds = {"name": "names", "role": "people", "home": "places", "object": "things"}
+        self._own = {own: self.draws.pick(lx.words(words)) for own, words in kinds.items()}
 
     def sentence(self, split: Split) -> str:
         while True:
-            text = self.draws.pick(lx.PATTERNS).format_map(self)
+            text = self["sentence"]
             text = text[0].upper() + text[1:]
             if belongs_to(text) == split:
                 return text
 
-    def adj(self) -> str:
-        return self.draws.pick(lx.ADJECTIVES)
-
-    def who(self) -> str:
-        d = self.draws
-        kind = d.below(10)
-        if kind < 3:
-            return self.name
-        if kind < 5:
-            return f"the {self.role}"
-        if kind < 6:
-            return f"{d.pick(lx.TITLES[:4])} {d.pick(lx.NAMES)}"
-        if kind < 7:
-            return d.pick(lx.NAMES)
-        return f"the {self.adj()} {d.pick(lx.PEOPLE)}" if kind < 9 else f"{self.name} the {self.role}"
-
     def thing(self) -> str:
-        d = self.draws
-        noun = self.object if d.chance(40) else d.pick(lx.THINGS)
-        kind = d.below(8)
+        noun = self["object" if self.draws.chance(40) else "things"]
+        kind = self.draws.below(8)
         if kind < 3:
-            return f"the {self.adj()} {noun}"
+            return f"the {self['adjectives']} {noun}"
         if kind < 5:
             return f"the {noun}"
         if kind < 7:
-            return indefinite(f"{self.adj()} {noun}")
-        return f"{d.pick(lx.NUMBERS)} {self.adj()} {_plural(noun)}"
-
-    def place(self) -> str:
-        d = self.draws
-        noun = self.home if d.chance(40) else d.pick(lx.PLACES)
-        return f"the {self.adj()} {noun}" if d.chance(45) else f"the {noun}"
-
-    def where(self) -> str:
-        return f"{self.draws.pick(lx.PREPOSITIONS)} {self.place()}"
-
-    def when(self) -> str:
-        return self.draws.pick(lx.TIMES)
-
-    def did(self) -> str:
-        d = self.draws
-        adverb = f"{d.pick(lx.ADVERBS)} " if d.chance(30) else ""
-        if d.chance(65):
-            return f"{adverb}{d.pick(lx.TRANSITIVE)} {self.thing()}"
-        return f"{d.pick(lx.INTRANSITIVE)} {self.where()}"
-
-    def clause(self) -> str:
-        return f"{self.who()} {self.did()}"
-
-    def abstract(self) -> str:
-        return self.draws.pick(lx.ABSTRACTS)
+            return indefinite(f"{self['adjectives']} {noun}")
+        return f"{self['numbers']} {self['adjectives']} {_plural(noun)}"
 
     def a_thing(self) -> str:
-        return indefinite(f"{self.adj()} {self['things']}")
+        return indefinite(f"{self['adjectives']} {self['things']}")
+
+    def place(self) -> str:
+        noun = self["home" if self.draws.chance(40) else "places"]
+        return f"the {self['adjectives']} {noun}" if self.draws.chance(45) else f"the {noun}"
+
+    def did(self) -> str:
+        adverb = f"{self['adverbs']} " if self.draws.chance(30) else ""
+        if self.draws.chance(65):
+            return f"{adverb}{self['transitive']} {self.thing()}"
+        return f"{self['intransitive']} {self['where']}"
 
     def __getitem__(self, name: str) -> str:
-        """What a pattern says: something that is made here, or a word of that list."""
-        if hasattr(self, name):
+        """What a form says: a paragraph's own, something that is made here, another form, or a word of that list."""
+        if name in self._own:
+            return self._own[name]
+        if name in _MADE:
             made: str = getattr(self, name)()
             return made
+        if name in lx.FORMS:
+            form = lx.FORMS[name]
+            return (form if isinstance(form, str) else self.draws.pick(form)).format_map(self)
         number, _, words = name.rpartition(" ")
         word = self.draws.pick(lx.words(words))
         return _plural(word) if number else word
@@ -147,8 +121,8 @@ def indefinite(phrase: str) -> str:
 
 
 def _plural(noun: str) -> str:
-    if noun in lx.IRREGULAR_PLURALS:
-        return lx.IRREGULAR_PLURALS[noun]
+    if noun in lx.PLURALS:
+        return lx.PLURALS[noun]
     return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
 
 

@@ -20,14 +20,13 @@ from kleval.tasks.lca import prompts
 from kleval.tasks.plain_editions import Asked
 
 VERSION = "library-1"
-Syllables = tuple[tuple[str, ...], ...]  # the choices for each part of a syllable
 _FORMS = packaged.load("lca/library.toml")
-_SYLLABLES: Syllables = lx.syllables("libraries")
+_SYLLABLES = lx.syllables("libraries")
 _PER_MODULE = 10
 _UNNUMBERED = 400  # modules that have a pair of words to themselves; there are not many more pairs
 
 
-def assignment(rng: random.Random, n_steps: int, syllables: Syllables = _SYLLABLES) -> Asked:
+def assignment(rng: random.Random, n_steps: int, syllables: lx.Syllables = _SYLLABLES) -> Asked:
     """A script of that many steps; all of it drawn from `rng`. syllables: of the names without meaning. Its pieces are functions that
     nobody asks for."""
     makers = functions(rng, syllables)
@@ -75,7 +74,7 @@ def _code(package: str, needed: Mapping[str, str], filler: Sequence[str], seed: 
     return "\n\n".join("\n\n".join((f"# {package}/{module}.py", *inside)) for module, inside in modules)
 
 
-def _coined(rng: random.Random, syllables: Syllables) -> str:
+def _coined(rng: random.Random, syllables: lx.Syllables) -> str:
     """A syllable that is no keyword of Python."""
     while True:
         word = "".join(map(rng.choice, syllables))
@@ -92,7 +91,7 @@ def _module_names(rng: random.Random, n: int, taken: Container[str]) -> list[str
     return list(names)
 
 
-def functions(rng: random.Random, syllables: Syllables) -> Iterator[dict[str, Any]]:
+def functions(rng: random.Random, syllables: lx.Syllables) -> Iterator[dict[str, Any]]:
     """Functions without end, each its `source` and what that is made of; no two with one name, nor with one purpose until all
     purposes are used up."""
     n_purposes = len(lx.VERBS) * len(lx.ADJECTIVES) * len(lx.THINGS)

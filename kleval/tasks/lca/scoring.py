@@ -16,8 +16,6 @@ import math
 import re
 import sys
 from collections.abc import Sequence
-from functools import cache
-from typing import Any
 
 from kleval.tasks.answers import overlap
 from kleval.tasks.languages import captures
@@ -77,15 +75,10 @@ def corpus_scores(pairs: Sequence[Pair]) -> dict[str, float]:
 
 def _corpus(metric: str, pairs: Sequence[Pair], **options: str) -> float:
     """A metric of sacrebleu's over all pairs, in [0, 1]."""
-    predictions, references = zip(*pairs, strict=True)
-    return float(_sacrebleu(metric, **options).corpus_score(predictions, [references]).score) / 100
-
-
-@cache
-def _sacrebleu(metric: str, **options: str) -> Any:
     import sacrebleu
 
-    return getattr(sacrebleu, metric)(**options)
+    predictions, references = zip(*pairs, strict=True)
+    return float(getattr(sacrebleu, metric)(**options).corpus_score(predictions, [references]).score) / 100
 
 
 def bootstrap_rouge(pairs: Sequence[Pair], seed: int) -> dict[str, float]:

@@ -21,8 +21,7 @@ from kleval.tasks.plain_editions import spread
 from kleval.tasks.prose import Split, sentences
 
 EXAMS_VERSION = "exams-1"
-Syllables = tuple[tuple[str, ...], ...]  # the choices for each part of a syllable
-_SYLLABLES: Syllables = lx.syllables("exams")
+_SYLLABLES = lx.syllables("exams")
 _MOST_NUMBER = 9000
 # Records, what makes others, choices with the right one first, and what the question and the opening name.
 Matter = tuple[list[str], Callable[[], str], Sequence[object], Mapping[str, object]]
@@ -52,7 +51,7 @@ class _Writer:
     """Records of a domain. rng: of what is asked about; others: of the fillers, so that how many are taken changes nothing else.
     syllables: the parts of each of an invented word; split: of the sentences."""
 
-    def __init__(self, rng: random.Random, domain: str, hard: bool, syllables: Syllables, split: Split) -> None:
+    def __init__(self, rng: random.Random, domain: str, hard: bool, syllables: lx.Syllables, split: Split) -> None:
         self.rng, self.others, self.hard = rng, random.Random(rng.getrandbits(64)), hard
         self.wording = packaged.load("longbench2/exams.toml")[domain]
         self._syllables, self._split, self._used = syllables, split, set[str]()
@@ -84,7 +83,9 @@ class _Writer:
         return [self.say(key, **dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
 
 
-def exam(rng: random.Random, domain: str, hard: bool, syllables: Syllables = _SYLLABLES, split: Split = "eval") -> Exam:
+def exam(
+    rng: random.Random, domain: str, hard: bool, syllables: lx.Syllables = _SYLLABLES, split: Split = "eval"
+) -> Exam:
     """A question of that domain."""
     difficulty = "hard" if hard else "easy"
     writer = _Writer(rng, domain, hard, syllables, split)
