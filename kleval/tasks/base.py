@@ -86,7 +86,7 @@ class Judged(ABC):
 
     def step(self, sample: Sample, outcomes: Sequence[Completion]) -> Sequence[Request] | Score | Failure:
         if not outcomes:
-            return (Request(kind="generate", prompt=sample.prompt, max_new_tokens=sample.max_new_tokens),)
+            return (request_of(sample),)
         answer, right = outcomes[0].text, None
         if self.needs_judge:
             if answer.strip() and len(outcomes) == 1:
