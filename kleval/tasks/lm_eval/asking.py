@@ -5,49 +5,44 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from kleval.tokenization import encode_pair
 from kleval.types import Completion, Prompt, Request, Tokenizer, UsageError
 
 MAX_NEW_TOKENS = 256  # of lm-eval's hf and vllm backends, where a task names none
-_BUDGETS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """One request of a document. instance: lm-eval's form of it, for its filters."""
 
     request: Request
     instance: Any
 
 
-def generation(task: Any) -> tuple[Request | None, tuple[str, ...]]:
-    """How a generating task's answers are written, as a request without a prompt, None for likelihoods; and its settings that no
-    kleval backend follows. Temperature 0 is greedy."""
-    if task.OUTPUT_TYPE != "generate_until":
-        return None, ()
-    given = dict(task.config.generation_kwargs or {})
-    budgets = [given.pop(name, None) for name in _BUDGETS]
-    until = given.pop("until", None) or []
-    temperature = float(given.pop("temperature", 0.0) or 0.0)
-    sampled = given.pop("do_sample", None)
-    top_p = float(given.pop("top_p", 1.0) or 1.0)
-    if sampled is False:
-        temperature = 0.0
-    elif sampled and not temperature:
-        # transformers' default where a task asks for sampling and no temperature; with 0 lm-eval's backends are greedy.
-        temperature = 1.0 if "temperature" not in (task.config.generation_kwargs or {}) else 0.0
-    stop = tuple(s for s in ([until] if isinstance(until, str) else until) if s)
-    max_new = next((int(b) for b in budgets if b is not None), MAX_NEW_TOKENS)
-    ignored = tuple(f"{name}={value}" for name, value in given.items() if not (name == "num_beams" and value == 1))
-    form = Request("generate", "", max_new_tokens=max_new, stop=stop, temperature=temperature, top_p=top_p)
-    return form, ignored
+def followed(given: Mapping[str, Any], max_new_tokens: int = MAX_NEW_TOKENS) -> tuple[Request, tuple[str, ...]]:
+    """A request without a prompt that is written as lm-eval's generation settings say, and those that no kleval backend follows.
+    Temperature 0 is greedy."""
+    from lm_eval.models.utils import normalize_gen_kwargs
+
+    left: dict[str, Any] = {**normalize_gen_kwargs({**given}, max_new_tokens)}
+    until, new, sampled = (left.pop(name) for name in ("until", "max_gen_toks", "do_sample"))
+    # transformers' default where a task asks for sampling and no temperature; with 0 lm-eval's backends are greedy.
+    asked = float(left.pop("temperature", 1.0))
+    form = Request(
+        kind="generate",
+        prompt="",
+        max_new_tokens=new,
+        stop=tuple(text for text in until if text),
+        temperature=asked if sampled else 0.0,
+        top_p=float(left.pop("top_p", 1.0) or 1.0),
+    )
+    return form, tuple(f"{name}={value}" for name, value in left.items() if (name, value) != ("num_beams", 1))
 
 
 def words(form: Request | None) -> str:
-    """What `generation` found, for people."""
+    """How answers are written, for people. form: None for likelihoods."""
     if form is None:
         return "likelihoods"
     sampled = f"temperature {form.temperature:g}, top_p {form.top_p:g}" if form.temperature else "greedy"
@@ -55,7 +50,7 @@ def words(form: Request | None) -> str:
 
 
 def ask(task: Any, doc: Mapping[str, Any], chat: bool, form: Request | None) -> tuple[Ask, ...]:
-    """The requests of a document. chat: prompts are messages, the examples turns of their own. form: of `generation`."""
+    """The requests of a document. chat: prompts are messages, the examples turns of their own. form: of `followed`."""
     prefix = task.doc_to_prefix(doc)
     context = task.fewshot_context(
         doc,
@@ -72,16 +67,12 @@ def ask(task: Any, doc: Mapping[str, Any], chat: bool, form: Request | None) -> 
     return tuple(Ask(_request(one, form), one) for one in (made if isinstance(made, list) else [made]))
 
 
-def _same(one: Request, other: Request) -> bool:
-    return (one.prompt, one.answer_prefix) == (other.prompt, other.answer_prefix)
-
-
 def _messages(messages: list[dict[str, str]], add_generation_prompt: bool) -> list[dict[str, str]]:
     return messages
 
 
 def _request(instance: Any, form: Request | None) -> Request:
-    prompt, prefix = _prompt(instance.args[0])
+    prompt, prefix = prompt_of(instance.args[0])
     if instance.request_type == "loglikelihood":
         return Request("loglikelihood", prompt, prefix, str(instance.args[1]))
     if form is None:
@@ -89,7 +80,7 @@ def _request(instance: Any, form: Request | None) -> Request:
     return replace(form, prompt=prompt, answer_prefix=prefix)
 
 
-def _prompt(context: Any) -> tuple[Prompt, str]:
+def prompt_of(context: Any) -> tuple[Prompt, str]:
     """The prompt and, of messages whose last is the beginning of an answer, that beginning."""
     if isinstance(context, str):
         return context, ""
@@ -101,12 +92,7 @@ def _prompt(context: Any) -> tuple[Prompt, str]:
 
 def tokens(tokenizer: Tokenizer, asks: Sequence[Ask], form: Request | None) -> tuple[int, int]:
     """Tokens of the longest prompt, and how many may follow it."""
-    texts: list[str] = []
-    for one in asks:
-        # Choices mostly have the prompt in common.
-        alike = (t for t, other in zip(texts, asks, strict=False) if _same(one.request, other.request))
-        text = next(alike, None)
-        texts.append(tokenizer.render(one.request.prompt, one.request.answer_prefix) if text is None else text)
+    texts = [tokenizer.render(one.request.prompt, one.request.answer_prefix) for one in asks]
     if form is not None:
         return max(tokenizer.count(text) for text in set(texts)), form.max_new_tokens
     pairs = [encode_pair(tokenizer, text, one.request.continuation) for text, one in zip(texts, asks, strict=True)]
@@ -146,14 +132,3 @@ def number(value: Any) -> float | None:
         return math.nan if value is None else float(value)
     except (TypeError, ValueError):
         return None
-
-
-def example_state(task: Any) -> Any:
-    """Where the generator that draws a task's examples is."""
-    rnd = getattr(getattr(task, "sampler", None), "rnd", None)
-    return rnd.getstate() if rnd is not None else None
-
-
-def set_example_state(task: Any, state: Any) -> None:
-    if state is not None:
-        task.sampler.rnd.setstate(state)

@@ -9,24 +9,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kleval.packages import install_line
+from kleval.tasks.lm_eval.asking import MAX_NEW_TOKENS, followed, prompt_of
 from kleval.tokenization import Rendered
 from kleval.tokenization.pairs import prefix_id
-from kleval.types import Backend, Completion, Failure, Message, Outcome, Request, UsageError
+from kleval.types import Backend, Completion, Failure, Outcome, Request, UsageError
 
 try:
     from lm_eval.api.model import TemplateLM
-    from lm_eval.models.utils import normalize_gen_kwargs
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 except ImportError as error:
     raise UsageError(f"KlevalLM needs lm-eval: {install_line('lm-eval')}") from error
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
-
-_FOLLOWED = {"until", "max_gen_toks", "do_sample", "temperature", "top_p"}
 
 
 class AnswerFailed(RuntimeError):
@@ -44,7 +43,12 @@ class KlevalLM(TemplateLM):
     """
 
     def __init__(
-        self, backend: Backend, max_gen_toks: int = 256, seed: int = 0, retries: int = 3, retry_seconds: float = 1.0
+        self,
+        backend: Backend,
+        max_gen_toks: int = MAX_NEW_TOKENS,
+        seed: int = 0,
+        retries: int = 3,
+        retry_seconds: float = 1.0,
     ) -> None:
         super().__init__()
         self._backend = backend
@@ -88,10 +92,9 @@ class KlevalLM(TemplateLM):
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """Without add_generation_prompt the last message is the beginning of the answer."""
         self._check_template()
-        messages: list[Message] = list(chat_history)
-        if add_generation_prompt or not messages or messages[-1]["role"] != "assistant":
-            return self._tokenizer.render(tuple(messages))
-        return self._tokenizer.render(tuple(messages[:-1]), messages[-1]["content"])
+        if add_generation_prompt:
+            return self._tokenizer.render(tuple(chat_history))
+        return self._tokenizer.render(*prompt_of(chat_history))
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Log-probability of whole texts, in windows of the model's length where they are longer."""
@@ -116,23 +119,11 @@ class KlevalLM(TemplateLM):
         asked: list[Request] = []
         for instance in requests:
             context, given = instance.args[0], instance.args[1]
-            settings = normalize_gen_kwargs(given, self.max_gen_toks)
-            if unknown := set(settings) - _FOLLOWED:
-                raise UsageError(f"kleval backends do not follow the generation settings {', '.join(sorted(unknown))}")
-            # Asked to sample at no temperature, transformers would take 1.
-            temperature = settings.get("temperature", 1.0) if settings["do_sample"] else 0.0
-            asked.append(
-                Request(
-                    "generate",
-                    context,
-                    max_new_tokens=settings["max_gen_toks"],
-                    stop=tuple(s for s in settings["until"] if s),
-                    temperature=float(temperature),
-                    top_p=float(settings.get("top_p", 1.0)),
-                    seed=self._seed + self._n_generated + len(asked),
-                    token_ids=tuple(self.tok_encode(context)),
-                )
-            )
+            form, unknown = followed(given, self.max_gen_toks)
+            if unknown:
+                raise UsageError(f"kleval backends do not follow the generation settings {', '.join(unknown)}")
+            seed = self._seed + self._n_generated + len(asked)
+            asked.append(replace(form, prompt=context, seed=seed, token_ids=tuple(self.tok_encode(context))))
         self._n_generated += len(asked)
         texts = [answer.text for answer in self._answers(asked)]
         for instance, text in zip(requests, texts, strict=True):

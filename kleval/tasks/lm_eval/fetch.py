@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,16 @@ from kleval.tasks.lm_eval import files, loading, task_index
 from kleval.types import UsageError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Wanted:
     """One configuration of a data set. tasks: that read it; splits: that they read; evaluated: those of them that are asked."""
 
     path: str
     config: str | None
     revision: str | None
-    splits: tuple[str, ...]
-    evaluated: frozenset[str]
-    tasks: tuple[str, ...]
+    splits: set[str] = field(default_factory=set)
+    evaluated: set[str] = field(default_factory=set)
+    tasks: list[str] = field(default_factory=list)
 
     @property
     def authors(self) -> str | None:
@@ -46,10 +46,6 @@ class Wanted:
     @property
     def folder(self) -> str:
         return self.authors or files.folder_names(self.path)[1 if "/" in self.path else 0]
-
-    @property
-    def called(self) -> str:
-        return self.path + (f" ({self.config})" if self.config else "")
 
     def file(self, split: str) -> str:
         return f"{self.config}/{split}.parquet" if self.config else f"{split}.parquet"
@@ -76,20 +72,17 @@ class Hub:
 
 def wanted(task_id: str) -> list[Wanted]:
     """What the tasks of a name read, each configuration of a data set once."""
-    found: dict[tuple[str, str | None, str | None], tuple[set[str], set[str], list[str]]] = {}
+    found: dict[tuple[str, str | None, str | None], Wanted] = {}
     for leaf in task_index.expand(task_id):
         name, _ = task_index.parse(leaf)
         config = task_index.config(name)
         needed = loading.needs(name, config)
-        revision = (config.get("dataset_kwargs") or {}).get("revision")
-        splits, evaluated, tasks = found.setdefault((needed.path, needed.config, revision), (set(), set(), []))
-        splits |= {needed.evaluated, *needed.others}
-        evaluated.add(needed.evaluated)
-        tasks.append(name)
-    return [
-        Wanted(*key, tuple(sorted(splits)), frozenset(evaluated), tuple(tasks))
-        for key, (splits, evaluated, tasks) in found.items()
-    ]
+        key = needed.path, needed.config, (config.get("dataset_kwargs") or {}).get("revision")
+        want = found.setdefault(key, Wanted(*key))
+        want.splits |= {needed.evaluated, *needed.others}
+        want.evaluated.add(needed.evaluated)
+        want.tasks.append(name)
+    return list(found.values())
 
 
 def fetch(
@@ -118,14 +111,11 @@ def verify(task_id: str, data_dir: Path | None = None) -> list[Status]:
     for want in wanted(task_id):
         places = files.roots(data_dir)
         root = next((root for root in places if (root / want.folder).is_dir()), places[0])
-        found.update({status.path: status for status in _statuses(want, root)})
+        place = root if want.authors is None else root / want.folder
+        for asset in _assets(want, root):
+            statuses = [data.status_of(asset, file, known, place) for file, known in asset.files().items()]
+            found.update({status.path: status for status in statuses})
     return list(found.values())
-
-
-def _statuses(want: Wanted, root: Path) -> Iterator[Status]:
-    for asset in _assets(want, root):
-        for file, known in asset.files().items():
-            yield data.status_of(asset, file, known, root if want.authors is None else root / want.folder)
 
 
 def _assets(want: Wanted, root: Path) -> list[Asset]:
@@ -147,7 +137,7 @@ def _assets(want: Wanted, root: Path) -> list[Asset]:
             needed_for=tasks,
             stand_ins=tuple(f"{want.folder}/{stem}" for stem in want.stems(split)),
         )
-        for split in want.splits
+        for split in sorted(want.splits)
         if (file := want.file(split)) not in noted["missing"]
     ]
 
@@ -161,11 +151,11 @@ def _from_hub(want: Wanted, root: Path, hub: Hub, progress: Progress | None) -> 
     if os.environ.get("KLEVAL_OFFLINE", "") not in ("", "0"):
         raise UsageError(f"{want.path} is not in {folder}, and --offline forbids to fetch it")
     noted = files.source(folder)
-    ask_commit = partial(hub.commit, want.path, want.revision or noted["revision"] or None)
-    commit = _asked(f"{want.called}: its commit", ask_commit)
-    splits = _asked(want.called, partial(hub.splits, want.path, want.config, commit))
+    with _hub_errors(want.path + (f" ({want.config})" if want.config else "")):
+        commit = hub.commit(want.path, want.revision or noted["revision"] or None)
+        splits = hub.splits(want.path, want.config, commit)
     noted |= {"repository": want.path, "revision": commit}
-    for split in want.splits:
+    for split in sorted(want.splits):
         file = want.file(split)
         if f"{want.folder}/{file}" not in todo:
             continue
@@ -182,15 +172,14 @@ def _from_hub(want: Wanted, root: Path, hub: Hub, progress: Progress | None) -> 
             note.write(json.dumps(noted, indent=1) + "\n")
 
 
-def _asked(what: str, ask: Callable[[], Any]) -> Any:
-    """What the hub answers. UsageError in one line for what it refuses."""
+@contextmanager
+def _hub_errors(what: str) -> Iterator[None]:
+    """While it lasts, UsageError in one line for what the hub refuses."""
     try:
-        return ask()
+        yield
     except ImportError as error:
         raise UsageError(f"fetching data from the hub needs {error.name}: {install_line('lm-eval')}") from error
     except Exception as error:  # of the hub's client, its HTTP library, pyarrow, …: all of them end this fetch alike
-        line = " ".join(str(error).split())[:300]
-        kind = type(error).__name__
-        gated = "gated" in kind.lower() or "gated" in line.lower()
-        hint = "; accept its terms on the hub and set HF_TOKEN" if gated else ""
-        raise UsageError(f"{what} cannot be had from the hub ({kind}: {line}){hint}") from error
+        said = f"{type(error).__name__}: {loading.line(error)}"
+        hint = "; accept its terms on the hub and set HF_TOKEN" if "gated" in said.lower() else ""
+        raise UsageError(f"{what} cannot be had from the hub ({said}){hint}") from error

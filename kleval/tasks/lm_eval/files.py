@@ -71,7 +71,7 @@ def find(needed: Needed, data_dir: Path | None, fetched_by: str) -> Found:
             return Found(folder, splits, _revision(folder, splits), _digest(splits))
     where = f" --data-dir {data_dir}" if data_dir else ""
     what = needed.path + (f" ({needed.config})" if needed.config else "")
-    names = " or ".join(sorted(set(folder_names(needed.path)), key=len))
+    names = " or ".join(sorted(folder_names(needed.path), key=len))
     raise data.MissingData(
         f"lm_eval/{needed.task} needs the {needed.evaluated} split of {what}, which is not in {roots(data_dir)[1]}:"
         f" `kleval data fetch {fetched_by}{where}` gets it, or put it into a folder {names} there",

@@ -12,6 +12,7 @@ appear. The documents in lm-eval's logs hold no text; the prompt is in their arg
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -61,8 +62,8 @@ class GeneratedTask(ConfigurableTask):
                 "output_type": "generate_until",
                 "test_split": "test",
                 "num_fewshot": 0,
-                "doc_to_text": "{{id}}",
-                "doc_to_target": "{{references[0]}}",
+                "doc_to_text": "id",
+                "doc_to_target": "references",
                 "generation_kwargs": {"until": [], "do_sample": False},
                 "metadata": {
                     **given,
@@ -72,7 +73,7 @@ class GeneratedTask(ConfigurableTask):
             }
         )
 
-    def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def download(self, *args: Any, **kwargs: Any) -> None:
         import datasets
 
         rows = [
@@ -81,40 +82,28 @@ class GeneratedTask(ConfigurableTask):
         ]
         self.dataset = {"test": datasets.Dataset.from_list(rows)}
 
-    def doc_to_text(self, doc: Mapping[str, Any], doc_to_text: Any = None) -> str:
-        return join_prompt(self._samples[doc["index"]].prompt, "")
-
-    def doc_to_target(self, doc: Mapping[str, Any], doc_to_target: Any = None) -> list[str]:
-        return list(doc["references"])
-
     def fewshot_context(
         self,
         doc: Mapping[str, Any],
-        num_fewshot: int = 0,
         system_instruction: str | None = None,
         apply_chat_template: bool = False,
-        fewshot_as_multiturn: bool = False,
         chat_template: Callable[..., str] | None = None,
-        gen_prefix: str | None = None,
+        **of_examples: Any,
     ) -> str:
         """The prompt with what the answer begins with, through the model's chat template where lm-eval applies it."""
         request = self._requests[doc["index"]]
         prompt, prefix = request.prompt, request.answer_prefix
-        system = [{"role": "system", "content": system_instruction}] if system_instruction else []
         if not apply_chat_template or chat_template is None:
-            before = f"{system_instruction}\n\n" if system else ""
+            before = f"{system_instruction}\n\n" if system_instruction else ""
             return before + join_prompt(prompt, prefix)
+        system = [{"role": "system", "content": system_instruction}] if system_instruction else []
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
         begun = [{"role": "assistant", "content": prefix}] if prefix else []
         return chat_template([*system, *messages, *begun], add_generation_prompt=not begun)
 
     def construct_requests(self, doc: Mapping[str, Any], ctx: str, **kwargs: Any) -> Instance:
         request = self._requests[doc["index"]]
-        settings: dict[str, Any] = {
-            "until": list(request.stop),
-            "max_gen_toks": request.max_new_tokens,
-            "do_sample": False,
-        }
+        settings = {"until": list(request.stop), "max_gen_toks": request.max_new_tokens, "do_sample": False}
         if request.temperature:
             settings |= {"do_sample": True, "temperature": request.temperature, "top_p": request.top_p}
         return Instance("generate_until", doc, (ctx, settings), 0, kwargs["metadata"])
@@ -124,11 +113,9 @@ class GeneratedTask(ConfigurableTask):
         score = self._kleval.step(sample, (Completion(results[0], sample.prompt_tokens, 0),))
         if not isinstance(score, Score):
             raise UsageError(f"{self._kleval.id} has no score for an answer of {len(results[0])} characters: {score}")
-        others = {
-            name: value for name, value in score.metrics.items() if value == value and name != self._kleval.metric
-        }
-        headline = score.metrics[self._kleval.metric]
-        found = {**others, "score": headline, str(sample.ctx): headline}
+        found = {name: value for name, value in score.metrics.items() if not math.isnan(value)}
+        headline = found.pop(self._kleval.metric, math.nan)
+        found |= {"score": headline, str(sample.ctx): headline}
         self._names.update(dict.fromkeys(found))
         return found
 

@@ -14,11 +14,10 @@ import random
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kleval.packages import install_line
+from kleval.packages import need
 from kleval.tasks import packaged
 from kleval.tasks.data import MissingData
 from kleval.tasks.lm_eval import files, task_index
@@ -29,17 +28,8 @@ FEWSHOT_SEED = 1234
 TABLES = packaged.load("lm_eval/tables.toml")
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """task: lm_eval.api.task.ConfigurableTask. revision, digest: of the data."""
-
-    task: Any
-    revision: str
-    digest: str
-
-
-def load(name: str, shots: int | None, data_dir: Path | None, fetched_by: str) -> Loaded:
-    """The task of that name. shots: examples instead of the task's own number.
+def load(name: str, shots: int | None, data_dir: Path | None, fetched_by: str) -> tuple[Any, files.Found]:
+    """The task of that name, an lm_eval.api.task.ConfigurableTask, and its data. shots: examples instead of the task's own number.
 
     UsageError: unknown, not for text, runs code, brings its own way of loading; MissingData: its files are not here.
     """
@@ -47,7 +37,8 @@ def load(name: str, shots: int | None, data_dir: Path | None, fetched_by: str) -
     if entry.kind != "task":
         first = ", ".join(task_index.expand(task_index.PREFIX + name)[:3])
         raise UsageError(f"lm_eval/{name} is a {entry.kind} of tasks: name one of them ({first}, …)")
-    _check_extras(name)
+    need("lm_eval.tasks", "lm-eval", f"lm_eval/{name}")
+    datasets = need("datasets", "lm-eval", f"lm_eval/{name}")
     _quiet()
     config = task_index.config(name)
     _refuse(name, config, shots)
@@ -56,18 +47,19 @@ def load(name: str, shots: int | None, data_dir: Path | None, fetched_by: str) -
     splits = {split: files.read(found, split) for split in found.splits}
     asked = config.get("num_fewshot") or 0 if shots is None else shots
     dataset = _complete(needed, splits, asked, found.folder, fetched_by)
-    overrides = {} if shots is None else {"num_fewshot": shots}
     with tempfile.TemporaryDirectory(prefix="kleval-") as scratch, _apart():
         if "process_docs" in json.dumps(config, default=str):
-            dataset = _on_disk(dataset, Path(scratch))
-        task = _build(name, dataset, **overrides)
+            # From there `datasets` keeps what process_docs made of it: asked again (lm-eval asks for examples and documents) it gives
+            # the same, also where process_docs shuffles, as GPQA's does.
+            dataset.save_to_disk(scratch)
+            dataset = datasets.load_from_disk(scratch)
+        task = _build(name, dataset, **({} if shots is None else {"num_fewshot": shots}))
     if getattr(task, "MULTIMODAL", False):
         raise UsageError(f"lm_eval/{name} shows pictures or plays sounds, which no kleval backend takes")
     if task.config.num_fewshot is None:
         task.set_config("num_fewshot", 0)
     _draw(name, task)
-    task.set_fewshot_seed(FEWSHOT_SEED)
-    return Loaded(task, found.revision, found.digest)
+    return task, found
 
 
 def needs(name: str, config: Mapping[str, Any]) -> files.Needed:
@@ -119,15 +111,6 @@ def _complete(needed: files.Needed, splits: dict[str, Any], asked: int, folder: 
     return datasets.DatasetDict(splits)
 
 
-def _on_disk(dataset: Any, folder: Path) -> Any:
-    """The same, where `datasets` keeps what process_docs made of it: asked again (lm-eval asks for examples and documents) it
-    gives the same, also where process_docs shuffles, as GPQA's does."""
-    import datasets
-
-    dataset.save_to_disk(str(folder))
-    return datasets.load_from_disk(str(folder))
-
-
 def _draw(name: str, task: Any) -> None:
     """Draw the examples of the first document, once. UsageError when there are too few."""
     asked = int(task.config.num_fewshot)
@@ -159,10 +142,10 @@ def _build(name: str, dataset: Any, **overrides: Any) -> Any:
         raise UsageError(_needs_package(name, error)) from error
     except ConnectionError as error:
         raise UsageError(
-            f"lm-eval's {name} wants to download something, which kleval does not let it: {_line(error)}"
+            f"lm-eval's {name} wants to download something, which kleval does not let it: {line(error)}"
         ) from error
     except Exception as error:
-        said = f"{type(error).__name__}: {_line(error)}"
+        said = f"{type(error).__name__}: {line(error)}"
         raise UsageError(
             f"lm-eval's {name} cannot be loaded, the data given are not what it expects: {said}"
         ) from error
@@ -178,23 +161,12 @@ def _forget_modules() -> None:
 
 
 def _needs_package(name: str, error: ImportError) -> str:
-    missing = error.name or getattr(error.__cause__, "name", None) or ""
-    package = missing.partition(".")[0]
-    if package == "datasets":
-        return f"tasks named lm_eval/… need {package}: {install_line('lm-eval')}"
+    package = (error.name or getattr(error.__cause__, "name", None) or "").partition(".")[0]
+    if not package:
+        return f"lm-eval's {name} cannot be loaded: {line(error)}"
     extra = TABLES["extras"].get(package)
-    line = f"pip install 'lm-eval[{extra}]'" if extra else f"pip install {package}"
-    return (
-        f"lm-eval's {name} needs {package}: {line}" if package else f"lm-eval's {name} cannot be loaded: {_line(error)}"
-    )
-
-
-def _check_extras(name: str) -> None:
-    task_index.version()
-    try:
-        import lm_eval.tasks  # noqa: F401
-    except ImportError as error:
-        raise UsageError(_needs_package(name, error)) from error
+    wanted = f"'lm-eval[{extra}]'" if extra else package
+    return f"lm-eval's {name} needs {package}: pip install {wanted}"
 
 
 def _quiet() -> None:
@@ -241,5 +213,5 @@ def _seeded() -> Iterator[None]:
         numpy.random.set_state(numbers)
 
 
-def _line(error: BaseException) -> str:
+def line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]

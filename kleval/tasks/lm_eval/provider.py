@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kleval.tasks.data import Status
-from kleval.tasks.download import Progress
+from kleval.tasks.lm_eval import fetch as data_sets
 from kleval.tasks.lm_eval import task_index
+from kleval.tasks.lm_eval.task import LmEvalTask
 from kleval.tasks.lm_eval.task_index import PREFIX
 from kleval.tasks.short import builtin
 from kleval.types import Task
@@ -28,18 +28,7 @@ def expand(name: str, edition: str) -> list[str]:
 def load(task_id: str, edition: str, protocol: str | None, data_dir: Path | None) -> Task:
     if edition == "builtin":
         return builtin.load(task_id, protocol)
-    from kleval.tasks.lm_eval.task import LmEvalTask
-
     return LmEvalTask(task_id, protocol, data_dir)
 
 
-def verify(name: str, data_dir: Path | None) -> list[Status]:
-    from kleval.tasks.lm_eval import fetch as data_sets
-
-    return data_sets.verify(name, data_dir)
-
-
-def fetch(name: str, data_dir: Path | None, progress: Progress | None) -> list[Status]:
-    from kleval.tasks.lm_eval import fetch as data_sets
-
-    return data_sets.fetch(name, data_dir, progress)
+verify, fetch = data_sets.verify, data_sets.fetch

@@ -14,7 +14,7 @@ import copy
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,6 @@ from kleval.tasks.lm_eval import asking, loading, task_index
 from kleval.tasks.lm_eval.asking import Ask
 from kleval.tasks.registry import check_protocol
 from kleval.types import Completion, Request, Sample, Score, Tokenizer, Unfit, UsageError
-
-
-@dataclass(slots=True)
-class _Built:
-    """What has been asked of lm-eval so far, for one way of writing prompts. rnd: its generator of examples, at that point."""
-
-    asks: list[tuple[Ask, ...]] = field(default_factory=list)
-    rnd: Any = None
 
 
 class LmEvalTask(InOrder):
@@ -45,17 +37,21 @@ class LmEvalTask(InOrder):
         plain = f"lm-eval-{installed}-plain"
         self.protocol = check_protocol(task_id, protocol, (f"lm-eval-{installed}", plain))
         self._plain = self.protocol == plain
-        loaded = loading.load(name, shots, data_dir, task_index.asked_as(task_id).partition(":")[0])
-        self._name, self._task = name, loaded.task
-        self.version = str(loaded.task.VERSION)
-        self.data_revision, self.data_digest = loaded.revision, loaded.digest
-        self._docs = loaded.task.task_docs
-        self._built: dict[bool, _Built] = {}
-        self._metrics = _Metrics.of(name, loaded.task)
+        self._name, fetched_by = name, task_index.asked_as(task_id).partition(":")[0]
+        task, found = loading.load(name, shots, data_dir, fetched_by)
+        self._task, self.version = task, str(task.VERSION)
+        self.data_revision, self.data_digest = found.revision, found.digest
+        self._docs = task.task_docs
+        # What has been asked of lm-eval so far, for each way of writing prompts, and its random numbers for the examples.
+        self._built: dict[bool, tuple[list[tuple[Ask, ...]], Any]] = {}
+        self._metrics = _Metrics.of(name, task)
         self.metric = self._metrics.headline
-        self._repeats = _repeats(loaded.task)
-        self._form, self._ignored = asking.generation(loaded.task)
-        self.description = f"lm-eval's {name}, {loaded.task.config.num_fewshot}-shot, {len(self._docs):,} documents"
+        self._repeats = _repeats(task)
+        self._form: Request | None = None
+        self._ignored: tuple[str, ...] = ()
+        if task.OUTPUT_TYPE == "generate_until":
+            self._form, self._ignored = asking.followed(task.config.generation_kwargs or {})
+        self.description = f"lm-eval's {name}, {task.config.num_fewshot}-shot, {len(self._docs):,} documents"
 
     def _samples(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Iterator[Sample | Unfit]:
         """Documents in lm-eval's order. seed: not used, lm-eval draws its examples with a seed of its own."""
@@ -97,17 +93,16 @@ class LmEvalTask(InOrder):
 
     def _asks(self, index: int, chat: bool) -> tuple[Ask, ...]:
         """What document `index` asks for. Made in order, since the examples of one depend on how many were drawn before."""
-        built = self._built.get(chat)
-        if built is None:
-            built = self._built[chat] = _Built()
+        sampler = getattr(self._task, "sampler", None)
+        if chat not in self._built:
             self._task.set_fewshot_seed(loading.FEWSHOT_SEED)
-            built.rnd = asking.example_state(self._task)
-        if len(built.asks) <= index:
-            asking.set_example_state(self._task, built.rnd)
-            while len(built.asks) <= index:
-                built.asks.append(asking.ask(self._task, self._docs[len(built.asks)], chat, self._form))
-            built.rnd = asking.example_state(self._task)
-        return built.asks[index]
+            self._built[chat] = [], getattr(sampler, "rnd", None)
+        asks, numbers = self._built[chat]
+        if sampler is not None:
+            sampler.rnd = numbers
+        while len(asks) <= index:
+            asks.append(asking.ask(self._task, self._docs[len(asks)], chat, self._form))
+        return asks[index]
 
     def _sample(self, index: int, first: Request, ctx: int, prompt_tokens: int, new: int, chat: bool) -> Sample:
         doc = self._docs[index]

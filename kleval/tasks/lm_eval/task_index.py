@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections import ChainMap
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib import metadata, util
@@ -97,7 +98,7 @@ def index() -> Mapping[str, Entry]:
     heads: dict[Path, dict[str, Any]] = {}
     for file in sorted((Path(spec.submodule_search_locations[0]) / "tasks").rglob("*.yaml"), key=Path.as_posix):
         if _SKIPPED.isdisjoint(file.parts):
-            head = _read(file, _names, heads)
+            head = _names(file, heads)
             kind: Literal["task", "group"] = "group" if "group" in head and "class" not in head else "task"
             name = head.get(kind)
             if not isinstance(name, str) or name in entries:
@@ -109,38 +110,22 @@ def index() -> Mapping[str, Entry]:
     return entries
 
 
-def _read(file: Path, part: Callable[[str], str], known: dict[Path, dict[str, Any]], depth: int = 0) -> dict[str, Any]:
-    """What `part` of a file's text holds, that of the files it includes below it; functions as text. Empty where it is no YAML."""
+def _names(file: Path, known: dict[Path, dict[str, Any]]) -> dict[str, Any]:
+    """The top-level keys of a file that name something, and below them those of the files that it includes. Empty where it is no
+    YAML."""
     import yaml
 
     if file in known:
         return known[file]
+    known[file] = {}  # where it includes itself
     try:
-        own = yaml.load(part(file.read_text("utf-8", errors="replace")), _loader()) or {}
+        heads = "".join(_TOP.findall(file.read_text("utf-8", errors="replace") + "\n")).replace("!function ", "")
+        own = yaml.load(heads, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
     except (OSError, yaml.YAMLError):
         return {}
-    found: dict[str, Any] = {}
-    for other in _listed(own.pop("include", None) or ()) if depth < 8 else ():
-        found |= _read((file.parent / other).resolve(), part, known, depth + 1)
-    known[file] = found | own
+    included = [_names((file.parent / other).resolve(), known) for other in _listed(own.pop("include", None) or ())]
+    known[file] = dict(ChainMap(own, *reversed(included)))
     return known[file]
-
-
-def _names(text: str) -> str:
-    """The top-level keys of a file that name something, and what belongs to them."""
-    return "".join(_TOP.findall(text + "\n"))
-
-
-@cache
-def _loader() -> Any:
-    """A reader of YAML that leaves what is named of Python as text."""
-    import yaml
-
-    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-        pass
-
-    Loader.add_multi_constructor("!", lambda loader, suffix, node: str(node.value))
-    return Loader
 
 
 def _listed(value: Any) -> list[str]:
@@ -179,8 +164,7 @@ def _leaves(name: str, shots: int | None, above: tuple[str, ...]) -> Iterator[tu
     else:
         if name in above:
             raise UsageError(f"lm-eval's group {name!r} contains itself")
-        assert entry.file is not None
-        yield from _members(name, _read(entry.file, str, {}), shots, (*above, name))
+        yield from _members(name, config(name), shots, (*above, name))
 
 
 def _members(

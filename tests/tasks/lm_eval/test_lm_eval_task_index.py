@@ -38,7 +38,14 @@ def test_names_of_a_folder_are_those_that_lm_eval_finds(name: str) -> None:
 
 def test_a_file_without_an_end_of_line_says_all_that_it_says(tmp_path: Path) -> None:
     (tmp_path / "one.yaml").write_text("task: one\ninclude:\ntag:\n  - a\n  - b")
-    assert task_index._read(tmp_path / "one.yaml", task_index._names, {}) == {"task": "one", "tag": ["a", "b"]}
+    assert task_index._names(tmp_path / "one.yaml", {}) == {"task": "one", "tag": ["a", "b"]}
+
+
+def test_a_file_that_includes_itself_ends(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text("task: one\ninclude: two.yaml\n")
+    (tmp_path / "two.yaml").write_text("task: two\ntag: a\nclass: !function some.thing\ninclude: one.yaml\n")
+    found = task_index._names(tmp_path / "one.yaml", {})
+    assert found == {"task": "one", "tag": "a", "class": "some.thing"}
 
 
 def test_a_task_is_itself() -> None:
