@@ -5,6 +5,7 @@ kleval makes, filled with pieces of text up to ctx. A family says how a row is r
 from __future__ import annotations
 
 import random
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -79,12 +80,26 @@ class Rows(OfficialData):
 
 
 class Filling(BuiltinData):
-    """Questions that are filled with pieces of text up to ctx."""
+    """Questions that kleval makes one by one. parts: what they are made of, the version first."""
+
+    def __init__(self, task_id: str, task_version: str, *parts: object) -> None:
+        super().__init__(task_id, task_version, f"kleval {parts[0]}", digest_of(*parts))
+
+    def questions(
+        self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL
+    ) -> Iterator[Question | Unfit]:
+        make = self._maker(tokenizer, ctx, seed)
+        for index in indices:
+            yield make(index)
+
+    @abstractmethod
+    def _maker(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Callable[[int], Question]:
+        """What makes the question of an index. ContextTooSmall from either."""
 
     def _sized(
         self, index: int, asked: Asked, tokenizer: Tokenizer, ctx: int, budget: int, fill: Fill = fill_by_characters
     ) -> Question:
-        """budget: at least. ContextTooSmall where it does not fit without any piece."""
+        """Filled with its pieces up to ctx. budget: at least. ContextTooSmall where it does not fit without any piece."""
         budget = max(budget, budget_for(_longest(tokenizer, asked)))
         filled = fill(partial(asked.prompt, tokenizer), asked.pieces, tokenizer, ctx - budget)
         if isinstance(filled, int):
@@ -94,26 +109,27 @@ class Filling(BuiltinData):
         return Question(index, filled.prompt, references, filled.tokens, budget, meta)
 
 
-class Made(Filling):
-    """make: a question out of random numbers of its own; the number is its index, -1 and below of those that only budgets are of.
-    parts: what it is made of, the version first."""
+Make = Callable[[random.Random, int], Asked]
 
-    def __init__(
-        self, task_id: str, task_version: str, make: Callable[[random.Random, int], Asked], *parts: object
-    ) -> None:
-        super().__init__(task_id, task_version, f"kleval {parts[0]}", digest_of(*parts))
+
+class Made(Filling):
+    """make: a question out of random numbers of its own; the number is its index, -1 and below of those that only budgets are of."""
+
+    def __init__(self, task_id: str, task_version: str, make: Make, *parts: object) -> None:
+        super().__init__(task_id, task_version, *parts)
         self._make = make
 
-    def questions(
-        self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL
-    ) -> Iterator[Question | Unfit]:
+    def _maker(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Callable[[int], Question]:
         probes = [self._make(self._draws(ctx, seed, f"probe-{i}").rng, -i) for i in range(1, PROBES + 1)]
         budget = budget_for(max(_longest(tokenizer, probe) for probe in probes))
-        for index in indices:
-            yield self._sized(index, self._make(self._draws(ctx, seed, index).rng, index), tokenizer, ctx, budget)
+
+        def question(index: int) -> Question:
+            return self._sized(index, self._make(self._draws(ctx, seed, index).rng, index), tokenizer, ctx, budget)
+
+        return question
 
 
-class MadeToSize(Made):
+class MadeToSize(Filling):
     """make: a question out of random numbers of its own and a size. sizes: at a ctx, the wanted one first; the first is taken at which
     bare questions and their answers take at most that share of ctx, else the last."""
 
@@ -121,28 +137,29 @@ class MadeToSize(Made):
         self,
         task_id: str,
         task_version: str,
-        make: Callable[[random.Random, int], Asked],
+        make: Make,
         *parts: object,
         sizes: Callable[[Tokenizer, int], Iterable[int]],
         n_probes: int,
         share: float,
         fill: Fill = fill_by_characters,
     ) -> None:
-        super().__init__(task_id, task_version, make, *parts)
-        self._sizes, self._n_probes, self._share, self._fill = sizes, n_probes, share, fill
+        super().__init__(task_id, task_version, *parts)
+        self._make, self._sizes, self._n_probes, self._share, self._fill = make, sizes, n_probes, share, fill
 
-    def questions(
-        self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL
-    ) -> Iterator[Question | Unfit]:
+    def _maker(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Callable[[int], Question]:
         for size in self._sizes(tokenizer, ctx):
             probes = [self._make(self._draws(ctx, seed, f"probe-{i}").rng, size) for i in range(self._n_probes)]
             budget = budget_for(max(_longest(tokenizer, probe) for probe in probes))
             bare = max(tokenizer.count(tokenizer.render(probe.prompt(tokenizer))) for probe in probes)
             if bare + budget <= ctx * self._share:
                 break
-        for index in indices:
+
+        def question(index: int) -> Question:
             asked = self._make(self._draws(ctx, seed, index).rng, size)
-            yield self._sized(index, asked, tokenizer, ctx, budget, self._fill)
+            return self._sized(index, asked, tokenizer, ctx, budget, self._fill)
+
+        return question
 
 
 def _longest(tokenizer: Tokenizer, asked: Asked) -> int:

@@ -165,21 +165,15 @@ def _listed(path: Path, sha256: str) -> dict[str, Any]:
 
 
 def _pages(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    found = dict[str, Any]()
     for where in (folder / name for name in _PAGE_FOLDERS):
-        files = sorted(where.iterdir()) if where.is_dir() else []
-        by_name = {file.name[: -len(file.suffix)]: file for file in files if file.suffix in _PAGE_SUFFIXES}
+        by_name = {file.stem: file for file in sorted(where.glob("*")) if file.suffix in _PAGE_SUFFIXES}
         found |= by_name
-        mapping = where / "url_mapping.json"
-        if mapping.is_file():
-            found |= {url: by_name[name] for name, url in _mapping(mapping).items() if name in by_name}
-    return found
-
-
-def _mapping(path: Path) -> dict[str, str]:
-    found = datafile.whole_json(path)
-    if not isinstance(found, dict) or not all(isinstance(url, str) for url in found.values()):
-        raise UsageError(f"{path} must map file names to urls")
+        path = where / "url_mapping.json"
+        mapping = datafile.whole_json(path) if path.is_file() else {}
+        if not isinstance(mapping, dict) or not all(isinstance(url, str) for url in mapping.values()):
+            raise UsageError(f"{path} must map file names to urls")
+        found |= {url: by_name[name] for name, url in mapping.items() if name in by_name}
     return found
 
 

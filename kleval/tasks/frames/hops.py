@@ -11,7 +11,7 @@ of the same corpus as far as ctx goes, in random order; one corpus per ctx and s
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,11 @@ from kleval.tasks.base import as_prompt
 from kleval.tasks.fitting import budget_for, fill
 from kleval.tasks.frames.asking import answer_sentence, context, question_prompt
 from kleval.tasks.plain_editions import Asked, Filling
-from kleval.tasks.sized import ALL, Question, digest_of
-from kleval.types import ContextTooSmall, Tokenizer, Unfit
+from kleval.tasks.sized import Question
+from kleval.types import ContextTooSmall, Tokenizer
 
 HOPS_VERSION = "hops-1"
-_TRIES, _OTHERS = 1000, 20  # to draw a question, and one that fits
+_TRIES, _OTHERS = 1000, 19  # to draw a question, and another where it does not fit
 _FOUNDED = 1
 _PROBES, _PROBE_ARTICLES = 32, 64
 _SPARE, _FILLED = 1.5, 7 / 8
@@ -95,46 +95,36 @@ def _event(article: Article) -> tuple[int, str]:
 
 class Builtin(Filling):
     def __init__(self, task_id: str, task_version: str) -> None:
-        digest = digest_of(ARTICLES_VERSION, HOPS_VERSION, _WORDS)
-        super().__init__(task_id, task_version, f"kleval {ARTICLES_VERSION}, {HOPS_VERSION}", digest)
+        super().__init__(task_id, task_version, ARTICLES_VERSION, HOPS_VERSION, _WORDS)
+        self.revision = f"kleval {ARTICLES_VERSION}, {HOPS_VERSION}"
 
-    def questions(
-        self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL
-    ) -> Iterator[Question | Unfit]:
+    def _maker(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Callable[[int], Question]:
         counts = [tokenizer.count(_document(article)) for article in corpus(_PROBE_ARTICLES, f"frames/{seed}")]
         # Articles enough to fill ctx, in powers of two so that neighbouring lengths share a corpus.
         wanted = _PROBE_ARTICLES + int(_SPARE * ctx / (sum(counts) / len(counts)))
         articles = corpus(1 << (wanted - 1).bit_length(), f"frames/{seed}")
         room = _FILLED * ctx - tokenizer.count(tokenizer.render(as_prompt(tokenizer, question_prompt("", ""))))
         kinds = [kind for kind, n in KINDS.items() if n * max(counts) <= room] or ["chain-2"]
-        probes = [
-            ask(self._draws(ctx, seed, f"probe-{i}").rng, articles, kinds[i % len(kinds)]) for i in range(_PROBES)
-        ]
-        budget = max(_budget(tokenizer, probe) for probe in probes)
-        for index in indices:
-            rng = self._draws(ctx, seed, index).rng
-            yield self._that_fits(index, rng, kinds[index % len(kinds)], articles, tokenizer, ctx, budget)
 
-    def _that_fits(
-        self,
-        index: int,
-        rng: random.Random,
-        kind: str,
-        articles: Sequence[Article],
-        tokenizer: Tokenizer,
-        ctx: int,
-        budget: int,
-    ) -> Question:
-        """Articles differ in length: where these do not fit, others of the shortest kind may."""
-        errors = []
-        for attempt in range(_OTHERS):
-            hops = ask(rng, articles, kind if attempt == 0 else "chain-2")
-            budget = max(budget, _budget(tokenizer, hops))
-            try:
-                return self._sized(index, _among_others(rng, articles, hops), tokenizer, ctx, budget, fill)
-            except ContextTooSmall as error:
-                errors.append(error)
-        raise min(errors, key=lambda error: error.minimum_tokens)
+        def draws(index: object) -> random.Random:
+            return self._draws(ctx, seed, index).rng
+
+        probes = (ask(draws(f"probe-{i}"), articles, kinds[i % len(kinds)]) for i in range(_PROBES))
+        least = max(_budget(tokenizer, probe) for probe in probes)
+
+        def question(index: int) -> Question:
+            rng, budget, errors = draws(index), least, []
+            # Articles differ in length: where these do not fit, others of the shortest kind may.
+            for kind in (kinds[index % len(kinds)], *["chain-2"] * _OTHERS):
+                hops = ask(rng, articles, kind)
+                budget = max(budget, _budget(tokenizer, hops))
+                try:
+                    return self._sized(index, _among_others(rng, articles, hops), tokenizer, ctx, budget, fill)
+                except ContextTooSmall as error:
+                    errors.append(error)
+            raise min(errors, key=lambda error: error.minimum_tokens)
+
+        return question
 
 
 def _among_others(rng: random.Random, articles: Sequence[Article], hops: Hops) -> Asked:

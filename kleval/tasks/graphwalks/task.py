@@ -7,20 +7,21 @@ as ctx holds, and an operation that results in a few nodes of it: the budget is 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from kleval.tasks import data, tables
 from kleval.tasks.base import OneCall, as_prompt
-from kleval.tasks.fitting import budget_for, fill_by_characters
+from kleval.tasks.fitting import budget_for
 from kleval.tasks.graphwalks import graphs
 from kleval.tasks.graphwalks.grading import extract, f1, written
 from kleval.tasks.graphwalks.graphs import DEGREES, DEPTHS, GRAPHS_VERSION, PROMPT
 from kleval.tasks.likelihood import without
-from kleval.tasks.plain_editions import Asked, Rows, as_it_is
-from kleval.tasks.sized import ALL, BuiltinData, Question, SizedTask, digest_of
-from kleval.types import Completion, Prompt, Sample, Score, Tokenizer, Unfit
+from kleval.tasks.plain_editions import Asked, Filling, Rows, as_it_is
+from kleval.tasks.sized import Question, SizedTask
+from kleval.types import Completion, Prompt, Sample, Score, Tokenizer
 
 PROTOCOL = "openai"
 OFFICIAL_BUDGET = 16_384
@@ -69,34 +70,36 @@ class GraphWalksTask(OneCall, SizedTask):
         return graphs.message((), PROMPT[self._kind])
 
 
-class Builtin(BuiltinData):
+class Builtin(Filling):
     def __init__(self, task_id: str, task_version: str, kind: str) -> None:
+        super().__init__(task_id, task_version, GRAPHS_VERSION, kind, PROMPT)
         self._kind = kind
-        super().__init__(task_id, task_version, f"kleval {GRAPHS_VERSION}", digest_of(GRAPHS_VERSION, kind, PROMPT))
 
-    def questions(
-        self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL
-    ) -> Iterator[Question | Unfit]:
+    def _maker(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Callable[[int], Question]:
         per_edge = tokenizer.count("".join(graphs.edges(random.Random(0), _PROBED, 1))) / _PROBED
         room = ctx - tokenizer.count(tokenizer.render(as_prompt(tokenizer, graphs.message((), ""))))
         most = min(MOST_NODES[self._kind], max(LEAST_NODES, int(room / per_edge) // LEAST_NODES))
-        budget = budget_for(tokenizer.count(written(map(graphs.name, range(most)))))
+        longest = written(map(graphs.name, range(most)))
+        budget = budget_for(tokenizer.count(longest))
         n_edges = max(LEAST_EDGES, _SPARE * (room - budget) / per_edge)
-        for index in indices:
+
+        def question(index: int) -> Question:
             draws = self._draws(ctx, seed, index)
             degree = draws.rng.randint(1, DEGREES)
             lines = list(graphs.edges(draws.rng, int(n_edges / degree) + 1, degree))
             ask = partial(graphs.ask, self._kind, lines, seed=draws.seed, most=most)
 
-            def build(more: Sequence[str], ask: partial[graphs.Asked] = ask) -> Prompt:
-                return as_prompt(tokenizer, ask(LEAST_EDGES + len(more))[0])
+            def told(n_more: int) -> tuple[tuple[str, ...], dict[str, Any]]:
+                nodes = ask(n := LEAST_EDGES + n_more)[1]
+                return (written(nodes),), {"edges": n, "degree": degree, "nodes": len(nodes)}
 
-            filled = fill_by_characters(build, iter(lines[LEAST_EDGES:]), tokenizer, ctx - budget)
-            if isinstance(filled, int):
-                raise self._too_small(ctx, filled + budget)
-            nodes = ask(n := LEAST_EDGES + filled.n_pieces)[1]
-            meta = {"edges": n, "degree": degree, "nodes": len(nodes)}
-            yield Question(index, filled.prompt, (written(nodes),), filled.tokens, budget, meta)
+            def build(more: Sequence[str]) -> str:
+                return ask(LEAST_EDGES + len(more))[0]
+
+            asked = Asked(build, (longest,), pieces=iter(lines[LEAST_EDGES:]), told=told)
+            return self._sized(index, asked, tokenizer, ctx, budget)
+
+        return question
 
 
 bfs, parents = partial(GraphWalksTask, "bfs"), partial(GraphWalksTask, "parents")

@@ -10,7 +10,7 @@ each label; where ctx is short there are fewer labels, about two examples for ea
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -18,9 +18,10 @@ from kleval.tasks import lexicon as lx
 from kleval.tasks import packaged
 from kleval.tasks.fitting import Filled, budget_for, fill
 from kleval.tasks.helmet_icl.official import ITEMS, SPECS, Form, example, label_numbers, user_message
+from kleval.tasks.plain_editions import Filling
 from kleval.tasks.prose import Split, sentences
-from kleval.tasks.sized import ALL, BuiltinData, Question, digest_of
-from kleval.types import Prompt, Tokenizer, Unfit
+from kleval.tasks.sized import Question
+from kleval.types import Prompt, Tokenizer
 
 INTENTS_VERSION = "intents-1"
 _TRIES = 20
@@ -96,57 +97,53 @@ def rounds(
             yield which, speaker.another(intents[which], said)
 
 
-class Builtin(BuiltinData):
+class Builtin(Filling):
     def __init__(self, name: str, task_version: str, form: Form) -> None:
-        digest = digest_of(INTENTS_VERSION, name, SPECS[name].shape, ACTIONS, _WORDS)
-        super().__init__(f"helmet_icl/{name}", task_version, f"kleval {INTENTS_VERSION}", digest)
-        self._name, self._form, self._n_labels = name, form, SPECS[name].n_labels
+        parts = INTENTS_VERSION, name, SPECS[name].shape, ACTIONS, _WORDS
+        super().__init__(f"helmet_icl/{name}", task_version, *parts)
+        self._name, self._form, self._all = name, form, SPECS[name].n_labels
 
-    def questions(
-        self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL
-    ) -> Iterator[Question | Unfit]:
-        budget = budget_for(max(tokenizer.count(f" {n}") for n in range(self._n_labels)))
+    def _maker(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Callable[[int], Question]:
+        budget = budget_for(max(tokenizer.count(f" {n}") for n in range(self._all)))
         # As many labels as leave so many examples for each, at least 2.
-        pieces = list(islice(self._start(0, seed, "probe", self._n_labels)[2], _PROBES))
+        pieces = list(islice(self._start(0, seed, "probe", self._all)[2], _PROBES))
         each = sum(map(tokenizer.count, pieces)) / _PROBES * _EXAMPLES_PER_LABEL
-        room = ctx - budget - self._form.count(tokenizer, user_message("", ""))
-        n_labels = max(2, min(self._n_labels, int(room / each)))
-        for index in indices:
-            yield self._question(index, tokenizer, ctx, seed, n_labels, budget)
+        bare = self._form.count(tokenizer, user_message("", ""))
+        most = max(2, min(self._all, int((ctx - budget - bare) / each)))
+        # One more than alone: what stands before it may keep it from being merged as it is alone.
+        room = ctx - budget - tokenizer.count(self._form.prefix) - 1
+
+        def question(index: int) -> Question:
+            n_labels = most
+            while True:
+                text, number, pieces = self._start(ctx, seed, index, n_labels)
+
+                def build(taken: Sequence[str], text: str = text) -> Prompt:
+                    return self._form.prompt(user_message("".join(taken)[: -len("\n\n")], text))
+
+                filled = fill(build, pieces, tokenizer, room)
+                shown = filled.n_pieces if isinstance(filled, Filled) else 0
+                if isinstance(filled, Filled) and shown >= n_labels:
+                    break
+                if n_labels == 2:
+                    # What an example of each of two labels takes.
+                    text, _, pieces = self._start(ctx, seed, index, 2)
+                    bare = self._form.count(tokenizer, user_message("".join(islice(pieces, 2)).strip(), text))
+                    raise self._too_small(ctx, max(ctx + 1, bare + budget))
+                n_labels = max(2, min(n_labels - 1, shown))
+            tokens = tokenizer.count(tokenizer.render(filled.prompt, self._form.prefix))
+            meta = {"labels": n_labels, "shots": shown}
+            return Question(index, filled.prompt, (str(number),), tokens, budget, meta, self._form.prefix)
+
+        return question
 
     def _start(self, ctx: int, seed: int, index: object, n_labels: int) -> tuple[str, int, Iterator[str]]:
         """(question, number of its label, examples without end, each with what separates it from the next)."""
         rng = self._draws(ctx, seed, index).rng
         chosen = draw_intents(rng, self._name, n_labels)
-        numbers = label_numbers(self._n_labels, rng.getrandbits(31))
+        numbers = label_numbers(self._all, rng.getrandbits(31))
         speaker, said = Speaker(rng), set[str]()
         asked = rng.randrange(len(chosen))
         question = speaker.another(chosen[asked], said)
         shown = rounds(rng, speaker, chosen, said)
         return question, numbers[asked], (example(text, numbers[which]) + "\n\n" for which, text in shown)
-
-    def _question(self, index: int, tokenizer: Tokenizer, ctx: int, seed: int, n_labels: int, budget: int) -> Question:
-        # One more than alone: what stands before it may keep it from being merged as it is alone.
-        room = ctx - budget - tokenizer.count(self._form.prefix) - 1
-        while True:
-            question, number, pieces = self._start(ctx, seed, index, n_labels)
-
-            def build(taken: Sequence[str], question: str = question) -> Prompt:
-                return self._form.prompt(user_message("".join(taken)[: -len("\n\n")], question))
-
-            filled = fill(build, pieces, tokenizer, room)
-            shown = filled.n_pieces if isinstance(filled, Filled) else 0
-            if isinstance(filled, Filled) and shown >= n_labels:
-                break
-            if n_labels == 2:
-                raise self._too_small(ctx, self._least(tokenizer, ctx, seed, index, budget))
-            n_labels = max(2, min(n_labels - 1, shown))
-        tokens = tokenizer.count(tokenizer.render(filled.prompt, self._form.prefix))
-        meta = {"labels": n_labels, "shots": shown}
-        return Question(index, filled.prompt, (str(number),), tokens, budget, meta, self._form.prefix)
-
-    def _least(self, tokenizer: Tokenizer, ctx: int, seed: int, index: int, budget: int) -> int:
-        """The ctx that an example of each of two labels takes."""
-        question, _, pieces = self._start(ctx, seed, index, 2)
-        least = self._form.count(tokenizer, user_message("".join(islice(pieces, 2)).strip(), question)) + budget
-        return max(ctx + 1, least)

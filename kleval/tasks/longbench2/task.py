@@ -14,7 +14,7 @@ of ctx; nothing is cut.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from kleval.tasks.longbench2 import exams, official
 from kleval.tasks.longbench2.official import LETTERS
 from kleval.tasks.plain_editions import Asked, Filling
 from kleval.tasks.prose import SENTENCES_VERSION
-from kleval.tasks.sized import ALL, OfficialData, Question, SizedTask, digest_of
+from kleval.tasks.sized import OfficialData, Question, SizedTask
 from kleval.tokenization import count_given
 from kleval.types import Completion, ContextTooSmall, Prompt, Request, Sample, Score, Tokenizer, Unfit, UsageError
 
@@ -185,49 +185,52 @@ def _told(where: str, row: dict[str, Any], name: str) -> str:
 class Builtin(Filling):
     def __init__(self, task_id: str, task_version: str, cot: bool) -> None:
         words = (lexicon.NAMES, lexicon.THINGS, lexicon.PLACES, lexicon.ADJECTIVES, tuple(exams.DOMAINS))
-        digest = digest_of(exams.EXAMS_VERSION, SENTENCES_VERSION, words)
-        super().__init__(task_id, task_version, f"kleval {exams.EXAMS_VERSION}", digest)
+        super().__init__(task_id, task_version, exams.EXAMS_VERSION, SENTENCES_VERSION, words)
         self._cot = cot
 
-    def questions(
-        self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL
-    ) -> Iterator[Question | Unfit]:
+    def _maker(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Callable[[int], Question]:
         answer_budget = budget_for(max(tokenizer.count(reference(letter)) for letter in LETTERS))
-        for index in indices:
-            yield self._question(index, tokenizer, ctx, seed, answer_budget)
+        budget = min(COT_BUDGET, max(answer_budget, ctx // _COT_PART)) if self._cot else answer_budget
 
-    def _question(self, index: int, tokenizer: Tokenizer, ctx: int, seed: int, answer_budget: int) -> Question:
-        domain, length, hard = kind_of(index)
-        made = exams.exam(self._draws(ctx, seed, index).rng, domain, hard)
-        budget, more = answer_budget, dict[str, Any]()
-        if self._cot:
-            budget = min(COT_BUDGET, max(answer_budget, ctx // _COT_PART))
-            more, needed = _second_call(tokenizer, made.question, made.choices, budget, answer_budget)
-            if needed > ctx:
-                raise self._too_small(ctx, needed)
+        def question(index: int) -> Question:
+            domain, length, hard = kind_of(index)
+            made, more = exams.exam(self._draws(ctx, seed, index).rng, domain, hard), dict[str, Any]()
+            if self._cot:
+                more, needed = _second_call(tokenizer, made.question, made.choices, budget, answer_budget)
+                if needed > ctx:
+                    raise self._too_small(ctx, needed)
+            asked = _asked(made, domain, length, _template(self._cot), more)
+            try:
+                return self._sized(index, asked, tokenizer, int(SHARES[length] * ctx), budget)
+            except ContextTooSmall as error:
+                # A quarter of a short ctx does not hold the question: it gets what it takes and little more.
+                return self._sized(index, asked, tokenizer, min(error.minimum_tokens, ctx), budget)
 
-        def build(fillers: Sequence[str]) -> str:
-            return official.filled(_template(self._cot), made.document(fillers), made.question, made.choices)
+        return question
 
-        references = (reference(made.answer),)
+
+def _asked(made: exams.Exam, domain: str, length: str, template: str, more: Mapping[str, Any]) -> Asked:
+    """more: of meta."""
+    references = (reference(made.answer),)
+
+    def build(fillers: Sequence[str]) -> str:
+        return official.filled(template, made.document(fillers), made.question, made.choices)
+
+    def told(n_fillers: int) -> tuple[tuple[str, ...], dict[str, Any]]:
         meta = {
             "domain": domain,
             "sub_domain": made.sub_domain,
             "difficulty": made.difficulty,
             "length": length,
             "answer": made.answer,
+            "records": n_fillers + len(made.places),
+            "places": [round(place, 4) for place in made.places],
+            "removed_tokens": 0,
+            **more,
         }
+        return references, meta
 
-        def told(n_fillers: int) -> tuple[tuple[str, ...], dict[str, Any]]:
-            stand = {"records": n_fillers + len(made.places), "places": [round(place, 4) for place in made.places]}
-            return references, {**meta, **stand, "removed_tokens": 0, **more}
-
-        asked = Asked(build, references, pieces=made.fillers, told=told)
-        try:
-            return self._sized(index, asked, tokenizer, int(SHARES[length] * ctx), budget)
-        except ContextTooSmall as error:
-            # A quarter of a short ctx does not hold the question: it gets what it takes and little more.
-            return self._sized(index, asked, tokenizer, min(error.minimum_tokens, ctx), budget)
+    return Asked(build, references, pieces=made.fillers, told=told)
 
 
 def kind_of(index: int) -> tuple[str, str, bool]:
