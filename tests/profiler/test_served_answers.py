@@ -163,6 +163,22 @@ def test_a_round_of_samples_that_cannot_be_asked_is_a_failed_point(
     assert (result.exit_code, point.failed) == (3, True)
 
 
+@pytest.mark.parametrize(
+    "manners", [{"step_seconds": 0.0, "buffers": True}, {"step_seconds": 0.0, "tokens_per_event": 8}]
+)
+def test_answers_that_were_made_before_they_were_sent_have_no_times(
+    spec: ServedSpec, manner: Any, tmp_path: Path, manners: dict[str, Any]
+) -> None:
+    (tmp_path / "mine.yaml").write_text(TASK.replace("max_new_tokens: 5", "max_new_tokens: 64"))
+    for name, value in manners.items():
+        setattr(manner, name, value)
+    _, (point,) = profile(replace(spec, ctxs=(256,)))
+    assert point.failure is not None
+    assert point.failure["kind"] == "not_streamed"
+    assert spec.out is not None
+    assert [row.failed for row in RunStore.open(spec.out).rows()] == [False] * 6
+
+
 def test_answers_of_one_token_have_no_time_per_token(spec: ServedSpec, manner: Any) -> None:
     manner.stops_after = 1
     _, (point,) = profile(spec)

@@ -56,6 +56,14 @@ def test_a_poisson_process_has_the_rate_and_the_same_seed_the_same_times() -> No
     assert gaps.std() == pytest.approx(0.25, rel=0.05)  # exponential: as large as the mean
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_round_has_the_rate_that_it_is_labelled_with(seed: int) -> None:
+    times = send_times(0.5, 32, random.Random(seed))
+    assert 31 / times[-1] == pytest.approx(0.5)
+    values, _ = load_values([trace(at, 0.1, 0.01) for at in times], 0, None)
+    assert values["requests_per_second"] == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize(("n", "share"), [(40, 0.5), (100, 0.9), (400, 0.99)])
 def test_the_interval_of_a_quantile_covers_it(n: int, share: float) -> None:
     rng, hits = np.random.default_rng(3), 0

@@ -10,7 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kleval.backends.timing import generator, random_tokens, random_words
-from kleval.profiler.served.figures import e2e, gaps, round_failure, round_values, tpot, ttft, why_not
+from kleval.profiler.served.figures import (
+    FEWEST_TO_STREAM,
+    e2e,
+    gaps,
+    round_failure,
+    round_values,
+    tpot,
+    ttft,
+    why_not,
+    why_not_free,
+)
 from kleval.types import Arrival, Failure, Trace
 
 
@@ -136,6 +146,18 @@ def test_tokens_faster_than_any_server_makes_them_were_made_before_the_first_was
     assert why_not(buffered, 64, 5, served=True).kind == "not_streamed"  # type: ignore[union-attr]
     assert why_not(buffered, 64, 5) is None
     assert why_not(trace(0.0, *(1.0 + 2e-4 * at for at in range(64))), 64, 5, served=True) is None
+
+
+def test_a_last_piece_behind_all_others_is_no_stream() -> None:
+    """31 tokens at once and the last 0.1 ms later: a proxy that holds all back."""
+    held = Trace(0.0, (Arrival(1.0, 31), Arrival(1.0001, 1)), output_tokens=32, prompt_tokens=5)
+    assert why_not(held, 32, 5, served=True).kind == "not_streamed"  # type: ignore[union-attr]
+
+
+def test_a_long_answer_that_arrives_at_once_has_no_times_and_a_short_one_has() -> None:
+    found = [why_not_free(trace(0.0, 1.0, output_tokens=n), True) for n in (FEWEST_TO_STREAM, FEWEST_TO_STREAM - 1)]
+    assert [failure and failure.kind for failure in found] == ["not_streamed", None]
+    assert why_not_free(trace(0.0, output_tokens=100), True) is None  # nothing arrived
 
 
 @pytest.mark.parametrize("bundle", [8, 16])

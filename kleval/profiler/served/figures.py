@@ -23,6 +23,7 @@ LENGTH_TOLERANCE = (
 )
 LATE_SHARE = 0.05  # of what is reported: if the caller may have been later than that, its own pace is what was measured
 FASTEST_SECONDS = 5e-5  # per token of one request from a server: quicker ones were made before the first was sent
+FEWEST_TO_STREAM = 16  # tokens of an answer that ends where the model ends it: fewer may well come at once
 
 
 def ttft(trace: Trace) -> float:
@@ -109,14 +110,28 @@ def why_not(trace: Trace, asked: int, ctx: int, served: bool = False) -> Failure
         return Failure("server", f"the server counts {n_out} tokens where {asked} were asked")
     if not trace.arrivals:
         return Failure("empty", f"no token arrived, {n_out} are counted")
-    if len(trace.arrivals) == 1:
-        return Failure("not_streamed", f"all {n_out} tokens arrived at once: the server, or a proxy, does not stream")
-    if served and (seconds := tpot(trace)[0]) < FASTEST_SECONDS:
-        said = f"{n_out} tokens arrived within {1000 * seconds * n_out:.2f} ms: the whole answer was made before it was sent"
-        return Failure("not_streamed", said)
+    if (failure := not_streamed(trace, served)) is not None:
+        return failure
     if abs(counted - ctx) > max(LENGTH_TOLERANCE * ctx, 8):
         said = f"the server counts {counted} tokens in a prompt of {ctx}: it may cut long prompts"
         return Failure("prompt_length", said)
+    return None
+
+
+def why_not_free(trace: Trace, served: bool) -> Failure | None:
+    """The same of an answer that ends where the model ends it: it may be of any length."""
+    whole = trace.arrivals and (trace.output_tokens or 0) >= FEWEST_TO_STREAM
+    return trace.failure or (not_streamed(trace, served) if whole else None)
+
+
+def not_streamed(trace: Trace, served: bool) -> Failure | None:
+    """Of a trace with arrivals: whether its tokens came as they were made. A last piece behind all others is no stream."""
+    n_out, seconds = trace.output_tokens or 0, e2e(trace) - ttft(trace)
+    if len(trace.arrivals) == 1:
+        return Failure("not_streamed", f"all {n_out} tokens arrived at once: the server, or a proxy, does not stream")
+    if served and seconds < FASTEST_SECONDS * (n_out - 1):
+        said = f"{n_out} tokens arrived within {1000 * seconds:.2f} ms: the whole answer was made before it was sent"
+        return Failure("not_streamed", said)
     return None
 
 

@@ -15,7 +15,7 @@ from kleval.profiler.energy import round_energy
 from kleval.profiler.plan import Plan
 from kleval.profiler.points import Outcome, PlannedPoint, Values, point_verdict
 from kleval.profiler.served.caveats import caveats
-from kleval.profiler.served.figures import round_failure, round_values, ttft, why_not
+from kleval.profiler.served.figures import round_failure, round_values, ttft, why_not, why_not_free
 from kleval.profiler.served.load_rounds import Sent, alone_seconds, load_round
 from kleval.profiler.served.planning import asked_settings, make_plan
 from kleval.profiler.served.reuse import reuse_round
@@ -265,7 +265,7 @@ class ServedJob(Job):
         with target.meter.running():
             traces = list(target.backend.timed(timed, **how))
         if free:
-            failures = [trace.failure for trace in traces]
+            failures = [why_not_free(trace, target.is_server) for trace in traces]
         else:
             target.prompts.learn(requests, traces)
             failures = [

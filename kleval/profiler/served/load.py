@@ -1,10 +1,10 @@
 """Figures of a served model under load: requests that come at a rate, or of which a number is held under way.
 
-Open loop: request times are a Poisson process, seeded, and wait for nothing. Closed loop: the next request is sent when one ends; the
-first ones of a round, which start together, are not counted. Percentiles are over requests that did not fail, beside how many did;
-their 95 % intervals are those of order statistics (binomial, free of any distribution), absent where there are too few requests for
-one. Those of the times between tokens come from a bootstrap over requests, since the steps of one request are not independent.
-TPOT of steady decode (`tpot_ms`) leaves out the steps during which another request was in its prefill (`stalled_tpot_ms`);
+Open loop: request times are a Poisson process of exactly the rate, seeded, and wait for nothing. Closed loop: the next request is sent
+when one ends; the first ones of a round, which start together, are not counted. Percentiles are over requests that did not fail, beside
+how many did; their 95 % intervals are those of order statistics (binomial, free of any distribution), absent where there are too few
+requests for one. Those of the times between tokens come from a bootstrap over requests, since the steps of one request are not
+independent. TPOT of steady decode (`tpot_ms`) leaves out the steps during which another request was in its prefill (`stalled_tpot_ms`);
 `request_tpot_ms` is a request's whole one, which is what its caller has.
 """
 
@@ -32,8 +32,10 @@ FEWEST_TO_DRIFT, BY_CHANCE = 21, 1e-3  # thirds of fewer than 7 are never furthe
 
 
 def send_times(rate: float, n: int, rng: random.Random) -> list[float]:
-    """Seconds from the begin of a round: a Poisson process of that many per second, the first at 0."""
-    return [0.0, *itertools.accumulate(rng.expovariate(rate) for _ in range(n - 1))]
+    """Seconds from the begin of a round: a Poisson process, the first at 0, stretched so that it has that many per second. Left as it
+    is drawn a round of 32 has another rate than it is labelled with, by a sixth as a rule."""
+    times = [0.0, *itertools.accumulate(rng.expovariate(1.0) for _ in range(n - 1))]
+    return [time * (n - 1) / (rate * times[-1]) for time in times] if n > 1 else times
 
 
 def counted_requests(asked: int | None, under_way: float) -> int:
