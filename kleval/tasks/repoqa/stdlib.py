@@ -7,7 +7,7 @@ paragraph), and the code left has at least MIN_LINES lines and at most the offic
 
 Left out: tests, packages that are data rather than code, and modules written when this Python was built.
 
-What was parsed is kept in the user's cache (`kept_folder`), under the hash of the library and of this file: parsing takes seconds,
+What was parsed is kept in the user's cache, under the hash of the library and of this file: parsing takes seconds,
 reading what is kept a fraction of one. A file that is damaged is parsed again; a cache that cannot be written keeps nothing.
 """
 
@@ -87,16 +87,12 @@ def identity() -> tuple[str, str]:
 def corpus() -> Corpus:
     """All of it, parsed once per Python. UsageError where this Python's library is not there as source."""
     own = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-    file = kept_folder() / f"stdlib-{identity()[1][:32]}-{own[:16]}.json.gz"
+    file = Path.home() / ".cache" / "kleval" / "parsed" / f"stdlib-{identity()[1][:32]}-{own[:16]}.json.gz"
     found = _read(file)
     if found is None:
         found = _parsed()
         _keep(found, file)
     return found
-
-
-def kept_folder() -> Path:
-    return Path.home() / ".cache" / "kleval" / "parsed"
 
 
 def _keep(found: Corpus, file: Path) -> None:
