@@ -50,9 +50,6 @@ class Wanted:
     def file(self, split: str) -> str:
         return f"{self.config}/{split}.parquet" if self.config else f"{split}.parquet"
 
-    def stems(self, split: str) -> list[str]:
-        return files.stems(files.Needed("", self.path, self.config, split if split in self.evaluated else ""), split)
-
 
 class Hub:
     """Where data sets come from: Hugging Face's hub."""
@@ -135,7 +132,9 @@ def _assets(want: Wanted, root: Path) -> list[Asset]:
             size_bytes=0,
             licence="see the data set's card",
             needed_for=tasks,
-            stand_ins=tuple(f"{want.folder}/{stem}" for stem in want.stems(split)),
+            stand_ins=tuple(
+                f"{want.folder}/{stem}" for stem in files.stems(want.path, want.config, split, split in want.evaluated)
+            ),
         )
         for split in sorted(want.splits)
         if (file := want.file(split)) not in noted["missing"]

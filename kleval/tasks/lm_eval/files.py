@@ -94,21 +94,22 @@ def splits_in(needed: Needed, folder: Path) -> dict[str, tuple[Path, ...]]:
     """Split -> files, of those that are there."""
     found = {}
     for split in dict.fromkeys((needed.evaluated, *needed.others)):
-        if files := next(filter(None, (datafile.parts(folder / stem) for stem in stems(needed, split))), None):
+        places = stems(needed.path, needed.config, split, split == needed.evaluated)
+        if files := next(filter(None, (datafile.parts(folder / stem) for stem in places)), None):
             found[split] = files
     return found
 
 
-def stems(needed: Needed, split: str) -> list[str]:
+def stems(path: str, config: str | None, split: str, evaluated: bool) -> list[str]:
     """Where a split may lie in its set's folder, without the ending, in the order in which it is looked for."""
-    places = [f"{needed.config}/"] if needed.config else []
+    places = [f"{config}/"] if config else []
     # A split beside the folders of configurations belongs to none of them, unless there is only one.
-    if needed.config in _ONLY:
+    if config in _ONLY:
         places.append("")
     names = _SYNONYMS.get(split, (split,))
     found = [f"{place}{folder}{name}" for place in places for folder in ("", "data/") for name in names]
-    if split == needed.evaluated:
-        found += [needed.config] if needed.config else folder_names(needed.path)
+    if evaluated:
+        found += [config] if config else folder_names(path)
     return found
 
 
@@ -170,17 +171,16 @@ def _digest(splits: Mapping[str, Sequence[Path]]) -> str:
 def _revision(folder: Path, splits: Mapping[str, Sequence[Path]]) -> str:
     """`repository@commit` of what was fetched and is unchanged, the name of known files, else that they are unrecognised."""
     files = sorted({file for parts in splits.values() for file in parts})
+    hashes = {str(file.relative_to(folder)): data.file_sha256(file) for file in files}
     noted = source(folder)
-    if all(noted["files"].get(str(f.relative_to(folder))) == data.file_sha256(f) for f in files):
+    if all(noted["files"].get(name) == sha256 for name, sha256 in hashes.items()):
         return f"{noted['repository']}@{noted['revision'][:12]} (the hub's shape)"
-    known = {name: dict(k) for asset in ASSETS.get(folder.name, ()) for name, k in asset.files().items()}
-    labels = [known.get(f.name, {}).get(data.file_sha256(f), "") for f in files]
-    names = ", ".join(str(f.relative_to(folder)) for f in files)
-    if all(labels):
-        return f"{' + '.join(dict.fromkeys(labels))} ({names}; the authors' shape)"
-    unknown = ", ".join(str(f.relative_to(folder)) for f, label in zip(files, labels, strict=True) if not label)
-    own = "the hub's" if any(f.suffix == ".parquet" for f in files) else "the authors'"
-    return f"unrecognised: {unknown} ({own} shape)"
+    known = data.known_revisions(folder.name) if folder.name in ASSETS else {}
+    if unknown := [name for name, sha256 in hashes.items() if sha256 not in known]:
+        own = "the hub's" if any(file.suffix == ".parquet" for file in files) else "the authors'"
+        return f"unrecognised: {', '.join(unknown)} ({own} shape)"
+    labels = dict.fromkeys(known[sha256] for sha256 in hashes.values())
+    return f"{' + '.join(labels)} ({', '.join(hashes)}; the authors' shape)"
 
 
 def source(folder: Path) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 spec       what the tasks are: parameters, budgets, metrics
 niah, vt, cwe, fwe, qa
            the generators: a random state, a size -> one question
-words, haystack, shape
-           what they are made of: word lists, essays or generated prose; official files in JSON
+words, haystack
+           what they are made of: word lists, essays or generated prose
 form       how a tokenizer and a protocol make a question of a draft
 official, lm_eval
            the orders of drawing and length searches of the official generator and of lm-eval's; rows are byte-equal to theirs

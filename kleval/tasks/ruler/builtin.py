@@ -20,7 +20,7 @@ from itertools import count
 from typing import Literal
 
 from kleval.tasks import articles
-from kleval.tasks.draws import own_draws
+from kleval.tasks.draws import Draws, own_draws
 from kleval.tasks.fitting import budget_for
 from kleval.tasks.prose import SENTENCES_VERSION
 from kleval.tasks.registry import OWN
@@ -50,23 +50,22 @@ _TOKENS_PER_ARTICLE = 64
 class Source:
     """How one task's samples are made at one ctx.
 
-    draft_for: index -> what drafts that sample at a size. least: the smallest size. written: answers as a model writes
-    them. key: what the random state of a sample is derived from, before its index.
+    least: the smallest size. written: answers as a model writes them. key: what the random state of a sample is derived
+    from, before its index.
     """
 
-    draft_for: Callable[[int], Drafter]
+    draft: Drafter
     least: int
     written: Callable[[Sequence[str]], str]
     key: tuple[object, ...]
 
     def at(self, index: int, size: int, probe: bool = False) -> Draft:
         who = (*self.key, f"probe-{index}" if probe else index)
-        draft = self.draft_for(index)
         try:
-            return draft(own_draws(*who), size, index)
+            return self.draft(own_draws(*who), size, index)
         except IndexError:
             # vt drew one name twice: one sample in a million, whatever its size.
-            return draft(own_draws(*who, "again"), size, index)
+            return self.draft(own_draws(*who, "again"), size, index)
 
     def budget(self, draft: Draft, tokenizer: Tokenizer) -> int:
         return budget_for(tokenizer.count(self.written(draft.answers)))
@@ -168,11 +167,9 @@ class Builtin(BuiltinData):
     def _source(self, form: Form, ctx: int, key: tuple[object, ...]) -> Source:
         kind = self._spec.kind
         if kind == "vt":
-            tracked = partial(vt.draft, _demonstration(form.tokenizer, ctx))
-            return Source(lambda index: tracked, vt.HOPS + 1, " ".join, key)
+            return Source(partial(vt.draft, _demonstration(form.tokenizer, ctx)), vt.HOPS + 1, " ".join, key)
         if kind == "fwe":
-            words = max(8, ctx // fwe.TOKENS_PER_WORD)
-            return Source(lambda index: partial(fwe.draft, words), _FWE_LEAST, ", ".join, key)
+            return Source(partial(fwe.draft, max(8, ctx // fwe.TOKENS_PER_WORD)), _FWE_LEAST, ", ".join, key)
         if kind == "cwe":
             long = _cwe_source(cwe.LONG, key)
             # Room to spare, so that all samples at ctx are made one way.
@@ -185,14 +182,14 @@ class Builtin(BuiltinData):
         needles = self._spec.needles
         assert needles is not None
 
-        def hide(index: int) -> Drafter:
+        def hide(draws: Draws, size: int, index: int) -> Draft:
+            among = None
             if self._own:
                 start = own_draws(*key, "documents", index).rng.randrange(len(self._own))
-                return niah.Niah(needles, partial(over_again, self._own, start), "sentences").draft
-            if needles.haystack == "essay":
-                start = own_draws(*key, "prose", index).rng.randrange(_PROSE_STARTS)
-                return niah.Niah(needles, partial(prose, start), "sentences").draft
-            return niah.Niah(needles).draft
+                among = niah.Prose(partial(over_again, self._own, start))
+            elif needles.haystack == "essay":
+                among = niah.Prose(partial(prose, own_draws(*key, "prose", index).rng.randrange(_PROSE_STARTS)))
+            return niah.draft(needles, among, draws, size)
 
         return Source(hide, _NIAH_LEAST, ", ".join, key)
 
@@ -210,7 +207,7 @@ def _demonstration(tokenizer: Tokenizer, ctx: int) -> str:
 
 def _cwe_source(repeats: cwe.Repeats, key: tuple[object, ...]) -> Source:
     words = cwe.CommonWords(repeats, 0, lambda: ("adjective-noun pairs", pairs()))
-    return Source(lambda index: words.draft, _CWE_LEAST, cwe.numbered, key)
+    return Source(words.draft, _CWE_LEAST, cwe.numbered, key)
 
 
 def _qa_source(spec: Spec, ctx: int, key: tuple[object, ...]) -> Source:
@@ -218,11 +215,9 @@ def _qa_source(spec: Spec, ctx: int, key: tuple[object, ...]) -> Source:
     made = qa.generated(hops, max(_ARTICLES, ctx // _TOKENS_PER_ARTICLE), f"ruler/{spec.name}")
     order = list(range(len(made.questions)))
     own_draws(*key, "order").rng.shuffle(order)
-    asked = qa.DocumentQa(made)
 
-    def ask(index: int) -> Drafter:
-        number = order[index % len(order)]
-        return lambda draws, size, index: asked.draft(draws, size, number)
+    def ask(draws: Draws, size: int, index: int) -> Draft:
+        return qa.draft(made, False, draws, size, order[index % len(order)])
 
     return Source(ask, hops + 1, lambda answers: max(answers, key=len), key)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from kleval.tasks import data, registry, texts
@@ -57,21 +58,21 @@ class Official(OfficialData):
             for fitted in official.fwe_stream(measure, draws, limit):
                 # The official code does not look: it can write a text that lacks a word that is asked for.
                 if not all(answer in fitted.draft.input for answer in fitted.draft.answers):
-                    raise DoesNotFit(None)
+                    raise DoesNotFit
                 yield fitted
         elif spec.kind == "cwe":
             # The first draw has 4,096 words and the bound is twice what it promises.
             words = cwe.CommonWords(cwe.SHORT if ctx < 4096 else cwe.LONG, draws.seed, self._more_words)
-            drafts = official.stream(
-                words.draft, measure, draws, ctx, limit, cwe.STEP, first=4096, most=lambda room: int(room) * 2
-            )
-            yield from drafts
+            twice = official.twice
+            yield from official.stream(words.draft, measure, draws, ctx, limit, cwe.STEP, first=4096, most=twice)
         elif spec.needles is None:
-            asked = qa.DocumentQa(self._corpus(), any_place=self._protocol == ANY_PLACE)
-            yield from official.stream(asked.draft, measure, draws, ctx, limit, qa.STEP)
+            draft = partial(qa.draft, self._corpus(), self._protocol == ANY_PLACE)
+            yield from official.stream(draft, measure, draws, ctx, limit, qa.STEP)
         else:
-            hidden = niah.Niah.official(spec.needles, self._essays())
-            yield from official.stream(hidden.draft, measure, draws, ctx, limit, hidden.step(ctx))
+            essays = self._essays()
+            prose = None if essays is None else niah.Prose(essays.sentences, "words")
+            draft, step = partial(niah.draft, spec.needles, prose), niah.step(spec.needles, ctx)
+            yield from official.stream(draft, measure, draws, ctx, limit, step)
 
     def _corpus(self) -> qa.Corpus:
         return qa.read_corpus(self._spec.dataset, self._files[f"{self._spec.dataset}.json"].path)

@@ -31,7 +31,7 @@ class Fitted(NamedTuple):
 class DoesNotFit(Exception):
     """The smallest question does not fit. needed_tokens: of the shortest seen; None if none could be drawn."""
 
-    def __init__(self, needed_tokens: int | None) -> None:
+    def __init__(self, needed_tokens: int | None = None) -> None:
         super().__init__(needed_tokens)
         self.needed_tokens = needed_tokens
 

@@ -13,9 +13,9 @@ from functools import cache, lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from kleval.tasks import datafile
+from kleval.tasks import datafile, tables
 from kleval.tasks.prose import sentences
-from kleval.tasks.ruler.shape import checked, official_json
+from kleval.types import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -94,7 +94,9 @@ def in_pieces(split: Split, text: str, piece_chars: int = _PIECE_CHARS) -> list[
 @cache
 def read_essays(file: Path, punkt: Path) -> Essays:
     """The official haystack from PaulGrahamEssays.json ({"text": …})."""
-    (text,) = official_json(file, lambda found: checked([found["text"]]))
+    text = tables.text(str(file), datafile.whole_json(file), "text")
+    if not text.strip():
+        raise UsageError(f"{file} holds no text")
     return Essays(text, punkt_splitter(punkt))
 
 

@@ -36,25 +36,18 @@ _VT_PREFIX = vt.PREFIX.replace("assigned", "assgined")
 
 
 class _Draws(Draws):
-    """Draws with lm-eval's seeds: Python's and numpy's differ, and every shuffle is one of seed 42."""
+    """Draws with lm-eval's seeds: Python's and numpy's differ, and every shuffle is one of seed 42. shuffles: what they all come of
+    instead."""
 
-    def __init__(self) -> None:
+    def __init__(self, shuffles: random.Random | None = None) -> None:
         import numpy as np
 
         super().__init__(SHUFFLE_SEED)
         self.rng, self.numbers = random.Random(PYTHON_SEED), np.random.RandomState(NUMPY_SEED)
-
-
-class _GoingOn(_Draws):
-    """The same, but shuffles go on where the one before them ended, the words' as the first."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._shuffles = random.Random(SHUFFLE_SEED)
-        self.shuffle(list(all_words()))
+        self._shuffles = shuffles
 
     def shuffle(self, items: MutableSequence[Any]) -> None:
-        self._shuffles.shuffle(items)
+        (self._shuffles or random.Random(SHUFFLE_SEED)).shuffle(items)
 
 
 def stream(
@@ -101,7 +94,7 @@ def _grown(
         try:
             found = tokens(size)
         except (ValueError, IndexError) as error:
-            raise DoesNotFit(None) from error
+            raise DoesNotFit from error
         if found > limit:
             return size - step
         if most is not None and size > most - over:
@@ -113,12 +106,11 @@ def _grown(
 
 
 def _niah(needles: Needles, count: Count, ctx: int, limit: int, essays: Essays | None) -> Iterator[Draft]:
-    made = niah.Niah.official(needles, essays)
-    most = None if essays is None else essays.n_words
-    step, draws, hidden = made.step(ctx), _Draws(), needles.keys * needles.values
+    step, draws, hidden = niah.step(needles, ctx), _Draws(), needles.keys * needles.values
+    prose, most = (None, None) if essays is None else (niah.Prose(essays.sentences, "words"), essays.n_words)
 
     def draft(size: int) -> Draft:
-        return made.draft(draws, size if most is None else min(size, most))
+        return niah.draft(needles, prose, draws, size if most is None else min(size, most))
 
     def tokens(size: int) -> int:
         drawn = draft(size)
@@ -164,7 +156,9 @@ def _vt_question(draws: Draws, letters: int, size: int) -> Draft:
 
 
 def _cwe(count: Count, whole: Callable[[Draft], int], ctx: int, limit: int) -> Iterator[Draft]:
-    draws, words = _GoingOn(), len(all_words())
+    words, shuffles = len(all_words()), random.Random(SHUFFLE_SEED)
+    shuffles.shuffle(list(all_words()))  # the vocabulary's is the first of them
+    draws = _Draws(shuffles)
     made = cwe.CommonWords(cwe.SHORT if ctx < 4096 else cwe.LONG, SHUFFLE_SEED, lambda: ("", all_words()))
 
     def tokens(size: int) -> int:
@@ -178,7 +172,7 @@ def _cwe(count: Count, whole: Callable[[Draft], int], ctx: int, limit: int) -> I
 
     size = _grown(tokens, 10, limit, most=words, over=10)
     if size < cwe.COMMON:
-        raise DoesNotFit(None)
+        raise DoesNotFit
     while True:
         yield settle(draft, whole, limit, falling(size, 10)).draft
 

@@ -51,6 +51,11 @@ def thrice(room: float) -> int:
     return int(room * 3)
 
 
+def twice(room: float) -> int:
+    """Of whole units, as cwe's script counts."""
+    return int(room) * 2
+
+
 def stream(
     draft: Drafter,
     measure: Measure,
@@ -115,7 +120,7 @@ def fwe_stream(measure: Measure, draws: Draws, limit: int) -> Iterator[Fitted]:
     """fwe: the vocabulary and the first number of words follow from the length."""
     words, step, size = limit // fwe.TOKENS_PER_WORD, limit // 32, limit // fwe.WORD_LETTERS
     if words < 4:
-        raise DoesNotFit(None)
+        raise DoesNotFit
     vocabulary = fwe.vocabulary(draws, words)
     while measure(fwe.coded_text(vocabulary, draws, size)) < limit:
         size += step

@@ -14,10 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from kleval.tasks import articles
+from kleval.tasks import articles, datafile
 from kleval.tasks.draws import Draws, own_draws
-from kleval.tasks.ruler.shape import checked, official_json
 from kleval.tasks.ruler.spec import TEXTS, Draft
+from kleval.tasks.tables import is_unicode
 from kleval.types import UsageError
 
 TEMPLATE, PREFIX = TEXTS["qa"]
@@ -65,38 +65,36 @@ def no_more(corpus: Corpus) -> UsageError:
     return UsageError(f"{corpus.name} has {len(corpus.questions)} questions: ask for that many samples at most")
 
 
-@dataclass(frozen=True, slots=True)
-class DocumentQa:
+def draft(corpus: Corpus, any_place: bool, draws: Draws, size: int, index: int) -> Draft:
     """size: documents. any_place: shuffled by a state of its own per question, in place of the fixed one."""
-
-    corpus: Corpus
-    any_place: bool = False
-
-    def draft(self, draws: Draws, size: int, index: int = 0) -> Draft:
-        if index >= len(self.corpus.questions):
-            raise no_more(self.corpus)
-        question, total = self.corpus.questions[index], len(self.corpus.documents)
-        chosen = [i % total for i in range(size)] if size >= total else drawn(self.corpus, question, draws, size)
-        (own_draws("ruler/qa", draws.seed, index, size) if self.any_place else draws).shuffle(chosen)
-        gold = {*question.gold}
-        depths = [round(100 * i / len(chosen), 1) for i, d in enumerate(chosen) if d in gold]
-        return asked(question, [self.corpus.documents[i] for i in chosen], {"depth_percent": depths})
+    if index >= len(corpus.questions):
+        raise no_more(corpus)
+    question, total = corpus.questions[index], len(corpus.documents)
+    chosen = [i % total for i in range(size)] if size >= total else drawn(corpus, question, draws, size)
+    (own_draws("ruler/qa", draws.seed, index, size) if any_place else draws).shuffle(chosen)
+    depths = [round(100 * i / len(chosen), 1) for i, d in enumerate(chosen) if d in question.gold]
+    return asked(question, [corpus.documents[i] for i in chosen], {"depth_percent": depths})
 
 
 @cache
 def read_corpus(dataset: str, file: Path) -> Corpus:
     """`squad` or `hotpotqa` from the official file."""
 
-    def read(data: Any) -> Corpus:
+    try:
+        data = datafile.whole_json(file)
         made = _squad(data) if dataset == "squad" else _hotpotqa(data)
         for i, asked in enumerate(made.questions):
-            checked((asked.query, *asked.answers), f"question {i}")
-            if not asked.answers or not asked.gold:
-                raise ValueError(f"question {i} lacks an answer or a document")
-        checked(made.documents)
-        return made
+            if not asked.answers or not asked.gold or not _are_texts(asked.query, *asked.answers):
+                raise ValueError(f"question {i} lacks a text, an answer or a document")
+        if not _are_texts(*made.documents):
+            raise ValueError("a document is no text")
+    except (UsageError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(f"{file} does not have the shape of the official {dataset} file ({error!r})") from error
+    return made
 
-    return official_json(file, read)
+
+def _are_texts(*found: Any) -> bool:
+    return all(isinstance(text, str) and is_unicode(text) for text in found)
 
 
 def _squad(data: dict[str, Any]) -> Corpus:

@@ -15,7 +15,8 @@ from importlib import metadata, resources
 from itertools import accumulate, groupby
 from pathlib import Path
 
-from kleval.tasks.ruler.shape import checked, official_json
+from kleval.tasks import datafile, tables
+from kleval.types import UsageError
 
 _VERSION = "3.0.1"
 
@@ -51,7 +52,10 @@ def all_words() -> tuple[str, ...]:
 @cache
 def read_words(file: Path) -> list[str]:
     """The second vocabulary, english_words.json: {number: word}."""
-    return official_json(file, lambda found: checked(found.values()))
+    found = datafile.whole_json(file)
+    if not isinstance(found, dict) or not found:
+        raise UsageError(f"{file} does not have the shape of the official file, {{number: word}}")
+    return [tables.text(str(file), found, number) for number in found]
 
 
 class Pairs(Sequence[str]):

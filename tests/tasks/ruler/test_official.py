@@ -14,6 +14,7 @@ import pytest
 
 from kleval.tasks.generate import rows
 from kleval.tasks.registry import load_task
+from kleval.tasks.ruler.haystack import read_essays
 from kleval.tasks.ruler.spec import SPECS
 from kleval.tokenization import load_tokenizer
 from kleval.types import ContextTooSmall, Task, Tokenizer, UsageError
@@ -143,9 +144,16 @@ def test_a_file_of_another_shape_is_a_usage_error(
     tmp_path: Path, words: Tokenizer, name: str, file: str, ctx: int, content: str
 ) -> None:
     (tmp_path / file).write_text(content)
-    with pytest.raises(UsageError, match="shape of the official") as error:
+    with pytest.raises(UsageError, match=file) as error:
         list(official(name, tmp_path).samples(words, ctx, 1, 42))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", ['{"text": " "}', '{"text": 1}', "[1]"])
+def test_essays_that_are_none_are_a_usage_error(tmp_path: Path, content: str) -> None:
+    (tmp_path / "PaulGrahamEssays.json").write_text(content)
+    with pytest.raises(UsageError, match=r"PaulGrahamEssays\.json"):
+        read_essays(tmp_path / "PaulGrahamEssays.json", tmp_path)
 
 
 @pytest.mark.parametrize("spoil", [{"question": None}, {"answers": []}, {"answers": [{"text": None}]}])
