@@ -154,9 +154,12 @@ class VllmBackend:
         )
 
     def memory_told(self) -> dict[str, Any]:
-        """Of the engine's caches, as its configuration has them."""
-        config = getattr(self._llm.llm_engine.vllm_config, "cache_config", None)
-        return {"cache": dict(vars(config))} if config is not None else {}
+        """Of the engine's caches, as its configuration has them, and how many workers hold a part of each."""
+        config = self._llm.llm_engine.vllm_config
+        if (cache := getattr(config, "cache_config", None)) is None:
+            return {}
+        workers = getattr(getattr(config, "parallel_config", None), "world_size", 1)
+        return {"cache": dict(vars(cache)), "workers": workers}
 
     def vocabulary(self) -> range:
         return ordinary_ids(self._vocab_size)

@@ -81,6 +81,43 @@ def test_vllms_log_tells_the_pool(tmp_path: Path) -> None:
         of_log(tmp_path / "other.log")
 
 
+@pytest.mark.parametrize("lines", [1, 4])
+def test_a_pool_over_several_gpus_is_that_of_all(tmp_path: Path, lines: int) -> None:
+    """vLLM names the bytes of one worker, once per node or once per worker, and the tokens and sequences of all."""
+    config = "Initializing a V1 LLM engine with config: tensor_parallel_size=2, pipeline_parallel_size=2, data_parallel_size=1,"
+    of_each, of_all = ON_GPU.strip().splitlines()
+    (tmp_path / "gpu.log").write_text("\n".join([config, *([of_each] * lines), of_all]))
+    memory = EngineMemory.of({}, tmp_path / "gpu.log", (None,), (1024,))
+    assert memory.engine["engine_pool_bytes"] == 8 << 30
+    assert memory.engine["engine_sequence_bytes"] == int((8 << 30) / 2.5)
+    told = {"cache_size_tokens": 9600, "kv_cache_memory_bytes": 2 << 30, "kv_cache_max_concurrency": 2.5}
+    for said, log in (({"cache": told, "workers": 4}, None), ({"cache": told}, tmp_path / "gpu.log")):
+        assert EngineMemory.of(said, log, (None,), (1024,)).engine["engine_pool_bytes"] == 8 << 30
+
+
+def test_replicas_of_an_engine_hold_together_what_each_holds(tmp_path: Path) -> None:
+    one = METRICS.read_text()
+    values, _ = of_metrics(one + one.replace('engine="0"', 'engine="1"'))
+    assert (values["engine_blocks"], values["engine_pool_tokens"]) == (2 * 204, 2 * 87956)
+    assert (values["engine_sequences"], values["engine_sequence_tokens"]) == (pytest.approx(2 * 204 / 19), 8192)
+    pool, tokens = ON_GPU.strip().splitlines()
+    lines = [f"(EngineCore_DP{rank} pid={rank}) {line}" for rank in range(2) for line in (pool, tokens)]
+    (tmp_path / "gpu.log").write_text("\n".join(lines))
+    values, _ = of_log(tmp_path / "gpu.log")
+    assert (values["engine_pool_bytes"], values["engine_sequences"], values["engine_pool_tokens"]) == (
+        4 << 30,
+        5,
+        19200,
+    )
+
+
+def test_vllms_log_of_several_starts_tells_the_last(tmp_path: Path) -> None:
+    start = "(APIServer pid=1) INFO [utils.py:1] vLLM API server version 0.32.0\n"
+    (tmp_path / "both.log").write_text(start + VLLM_LOG.read_text() + start + ON_GPU)
+    values, said = of_log(tmp_path / "both.log")
+    assert (values["engine_sequence_tokens"], "engine_block_tokens" in values, said) == (4096, False, {})
+
+
 def test_what_a_server_says_now_goes_before_its_log() -> None:
     memory = EngineMemory.of({"metrics": METRICS.read_text()}, VLLM_LOG, (None,), (1024,))
     assert memory.engine["engine_pool_bytes"] == 1 << 26

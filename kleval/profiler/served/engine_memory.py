@@ -38,12 +38,16 @@ _PINNED = re.compile(
     r"Setting attention block size to (\d+) tokens to ensure that attention page size is >= mamba page size"
 )
 _PADDED = re.compile(r"Padding mamba page size by ([\d.]+)%")
+_WORKERS = re.compile(r"tensor_parallel_size=(\d+), *pipeline_parallel_size=(\d+)")
+_ENGINE_OF_SEVERAL = re.compile(r"EngineCore_DP(\d+)\b.*KV cache size")
+_VLLM_BEGINS = "vLLM API server version"
 _LLAMA = re.compile(
     r"(llama_(?:kv_cache|memory_recurrent)\w*): +size = +([\d.]+) MiB \( *(\d+) cells, *\d+ layers, *(\d+)(?:/(\d+))? seqs"
 )
 _LLAMA_BEGINS = "load_model: loading model"
 _PROMPTS = re.compile(r"prompt cache is enabled, size limit: (\d+) MiB")
 _CHECKPOINTS = re.compile(r"context checkpoints enabled, max = (\d+)")
+OF_EACH_ENGINE = {"engine_blocks", "engine_pool_tokens", "engine_pool_bytes", "engine_sequences"}  # of several replicas
 GAINS = (1024, 32768)  # lengths at which the gain of halved rows is told
 Reasons = dict[str, str]  # why it is another than the formula, by what it is about
 
@@ -83,9 +87,14 @@ def of_vllm(told: Mapping[str, Any]) -> tuple[Values, Reasons]:
 
 
 def of_metrics(text: str) -> tuple[Values, Reasons]:
-    """Of vLLM's `/metrics`; nothing where it does not say."""
-    found = _INFO.search(text)
-    return of_vllm(dict(_LABEL.findall(found[1]))) if found else ({}, {})
+    """Of vLLM's `/metrics`, of all its engines together; nothing where it does not say."""
+    engines = [of_vllm(dict(_LABEL.findall(labels))) for labels in _INFO.findall(text)]
+    if not engines:
+        return {}, {}
+    values, said = engines[0]
+    for name in OF_EACH_ENGINE & values.keys():
+        values[name] = sum(each.get(name) or 0 for each, _ in engines)
+    return values, said
 
 
 def of_props(told: Mapping[str, Any]) -> Values:
@@ -97,16 +106,17 @@ def of_props(told: Mapping[str, Any]) -> Values:
 
 def of_log(path: Path) -> tuple[Values, Reasons]:
     """Of the log of vLLM or llama.cpp, its last start. UsageError for a file that cannot be read, or holds no such line."""
-    with usage_errors(path):
-        text = path.read_text("utf-8", "replace")
+    text = _last_start(path)
     values, said = _llama_log(text.rpartition(_LLAMA_BEGINS)[2])
     if pool := _POOL.findall(text):
-        values["engine_pool_bytes"] = int(float(pool[-1]) * (1 << 30))
+        values["engine_pool_bytes"] = int(float(pool[-1]) * (1 << 30)) * workers_of(text)
     if tokens := _TOKENS.findall(text):
         values["engine_pool_tokens"] = int(tokens[-1].replace(",", ""))
     if held := _HELD.findall(text):
         values["engine_sequence_tokens"] = int(held[-1][0].replace(",", ""))
         values["engine_sequences"] = float(held[-1][1])
+    if engines := len(set(_ENGINE_OF_SEVERAL.findall(text))):
+        values |= {name: engines * (values[name] or 0) for name in OF_EACH_ENGINE & values.keys()}
     if pinned := _PINNED.findall(text):
         values["engine_block_tokens"] = int(pinned[-1])
         said["page"] = (
@@ -120,6 +130,17 @@ def of_log(path: Path) -> tuple[Values, Reasons]:
             f"--engine-log {path} has no line about a cache: give the log of vLLM, or of llama.cpp's server started with -lv 4"
         )
     return values, said
+
+
+def _last_start(path: Path) -> str:
+    with usage_errors(path):
+        return path.read_text("utf-8", "replace").rpartition(_VLLM_BEGINS)[2]
+
+
+def workers_of(text: str) -> int:
+    """Workers of vLLM that hold a part of every sequence each, by its log: bytes that it names are those of one."""
+    found = _WORKERS.findall(text)
+    return int(found[-1][0]) * int(found[-1][1]) if found else 1
 
 
 def _llama_log(text: str) -> tuple[Values, Reasons]:
@@ -202,8 +223,11 @@ class EngineMemory:
         ctxs: Sequence[int],
         processes: Sequence[psutil.Process] = (),
     ) -> EngineMemory:
-        """told: by a backend's `memory_told`. names: of the model, for its formula. processes: the engine's."""
+        """told: by a backend's `memory_told`; of vLLM bytes are those of one of its `workers`. names: of the model, for its formula.
+        processes: the engine's."""
         values, reasons = of_metrics(told["metrics"]) if "metrics" in told else of_vllm(told.get("cache", {}))
+        if (pool := values.get("engine_pool_bytes")) is not None:
+            values["engine_pool_bytes"] = pool * (told.get("workers") or (workers_of(_last_start(log)) if log else 1))
         values |= of_props(told.get("props", {}))
         if log is not None:
             more, others = of_log(log)
