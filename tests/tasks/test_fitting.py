@@ -8,7 +8,7 @@ from itertools import count, repeat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kleval.tasks.fitting import Filled, fill
+from kleval.tasks.fitting import Filled, fill, longest
 from kleval.tokenization import load_tokenizer
 
 WORDS = load_tokenizer("words")
@@ -42,3 +42,9 @@ def test_pieces_that_count_for_nothing_end_too() -> None:
     filled = fill(build, repeat(" "), WORDS, 50)
     assert isinstance(filled, Filled)
     assert filled.n_pieces <= 200
+
+
+@given(tokens=st.integers(0, 90), too_long=st.integers(1, 60))
+def test_the_longest_that_counts_as_so_many_tokens_is_found(tokens: int, too_long: int) -> None:
+    found = longest(lambda n: 3 * n // 2, tokens, too_long)
+    assert found == max(n for n in range(too_long) if n == 0 or 3 * n // 2 <= tokens)

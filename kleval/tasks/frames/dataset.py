@@ -1,19 +1,11 @@
 """google/frames-benchmark: 824 questions, and the Wikipedia articles that each needs, which the data set does not hold.
 
-In the data folder, either
-
-test.jsonl (or another format)   rows with `Prompt`, `Answer` and `wiki_items`, a list of {title, text} (evalscope's shape)
-
-or test.tsv, the data set's own file (or the same rows in another format), with its documents beside it:
-
-documents.jsonl (another format)    rows with `url`, `title` and `text`
-saved pages                         `.html` or `.txt` here or in `docs/` or `doc_html/` (MLPerf's docs.tar.gz, unpacked); a
-                                    `url_mapping.json` beside them says {file name without ending: url}, without it a
-                                    file is named by its url, `https://` left out, `/` and `:` as `_`
+In the data folder, either test.jsonl with the documents inline (evalscope's shape), or test.tsv, the data set's own file, and beside it
+documents.jsonl or saved pages: `.html` or `.txt`, here or in `docs/` or `doc_html/`. A `url_mapping.json` beside them says {file name
+without ending: url}; without it a file is named by its url, `https://` left out, `/` and `:` as `_`.
 
 An element of the data's list of links may hold several addresses or a remark behind one (nine questions of 824), an address
 of the mobile site (28) or one without its scheme (2): all are looked up as the pages of en.wikipedia.org that they are.
-
 The digest of a result covers the documents (saved pages by name and size). A question is asked with its articles whole or not at all;
 those that lack a document are left out, and the revision says of how many there are all.
 """

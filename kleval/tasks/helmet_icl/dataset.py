@@ -1,17 +1,9 @@
-"""The five data sets, from their authors' files or in the shape of the Hugging Face hub's copies.
+"""The five data sets, from their authors' files or in the shape of the Hugging Face hub's copies (docs/helmet_icl.md says where which
+file lies); where both are there the authors' files count.
 
-Under the data folder (NAME is banking77, clinc150, nlu or trec):
-
-authors' files  banking77/{train,test}.csv · clinc150/data_oos_plus.json · trec/train_5500.label, TREC_10.label ·
-                nlu/NLU-Data-Home-Domain-Annotated-All.csv
-hub's shape     NAME/{train,test}.parquet, .jsonl, .json, .csv or .tsv (clinc150: train and validation; nlu: train alone), also cut
-                into parts `train-00000-of-00001.parquet`; columns text and label, intent, coarse_label or fine_label,
-                a label by its number or its name
-
-Where both are there the authors' files count. They are read as the hub's loading scripts read them, so that both give
-the same items in the same order: clinc150's items out of scope come last and its test items are the validation split;
-of TREC the byte F0 becomes a blank; of NLU, rows without an annotation are left out and annotations like
-`[time : five am]` are replaced by what they annotate.
+They are read as the hub's loading scripts read them, so that both give the same items in the same order: clinc150's items out of scope
+come last and its test items are the validation split; of TREC the byte F0 becomes a blank; of NLU, rows without an annotation are left
+out and annotations like `[time : five am]` are replaced by what they annotate.
 """
 
 from __future__ import annotations

@@ -3,12 +3,10 @@
 Protocols: `longbench-2e00731` (0-shot: one answer) and `longbench-2e00731-cot` (reasoning first; the second call does not
 show the document again).
 
-Official: the rows {_id, domain, sub_domain, difficulty, length, question, choice_A … choice_D, answer, context} in the order of
-`data.json` as published, or of another format. No hash of it is known here: every row's fields are checked when it is read, and the
-file's own hash is the data digest of every result. A prompt that is too long loses its middle, as the official script has it: up to a
-ctx of 131,072 (its server's max_model_len) at most 120,000 tokens are kept, with a longer ctx what that leaves. A row whose
-question itself would be cut is passed over. Builtin: the six domains in turn, at three lengths: a quarter, half and all
-of ctx; nothing is cut.
+Official: the rows of `data.json` in their order, their fields checked when they are read, since no hash of the file is known. A prompt
+that is too long loses its middle, as the official script has it: up to a ctx of 131,072 (its server's max_model_len) at most 120,000
+tokens are kept, with a longer ctx what that leaves. A row whose question itself would be cut is passed over. Builtin: the six domains
+in turn, at three lengths: a quarter, half and all of ctx; nothing is cut.
 """
 
 from __future__ import annotations

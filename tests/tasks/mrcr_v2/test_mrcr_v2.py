@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kleval.tasks.mrcr import transcripts
+from kleval.tasks.mrcr import v2
 from kleval.tasks.mrcr.v2 import MrcrV2Task
 from kleval.tasks.registry import load_task
 from kleval.tokenization import load_tokenizer
@@ -48,24 +48,24 @@ def solved(text: str) -> tuple[str, list[str]]:
     assert last
     mark, nth, what, style = last.groups()
     same = [written for asked, written in turns(text) if asked == f"Write a {what} in {style} style."]
-    return mark + same[transcripts.NTH.index(nth)], same
+    return mark + same[v2.NTH.index(nth)], same
 
 
 def test_examples_stand_as_google_s_generator_writes_them():
     texts = re.findall(r"Assistant: (.*)\n", GOLDEN["examples"])
     first, second = re.findall(r"Prepend (\w{12}) to", GOLDEN["examples"])
     one, other, same = ("tweet", "fractals", "regal"), ("poem", "lions", "regal"), ("poem", "lions", "regal")
-    shown = transcripts.framed((one, other), texts[:2], first, 0, (same, same), texts[3:5], second, 1)
+    shown = v2.framed(((one, other), texts[:2], first, 0), ((same, same), texts[3:5], second, 1))
     assert shown == GOLDEN["examples"]
 
 
 def test_turns_stand_as_google_s_generator_writes_them():
     key, mark = ("riddle", "ducks", "formal"), GOLDEN["answer"][:12]
     text = GOLDEN["turn"].partition("Assistant: ")[2].removesuffix("\n\n")
-    made_of = ("", transcripts.request(key), (text,), (0.5,), 0, mark, GOLDEN["last"].partition("\n")[0][6:], iter(()))
-    (message,) = transcripts.Transcript(*made_of, examples="").messages(())
+    made_of = ("", v2.request(key), (text,), (0.5,), 0, mark, GOLDEN["last"].partition("\n")[0][6:], iter(()))
+    (message,) = v2.Transcript(*made_of, examples="").messages(())
     assert message["content"] == GOLDEN["turn"] + GOLDEN["last"]
-    archaic = transcripts.question(mark, 1, ("riddle", "ducks", "archaic"))
+    archaic = v2.question(mark, 1, ("riddle", "ducks", "archaic"))
     assert GOLDEN["last"] == f"User: {archaic}\n\nAssistant:"
 
 
