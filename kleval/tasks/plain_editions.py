@@ -5,7 +5,6 @@ kleval makes, filled with pieces of text up to ctx. A family says how a row is r
 from __future__ import annotations
 
 import random
-from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +13,7 @@ from typing import Any
 from kleval.tasks.base import as_prompt
 from kleval.tasks.data import Source
 from kleval.tasks.fitting import Fill, budget_for, fill_by_characters
-from kleval.tasks.sized import ALL, BuiltinData, OfficialData, Question, digest_of
+from kleval.tasks.sized import BuiltinData, OfficialData, Question, digest_of
 from kleval.tokenization import count_given
 from kleval.types import ContextTooSmall, Prompt, Tokenizer, Unfit
 
@@ -84,17 +83,6 @@ class Filling(BuiltinData):
 
     def __init__(self, task_id: str, task_version: str, *parts: object) -> None:
         super().__init__(task_id, task_version, f"kleval {parts[0]}", digest_of(*parts))
-
-    def questions(
-        self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL
-    ) -> Iterator[Question | Unfit]:
-        make = self._maker(tokenizer, ctx, seed)
-        for index in indices:
-            yield make(index)
-
-    @abstractmethod
-    def _maker(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Callable[[int], Question]:
-        """What makes the question of an index. ContextTooSmall from either."""
 
     def _sized(
         self, index: int, asked: Asked, tokenizer: Tokenizer, ctx: int, budget: int, fill: Fill = fill_by_characters

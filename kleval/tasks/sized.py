@@ -17,8 +17,6 @@ from kleval.tasks.draws import Draws, own_draws
 from kleval.tasks.registry import check_protocol
 from kleval.types import ContextTooSmall, Prompt, Sample, Tokenizer, Unfit
 
-ALL = range(sys.maxsize)  # indices of all samples
-
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -57,17 +55,21 @@ class OfficialData:
 
 
 class BuiltinData(ABC):
-    """Questions that kleval makes, each from random draws of its own, so that any can be made without the others: those with the given
-    indices."""
+    """Questions that kleval makes, each from random draws of its own, so that any can be made without the others."""
 
     def __init__(self, task_id: str, task_version: str, revision: str, digest: str) -> None:
         self._task_id, self._task_version = task_id, task_version
         self.revision, self.digest = revision, digest
 
-    @abstractmethod
     def questions(
-        self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL
-    ) -> Iterator[Question | Unfit]: ...
+        self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = range(sys.maxsize)
+    ) -> Iterator[Question | Unfit]:
+        """Those with the given indices."""
+        yield from map(self._maker(tokenizer, ctx, seed), indices)
+
+    @abstractmethod
+    def _maker(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Callable[[int], Question]:
+        """What makes the question of an index. ContextTooSmall from either."""
 
     def _draws(self, ctx: int, seed: int, index: object) -> Draws:
         """index: of a question, or the name of what is drawn beside the questions."""

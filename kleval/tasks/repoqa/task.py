@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import random
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import groupby, islice
@@ -28,7 +28,7 @@ from kleval.tasks.likelihood import without
 from kleval.tasks.repoqa import dataset, scoring, stdlib
 from kleval.tasks.repoqa.context import Asked, Context, LineCount, Needle
 from kleval.tasks.repoqa.scoring import Candidate
-from kleval.tasks.sized import ALL, BuiltinData, OfficialData, Question, SizedTask
+from kleval.tasks.sized import BuiltinData, OfficialData, Question, SizedTask
 from kleval.types import Completion, Prompt, Sample, Score, Tokenizer, Unfit
 
 PROTOCOL = "repoqa-ae876de"
@@ -201,9 +201,7 @@ class Builtin(BuiltinData):
         super().__init__(task_id, task_version, *stdlib.identity())
         self._counted: dict[str, Counts] = {}
 
-    def questions(
-        self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL
-    ) -> Iterator[Question | Unfit]:
+    def _maker(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Callable[[int], Question]:
         if tokenizer.digest not in self._counted:
             self._counted = {tokenizer.digest: _counts(tokenizer)}
         count, ratio, sizes = self._counted[tokenizer.digest]
@@ -212,14 +210,17 @@ class Builtin(BuiltinData):
             raise self._too_small(ctx, sizes[NEEDLES - 1][0] * _PART)
         budget = budget_for(max(tokenizer.count(function.code) for function in pool))
         order = sorted(pool, key=lambda function: self._draws(ctx, seed, function.name).seed)
-        for index in indices:
+
+        def question(index: int) -> Question:
             rng = self._draws(ctx, seed, index).rng
             asked = _among_files(order[index % len(order)], index, rng)
             fitted = fit(asked, tokenizer, count, ctx - budget, ratio)
             if fitted.tokens > ctx - budget:
                 raise self._too_small(ctx, fitted.tokens + budget)
             names = sorted([asked.needle.name, *_rivals(asked.needle, fitted.context, pool, rng)])
-            yield fitted.question(index, asked, budget, {"candidates": names})
+            return fitted.question(index, asked, budget, {"candidates": names})
+
+        return question
 
     def candidates(self, meta: Mapping[str, Any]) -> list[Candidate]:
         """As of the official edition."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import count
@@ -29,7 +29,7 @@ from kleval.tasks.ruler.form import DoesNotFit, Drafter, Fitted, Form, Measure
 from kleval.tasks.ruler.haystack import over_again, prose
 from kleval.tasks.ruler.spec import VERSION, Draft, Spec
 from kleval.tasks.ruler.words import combined, pairs, wonderwords
-from kleval.tasks.sized import ALL, BuiltinData, Question
+from kleval.tasks.sized import BuiltinData, Question
 from kleval.tasks.texts import Documents
 from kleval.types import Tokenizer
 
@@ -155,14 +155,13 @@ class Builtin(BuiltinData):
             self.digest = combined({"generator": self.digest, "documents": documents.digest})
         self._guesses: dict[tuple[str, int, int], Guess] = {}
 
-    def questions(self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL) -> Iterator[Question]:
+    def _maker(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Callable[[int], Question]:
         form = Form(tokenizer, self._protocol, self._edition)
         source = self._source(form, ctx, (self._spec.id, VERSION, self._edition, ctx, seed))
         key = (tokenizer.digest + tokenizer.chat_template_digest, ctx, seed)
         if key not in self._guesses:
             self._guesses[key] = probe(source, form, ctx)
-        for index in indices:
-            yield sample(source, form, ctx, self._guesses[key], index)
+        return partial(sample, source, form, ctx, self._guesses[key])
 
     def _source(self, form: Form, ctx: int, key: tuple[object, ...]) -> Source:
         kind = self._spec.kind

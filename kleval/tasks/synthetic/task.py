@@ -8,7 +8,7 @@ ones: the two accuracies are alike, not the same.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -17,9 +17,9 @@ from typing import Any
 from kleval.tasks.base import OneCall, as_prompt
 from kleval.tasks.fitting import budget_for, fill_by_characters
 from kleval.tasks.likelihood import without
-from kleval.tasks.sized import ALL, BuiltinData, Question, SizedTask, digest_of
+from kleval.tasks.sized import BuiltinData, Question, SizedTask, digest_of
 from kleval.tasks.synthetic.puzzles import ASKED, PUZZLES, PUZZLES_VERSION, STACKS
-from kleval.types import Completion, Prompt, Sample, Score, Tokenizer, Unfit, UsageError
+from kleval.types import Completion, Prompt, Sample, Score, Tokenizer, UsageError
 
 PROTOCOL = "synthetic-1"
 LEAST_ITEMS = 4
@@ -71,13 +71,10 @@ class Builtin(BuiltinData):
         self._puzzle, self._all_asked = PUZZLES[name], name == "palindrome"
         super().__init__(task_id, task_version, "generated", digest_of(PUZZLES_VERSION, name))
 
-    def questions(
-        self, tokenizer: Tokenizer, ctx: int, seed: int, indices: Iterable[int] = ALL
-    ) -> Iterator[Question | Unfit]:
-        for index in indices:
-            yield self._question(index, tokenizer, ctx, seed)
+    def _maker(self, tokenizer: Tokenizer, ctx: int, seed: int) -> Callable[[int], Question]:
+        return partial(self._question, tokenizer, ctx, seed)
 
-    def _question(self, index: int, tokenizer: Tokenizer, ctx: int, seed: int) -> Question:
+    def _question(self, tokenizer: Tokenizer, ctx: int, seed: int, index: int) -> Question:
         draws = self._draws(ctx, seed, index)
         drawn, chosen = self._puzzle.items(draws.rng), draws.seed
         pool = list(islice(drawn, ASKED))
