@@ -91,7 +91,9 @@ class HFEngine:
 
     def working_bytes(self, part: Part) -> int:
         config = self.adapter.model.config.get_text_config()
-        wide = max(int(config.hidden_size), int(getattr(config, "intermediate_size", None) or 0) // 4)
+        inner = getattr(config, "intermediate_size", None) or 0
+        inner = max(inner) if isinstance(inner, list | tuple) else inner  # of each layer (Gemma 3n)
+        wide = max(int(config.hidden_size), int(inner) // 4)
         chunk = min(self.chunk, part.tokens or 1)
         logits = min(chunk, max(1, part.end - max(part.first, part.begin)))
         working = chunk * wide * _WORKING_FLOATS + chunk * 4 * min(part.total_tokens, 4096)

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kleval.backends.hf_rope import rope_by_length
+from kleval.backends.hf_rope import counts_padding, rope_by_length
 from kleval.backends.hf_state import state_bytes
 
 # What a forward takes and returns its state as: newer releases of transformers, older ones, Mamba in older ones.
@@ -142,7 +142,8 @@ class HFModel:
     def find_out(self, longest: int | None = None) -> str:
         """Set chunked, batched, padded, copied and the state's size. Returns what is wrong when the model has no cache that goes on.
         longest: the most tokens that it is asked with, None where that is not known."""
-        kind, steady = rope_by_length(getattr(self.model, "config", None))
+        config = getattr(self.model, "config", None)
+        kind, steady = rope_by_length(config)
         if kind and (longest is None or longest > steady):
             self.by_length, self.changes_at = kind, 0 if "dynamic" in kind else steady
         try:
@@ -164,7 +165,8 @@ class HFModel:
             lambda t: (torch.cat([self._in_chunks(t.ids[:1], 0, at) for at in cuts]), t.whole[:1] * len(cuts))
         )
         self.batched = self._holds(lambda t: (self._leaving(t.ids), t.whole[1:]))
-        self.padded = self.batched and self._holds(
+        bears = self.batched and not counts_padding(config)  # short trials do not show it either
+        self.padded = bears and self._holds(
             lambda t: (self._in_chunks(t.ids, t.padding), [t.whole[0], t.without_padding]), strict=True
         )
         self.copied = (

@@ -2,6 +2,8 @@
 
 LongRoPE has one set of frequencies up to the length that the model was first trained at, and another beyond; dynamic NTK has others for
 each length beyond the config's longest. What a model computes of a text in pieces is then not what it computes of the whole.
+
+Llama 4 and Inkling scale far queries by their place in the batch, its padding counted, where they should by their place in the text.
 """
 
 from __future__ import annotations
@@ -27,3 +29,10 @@ def rope_by_length(config: Any) -> tuple[str, int]:
         if "dynamic" in kind:
             return kind, int(text.max_position_embeddings)
     return "", 0
+
+
+def counts_padding(config: Any) -> bool:
+    """Whether queries are scaled by where they stand in a batch, padding included."""
+    text = None if config is None else config.get_text_config()
+    llama = getattr(text, "attn_temperature_tuning", None) and getattr(text, "floor_scale", None)
+    return bool(llama or getattr(text, "log_scaling_n_floor", None))

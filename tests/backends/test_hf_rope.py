@@ -14,6 +14,7 @@ from hf_tiny import ask, check_same, opened, prompts, scores, transformers
 from kleval.backends.given import open_given
 from kleval.backends.hf_rope import rope_by_length
 from kleval.tokenization import read_tokenizer
+from kleval.tokenization.given import Numbers
 from kleval.types import Completion, Request
 
 END = 256  # of the byte tokenizer
@@ -151,3 +152,36 @@ def test_dynamic_frequencies_that_no_text_reaches_leave_a_model_as_it_was(
     said = opened(folder).describe()
     assert said["max_batch"] > 1
     assert "whole_and_alone" not in said
+
+
+def test_rows_are_not_padded_where_queries_are_scaled_by_their_place_in_the_batch() -> None:
+    """Llama 4, whose scale changes at 8,192 tokens: the trials do not reach it."""
+    torch.manual_seed(0)
+    experts = {"num_local_experts": 2, "intermediate_size_mlp": 48, "head_dim": 16}
+    scaled = {"attn_scale": 4.0, "floor_scale": FIRST, "no_rope_layers": [0, 0], "attention_chunk_size": FIRST}
+    config = transformers.Llama4TextConfig(**SMALL, **experts, **scaled, max_position_embeddings=LONGEST)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    for name, weight in model.named_parameters():
+        weight.data *= 30 if "embed" in name else 10 if "proj" in name else 1
+    backend = open_given(model, Numbers())
+    requests = [*prompts(90, 80, 70), *scores((80, 9), (75, 9), (70, 5))]
+    check_same(ask(backend, requests), [ask(backend, [request])[0] for request in requests])
+    said = backend.describe()
+    assert (said["batches"], said["padded_batches"]) == (True, False)
+
+
+def test_gemma_3n_whose_layers_differ_in_width_is_asked() -> None:
+    """Their widths are a list in its config, which the memory of a batch is estimated from."""
+    torch.manual_seed(0)
+    small = SMALL | {"intermediate_size": [48, 64], "head_dim": 16}
+    own = {
+        "hidden_size_per_layer_input": 8,
+        "vocab_size_per_layer_input": 257,
+        "laurel_rank": 4,
+        "num_kv_shared_layers": 0,
+    }
+    kinds = {"layer_types": ["sliding_attention", "full_attention"], "activation_sparsity_pattern": [0.0, 0.0]}
+    config = transformers.Gemma3nTextConfig(**small, **own, **kinds, sliding_window=FIRST)
+    backend = open_given(transformers.AutoModelForCausalLM.from_config(config).eval(), Numbers())
+    requests = prompts(90, 70)
+    check_same(ask(backend, requests), [ask(backend, [request])[0] for request in requests])
