@@ -51,24 +51,19 @@ def words(form: Request | None) -> str:
 
 def ask(task: Any, doc: Mapping[str, Any], chat: bool, form: Request | None) -> tuple[Ask, ...]:
     """The requests of a document. chat: prompts are messages, the examples turns of their own. form: of `followed`."""
-    prefix = task.doc_to_prefix(doc)
     context = task.fewshot_context(
         doc,
         num_fewshot=task.config.num_fewshot or 0,
         system_instruction=None,
         apply_chat_template=chat,
         fewshot_as_multiturn=chat,
-        chat_template=_messages if chat else None,
-        gen_prefix=prefix,
+        chat_template=(lambda messages, **_: messages) if chat else None,
+        gen_prefix=task.doc_to_prefix(doc),
     )
     made = task.construct_requests(
         doc=doc, ctx=context, metadata=(task.config.task, 0, 1), apply_chat_template=chat, chat_template=None
     )
     return tuple(Ask(_request(one, form), one) for one in (made if isinstance(made, list) else [made]))
-
-
-def _messages(messages: list[dict[str, str]], add_generation_prompt: bool) -> list[dict[str, str]]:
-    return messages
 
 
 def _request(instance: Any, form: Request | None) -> Request:

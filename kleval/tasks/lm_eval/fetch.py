@@ -21,6 +21,7 @@ from kleval.packages import install_line
 from kleval.tasks import data
 from kleval.tasks.assets import Asset
 from kleval.tasks.data import Status
+from kleval.tasks.datafile import one_line
 from kleval.tasks.download import Progress
 from kleval.tasks.lm_eval import files, loading, task_index
 from kleval.types import UsageError
@@ -179,6 +180,6 @@ def _hub_errors(what: str) -> Iterator[None]:
     except ImportError as error:
         raise UsageError(f"fetching data from the hub needs {error.name}: {install_line('lm-eval')}") from error
     except Exception as error:  # of the hub's client, its HTTP library, pyarrow, …: all of them end this fetch alike
-        said = f"{type(error).__name__}: {loading.line(error)}"
+        said = f"{type(error).__name__}: {one_line(error)}"
         hint = "; accept its terms on the hub and set HF_TOKEN" if "gated" in said.lower() else ""
         raise UsageError(f"{what} cannot be had from the hub ({said}){hint}") from error

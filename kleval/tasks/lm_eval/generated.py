@@ -23,6 +23,7 @@ from lm_eval.api.metrics import mean
 from lm_eval.api.task import ConfigurableTask
 
 from kleval.lengths import parse_lengths
+from kleval.tasks.datafile import one_line
 from kleval.tasks.registry import load_task
 from kleval.tokenization import KINDS, check_growth, join_prompt, load_tokenizer
 from kleval.types import Completion, ContextTooSmall, Request, Sample, Score, Task, Tokenizer, UsageError
@@ -178,15 +179,14 @@ def tokenizer_of(given: Mapping[str, Any]) -> Tokenizer:
             "kleval's tasks are made to a length in the model's tokenizer: name it, --metadata '{\"tokenizer\": \"DIR or hub id\"}'"
         )
     folder = Path(named).expanduser()
-    if folder.is_dir():
-        return load_tokenizer(f"hf:{folder}")
-    if ":" in named or named in KINDS:
-        return load_tokenizer(named)
-    import huggingface_hub
+    if not folder.is_dir():
+        if ":" in named or named in KINDS:
+            return load_tokenizer(named)
+        import huggingface_hub
 
-    try:
-        got = huggingface_hub.snapshot_download(named, allow_patterns=list(_TOKENIZER_FILES))
-    except Exception as error:  # of the hub's client and of its HTTP library
-        said = " ".join(str(error).split())[:200]
-        raise UsageError(f"the tokenizer {named} is no folder here and cannot be had from the hub: {said}") from error
-    return load_tokenizer(f"hf:{got}")
+        try:
+            folder = Path(huggingface_hub.snapshot_download(named, allow_patterns=list(_TOKENIZER_FILES)))
+        except Exception as error:  # of the hub's client and of its HTTP library
+            why = f"is no folder here and cannot be had from the hub: {one_line(error)}"
+            raise UsageError(f"the tokenizer {named} {why}") from error
+    return load_tokenizer(f"hf:{folder}")

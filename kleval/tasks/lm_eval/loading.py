@@ -20,6 +20,7 @@ from typing import Any
 from kleval.packages import need
 from kleval.tasks import packaged
 from kleval.tasks.data import MissingData
+from kleval.tasks.datafile import one_line
 from kleval.tasks.lm_eval import files, task_index
 from kleval.tasks.registry import TASKS
 from kleval.types import UsageError
@@ -134,36 +135,31 @@ def _build(name: str, dataset: Any, **overrides: Any) -> Any:
     # A group of this one task is how TaskManager takes settings over those of a YAML file.
     group = {"group": "kleval", "task": [{"task": name, **overrides, **handed}]}
     try:
-        with _seeded():
-            return task_index.manager(name).load(group)["tasks"][name]
+        return task_index.manager(name).load(group)["tasks"][name]
     except (UsageError, MemoryError):
         raise
     except ImportError as error:
         raise UsageError(_needs_package(name, error)) from error
     except ConnectionError as error:
-        raise UsageError(
-            f"lm-eval's {name} wants to download something, which kleval does not let it: {line(error)}"
-        ) from error
+        why = f"wants to download something, which kleval does not let it: {one_line(error)}"
+        raise UsageError(f"lm-eval's {name} {why}") from error
     except Exception as error:
-        said = f"{type(error).__name__}: {line(error)}"
-        raise UsageError(
-            f"lm-eval's {name} cannot be loaded, the data given are not what it expects: {said}"
-        ) from error
+        why = f"the data given are not what it expects: {type(error).__name__}: {one_line(error)}"
+        raise UsageError(f"lm-eval's {name} cannot be loaded, {why}") from error
 
 
 def _forget_modules() -> None:
     """Have lm-eval read the Python files of its tasks afresh: some keep a random generator (GPQA with examples), whose state would
     make a task depend on which were loaded before."""
-    for module in [
-        name for name, m in sys.modules.items() if name.startswith("lm_eval.tasks.") and hasattr(m, "__mtime__")
-    ]:
-        del sys.modules[module]
+    for name, module in [*sys.modules.items()]:
+        if name.startswith("lm_eval.tasks.") and hasattr(module, "__mtime__"):
+            del sys.modules[name]
 
 
 def _needs_package(name: str, error: ImportError) -> str:
     package = (error.name or getattr(error.__cause__, "name", None) or "").partition(".")[0]
     if not package:
-        return f"lm-eval's {name} cannot be loaded: {line(error)}"
+        return f"lm-eval's {name} cannot be loaded: {one_line(error)}"
     extra = TABLES["extras"].get(package)
     wanted = f"'lm-eval[{extra}]'" if extra else package
     return f"lm-eval's {name} needs {package}: pip install {wanted}"
@@ -178,40 +174,26 @@ def _quiet() -> None:
 
 @contextlib.contextmanager
 def _apart() -> Iterator[None]:
-    """While it lasts nothing asks the hub (what would, fails), and `datasets` shows no progress bars. Models may come from the hub
-    meanwhile: nothing is left set."""
+    """While it lasts nothing asks the hub (what would, fails), `datasets` shows no progress bars, and random generators are seeded as
+    simple_evaluate seeds them. Models may come from the hub meanwhile: nothing is left set."""
     import datasets.config
     import huggingface_hub.constants as hub
+    import numpy
 
     places = [(hub, "HF_HUB_OFFLINE"), (datasets.config, "HF_HUB_OFFLINE"), (datasets.config, "HF_DATASETS_OFFLINE")]
     before = [(where, name, getattr(where, name)) for where, name in places if hasattr(where, name)]
-    hidden = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
+    hidden, python, numbers = datasets.are_progress_bars_disabled(), random.getstate(), numpy.random.get_state()
     try:
+        datasets.disable_progress_bars()
         for where, name, _ in before:
             setattr(where, name, True)
-        yield
-    finally:
-        for where, name, value in before:
-            setattr(where, name, value)
-        if not hidden:
-            datasets.enable_progress_bars()
-
-
-@contextlib.contextmanager
-def _seeded() -> Iterator[None]:
-    """Random generators as simple_evaluate seeds them before it loads tasks."""
-    import numpy
-
-    python, numbers = random.getstate(), numpy.random.get_state()
-    try:
         random.seed(0)
         numpy.random.seed(1234)
         yield
     finally:
         random.setstate(python)
         numpy.random.set_state(numbers)
-
-
-def line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+        for where, name, value in before:
+            setattr(where, name, value)
+        if not hidden:
+            datasets.enable_progress_bars()

@@ -59,11 +59,25 @@ class LmEvalTask(InOrder):
         for index in range(len(self._docs)):
             asks = self._asks(index, chat)
             prompt_tokens, new = asking.tokens(tokenizer, asks, self._form)
-            needed = prompt_tokens + new
-            if needed > ctx:
-                yield Unfit(index, f"{self.id} document {index} needs {prompt_tokens} + {new} tokens", needed)
-            else:
-                yield self._sample(index, asks[0].request, ctx, prompt_tokens, new, chat)
+            if prompt_tokens + new > ctx:
+                why = f"{self.id} document {index} needs {prompt_tokens} + {new} tokens"
+                yield Unfit(index, why, prompt_tokens + new)
+                continue
+            doc, first = self._docs[index], asks[0].request
+            digest, own = _doc_hash(doc), "-plain" if self._plain else ""
+            yield Sample(
+                id=f"{self.id}@{self.edition}-{self.version}{own}/{ctx}/i{index}-{digest[:12]}",
+                task=self.id,
+                ctx=ctx,
+                index=index,
+                prompt=first.prompt,
+                references=asking.references(self._task, doc),
+                max_new_tokens=new,
+                prompt_tokens=prompt_tokens,
+                answer_prefix=first.answer_prefix,
+                stop=first.stop,
+                meta={"doc_id": index, "doc_hash": digest, "chat": chat, "shots": self._task.config.num_fewshot},
+            )
 
     def step(self, sample: Sample, outcomes: Sequence[Completion]) -> Sequence[Request] | Score:
         asks = self._asks(sample.index, not isinstance(sample.prompt, str))
@@ -103,24 +117,6 @@ class LmEvalTask(InOrder):
         while len(asks) <= index:
             asks.append(asking.ask(self._task, self._docs[len(asks)], chat, self._form))
         return asks[index]
-
-    def _sample(self, index: int, first: Request, ctx: int, prompt_tokens: int, new: int, chat: bool) -> Sample:
-        doc = self._docs[index]
-        digest = _doc_hash(doc)
-        own = "-plain" if self._plain else ""
-        return Sample(
-            id=f"{self.id}@{self.edition}-{self.version}{own}/{ctx}/i{index}-{digest[:12]}",
-            task=self.id,
-            ctx=ctx,
-            index=index,
-            prompt=first.prompt,
-            references=asking.references(self._task, doc),
-            max_new_tokens=new,
-            prompt_tokens=prompt_tokens,
-            answer_prefix=first.answer_prefix,
-            stop=first.stop,
-            meta={"doc_id": index, "doc_hash": digest, "chat": chat, "shots": self._task.config.num_fewshot},
-        )
 
     def _score(self, index: int, asks: Sequence[Ask], outcomes: Sequence[Completion]) -> Score:
         doc = self._docs[index]

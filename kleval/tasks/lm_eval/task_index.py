@@ -159,44 +159,35 @@ def _leaves(name: str, shots: int | None, above: tuple[str, ...]) -> Iterator[tu
     if entry.kind == "task":
         yield name, shots
     elif entry.kind == "tag":
-        for task in sorted(entry.tasks):
-            yield task, shots
+        yield from ((task, shots) for task in sorted(entry.tasks))
+    elif name in above:
+        raise UsageError(f"lm-eval's group {name!r} contains itself")
     else:
-        if name in above:
-            raise UsageError(f"lm-eval's group {name!r} contains itself")
         yield from _members(name, config(name), shots, (*above, name))
 
 
 def _members(
     group: str, given: Mapping[str, Any], shots: int | None, above: tuple[str, ...]
 ) -> Iterator[tuple[str, int | None]]:
-    shots = _shots_set_by(group, given, shots)
-    for item in given.get("task") or ():
-        if isinstance(item, str):
-            yield from _leaves(item, shots, above)
-            continue
-        if isinstance(item.get("task"), list):
-            yield from _members(group, item, shots, above)
-            continue
-        inner = item.get("group") or item.get("task")
-        if not isinstance(inner, str) or inner not in index():
-            raise UsageError(
-                f"lm-eval's group {group!r} defines tasks of its own ({inner}), which have no name to be asked by:"
-                " choose another group"
-            )
-        yield from _leaves(inner, _shots_set_by(group, item, shots), above)
-
-
-def _shots_set_by(group: str, given: Mapping[str, Any], shots: int | None) -> int | None:
-    """Its number of examples, else `shots`. UsageError when it changes anything else of its tasks."""
-    changed = set(given) - _STRUCTURE - {"num_fewshot"}
-    if changed:
+    """The same of a group, or of an entry of its list. UsageError where it changes more of its tasks than their examples' number."""
+    if changed := set(given) - _STRUCTURE - {"num_fewshot"}:
         raise UsageError(
             f"lm-eval's group {group!r} changes {', '.join(sorted(changed))} of its tasks, which kleval does not follow:"
             " name its tasks one by one"
         )
     own = given.get("num_fewshot")
-    return shots if own is None else int(own)
+    shots = shots if own is None else int(own)
+    inner: Any = given.get("task")
+    for item in inner if isinstance(inner, list) else [given.get("group") or str(inner)]:
+        if not isinstance(item, str):
+            yield from _members(group, item, shots, above)
+        elif item in index():
+            yield from _leaves(item, shots, above)
+        else:
+            raise UsageError(
+                f"lm-eval's group {group!r} defines tasks of its own ({item}), which have no name to be asked by:"
+                " choose another group"
+            )
 
 
 def _id(name: str, shots: int | None) -> str:
