@@ -81,6 +81,9 @@ def test_no_prompt_is_sent_twice_until_the_data_end(spec: ServedSpec, manner: An
     assert sorted(map(sent.count, set(sent))) == [1] * 6 + [2] * 3
     assert spec.out is not None
     assert sorted({row.repeat for row in RunStore.open(spec.out).rows()}) == [0, 1]
+    said = " ".join(RunStore.open(spec.out).manifest["caveats"])
+    assert "prompts are the tasks' samples" in said
+    assert "twice" not in said
 
 
 def test_a_failed_round_keeps_its_answers_and_is_asked_with_other_samples(spec: ServedSpec, manner: Any) -> None:

@@ -302,6 +302,15 @@ def test_what_cannot_be_asked_is_one_line(spec: ServedSpec, change: dict[str, An
         replace(spec, **change).check()
 
 
+@pytest.mark.parametrize(("seconds", "asked", "said"), [(9.0, 32, None), (12.0, 32, 48), (1000.0, 2000, None)])
+def test_a_round_that_was_over_before_its_load_was_there_is_said(seconds: float, asked: int, said: int | None) -> None:
+    values: dict[str, float | int | None] = {"rate": 1.0, "requests_per_second": 1.0, "e2e_ms": 1000 * seconds}
+    values |= {"requests": asked, "prompt_tokens": 100, "tokens_per_arrival": 1.0, "cached_tokens": 0}
+    point = PlannedPoint.of("served", "rate-1", "tiny", 100, 0, 0).point(Outcome(values), {}, {})
+    found = [text for text in caveats([point]) if text.startswith("Short")]
+    assert [f"--requests {said}." in text for text in found] == ([True] if said else [])
+
+
 def test_drift_takes_requests_enough_to_be_beyond_chance() -> None:
     assert drift([1.0] * 7 + [1.5] * 7 + [2.0] * 7) == 2.0
     assert drift([1.0] * 6 + [1.5] * 6 + [2.0] * 6) is None

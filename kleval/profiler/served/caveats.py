@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from kleval.profiler.served.figures import LATE_SHARE
+from kleval.profiler.served.load import counted_requests
 from kleval.profiler.served.reuse import not_cold, verdicts
 from kleval.store import Point
 from kleval.text import number, plural
@@ -13,6 +14,7 @@ SEVERAL_TOKENS = 1.05  # tokens per arrival from which on inter-token times are 
 LENGTH_NOTE = 0.01
 SLOWER = 0.95  # of the rate asked for, below which it was not kept
 DRIFTED = 1.5  # times the first requests of a round, from which on its last are said to be slower
+PASSES = 3  # times of a request within which those of a round at a rate were sent, below which the load was still building up
 STALLED = 1.5  # times TPOT from which on the prefill of neighbours is said to stall
 
 
@@ -26,7 +28,9 @@ def caveats(points: Iterable[Point]) -> list[str]:
         if "server" not in good[0].settings
         else "at the caller: network, scheduling, tokenizing and sampling are in them"
     )
-    found = [f"Times are taken {where}; each request has a prompt of its own."]
+    of_tasks = "tasks" in good[0].settings
+    prompts = "prompts are the tasks' samples" if of_tasks else "each request has a prompt of its own"
+    found = [f"Times are taken {where}; {prompts}."]
     found += dict.fromkeys(point.settings["caveat"] for point in good if "caveat" in point.settings)
     limited = [point for point in good if point.values.get("client_limited")]
     if limited:
@@ -43,20 +47,23 @@ def caveats(points: Iterable[Point]) -> list[str]:
     for rate in dict.fromkeys(point.values["rate"] for point in slower):
         sent = max(p.values.get("requests_per_second") or 0 for p in slower if p.values["rate"] == rate)
         found.append(f"This machine could not send {number(rate)} requests per second: it sent {number(sent)}.")
-    found += _drifts(good)
+    found += [*_short(good), *_drifts(good)]
     found += [*not_cold(good), *verdicts(good)]
     new = [point for point in good if not point.protocol.startswith("reuse-")]
     cached = sum(point.values.get("cached_tokens") or 0 for point in new)
     sent = sum((p.values["prompt_tokens"] or 0) * (p.values["requests"] or 0) for p in new)
     if cached:
-        of_tasks = "which a task's prompts share or where its data began again"
-        why = of_tasks if "tasks" in good[0].settings else "though no prompt was sent twice"
+        why = (
+            "which a task's prompts share or where its data began again"
+            if of_tasks
+            else "though no prompt was sent twice"
+        )
         found.append(
             f"Cached prompts: {cached:,.0f} of {sent:,.0f} prompt tokens came from the server's prefix cache, {why}; TTFT is too "
             "short by what they save."
         )
     if any("cached_tokens" not in point.values for point in good):
-        twice = "; no prompt was sent twice" if len(new) == len(good) else ""
+        twice = "; no prompt was sent twice" if len(new) == len(good) and not of_tasks else ""
         found.append(f"The server does not tell how many prompt tokens came from its cache{twice}.")
     most = max(point.values["tokens_per_arrival"] or 0 for point in good)
     if most > SEVERAL_TOKENS:
@@ -78,7 +85,7 @@ def caveats(points: Iterable[Point]) -> list[str]:
             f"Prefill of a request stalls the decoding of its neighbours: a token takes up to {max(waits):.1f} times as long "
             "meanwhile (stalled_tpot_ms). TPOT is of the steps in which all decode."
         )
-    if "tasks" in good[0].settings:
+    if of_tasks:
         return found
     off = max(abs((point.values["prompt_tokens"] or 0) / point.ctx - 1) for point in good)
     if off > LENGTH_NOTE:
@@ -88,6 +95,22 @@ def caveats(points: Iterable[Point]) -> list[str]:
     if not good[0].settings.get("ignore_eos"):
         found.append("The server does not take ignore_eos: a round in which an answer ended early is a failure.")
     return found
+
+
+def _short(good: Sequence[Point]) -> list[str]:
+    """Of rounds at a rate that were over before the load was there."""
+    wanted = []
+    at_rates = [point.values for point in good if point.values.get("rate") and point.values.get("requests_per_second")]
+    for values in at_rates:
+        n, under_way = values["requests"] or 0, (values["requests_per_second"] or 0) * (values["e2e_ms"] or 0) / 1000
+        if n - 1 < PASSES * under_way and n < (more := counted_requests(None, under_way)):
+            wanted.append(more)
+    if not wanted:
+        return []
+    return [
+        f"Short: in {len(wanted)} of {plural(len(at_rates), 'round')} at a rate all requests were sent within {PASSES} times what one "
+        f"took (E2E), so that the load was still building up for many: ask for more, --requests {max(wanted)}."
+    ]
 
 
 def _drifts(good: Sequence[Point]) -> list[str]:
