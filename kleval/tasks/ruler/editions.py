@@ -63,8 +63,9 @@ class Official(OfficialData):
         elif spec.kind == "cwe":
             # The first draw has 4,096 words and the bound is twice what it promises.
             words = cwe.CommonWords(cwe.SHORT if ctx < 4096 else cwe.LONG, draws.seed, self._more_words)
-            twice = official.twice
-            yield from official.stream(words.draft, measure, draws, ctx, limit, cwe.STEP, first=4096, most=twice)
+            yield from official.stream(
+                words.draft, measure, draws, ctx, limit, cwe.STEP, first=4096, most=lambda room: int(room) * 2
+            )
         elif spec.needles is None:
             draft = partial(qa.draft, self._corpus(), self._protocol == ANY_PLACE)
             yield from official.stream(draft, measure, draws, ctx, limit, qa.STEP)

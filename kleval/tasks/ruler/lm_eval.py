@@ -22,7 +22,7 @@ from typing import Any
 
 from kleval.tasks.draws import Draws
 from kleval.tasks.ruler import cwe, niah, qa, vt
-from kleval.tasks.ruler.form import DoesNotFit
+from kleval.tasks.ruler.form import DoesNotFit, Measure
 from kleval.tasks.ruler.haystack import Essays
 from kleval.tasks.ruler.official import falling, fwe_stream, settle
 from kleval.tasks.ruler.spec import NOISE, Draft, Needles, Spec
@@ -57,28 +57,27 @@ def stream(
 
     count: tokens of a text. DoesNotFit where lm-eval fails or never ends.
     """
-    between = "\n\n" if spec.kind == "cwe" else " "
-    for draft in _drafts(spec, count, ctx, essays, corpus):
-        yield replace(draft, prefix=between + draft.prefix.strip())
-
-
-def _drafts(spec: Spec, count: Count, ctx: int, essays: Essays | None, corpus: qa.Corpus | None) -> Iterator[Draft]:
     limit = ctx - spec.budget
 
     def whole(drawn: Draft) -> int:
         return count(drawn.input + drawn.prefix)
 
     if spec.needles is not None:
-        return _niah(spec.needles, count, ctx, limit, essays)
-    if corpus is not None:
-        return _qa(corpus, count, limit)
-    if spec.kind == "fwe":
-        return (fitted.draft for fitted in fwe_stream(whole, _Draws(), ctx))
-    return _cwe(count, whole, ctx, limit) if spec.kind == "cwe" else _vt(count, whole, limit, spec.budget)
+        made = _niah(spec.needles, count, ctx, limit, essays)
+    elif corpus is not None:
+        made = _qa(corpus, count, limit)
+    elif spec.kind == "fwe":
+        made = (fitted.draft for fitted in fwe_stream(whole, _Draws(), ctx))
+    else:
+        made = _cwe(count, whole, ctx, limit) if spec.kind == "cwe" else _vt(count, whole, limit, spec.budget)
+    between = "\n\n" if spec.kind == "cwe" else " "
+    for draft in made:
+        yield replace(draft, prefix=between + draft.prefix.strip())
 
 
 def _grown(
-    tokens: Callable[[int], int],
+    draft: Callable[[int], Draft],
+    tokens: Measure,
     step: int,
     limit: int,
     first: int = 0,
@@ -87,12 +86,12 @@ def _grown(
 ) -> int:
     """The search for a size: by steps, until a question is too long, then one step back; `most` once a size is beyond most - over.
 
-    tokens: of a question drawn at a size. first: the size to begin with, else the step.
+    first: the size to begin with, else the step.
     """
     size, found = first or step, 0
     while found < limit:
         try:
-            found = tokens(size)
+            found = tokens(draft(size))
         except (ValueError, IndexError) as error:
             raise DoesNotFit from error
         if found > limit:
@@ -112,26 +111,17 @@ def _niah(needles: Needles, count: Count, ctx: int, limit: int, essays: Essays |
     def draft(size: int) -> Draft:
         return niah.draft(needles, prose, draws, size if most is None else min(size, most))
 
-    def tokens(size: int) -> int:
-        drawn = draft(size)
-        return count(drawn.input + " ".join(drawn.answers))
-
-    size = max(_grown(tokens, step, limit, max(step, hidden), most), hidden)
+    grown = _grown(draft, lambda d: count(d.input + " ".join(d.answers)), step, limit, max(step, hidden), most)
     while True:
-        yield settle(draft, lambda d: count(d.input), limit, range(size, 0, -step)).draft
+        yield settle(draft, lambda d: count(d.input), limit, range(max(grown, hidden), 0, -step)).draft
 
 
-def _vt(count: Count, whole: Callable[[Draft], int], limit: int, budget: int) -> Iterator[Draft]:
+def _vt(count: Count, whole: Measure, limit: int, budget: int) -> Iterator[Draft]:
     draws = _Draws()
 
     def endless(letters: int, step: int, limit: int) -> Iterator[Draft]:
         draft = partial(_vt_question, draws, letters)
-
-        def tokens(size: int) -> int:
-            drawn = draft(size)
-            return count(f"{drawn.input}{drawn.prefix} {list(drawn.answers)}")
-
-        size = _grown(tokens, step, limit)
+        size = _grown(draft, lambda d: count(f"{d.input}{d.prefix} {list(d.answers)}"), step, limit)
         while True:
             yield settle(draft, whole, limit, falling(size, step)).draft
 
@@ -155,26 +145,25 @@ def _vt_question(draws: Draws, letters: int, size: int) -> Draft:
     return Draft(asked, prefix, tuple(names), {"size": size, "unit": "lines"})
 
 
-def _cwe(count: Count, whole: Callable[[Draft], int], ctx: int, limit: int) -> Iterator[Draft]:
+def _cwe(count: Count, whole: Measure, ctx: int, limit: int) -> Iterator[Draft]:
     words, shuffles = len(all_words()), random.Random(SHUFFLE_SEED)
     shuffles.shuffle(list(all_words()))  # the vocabulary's is the first of them
     draws = _Draws(shuffles)
     made = cwe.CommonWords(cwe.SHORT if ctx < 4096 else cwe.LONG, SHUFFLE_SEED, lambda: ("", all_words()))
 
-    def tokens(size: int) -> int:
+    def draft(size: int, searched: bool = False) -> Draft:
         demo, shown, asked, answers = made.parts(draws, size)
-        example = f"{demo}{cwe.PREFIX}{cwe.numbered(shown)}"
-        return count(f"{example}\n{asked}{cwe.PREFIX} {cwe.numbered(answers)}")
+        example = f"{demo}{cwe.PREFIX}{cwe.numbered(shown)}\n" if searched else ""
+        return Draft(example + asked, cwe.PREFIX, tuple(answers), {"size": size})
 
-    def draft(size: int) -> Draft:
-        *_, asked, answers = made.parts(draws, size)
-        return Draft(asked, cwe.PREFIX, tuple(answers), {"size": size})
+    def tokens(drawn: Draft) -> int:
+        return count(f"{drawn.input}{drawn.prefix} {cwe.numbered(drawn.answers)}")
 
-    size = _grown(tokens, 10, limit, most=words, over=10)
+    size = _grown(partial(draft, searched=True), tokens, cwe.STEP, limit, most=words, over=10)
     if size < cwe.COMMON:
         raise DoesNotFit
     while True:
-        yield settle(draft, whole, limit, falling(size, 10)).draft
+        yield settle(draft, whole, limit, falling(size, cwe.STEP)).draft
 
 
 def _qa(corpus: qa.Corpus, count: Count, limit: int) -> Iterator[Draft]:
@@ -188,13 +177,10 @@ def _qa(corpus: qa.Corpus, count: Count, limit: int) -> Iterator[Draft]:
         draws.shuffle(chosen)
         return qa.asked(question, chosen, {})
 
-    def tokens(size: int) -> int:
-        drawn = draft(0, size)
-        return count(f"{drawn.input} {list(drawn.answers)}")
-
-    size = max(_grown(tokens, 10, limit, most=len(documents), over=10), 1)
+    first, most = partial(draft, 0), len(documents)
+    size = _grown(first, lambda d: count(f"{d.input} {list(d.answers)}"), qa.STEP, limit, most=most, over=10)
     for index, question in enumerate(corpus.questions):
         least = len(question.gold)
-        sizes = [*range(max(size, least), least, -10), least]
+        sizes = [*range(max(size, least, 1), least, -qa.STEP), least]
         yield settle(partial(draft, index), lambda d: count(d.input), limit, sizes).draft
     raise qa.no_more(corpus)

@@ -47,15 +47,6 @@ def falling(size: int, step: int) -> Iterator[int]:
     yield from repeat(size, ATTEMPTS)
 
 
-def thrice(room: float) -> int:
-    return int(room * 3)
-
-
-def twice(room: float) -> int:
-    """Of whole units, as cwe's script counts."""
-    return int(room) * 2
-
-
 def stream(
     draft: Drafter,
     measure: Measure,
@@ -67,7 +58,7 @@ def stream(
     searched: Drafter | None = None,
     beside: int = 0,
     first: int = 0,
-    most: Callable[[float], int] = thrice,
+    most: Callable[[float], int] = lambda room: int(room * 3),
 ) -> Iterator[Fitted]:
     """Endless samples of at most `limit` tokens, of the size that the official binary search finds; every probe of it draws from
     `draws`.
