@@ -13,7 +13,7 @@ from itertools import islice
 
 from kleval.tasks import lexicon as lx
 from kleval.tasks.articles import Article
-from kleval.tasks.frames import asking as frames
+from kleval.tasks.frames import official as frames
 from kleval.tasks.helmet_icl import intents
 from kleval.tasks.helmet_icl.official import INSTRUCTION, label_numbers
 from kleval.tasks.lca import commits, library

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kleval.tasks.frames import asking as frames_prompts
+from kleval.tasks.frames import official as frames_prompts
 from kleval.tasks.helmet_icl.official import INSTRUCTION
 from kleval.tasks.lca import prompts as lca_prompts
 from kleval.tasks.longbench2 import official as exam_prompts

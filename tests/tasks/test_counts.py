@@ -30,7 +30,7 @@ def test_every_task_of_the_long_suite_is_counted_with_its_source_and_what_is_ass
 def test_a_budget_is_the_tasks_own() -> None:
     assert make_task("ruler/vt", "official").counts().written == (30,)  # type: ignore[attr-defined]
     from kleval.tasks.longbench2.task import COT, COT_BUDGET, OFFICIAL_BUDGET
-    from kleval.tasks.mrcr.dataset import BUDGET as MRCR_BUDGET
+    from kleval.tasks.mrcr.official import BUDGET as MRCR_BUDGET
 
     assert make_task("longbench2/mcq", "official").counts().written == (OFFICIAL_BUDGET,)  # type: ignore[attr-defined]
     cot = make_task("longbench2/mcq", "official", COT)

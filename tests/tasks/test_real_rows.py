@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kleval.tasks import data, registry
-from kleval.tasks.frames import dataset as frames
+from kleval.tasks.frames import official as frames
 from kleval.tasks.short import maths
 from kleval.types import Completion
 

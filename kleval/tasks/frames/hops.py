@@ -20,7 +20,7 @@ from kleval.tasks import lexicon
 from kleval.tasks.articles import ARTICLES_VERSION, Article, corpus
 from kleval.tasks.base import as_prompt
 from kleval.tasks.fitting import budget_for, fill
-from kleval.tasks.frames.asking import answer_sentence, context, question_prompt
+from kleval.tasks.frames.official import answer_sentence, context, question_prompt
 from kleval.tasks.plain_editions import Asked, Filling
 from kleval.tasks.sized import Question
 from kleval.types import ContextTooSmall, Tokenizer

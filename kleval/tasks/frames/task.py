@@ -13,9 +13,9 @@ from pathlib import Path
 
 from kleval.tasks.answers import contains
 from kleval.tasks.base import JUDGE_BUDGET, Judged
-from kleval.tasks.frames import asking, dataset
-from kleval.tasks.frames.asking import judge_prompt, question_prompt
+from kleval.tasks.frames import official
 from kleval.tasks.frames.hops import Builtin
+from kleval.tasks.frames.official import judge_prompt, question_prompt
 from kleval.tasks.likelihood import without
 from kleval.tasks.sized import SizedTask
 from kleval.types import Prompt, Sample, Score
@@ -28,27 +28,27 @@ class FramesTask(Judged, SizedTask):
     version = "1"
     reply_says = "decision"
     own_protocols = (EXACT_MATCH,)
-    official_budget = dataset.BUDGET
+    official_budget = official.BUDGET
 
     def __init__(self, edition: str, protocol: str | None, data_dir: Path | None) -> None:
         known = (JUDGE, EXACT_MATCH) if edition == "official" else (EXACT_MATCH, JUDGE)
-        values = {"budget": dataset.BUDGET, "judge_budget": JUDGE_BUDGET}
+        values = {"budget": official.BUDGET, "judge_budget": JUDGE_BUDGET}
         super().__init__("frames/oracle", edition, protocol, known, values)
         self.metric = "accuracy" if self.needs_judge else "exact_match"
         made = partial(Builtin, self.id, self.version)
-        self._open = made if edition == "builtin" else partial(dataset.official, self.id, data_dir)
+        self._open = made if edition == "builtin" else partial(official.rows, self.id, data_dir)
 
     def _judge_prompt(self, sample: Sample, answer: str) -> Prompt:
         text = judge_prompt(sample.meta["question"], answer, sample.references[0])
         return ({"role": "user", "content": text},)
 
     def _verdict(self, reply: str) -> bool | None:
-        return asking.decision(reply)
+        return official.decision(reply)
 
     def _score(self, sample: Sample, answer: str, right: bool | None) -> Score:
-        extracted = asking.extract_answer(answer)
+        extracted = official.extract_answer(answer)
         judged = {} if right is None else {"accuracy": float(right)}
-        matched = {"exact_match": asking.exact_match(extracted, sample.references)}
+        matched = {"exact_match": official.exact_match(extracted, sample.references)}
         return Score({**judged, **matched, "contains": contains(answer, sample.references)}, extracted=extracted)
 
     def question_alone(self, sample: Sample) -> Prompt:

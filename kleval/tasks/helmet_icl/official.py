@@ -77,17 +77,16 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Items to draw from. by_label: positions of each label's items, labels in the order in which they first come."""
+    """Items to draw from, by label, labels in the order in which they first come."""
 
-    items: tuple[Item, ...] = field(repr=False)
-    by_label: dict[int, list[int]] = field(repr=False)
+    by_label: dict[int, list[Item]] = field(repr=False)
 
     @classmethod
     def of(cls, items: Sequence[Item]) -> Pool:
-        by_label: dict[int, list[int]] = {}
-        for position, item in enumerate(items):
-            by_label.setdefault(item.label, []).append(position)
-        return cls(tuple(items), by_label)
+        by_label: dict[int, list[Item]] = {}
+        for item in items:
+            by_label.setdefault(item.label, []).append(item)
+        return cls(by_label)
 
     def balanced(self, n: int, seed: int) -> list[Item]:
         """n items in rounds: each round has one of every label, in random order; the last round may be cut short.
@@ -96,16 +95,16 @@ class Pool:
         """
         rng = random.Random(seed)
         n_rounds = math.ceil(n / len(self.by_label))
-        rounds: list[list[Item]] = [[] for _ in range(n_rounds)]
-        for positions in self.by_label.values():
-            drawn = rng.sample(range(len(positions)), n_rounds % len(positions))
+        columns = []
+        for items in self.by_label.values():
+            drawn = rng.sample(items, n_rounds % len(items))
             while len(drawn) < n_rounds:
-                drawn += rng.sample(range(len(positions)), min(n_rounds - len(drawn), len(positions)))
-            for which, one in zip(rounds, drawn, strict=True):
-                which.append(self.items[positions[one]])
-        for which in rounds:
-            rng.shuffle(which)
-        return [item for which in rounds for item in which][:n]
+                drawn += rng.sample(items, min(n_rounds - len(drawn), len(items)))
+            columns.append(drawn)
+        rounds = [list(one) for one in zip(*columns, strict=True)]
+        for one in rounds:
+            rng.shuffle(one)
+        return [item for one in rounds for item in one][:n]
 
 
 def item_seed(text: str, seed: int) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 
 from kleval.tasks import lexicon, texts
 from kleval.tasks.base import OneCall
-from kleval.tasks.mrcr import bins, conversations, dataset, grading
+from kleval.tasks.mrcr import conversations, official
 from kleval.tasks.mrcr.conversations import BANK, CONVERSATIONS_VERSION, Conversation, Matter
 from kleval.tasks.plain_editions import Asked, MadeToSize
 from kleval.tasks.prose import SENTENCES_VERSION, essay
@@ -34,27 +34,27 @@ class MrcrTask(OneCall, SizedTask):
     version = "1"
     own_protocols = (PROTOCOL,)
     metric = "match"
-    official_budget = f"{dataset.BUDGET}, more where the answer takes more"
+    official_budget = f"{official.BUDGET}, more where the answer takes more"
 
     def __init__(self, n_needles: int, edition: str, protocol: str | None, data_dir: Path | None) -> None:
-        values = {"n_needles": n_needles, "longest": grading.LONGEST_CHARS, "first_bin": bins.NAMES[0]}
+        values = {"n_needles": n_needles, "longest": official.LONGEST_CHARS, "first_bin": official.NAMES[0]}
         super().__init__(f"mrcr/{n_needles}needle", edition, protocol, (PROTOCOL, GOOGLE), values)
         self._open = (
-            partial(dataset.Official, self.id, n_needles, data_dir)
+            partial(official.Official, self.id, n_needles, data_dir)
             if edition == "official"
             else partial(_builtin, self.id, self.version, n_needles, data_dir if edition == OWN else None)
         )
         # Bins are counted with it where it is there.
-        self.also_reads = bins.ENCODING if edition == "official" and bins.vocabulary() is not None else ""
+        self.also_reads = official.ENCODING if edition == "official" and official.vocabulary() is not None else ""
 
     def score(self, sample: Sample, answer: Completion) -> Score:
         """match: the similarity. prefix: whether the random string was there, where the protocol wants it."""
         prefix, reference = sample.meta["prefix"], sample.references[0]
         if self.protocol == PROTOCOL:
-            match = grading.openai_grade(answer.text, reference, prefix)
+            match = official.openai_grade(answer.text, reference, prefix)
             there = answer.text.startswith(prefix)
         else:
-            match = grading.google_grade(answer.text, reference, len(prefix))
+            match = official.google_grade(answer.text, reference, len(prefix))
             there = prefix in answer.text
         metrics = {"match": match, "prefix": float(there)}
         if "bin" in sample.meta:
@@ -70,7 +70,7 @@ class MrcrTask(OneCall, SizedTask):
 
     def _facts(self) -> Mapping[str, Any]:
         return {
-            "bins": f"tokens of {bins.ENCODING} where its vocabulary is at hand, else the model's own; a row's"
+            "bins": f"tokens of {official.ENCODING} where its vocabulary is at hand, else the model's own; a row's"
             " bin_tokenizer says which"
         }
 

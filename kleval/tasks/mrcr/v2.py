@@ -19,7 +19,7 @@ from typing import Any
 
 from kleval.tasks.draws import distinct
 from kleval.tasks.likelihood import without
-from kleval.tasks.mrcr import grading
+from kleval.tasks.mrcr import official
 from kleval.tasks.mrcr.conversations import BANK, EVALUATED, Conversation, random_string, text_of, turn_of
 from kleval.tasks.mrcr.task import GOOGLE, MrcrTask, filled_up
 from kleval.tasks.plain_editions import MadeToSize
@@ -52,7 +52,7 @@ class MrcrV2Task(MrcrTask):
                 f"mrcr_v2/{n_needles}needle is made by kleval and has no {edition} edition, Google's own files are not read:"
                 " leave --edition out"
             )
-        values = {"n_needles": n_needles, "longest": grading.LONGEST_CHARS, "hash": HASH_CHARS}
+        values = {"n_needles": n_needles, "longest": official.LONGEST_CHARS, "hash": HASH_CHARS}
         SizedTask.__init__(self, f"mrcr_v2/{n_needles}needle", edition, protocol, (GOOGLE,), values)
         self._open = partial(_builtin, self.id, self.version, n_needles)
         self.also_reads = ""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kleval.tasks.babilong import stories
+from kleval.tasks.babilong import task as stories
 from kleval.tasks.babilong.task import prompt, right
 from kleval.tasks.draws import own_draws
 from kleval.tasks.registry import families, load_task

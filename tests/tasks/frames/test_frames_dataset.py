@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from kleval.tasks.frames.asking import context, question_prompt
-from kleval.tasks.frames.dataset import find, read
+from kleval.tasks.frames.official import context, find, question_prompt, read
 from kleval.tasks.plain_editions import Asked
 from kleval.types import UsageError
 

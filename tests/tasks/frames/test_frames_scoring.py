@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kleval.tasks.answers import contains, normalize_answer
-from kleval.tasks.frames.asking import (
+from kleval.tasks.frames.official import (
     answer_sentence,
     context,
     decision,

@@ -19,7 +19,7 @@ from kleval.store import RunStore
 from kleval.tasks.articles import ARTICLES_VERSION, corpus
 from kleval.tasks.draws import own_draws
 from kleval.tasks.frames import hops
-from kleval.tasks.frames.asking import answer_sentence
+from kleval.tasks.frames.official import answer_sentence
 from kleval.tasks.frames.task import EXACT_MATCH, JUDGE, FramesTask
 from kleval.tasks.registry import expand, load_task
 from kleval.tokenization import load_tokenizer

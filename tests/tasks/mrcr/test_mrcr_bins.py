@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kleval.harness import sample_cache
-from kleval.tasks.mrcr import bins
+from kleval.tasks.mrcr import official as bins
 from kleval.tasks.registry import load_task
 from kleval.types import Tokenizer
 

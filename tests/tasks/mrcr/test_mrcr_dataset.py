@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kleval.tasks import data
-from kleval.tasks.mrcr import dataset
+from kleval.tasks.mrcr import official as dataset
 from kleval.tasks.plain_editions import Asked
 from kleval.types import UsageError
 

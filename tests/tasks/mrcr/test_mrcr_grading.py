@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kleval.tasks.mrcr import grading
+from kleval.tasks.mrcr import official as grading
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import kleval
-from kleval.tasks.mrcr import bins
+from kleval.tasks.mrcr import official as bins
 from kleval.tasks.mrcr.task import GOOGLE, PROTOCOL, MrcrTask
 from kleval.tasks.registry import expand, load_task
 from kleval.tokenization import read_tokenizer

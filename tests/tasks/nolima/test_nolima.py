@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from kleval.tasks import lexicon
-from kleval.tasks.nolima.placing import DEPTHS, Book, cases, characters
-from kleval.tasks.nolima.task import BANK, BOOKS, NEEDLE_SETS, SCRIPT
+from kleval.tasks.nolima.task import BANK, BOOKS, DEPTHS, NEEDLE_SETS, SCRIPT, Book, cases, characters
 from kleval.tasks.prose import essay
 from kleval.tasks.registry import load_task
 from kleval.types import Completion, ContextTooSmall, Prompt, TextTooShort, Tokenizer, UsageError

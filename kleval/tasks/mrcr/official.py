@@ -8,20 +8,33 @@ folder, the newer one counts.
 
 There is no official generation budget: 2,000 tokens (HELM's; the longest answer has 3,889 characters), and more for an
 answer that takes more in the model's tokens.
+
+Official lengths: eight bins of all messages and the answer, in tokens of o200k_base; where that vocabulary is not on this machine the
+model's own tokens are counted instead, and nothing is downloaded for it. Only ports of the data card have code for the borders, and
+they disagree; here the data card counts: the first bin holds both of its ends, the others their upper one.
+
+Metrics: both are difflib's similarity of the answer with the text that was asked for. Its autojunk stays on and the order of its
+arguments as each source has it: both change the ratio of prose longer than 200 characters (0.38 with autojunk off where the official
+value is 0.16). Other implementations of the same ratio are not equivalent.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import tempfile
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import replace
+from difflib import SequenceMatcher
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from kleval.files import family_facts
 from kleval.tasks import data, datafile, tables
 from kleval.tasks.data import Source
-from kleval.tasks.mrcr import bins
 from kleval.tasks.plain_editions import Asked, Rows, as_it_is, contents
 from kleval.tasks.sized import Question
 from kleval.types import Message, Tokenizer, Unfit, UsageError
@@ -29,6 +42,13 @@ from kleval.types import Message, Tokenizer, Unfit, UsageError
 REVISION = "openai/mrcr f4c69fa (2025-12-05)"
 BUDGET, BESIDE = 2000, 16  # tokens of an answer, and those beside one that takes more
 _ROLES = ("system", "user", "assistant")
+ENCODING = "o200k_base"
+EDGES = tuple(4096 << i for i in range(9))
+NAMES: tuple[str, ...] = tuple(family_facts("mrcr")["bins"])
+OUTSIDE = "outside"
+_ADDRESS = f"https://openaipublic.blob.core.windows.net/encodings/{ENCODING}.tiktoken"
+GOOGLE_HASH_CHARS = 12
+LONGEST_CHARS = 20_000
 
 
 class Official(Rows):
@@ -42,9 +62,9 @@ class Official(Rows):
         made = super()._question(index, asked, tokenizer, ctx)
         if isinstance(made, Unfit):
             return made
-        counter = bins.counter() or tokenizer
-        length = sum(map(counter.count, (*contents(made.prompt), *made.references)))
-        binned = {"bin": bins.bin_of(length), "bin_tokens": length, "bin_tokenizer": counter.name}
+        used = counter() or tokenizer
+        length = sum(map(used.count, (*contents(made.prompt), *made.references)))
+        binned = {"bin": bin_of(length), "bin_tokens": length, "bin_tokenizer": used.name}
         return replace(made, meta={**made.meta, **binned})
 
 
@@ -106,3 +126,73 @@ def _messages(where: str, prompt: Any) -> tuple[Message, ...]:
             raise UsageError(f"{inside}: role {role!r} is none of {', '.join(_ROLES)}")
         messages.append({"role": role, "content": content})
     return tuple(messages)
+
+
+def bin_of(tokens: int) -> str:
+    """Name of the bin, OUTSIDE where there is none."""
+    if not EDGES[0] <= tokens <= EDGES[-1]:
+        return OUTSIDE
+    return NAMES[max(0, bisect_left(EDGES, tokens) - 1)]
+
+
+def counter() -> Tokenizer | None:
+    """o200k_base when its vocabulary is in tiktoken's cache, else None."""
+    file = vocabulary()
+    return _load(file) if file is not None else None
+
+
+def vocabulary() -> Path | None:
+    """The file of it in tiktoken's cache, when it is there."""
+    given = (os.environ[name] for name in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR") if name in os.environ)
+    folder = next(given, Path(tempfile.gettempdir()) / "data-gym-cache")
+    # tiktoken names a cached file by the sha1 of its address; an empty name of a folder is no cache.
+    file = Path(folder) / hashlib.sha1(_ADDRESS.encode(), usedforsecurity=False).hexdigest()
+    return file if folder and file.is_file() else None
+
+
+@lru_cache(maxsize=1)
+def _load(file: Path) -> Tokenizer | None:
+    from kleval.tokenization import load_tokenizer
+
+    try:
+        return load_tokenizer(f"tiktoken:{ENCODING}")
+    except UsageError:
+        return None
+
+
+def openai_grade(response: str, answer: str, prefix: str) -> float:
+    """In [0, 1]. 0 unless the response begins with the prefix, to the character; a leading blank is enough for 0.
+
+    Source: data card of openai/mrcr. Deviation: of a response longer than LONGEST_CHARS, and than twice the answer, only that
+    much is matched, so that the time is bounded; its whole length counts.
+    """
+    if not response.startswith(prefix):
+        return 0.0
+    found, wanted = response.removeprefix(prefix), answer.removeprefix(prefix)
+    return _ratio(found[: _limit(wanted)], wanted, len(found) + len(wanted))
+
+
+def google_grade(prediction: str, target: str, hash_chars: int = GOOGLE_HASH_CHARS) -> float:
+    """In [0, 1]. What follows the last occurrence of the target's hash, wherever that is; white space around texts aside. 0
+    where the target is shorter than a hash.
+
+    Source: mrcr_v2_metric of eval_hub. Deviation: as for openai_grade.
+    """
+    prediction, target = prediction.strip(), target.strip()
+    mark, wanted = target[:hash_chars], target[hash_chars:].strip()
+    if len(mark) < hash_chars:
+        return 0.0
+    at = prediction.rfind(mark)
+    if at < 0:
+        return 0.0
+    found = prediction[at + len(mark) :].strip()
+    return _ratio(wanted, found[: _limit(wanted)], len(found) + len(wanted))
+
+
+def _limit(wanted: str) -> int:
+    return max(LONGEST_CHARS, 2 * len(wanted))
+
+
+def _ratio(first: str, second: str, total_chars: int) -> float:
+    matched = sum(block.size for block in SequenceMatcher(None, first, second).get_matching_blocks())
+    return 2.0 * matched / total_chars if total_chars else 1.0

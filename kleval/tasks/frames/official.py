@@ -8,6 +8,9 @@ An element of the data's list of links may hold several addresses or a remark be
 of the mobile site (28) or one without its scheme (2): all are looked up as the pages of en.wikipedia.org that they are.
 The digest of a result covers the documents (saved pages by name and size). A question is asked with its articles whole or not at all;
 those that lack a document are left out, and the revision says of how many there are all.
+
+Prompts (`prompts.toml`) and what is read out of replies: the model's prompt and exact match are modelscope/evalscope's @ fde259d
+(frames_adapter.py), the judge's prompt is that of the paper's autorater.
 """
 
 from __future__ import annotations
@@ -21,9 +24,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from kleval.tasks import data, datafile, tables
+from kleval.tasks import data, datafile, packaged, tables
+from kleval.tasks.answers import normalize_answer
 from kleval.tasks.data import Source
-from kleval.tasks.frames.asking import Document, context, question_prompt
 from kleval.tasks.frames.wikipedia import read_page
 from kleval.tasks.plain_editions import Asked, Rows, as_it_is
 from kleval.types import UsageError
@@ -37,10 +40,17 @@ _LONGEST_NAME = 200
 _ADDRESS = re.compile(r"(?:https?://|(?<![\w./-])[a-z-]+(?:\.m)?\.wikipedia\.org/)\S*")
 _MOBILE = re.compile(r"(?<=://)([a-z-]+)\.m\.(?=wikipedia\.org/)")
 _BY_TITLE = re.compile(r"/w/index\.php\?(?:.*&)?title=([^&:]+)(?:&.*)?$")
+Document = tuple[str, str]  # title, text
+_PROMPTS = packaged.load("frames/prompts.toml")
+_MARK = "the answer is"
+# The pattern of the request itself, "TRUE" or "FALSE", is no decision.
+_DECISION = re.compile(r"decision[\W_]{0,20}(true|false)\b(?![\W_]{0,5}or\b)", re.IGNORECASE)
+_BARE = re.compile(r"[\W_]*(true|false)[\W_]*", re.IGNORECASE)
+_LONGEST_BARE_CHARS = 40
 Linked = tuple[str, dict[str, Any], tuple[str, ...]]  # where, the row, addresses of its documents
 
 
-def official(task_id: str, data_dir: Path | None) -> Rows:
+def rows(task_id: str, data_dir: Path | None) -> Rows:
     source = find(data_dir)
     return Rows(task_id, source, lambda ctx: read(source), BUDGET)
 
@@ -69,8 +79,8 @@ def find(data_dir: Path | None) -> Source:
     return Source(paths, revision, hashlib.sha256(f"{status.sha256}\n{digest}".encode()).hexdigest())
 
 
-def _has_documents(rows: Path) -> bool:
-    return "wiki_items" in next(iter(tables.rows(rows)))[1]
+def _has_documents(path: Path) -> bool:
+    return "wiki_items" in next(iter(tables.rows(path)))[1]
 
 
 def read(source: Source) -> Iterator[Asked | None]:
@@ -181,3 +191,41 @@ def _document(found: Document | Path, key: str) -> Document:
     if found.suffix == ".txt":
         return unquote(key.rstrip("/").rsplit("/", 1)[-1]).replace("_", " "), text.strip()
     return read_page(text)
+
+
+def context(documents: Sequence[Document]) -> str:
+    return "\n".join(f"{title}\n{text}" for title, text in documents)
+
+
+def question_prompt(text: str, question: str) -> str:
+    return str(_PROMPTS["question"]).format(text=text, question=question)
+
+
+def answer_sentence(answer: str) -> str:
+    """How a model that does as it is told says it."""
+    return f"Therefore, the answer is {answer}."
+
+
+def judge_prompt(question: str, predicted: str, truth: str) -> str:
+    return str(_PROMPTS["judge"]).format(question=question, predicted=predicted, truth=truth)
+
+
+def extract_answer(text: str) -> str:
+    """What follows the last `the answer is`, asterisks left out, without full stops around it; "" where it does not stand."""
+    text = text.replace("*", "")
+    return text.rsplit(_MARK, 1)[-1].strip().strip(".").strip() if _MARK in text else ""
+
+
+def exact_match(extracted: str, references: Sequence[str]) -> float:
+    """1 when it equals a reference but for case, punctuation, articles and blanks. What is empty then never does."""
+    answer = normalize_answer(extracted)
+    return float(bool(answer) and any(answer == normalize_answer(reference) for reference in references))
+
+
+def decision(reply: str) -> bool | None:
+    """The last decision in a judge's reply, or a reply that is nothing but TRUE or FALSE. None when there is none."""
+    found = _DECISION.findall(reply)
+    if found:
+        return str(found[-1]).lower() == "true"
+    bare = _BARE.fullmatch(reply.strip()[: _LONGEST_BARE_CHARS + 1])
+    return bare[1].lower() == "true" if bare else None
