@@ -144,7 +144,7 @@ def test_a_template_cannot_reach_python(folder: Path) -> None:
         ("{{ {'b': 1, 'a': 2} | tojson(sort_keys=true, separators=(',', ':')) }}", '{"a":2,"b":1}'),
         ("{{ strftime_now('%%') }}", "%"),
         ("{% for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}{{ m.role }}{% endfor %}", "system"),
-        ("{{ eos_token }}{{ add_generation_prompt }}{{ tools is none }}", "<|eos|>TrueTrue"),
+        ("{{ eos_token }}{{ add_generation_prompt }}{{ tools is none }}{{ documents is none }}", "<|eos|>TrueTrueTrue"),
         ("{{ '<b>' }}", "<b>"),
     ],
 )
@@ -158,6 +158,13 @@ def test_a_template_in_its_own_file_comes_before_the_configs(folder: Path) -> No
     (folder / "chat_template.jinja").write_text("from the file" + CHAT)
     rendered = load_tokenizer(f"hf:{with_config(folder, chat_template='no')}").render(MESSAGES)
     assert rendered.startswith("from the file")
+
+
+def test_a_template_of_a_processor_is_used_where_the_tokenizer_has_none(folder: Path) -> None:
+    """Of models for text and pictures (Pixtral, Mistral Small 3.1)."""
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": "from the processor" + CHAT}))
+    assert load_tokenizer(f"hf:{with_config(folder)}").render(MESSAGES).startswith("from the processor")
+    assert load_tokenizer(f"hf:{with_config(folder, chat_template=CHAT)}").render(MESSAGES).startswith("<system>")
 
 
 @pytest.mark.parametrize(
@@ -194,3 +201,15 @@ def test_a_saved_tokenizer_is_the_same(folder: Path, tmp_path: Path) -> None:
     assert again.encode("hello world") == tokenizer.encode("hello world")
     assert again.eos_id == tokenizer.eos_id
     assert again.render(MESSAGES) == tokenizer.render(MESSAGES)
+
+
+def test_special_tokens_that_only_the_config_names_are_cut_out_of_texts(folder: Path) -> None:
+    """As transformers does; they are words of the vocabulary, and tokenizer.json knows them as no more than that."""
+    more = {"additional_special_tokens": ["world"], "extra_special_tokens": {"image_token": "<unk>"}}
+    file = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps(file | {"added_tokens": []}))
+    text = "hello<|eos|>helloworld<unk>"
+    plain = load_tokenizer(f"hf:{with_config(folder)}")
+    assert 0 not in plain.encode(text)
+    tokenizer = load_tokenizer(f"hf:{with_config(folder, eos_token='<|eos|>', **more)}")
+    assert tokenizer.encode(text) == [1, 0, 1, 2, 3]

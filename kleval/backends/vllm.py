@@ -334,8 +334,9 @@ def _scored(job: Job, logprobs: Sequence[Any], answer: Any, tokenizer: Tokenizer
 
 
 def _tokenizer(spec: BackendSpec, place: Place) -> Tokenizer:
-    if spec.tokenizer is not None:
-        return load_tokenizer(spec.tokenizer)
+    """The model's own; the one that was named where it has none: `--tokenizer` may be one that lengths are counted in."""
     folder = place.folder
-    shared = not has_tokenizer(folder) and has_tokenizer(folder.parent)
-    return read_tokenizer(folder.parent if shared else folder, name=place.name)
+    found = next((one for one in (folder, folder.parent) if has_tokenizer(one)), None)
+    if found is None and spec.tokenizer is not None and spec.tokenizer.startswith("hf:"):
+        return load_tokenizer(spec.tokenizer)
+    return read_tokenizer(found or folder, name=place.name)

@@ -178,7 +178,7 @@ class ChatTemplate:
             for m in messages
         ]
         try:
-            values = {"tools": None, **self._special, **self.args}
+            values = {"tools": None, "documents": None, **self._special, **self.args}
             text: str = _compile(self.text).render(messages=given, add_generation_prompt=True, **values)
             return text
         except failures as error:

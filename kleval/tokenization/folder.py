@@ -134,11 +134,14 @@ class ModelTokenizer(ABC):
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """tokenizer_config.json of a folder, with the tokens that only special_tokens_map.json names; empty when there is neither.
+    """tokenizer_config.json of a folder, with the tokens that only special_tokens_map.json names, and the chat template that older
+    models for text and pictures have in chat_template.json; empty when there is none of them.
 
     UsageError when one of them cannot be read.
     """
     config, named = _read(folder / CONFIG_FILE), _read(folder / MAP_FILE)
+    if config.get("chat_template") is None and (template := _read(folder / "chat_template.json").get("chat_template")):
+        config = {**config, "chat_template": template}
     return {**{key: named[key] for key in _NAMED if named.get(key) and not config.get(key)}, **{
         key: value for key, value in config.items() if not (key in _NAMED and value is None and named.get(key))
     }}  # fmt: skip
@@ -158,6 +161,13 @@ def mapped_tokens(folder: Path) -> list[str]:
     """The special tokens that special_tokens_map.json names."""
     named = _read(folder / MAP_FILE)
     return [text for key in _NAMED if (text := token_text(named.get(key)))]
+
+
+def more_special(config: Mapping[str, Any]) -> list[str]:
+    """The special tokens that tokenizer_config.json lists without a role (`additional_special_tokens`, `extra_special_tokens`)."""
+    listed = [config.get(name) or () for name in ("additional_special_tokens", "extra_special_tokens")]
+    each = [one for tokens in listed for one in (tokens.values() if isinstance(tokens, dict) else tokens)]
+    return [text for token in each if (text := token_text(token))]
 
 
 def added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, int]:

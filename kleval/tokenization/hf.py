@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kleval.tokenization.chat import find_template, split_begin
-from kleval.tokenization.folder import ModelTokenizer, added_tokens, mapped_tokens, read_config
+from kleval.tokenization.folder import ModelTokenizer, added_tokens, mapped_tokens, more_special, read_config
 from kleval.types import UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class HFTokenizer(ModelTokenizer):
         core.no_truncation()
         core.no_padding()
         self._core = core
-        _complete(core, added or {}, mapped)
+        _complete(core, added or {}, [*mapped, *self.special.values(), *more_special(config)])
         self.vocab_size = core.get_vocab_size(with_added_tokens=True)
         self.eos_id = core.token_to_id(self.special.get("eos_token") or "<|eos|>")
         self.begin_with("auto")

@@ -11,6 +11,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from misbehaving import write_byte_tokenizer
 from vllm_fakes import BLOCK, LIMIT
 
 from kleval.backends.registry import open_backend
@@ -55,6 +56,16 @@ def test_engine_arguments_reach_the_engine(
         "trust_remote_code": False,
     }
     assert expected.items() <= engine_arguments.items()
+
+
+def test_a_tokenizer_that_lengths_are_counted_in_gives_the_model_no_ids(
+    opened_vllm: Callable[..., VllmBackend], tmp_path: Path
+) -> None:
+    """`--tokenizer words` and another model's are for lengths; their ids mean other tokens to this one."""
+    other = write_byte_tokenizer(tmp_path / "other")
+    own = opened_vllm().tokenizer.digest
+    for named in ("words", "tiktoken:cl100k_base", f"hf:{other}"):
+        assert opened_vllm(tokenizer=named).tokenizer.digest == own
 
 
 @pytest.mark.parametrize("given", [{"memory_budget": 1 << 20}, {"engine_args": {"gpu_memory_utilization": "0.5"}}, {}])
