@@ -1,4 +1,5 @@
-"""The training form of multi-head latent attention: expanded, causal, differentiable once, never [T, T]."""
+"""The training form of multi-head latent attention: expanded, causal, differentiable once, never [T, T]. On a CPU in C++ where there
+is a library (`ops.native.causal`), the same function up to rounding."""
 
 from __future__ import annotations
 
@@ -7,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from kleval.ops.native.causal import CausalAttention, fits
 
 TRAINING_QUERY_TOKENS = 64
 
@@ -20,7 +23,8 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, block: int =
     """
     wide = torch.promote_types(q.dtype, torch.float32)
     with torch.autocast(q.device.type, enabled=False):
-        o: Tensor = _CausalAttention.apply(*(x.to(wide).flatten(0, 1) for x in (q * scale, k, v)), block)
+        operands = [x.to(wide).flatten(0, 1) for x in (q * scale, k, v)]
+        o: Tensor = CausalAttention.apply(*operands) if fits(operands[0]) else _CausalAttention.apply(*operands, block)
     return o.view(v.shape).to(v.dtype)
 
 

@@ -98,7 +98,8 @@ def _sizes(q: Tensor, v: Tensor, g: Tensor) -> tuple[int, ...]:
     return (batch, tokens, heads, key, v.shape[-1], int(g.dim() == 4), int(q.dtype == torch.float64), threads)
 
 
-def _call(name: str, arguments: ctypes.Structure) -> None:
+def call(name: str, arguments: ctypes.Structure) -> None:
+    """A function of the library; MemoryError or RuntimeError where it fails."""
     library = native()
     assert library is not None
     failed = getattr(library.code, name)(ctypes.byref(arguments))
@@ -117,7 +118,7 @@ def _forward(
     last = torch.empty(shape, dtype=q.dtype) if last is None else last
     saved = torch.empty(*shape[:2], -(-q.shape[1] // SPAN), *shape[2:], dtype=q.dtype) if keep else None
     pointers = (None if x is None else x.data_ptr() for x in (first, last, saved))
-    _call("kleval_delta_forward", _Forward(*map(_operand, (*operands, o)), *pointers, *_sizes(q, v, g)))
+    call("kleval_delta_forward", _Forward(*map(_operand, (*operands, o)), *pointers, *_sizes(q, v, g)))
     return o, last, saved
 
 
@@ -137,5 +138,5 @@ class _DeltaRule(torch.autograd.Function):
         d_o, d_last = _readable(d_o), d_last.contiguous()
         gradients = [torch.empty(x.shape, dtype=x.dtype) for x in (*operands, d_last)]
         pointers = (x.data_ptr() for x in (d_last, saved, *gradients))
-        _call("kleval_delta_backward", _Backward(*map(_operand, (*operands, d_o)), *pointers, *_sizes(q, v, g)))
+        call("kleval_delta_backward", _Backward(*map(_operand, (*operands, d_o)), *pointers, *_sizes(q, v, g)))
         return tuple(gradients)

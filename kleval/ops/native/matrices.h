@@ -24,8 +24,8 @@ static inline int64_t packed_size(int64_t outputs, int64_t inputs) { return int6
 
 namespace {
 
-// R rows of x by P panels of weights.
-template <int R, int P>
+// R rows of x by P panels of weights. Turned: x is given as its transpose [inputs, rows].
+template <int R, int P, bool Turned = false>
 inline void tile(const float *x, int64_t ldx, const float *w, int inputs, float *y, int64_t ldy, int width, bool add) {
   V sum[R][2 * P];
 #pragma GCC unroll 12
@@ -38,7 +38,7 @@ inline void tile(const float *x, int64_t ldx, const float *w, int inputs, float 
     for (int n = 0; n < 2 * P; n++) b[n] = load(w + int64_t(n / 2) * inputs * PANEL + int64_t(i) * PANEL + (n & 1) * W);
 #pragma GCC unroll 12
     for (int r = 0; r < R; r++) {
-      const float a = x[r * ldx + i];
+      const float a = Turned ? x[i * ldx + r] : x[r * ldx + i];
 #pragma GCC unroll 8
       for (int n = 0; n < 2 * P; n++) sum[r][n] += b[n] * a;
     }
@@ -54,29 +54,30 @@ inline void tile(const float *x, int64_t ldx, const float *w, int inputs, float 
     }
 }
 
-template <int R> inline void rows_tile(const float *x, int64_t ldx, const Matrix &m, float *y, int64_t ldy, bool add) {
+template <int R, bool Turned> inline void rows_tile(const float *x, int64_t ldx, const Matrix &m, float *y, int64_t ldy, bool add) {
   constexpr int P = R <= 2 ? 4 : 1;
   const int inputs = int(m.inputs), outputs = int(m.outputs);
   int n = 0;
   for (; n + (P - 1) * PANEL < outputs; n += P * PANEL)
-    tile<R, P>(x, ldx, m.data + int64_t(n) * inputs, inputs, y + n, ldy, outputs - n, add);
-  for (; n < outputs; n += PANEL) tile<R, 1>(x, ldx, m.data + int64_t(n) * inputs, inputs, y + n, ldy, outputs - n, add);
+    tile<R, P, Turned>(x, ldx, m.data + int64_t(n) * inputs, inputs, y + n, ldy, outputs - n, add);
+  for (; n < outputs; n += PANEL) tile<R, 1, Turned>(x, ldx, m.data + int64_t(n) * inputs, inputs, y + n, ldy, outputs - n, add);
 }
 
-template <int R> inline void some_rows(int rows, const float *x, int64_t ldx, const Matrix &m, float *y, int64_t ldy, bool add) {
-  if (rows == R) return rows_tile<R>(x, ldx, m, y, ldy, add);
-  if constexpr (R > 1) some_rows<R - 1>(rows, x, ldx, m, y, ldy, add);
+template <int R, bool Turned> inline void some_rows(int rows, const float *x, int64_t ldx, const Matrix &m, float *y, int64_t ldy, bool add) {
+  if (rows == R) return rows_tile<R, Turned>(x, ldx, m, y, ldy, add);
+  if constexpr (R > 1) some_rows<R - 1, Turned>(rows, x, ldx, m, y, ldy, add);
 }
 
 // y [rows, outputs] = or += x [rows, inputs] times the matrix's transpose. y has no room behind `outputs`.
+template <bool Turned = false>
 inline void multiply(const float *x, int64_t ldx, int rows, const Matrix &m, float *y, int64_t ldy, bool add = false) {
-  if (rows < TILE) return rows ? some_rows<TILE - 1>(rows, x, ldx, m, y, ldy, add) : void();
+  if (rows < TILE) return rows ? some_rows<TILE - 1, Turned>(rows, x, ldx, m, y, ldy, add) : void();
   // Panel by panel, over rows that stay in the cache.
   const int inputs = int(m.inputs), outputs = int(m.outputs), whole = rows - rows % TILE;
   for (int n = 0; n < outputs; n += PANEL)
     for (int r = 0; r < whole; r += TILE)
-      tile<TILE, 1>(x + r * ldx, ldx, m.data + int64_t(n) * inputs, inputs, y + r * ldy + n, ldy, outputs - n, add);
-  if (whole < rows) some_rows<TILE - 1>(rows - whole, x + whole * ldx, ldx, m, y + whole * ldy, ldy, add);
+      tile<TILE, 1, Turned>(x + (Turned ? r : r * ldx), ldx, m.data + int64_t(n) * inputs, inputs, y + r * ldy + n, ldy, outputs - n, add);
+  if (whole < rows) some_rows<TILE - 1, Turned>(rows - whole, x + (Turned ? whole : whole * ldx), ldx, m, y + whole * ldy, ldy, add);
 }
 
 inline V sigmoid(V x) { return 1.0f / (1.0f + exp(-x)); }
