@@ -39,7 +39,10 @@ LOAD = (
         "score",
     ),
 )
-REUSE = ("cold_ttft_ms", "between_ttft_ms", "reuse", "between_reuse", "reused_tokens", "between_reused_tokens")
+REUSE = (
+    *("cold_ttft_ms", "between_ttft_ms", "shared_ttft_ms", "reuse", "between_reuse"),
+    *("reused_tokens", "between_reused_tokens"),
+)
 ENERGY = ("joules_per_output_token", "joules_per_1k_prompt_tokens")
 ENGINE = (
     *("engine_pool_bytes", "engine_pool_tokens", "engine_blocks", "engine_block_tokens", "engine_sequence_tokens"),

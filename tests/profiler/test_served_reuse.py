@@ -19,16 +19,17 @@ from kleval.types import Arrival, Failure, Request, Trace, UsageError
 COLD = 1.0
 
 
-def caching(keeps: int) -> Callable[[Request], tuple[Trace, Failure | None]]:
-    """A server that keeps so many prompts and computes each token that it does not know in the same time."""
+def caching(keeps: int, power: float = 1.0) -> Callable[[Request, float], tuple[Trace, Failure | None]]:
+    """A server that keeps so many prompts and computes each token that it does not know in the same time; with power 2 in a time that
+    grows with those before it."""
     known: list[tuple[int, ...]] = []
 
-    def ask(request: Request) -> tuple[Trace, Failure | None]:
+    def ask(request: Request, of: float) -> tuple[Trace, Failure | None]:
         ids = request.token_ids or ()
         hit = max((shared(ids, other) for other in known), default=0)
         known.append(ids)
-        del known[:-keeps]
-        first = COLD * (1 - hit / len(ids)) + 1e-3
+        del known[: len(known) - keeps]
+        first = COLD * ((len(ids) / 100) ** power - (hit / 100) ** power) + 1e-3
         arrivals = (Arrival(first, 1), Arrival(first + 0.1, 1))
         return Trace(0.0, arrivals, output_tokens=2, prompt_tokens=len(ids), cached_tokens=hit), None
 
@@ -39,12 +40,12 @@ def shared(a: tuple[int, ...], b: tuple[int, ...]) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def prompts(share: float) -> Callable[[Request | None], Request]:
+def prompts(share: float) -> Callable[[Request | None, float], Request]:
     made = [0]
 
-    def make(other: Request | None) -> Request:
+    def make(other: Request | None, of: float) -> Request:
         made[0] += 1
-        new = tuple(1000 * made[0] + i for i in range(100))
+        new = tuple(1000 * made[0] + i for i in range(round(of * 100)))
         kept = round(share * 100) if other is not None else 0
         ids = (*((other.token_ids or ())[:kept] if other is not None else ()), *new[kept:])
         return Request("generate", "", token_ids=ids)
@@ -58,6 +59,15 @@ def test_what_is_saved_is_the_shared_parts_time(keeps: int, at_once: float, afte
     assert values["reuse"] == pytest.approx(at_once, abs=0.01)
     assert values["between_reuse"] == pytest.approx(after, abs=0.01)
     assert (values["reused_tokens"], values["cached_tokens"]) == (50, 0)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 1.0])
+def test_a_beginning_that_costs_nothing_is_used_whole_however_cost_grows(share: float) -> None:
+    values = reuse_round(share, caching(9, power=2.0), prompts(share)).values
+    assert values["reuse"] == pytest.approx(1.0, abs=0.1)
+    assert values["requests"] == (6 if share < 1 else 5)
+    nothing = reuse_round(share, caching(0, power=2.0), prompts(share)).values
+    assert nothing["reuse"] == pytest.approx(0.0, abs=0.01)
 
 
 def test_new_prompts_share_nothing() -> None:
@@ -96,8 +106,10 @@ def test_prompts_begin_as_those_before_and_a_server_without_a_cache_is_told(
     result = profile_served(spec)
     assert result.status == "complete"
     assert result.out is not None
-    _, a, b, c, d, e = (tuple(body["prompt"] if ids else body["prompt"].split()) for body in manner.measured[-6:])
+    _, a, b, c, d, e, part = (tuple(body["prompt"] if ids else body["prompt"].split()) for body in manner.measured[-7:])
     half = len(a) // 2
+    assert abs(len(part) - half) <= 1
+    assert part[:4] not in (a[:4], c[:4], d[:4])
     assert (a[:half] == b[:half], c[:half] == e[:half], a[:half] == c[:half], c[:half] == d[:half]) == (
         True,
         True,

@@ -183,12 +183,15 @@ class ServedJob(Job):
             generator(self._prompt_seed, planned.ctx, planned.protocol, planned.repeat, at) for at in itertools.count()
         )
 
-        def ask(request: Request) -> tuple[Trace, Failure | None]:
-            traces, failures = self._time([request], [0.0], planned, None)
+        def tokens(of: float) -> int:
+            return max(round(of * planned.ctx), 1)
+
+        def ask(request: Request, of: float) -> tuple[Trace, Failure | None]:
+            traces, failures = self._time([request], [0.0], planned, None, n_prompt=tokens(of))
             return traces[0], failures[0]
 
-        def make(other: Request | None) -> Request:
-            size, rng = (planned.ctx, planned.steps), next(rngs)
+        def make(other: Request | None, of: float) -> Request:
+            size, rng = (tokens(of), planned.steps), next(rngs)
             return prompts.make(*size, rng) if other is None else prompts.beginning_as(other, share, *size, rng)
 
         return reuse_round(share, ask, make)
@@ -257,8 +260,9 @@ class ServedJob(Job):
         planned: PlannedPoint,
         together: int | None,
         free: bool = False,
+        n_prompt: int | None = None,
     ) -> tuple[list[Trace], list[Failure | None]]:
-        """free: the answers end where the model ends them, and none is too short."""
+        """free: the answers end where the model ends them, and none is too short. n_prompt: tokens of each prompt, else the point's."""
         target = self._targets[planned.model]
         timed = [TimedRequest(request, delay, free) for request, delay in zip(requests, delays, strict=True)]
         how = {} if together is None else {"together": together}
@@ -269,7 +273,7 @@ class ServedJob(Job):
         else:
             target.prompts.learn(requests, traces)
             failures = [
-                why_not(trace, request.max_new_tokens, planned.ctx, target.is_server)
+                why_not(trace, request.max_new_tokens, n_prompt or planned.ctx, target.is_server)
                 for request, trace in zip(requests, traces, strict=True)
             ]
         self._answered = sum(failure is None or failure.kind not in ("server", "timeout") for failure in failures)

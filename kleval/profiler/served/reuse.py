@@ -1,9 +1,10 @@
 """Prefix reuse of a served model: what a prompt takes whose beginning was sent before, against one that is new.
 
-A round has five requests, one after the other, all of one length: a new prompt A (cold), B that begins as A does, a new A', a new C of
-another conversation, and B' that begins as A'. The share that B has of A is the round's. `reuse` is (cold - warm TTFT) / (share x cold
-TTFT): 1 where the shared part costs nothing, 0 where it is computed anew. For a share of 0 it is not defined; such a round shows what
-two new prompts differ by.
+A round has five requests of one length, one after the other: a new prompt A (cold), B that begins as A does, a new A', a new C of
+another conversation, and B' that begins as A'. The share that B has of A is the round's. A sixth is a new prompt as long as what is
+shared, unless all of it is. `reuse` is (cold - warm TTFT) / TTFT of that one: 1 where the shared part costs nothing, 0 where it is
+computed anew, at any length: with attention the first half of a prompt is far less than half of its work. For a share of 0 it is not
+defined; such a round shows what two new prompts differ by.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from kleval.text import format_length, percent, plural
 from kleval.types import Failure, Request, Trace
 
 WORKS = 0.5  # of the shared part's time saved: in between some of it is, at block sizes or for some layers
-Ask = Callable[[Request], tuple[Trace, Failure | None]]
-Make = Callable[[Request | None], Request]  # a new prompt, or one that begins as another
+Ask = Callable[[Request, float], tuple[Trace, Failure | None]]  # of a share of the round's length
+Make = Callable[[Request | None, float], Request]  # a new prompt, or one that begins as another; the same
 
 
 def reuse_round(share: float, ask: Ask, make: Make) -> Outcome:
@@ -28,17 +29,19 @@ def reuse_round(share: float, ask: Ask, make: Make) -> Outcome:
     traces: list[Trace] = []
     failures: list[Failure | None] = []
 
-    def send(request: Request) -> Request:
-        trace, failure = ask(request)
+    def send(beginning: Request | None, of: float = 1.0) -> Request:
+        request = make(beginning if share else None, of)
+        trace, failure = ask(request, of)
         traces.append(trace)
         failures.append(failure)
         return request
 
-    before = send(make(None))
-    send(make(before if share else None))
-    first = send(make(None))
-    send(make(None))
-    send(make(first if share else None))
+    send(send(None))
+    first = send(None)
+    send(None)
+    send(first)
+    if 0 < share < 1:
+        send(None, share)
     failure = round_failure(failures)
     if failure is not None:
         return Outcome({}, failure=failure)
@@ -55,8 +58,10 @@ def reuse_round(share: float, ask: Ask, make: Make) -> Outcome:
         "tokens_per_arrival": (warm.output_tokens or 0) / len(warm.arrivals),
     }
     if share:
-        values["reuse"] = (cold_ms - 1000 * ttft(warm)) / (share * cold_ms)
-        values["between_reuse"] = (cold_ms - 1000 * ttft(between)) / (share * cold_ms)
+        shared_ms = 1000 * ttft(traces[5]) if share < 1 else cold_ms
+        values["shared_ttft_ms"] = shared_ms
+        values["reuse"] = (cold_ms - 1000 * ttft(warm)) / shared_ms
+        values["between_reuse"] = (cold_ms - 1000 * ttft(between)) / shared_ms
     told = {"reused_tokens": warm, "between_reused_tokens": between}
     values |= {name: trace.cached_tokens for name, trace in told.items() if trace.cached_tokens is not None}
     cached = [trace.cached_tokens for trace in new if trace.cached_tokens is not None]
