@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kleval.tasks.data import MissingData
 from kleval.tasks.helmet_icl.dataset import find, read
 from kleval.tasks.helmet_icl.official import SPECS, Item, Pool, chosen_items, item_seed, label_numbers
 from kleval.types import UsageError
@@ -132,3 +133,9 @@ def test_what_is_wrong_with_a_file_is_said_with_its_row(tmp_path: Path, file: st
 def test_missing_files_are_told_with_what_gets_them(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="kleval data fetch helmet_icl"):
         find("nlu", tmp_path)
+
+
+def test_half_of_the_hubs_files_is_not_enough(tmp_path: Path) -> None:
+    write(tmp_path / "trec" / "train.jsonl", [{"text": "Where ?", "fine_label": 1}])
+    with pytest.raises(MissingData, match=r"trec/train_5500\.label.*kleval data fetch helmet_icl"):
+        find("trec_fine", tmp_path)

@@ -65,6 +65,16 @@ def test_half_of_the_files_is_not_enough(mrcr_rows: list[dict[str, Any]], write_
         dataset.find("mrcr/2needle", 2, tmp_path)
 
 
+def test_one_half_outside_its_folder_is_not_enough(
+    mrcr_rows: list[dict[str, Any]], write_mrcr: Write, tmp_path: Path
+) -> None:
+    first, second = write_mrcr(mrcr_rows, ".jsonl")
+    second.unlink()
+    first.rename(tmp_path / first.name)
+    with pytest.raises(data.MissingData, match="kleval data fetch mrcr"):
+        dataset.find("mrcr/2needle", 2, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
