@@ -51,7 +51,8 @@ def drawn(corpus: Corpus, question: Question, draws: Draws, size: int) -> list[i
     gold, related = [*question.gold], [*question.related]
     if size - len(gold) <= len(related):
         return gold + draws.rng.sample(related, size - len(gold))
-    others = [i for i in range(len(corpus.documents)) if i not in {*gold, *related}]
+    taken = {*gold, *related}
+    others = [i for i in range(len(corpus.documents)) if i not in taken]
     return gold + related + draws.rng.sample(others, size - len(gold) - len(related))
 
 

@@ -86,11 +86,8 @@ class RulerTask(OneCall, SizedTask):
             if self._minimum.get(key, 0) <= ctx:
                 self._minimum[key] = self._smallest(tokenizer, ctx, tried, seed, error.needed_tokens)
             minimum = self._minimum[key]
-            raise ContextTooSmall(
-                f"{self.id} ({self.edition}) does not fit into ctx {ctx} with tokenizer {tokenizer.name}:"
-                f" it needs {minimum} or more",
-                minimum,
-            ) from error
+            which = f"{self.id} ({self.edition}) does not fit into ctx {ctx} with tokenizer {tokenizer.name}"
+            raise ContextTooSmall(f"{which}: it needs {minimum} or more", minimum) from error
 
     def _smallest(self, tokenizer: Tokenizer, ctx: int, n: int, seed: int, needed_tokens: int | None) -> int:
         """The smallest ctx found at which n samples fit, by trying: bounds first, then bisection."""
