@@ -120,8 +120,9 @@ def fit(
     """
     best: Fitted | None = None
     good, bad = least - 1, 0  # bad: smallest size known to be too long, 0 for none yet
-    size = max(guess.size, least)
-    for rounds in count(1):
+    size, rounds = max(guess.size, least), 0
+    while True:
+        rounds += 1
         drawn = build(size)
         tokens = measure(drawn)
         room = ctx - budget - tokens
@@ -139,7 +140,6 @@ def fit(
         size = max(size, good + 1)
         if bad:
             size = min(size, bad - 1)
-    raise AssertionError("the search does not end")
 
 
 class Builtin(BuiltinData):
