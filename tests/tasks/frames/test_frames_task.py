@@ -18,9 +18,8 @@ from kleval.harness import RunSpec, run
 from kleval.store import RunStore
 from kleval.tasks.articles import ARTICLES_VERSION, corpus
 from kleval.tasks.draws import own_draws
-from kleval.tasks.frames import hops
 from kleval.tasks.frames.official import answer_sentence
-from kleval.tasks.frames.task import EXACT_MATCH, JUDGE, FramesTask
+from kleval.tasks.frames.task import EXACT_MATCH, JUDGE, KINDS, FramesTask, ask
 from kleval.tasks.registry import expand, load_task
 from kleval.tokenization import load_tokenizer
 from kleval.types import (
@@ -94,12 +93,12 @@ def test_the_articles_that_answer_stand_once_in_the_context(ctx: int, words: Tok
         for title in sample.meta["gold"]:
             assert lines.count(title) == 1
         assert sample.meta["question"] in lines
-        assert len(sample.meta["gold"]) == hops.KINDS[sample.meta["kind"]]
+        assert len(sample.meta["gold"]) == KINDS[sample.meta["kind"]]
         assert text_of(sample).count("\n") == 2 * sample.meta["documents"] + 7
 
 
 def test_every_kind_is_asked_where_there_is_room(words: Tokenizer) -> None:
-    assert {sample.meta["kind"] for sample in made(task(), words, 4096, 10)} == set(hops.KINDS)
+    assert {sample.meta["kind"] for sample in made(task(), words, 4096, 10)} == set(KINDS)
 
 
 THROUGH = [
@@ -164,7 +163,7 @@ def test_years_and_comparisons_follow_from_the_articles(words: Tokenizer) -> Non
 def test_chains_lead_from_article_to_article(kind: str) -> None:
     articles = corpus(64, "chains")
     for i in range(20):
-        asked = hops.ask(own_draws("chains", kind, i).rng, articles, kind)
+        asked = ask(own_draws("chains", kind, i).rng, articles, kind)
         gold = [articles[at] for at in asked.gold]
         assert len(gold) == int(kind[-1])
         assert gold[0].title in asked.question
