@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kleval.tasks.draws import own_draws
-from kleval.tasks.oolong import made, scoring
+from kleval.tasks.oolong import made
+from kleval.tasks.oolong import task as scoring
 from kleval.tasks.registry import load_task
 from kleval.types import Completion, ContextTooSmall, Sample, Tokenizer, Unfit, UsageError
 
