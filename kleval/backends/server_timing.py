@@ -111,9 +111,9 @@ class ServerTiming:
         traces = self._send(sent, together)
         told = [trace.cached_tokens is not None for trace in traces if trace.failure is None]
         after = None if before is None or all(told) else self._hits()
-        if before is None or after is None:
-            return traces
-        each, more = divmod(max(after - before, 0), len(traces))
+        if before is None or after is None or not 0 <= after - before <= sum(t.prompt_tokens or 0 for t in traces):
+            return traces  # of several servers behind one address another was asked, or it is the others' requests that were counted
+        each, more = divmod(after - before, len(traces))
         return [dataclasses.replace(t, cached_tokens=each + (i < more)) for i, t in enumerate(traces)]
 
     def close(self) -> None:

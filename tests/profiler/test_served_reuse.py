@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -12,9 +13,10 @@ import pytest
 from kleval.backends.spec import BackendSpec
 from kleval.profiler.served import ServedSpec
 from kleval.profiler.served.job import profile_served
+from kleval.profiler.served.prompts import Prompts
 from kleval.profiler.served.reuse import reuse_round, verdict
 from kleval.store import RunStore
-from kleval.types import Arrival, Failure, Request, Trace, UsageError
+from kleval.types import Arrival, Failure, Request, TimedRequest, Trace, UsageError
 
 COLD = 1.0
 
@@ -88,6 +90,24 @@ def test_new_prompts_share_nothing() -> None:
 )
 def test_the_verdict_is_by_length(saved: list[float], said: str) -> None:
     assert verdict([4096, 8192, 16384], saved) == said
+
+
+class Counting:
+    """Counts a token per word and 3 more in a text of fewer than 200 words."""
+
+    model = "tiny"
+
+    def timed(self, requests: Sequence[TimedRequest]) -> list[Trace]:
+        lengths = [len(str(one.request.prompt).split()) for one in requests]
+        return [Trace(0.0, prompt_tokens=n if n >= 200 else n + 3) for n in lengths]
+
+
+def test_a_short_prompt_does_not_change_how_long_ones_are_counted() -> None:
+    made, rng = Prompts(Counting(), "text", 1), Random(1)  # type: ignore[arg-type]
+    for n in (1000, 10):
+        request = made.make(n, 2, rng)
+        made.learn([request], [Trace(0.0, prompt_tokens=1000 if n == 1000 else 20)])
+    assert len(str(made.make(1000, 2, rng).prompt).split()) == pytest.approx(997, abs=3)
 
 
 @pytest.fixture

@@ -207,6 +207,15 @@ def test_cached_tokens_are_read_from_metrics_where_usage_is_silent(spec: ServedS
     assert [p.values["cached_tokens"] for p in points(result)] == [8, 8]
 
 
+@pytest.mark.parametrize("odd", [-8, 1000])
+def test_metrics_that_cannot_be_of_this_round_tell_nothing(spec: ServedSpec, manner: Any, odd: int) -> None:
+    """As those of another server behind the same address: fewer hits than before, or more than prompts were sent."""
+    manner.hits, manner.hits_per_request = 100_000, odd
+    result = profile_served(spec)
+    assert all("cached_tokens" not in p.values for p in points(result))
+    assert "does not tell how many prompt tokens came from its cache" in caveats(result)
+
+
 def test_where_nothing_tells_cached_tokens_are_absent_and_it_is_said(spec: ServedSpec) -> None:
     result = profile_served(spec)
     assert all("cached_tokens" not in p.values for p in points(result))

@@ -21,6 +21,7 @@ class Prompts:
 
     def __init__(self, backend: Timed, kind: str, seed: object) -> None:
         self._overhead, self._per_word = 0.0, 1.0
+        self._counted_words = 0  # of the longest prompt so far
         self._pool: Sequence[int] = ()
         self._decode = None
         if kind != "token ids":
@@ -53,16 +54,16 @@ class Prompts:
         return Request("generate", text, max_new_tokens=n_out, token_ids=ids)
 
     def learn(self, requests: Sequence[Request], traces: Sequence[Trace]) -> None:
-        """Longer prompts count words better than the first two did."""
+        """The longest prompts count words best."""
         counts = [
             (len(str(request.prompt).split()), trace.prompt_tokens)
             for request, trace in zip(requests, traces, strict=True)
             if request.token_ids is None
         ]
         known = [(n, tokens) for n, tokens in counts if tokens is not None and tokens > self._overhead]
-        if known:
-            n_words, n_tokens = max(known)
-            self._per_word = (n_tokens - self._overhead) / n_words
+        n_words, n_tokens = max(known, default=(0, 0))
+        if known and n_words >= self._counted_words:
+            self._counted_words, self._per_word = n_words, (n_tokens - self._overhead) / n_words
 
     def _count_words(self, backend: Timed, seed: object) -> None:
         few, many = PROBE_WORDS
