@@ -60,6 +60,14 @@ class Answer:
         rest = total - prompt - new if total and prompt and new is not None and not self.text else 0
         return max(told or 0, self.count("reasoning_tokens") or 0, rest)
 
+    @property
+    def unseen_tokens(self) -> int:
+        """Tokens of reasoning that are among the answer's and that the server does not show."""
+        told = _whole_number(self.usage, "completion_tokens_details", "reasoning_tokens")
+        total, prompt, new = (self.count(name) for name in ("total_tokens", "prompt_tokens", "completion_tokens"))
+        beside = bool(total and total > (prompt or 0) + (new or 0))
+        return 0 if beside or any(self.thoughts) else max(told or 0, self.count("reasoning_tokens") or 0)
+
     def feed(self, piece: Mapping[str, Any]) -> None:
         """Take a whole answer, or one event of a stream. MalformedAnswer for fields of another type."""
         if error := _error(piece):

@@ -210,10 +210,13 @@ def read_trace(server: Server, served: Served, seconds: float, got: Received, ju
         answer.ended = reader.ended
         outcome = judge(answer, (found[-1].seconds if found else got.submitted) - got.submitted)
         failure = outcome if isinstance(outcome, Failure) else None
+    n_out = answer.count("completion_tokens")
+    if n_out is not None and len(found) <= n_out - answer.unseen_tokens:
+        n_out -= answer.unseen_tokens  # they never arrived
     return Trace(
         got.submitted,
         found,
-        answer.count("completion_tokens"),
+        n_out,
         answer.count("prompt_tokens"),
         answer.cached_tokens,
         failure=failure,

@@ -14,6 +14,7 @@ from kleval.backends.server_opening import Served
 from kleval.backends.server_timing import read_trace
 from kleval.backends.spec import BackendSpec
 from kleval.profiler.served import ServedSpec
+from kleval.profiler.served.figures import tpot
 from kleval.profiler.served.job import profile_served
 from kleval.store import RunStore
 from kleval.types import Trace
@@ -23,12 +24,12 @@ EMPTY, X = {"delta": {"content": ""}}, {"delta": {"content": "x"}}
 LAST = {"delta": {}, "finish_reason": "length"}
 
 
-def read(choices: list[dict[str, Any]], n_out: int, counts: list[int] | None = None) -> Trace:
-    """Events a second apart, the usage behind them. counts: of output tokens, beside each event."""
+def read(choices: list[dict[str, Any]], n_out: int, counts: list[int] | None = None, **usage: Any) -> Trace:
+    """Events a second apart, the usage behind them. counts: of output tokens, beside each event. usage: further fields."""
     events: list[dict[str, Any]] = [{"choices": [choice]} for choice in choices]
     for event, count in zip(events, counts or (), strict=False):
         event["usage"] = {"prompt_tokens": 5, "completion_tokens": count}
-    events.append({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": n_out}})
+    events.append({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": n_out} | usage})
     raw = [f"data: {json.dumps(event)}\n\n".encode() for event in events]
     pieces = [(float(at), piece) for at, piece in enumerate([*raw, b"data: [DONE]\n\n"])]
     got = Received(0.0, 0.0, 200, pieces, [0.0] * len(pieces), None, None)
@@ -84,6 +85,17 @@ def test_reasoning_and_text_of_one_step_have_its_tokens_once() -> None:
 def test_a_count_that_stays_0_until_the_end_tells_nothing() -> None:
     trace = read([ROLE, X, X, X, LAST], 3, [0, 0, 0, 0, 3])
     assert [arrival[:2] for arrival in trace.arrivals] == [(1, None), (2, None), (3, None)]
+
+
+def test_reasoning_that_is_counted_and_not_shown_is_none_of_the_tokens_that_arrived() -> None:
+    """A time per token would be a tenth of what it is."""
+    hidden = {"completion_tokens_details": {"reasoning_tokens": 27}}
+    trace = read([ROLE, X, X, X, LAST], 30, **hidden)
+    assert (trace.output_tokens, tpot(trace)) == (3, (1.0, False))
+    assert read([ROLE, X, X, X, LAST], 3, total_tokens=35, **hidden).output_tokens == 3  # counted beside
+    shown = [{"delta": {"reasoning_content": "x"}}] * 27
+    assert read([ROLE, *shown, X, X, X, LAST], 30, **hidden).output_tokens == 30
+    assert read([ROLE, *([X] * 30), LAST], 30, **hidden).output_tokens == 30  # between tags
 
 
 def test_a_server_that_names_the_role_again_and_again_has_the_time_to_its_first_token(
