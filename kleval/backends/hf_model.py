@@ -30,9 +30,10 @@ _CACHES = ("cache", "past_key_values", "cache_params")
 _TRIED_TOKENS = (48, 24, 24, 12, 12)  # of the texts that a model is tried with; rounding adds up over long ones
 # Of the largest logit; a wrong mask or a lost state is off by far more, another order of the same sums by far less.
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6, torch.bfloat16: 0.08, torch.float16: 0.02}
-# Differences against those that rounding is found to make: in half precision typical ones, plus one step of bfloat16; else the
-# largest, or this much where a few tokens show no rounding at all.
+# Differences against those that rounding is found to make: in half precision typical ones, plus some steps of the dtype (for padding
+# one of bfloat16); else the largest, or this much where a few tokens show no rounding at all.
 _ROUNDING_RATIO, _ROUNDING_FLOOR = 3.0, 0.004
+_HALF_FLOOR = {torch.bfloat16: 0.025, torch.float16: 0.01}
 _EXACT_FLOOR = {torch.float32: 1e-4, torch.float64: 1e-6}
 _CUTS = (5 / 12, 1 / 5, 4 / 5)  # where a trial's text is cut in two
 # What models raise where their caches or masks do not bear what is tried.
@@ -200,9 +201,8 @@ class HFModel:
         The first comparison, a step against the whole text, is taken for what rounding gives. In single and double precision no
         text may differ by much more: a chunk that a model computes otherwise (MiniMax) can be a thousandth off and no rounding.
         In half precision rounding alone may tip a router or feed through a recurrence, in some texts and not in others, while
-        what is wrong shows in all of them: there one text that agrees is enough. strict: but only if the typical difference is
-        not much more than rounding's. Padding that a model masks in part (Mamba) gives little differences, and doing without
-        padding costs little.
+        what is wrong shows in all of them: there the typical difference counts, against that of rounding. strict: with hardly any
+        room besides. Padding that a model masks in part (Mamba) gives little differences, and doing without padding costs little.
         """
         floor = _EXACT_FLOOR.get(self.dtype)
         apart: list[float] = []
@@ -219,7 +219,8 @@ class HFModel:
             self._rounding = median(apart) if floor is None else max(apart)
         if floor is not None:
             return max(apart) <= max(_ROUNDING_RATIO * self._rounding, floor)
-        return not strict or median(apart) <= _ROUNDING_RATIO * self._rounding + _ROUNDING_FLOOR
+        room = _ROUNDING_FLOOR if strict else _HALF_FLOOR.get(self.dtype, 0.025)
+        return median(apart) <= _ROUNDING_RATIO * self._rounding + room
 
     def _whole(self, ids: Tensor) -> Tensor:
         return self.forward(ids, torch.ones_like(ids), self.fresh(len(ids)), 1)

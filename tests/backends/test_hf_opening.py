@@ -13,7 +13,7 @@ import pytest
 import torch
 from hf_tiny import KINDS, PICTURES, ask, check_same, opened, prompts, scores, transformers
 
-from kleval.backends.hf import open_hf
+from kleval.backends.hf import _torch_only, open_hf
 from kleval.backends.hf_model import HFModel
 from kleval.backends.registry import open_backend
 from kleval.backends.spec import BackendSpec
@@ -85,6 +85,31 @@ def test_half_precision_hides_neither_what_a_model_bears_nor_what_it_does_not(hf
     adapter = opened(hf_folder(kind), dtype="bfloat16")._adapter
     assert (adapter.chunked, adapter.copied) == (kind != "mamba",) * 2
     assert adapter.padded <= (kind != "mamba")
+
+
+@pytest.mark.parametrize("kind", ["minimax", "jamba"])
+def test_half_precision_does_not_hide_that_chunks_lose_a_state(kind: str) -> None:
+    """What they lose is ten times what rounding gives, and less than a router's choice that tips."""
+    small = {
+        "vocab_size": 257, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "num_experts_per_tok": 2, "bos_token_id": None, "eos_token_id": 256, "pad_token_id": 0,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    if kind == "minimax":
+        kinds = ["linear_attention", "full_attention"] * 2
+        config = transformers.MiniMaxConfig(**small, num_local_experts=4, layer_types=kinds, block_size=64)
+    else:
+        own = {"num_experts": 2, "attn_layer_offset": 1, "attn_layer_period": 2, "mamba_d_state": 8, "mamba_dt_rank": 8}
+        config = transformers.JambaConfig(**small, **own)
+    with _torch_only(torch.device("cpu")):
+        model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    for name, weight in model.named_parameters():
+        if weight.ndim > 1 and not any(part in name for part in ("router", "conv")):
+            weight.data *= 30 if "embed" in name else 6 if kind == "minimax" else 20
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        adapter = HFModel(model.to(dtype), torch.device("cpu"), 257)
+        assert adapter.find_out() == ""
+        assert (adapter.chunked, adapter.copied) == (False, False)
 
 
 def test_auto_is_hf_for_what_kleval_has_no_decoder_for(hf_folder: Any) -> None:
