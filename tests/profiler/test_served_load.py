@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import random
 from collections.abc import Iterator
@@ -190,6 +191,27 @@ def test_a_round_is_as_long_as_requests_of_its_own_take(protocol: str, n: int) -
     assert len(rounds[0]) == n
     if protocol == "best-rate":
         assert rounds[0] == send_times(0.1, n, generator(spec.seed, "rate", 0.1, "0-0.1"))
+
+
+@pytest.mark.parametrize("slots", [1, 64])
+def test_the_best_rate_is_one_that_the_server_can_keep(slots: int) -> None:
+    """10 per second, whatever the SLO allows a queue to grow to meanwhile. Each of the slots takes its time for a request."""
+    planned = PlannedPoint.of("served", "best-rate", "tiny", 100, 0, 0)
+    engine = BackendSpec(model="tiny", backend="openai", base_url="http://localhost:1/v1")
+    spec = ServedSpec(engine=engine, ctxs=(100,), concurrencies=(), best_rate=True, slo="e2e=30s", dry_run=True)
+    step = slots / 10 / 5
+
+    def send(label: str, delays: Any, together: int | None) -> tuple[list[Trace], list[Failure | None], dict[str, Any]]:
+        free, traces = [1.0] * slots, []
+        for delay in delays:
+            begin = max(1 + delay, heapq.heappop(free))
+            traces.append(trace(1 + delay, begin - delay - 1 + step, step))
+            heapq.heappush(free, begin + 5 * step)
+        return traces, [None] * len(traces), {}
+
+    outcome = load_round(planned, spec, send, lambda: ([trace(0.0, step, step)], [None], {}))
+    assert 8 <= (outcome.values["best_rate"] or 0) <= 10.5
+    assert max(probe["requests"] or 0 for probe in outcome.settings["probes"]) > 32
 
 
 def test_a_round_whose_request_alone_failed_has_its_reason() -> None:

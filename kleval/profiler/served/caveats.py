@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from kleval.profiler.served.figures import LATE_SHARE
-from kleval.profiler.served.load import counted_requests
+from kleval.profiler.served.load import DRIFTED, counted_requests, drifts
 from kleval.profiler.served.reuse import not_cold, verdicts
 from kleval.store import Point
 from kleval.text import number, plural
@@ -13,7 +13,6 @@ from kleval.text import number, plural
 SEVERAL_TOKENS = 1.05  # tokens per arrival from which on inter-token times are those of groups
 LENGTH_NOTE = 0.01
 SLOWER = 0.95  # of the rate asked for, below which it was not kept
-DRIFTED = 1.5  # times the first requests of a round, from which on its last are said to be slower
 PASSES = 3  # times of a request within which those of a round at a rate were sent, below which the load was still building up
 STALLED = 1.5  # times TPOT from which on the prefill of neighbours is said to stall
 
@@ -120,7 +119,7 @@ def _drifts(good: Sequence[Point]) -> list[str]:
         what: max((point.values.get(f"{what.lower()}_drift") or 0.0 for point in under_load), default=0.0)
         for what in ("TTFT", "TPOT")
     }
-    n = sum(max(p.values.get("ttft_drift") or 0, p.values.get("tpot_drift") or 0) > DRIFTED for p in under_load)
+    n = sum(drifts(point.values) for point in under_load)
     if not n:
         return []
     told = " and ".join(f"{value:.1f} times the {what}" for what, value in most.items() if value > DRIFTED)

@@ -28,6 +28,7 @@ RESAMPLES = 200
 STEP, LEAST = 1.1, 16  # of rates that are searched
 FEWEST_REQUESTS, REQUESTS_EACH, MOST_REQUESTS = 32, 4, 2000
 _Z95 = 0.95
+DRIFTED = 1.5  # times the first requests of a round, from which on its last are said to be slower
 FEWEST_TO_DRIFT, BY_CHANCE = 21, 1e-3  # thirds of fewer than 7 are never further apart than chance
 
 
@@ -129,6 +130,11 @@ def drift(in_order: Sequence[float]) -> float | None:
         return None
     first = percentile(in_order[:n], 0.5)
     return percentile(in_order[-n:], 0.5) / first if first else None
+
+
+def drifts(values: Values) -> bool:
+    """Whether the last requests of a round were slower than the first: they pile up, or the load was still building up."""
+    return max(values.get("ttft_drift") or 0, values.get("tpot_drift") or 0) > DRIFTED
 
 
 def interval(ordered: Sequence[float], share: float) -> tuple[float | None, float | None]:

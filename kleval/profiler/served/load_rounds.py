@@ -13,6 +13,7 @@ from kleval.profiler.served.load import (
     TOLERATED_FAILURES,
     best_rate,
     counted_requests,
+    drifts,
     load_values,
     send_times,
 )
@@ -44,7 +45,8 @@ def load_round(planned: PlannedPoint, spec: ServedSpec, send: Send, alone: Alone
     if planned.protocol == "best-rate":
         assert slo is not None  # as the spec's check has it
         return _best(planned, spec, send, seconds, slo)
-    return at_rate(float(planned.protocol.removeprefix("rate-")), str(planned.repeat), spec, send, slo, seconds)
+    rate = float(planned.protocol.removeprefix("rate-"))
+    return at_rate(rate, str(planned.repeat), spec, send, slo, counted_requests(spec.requests, rate * seconds))
 
 
 def alone_seconds(sent: Sent) -> list[float]:
@@ -52,10 +54,8 @@ def alone_seconds(sent: Sent) -> list[float]:
     return [e2e(trace) for trace, failure in zip(*sent[:2], strict=False) if failure is None and trace.arrivals]
 
 
-def at_rate(rate: float, label: str, spec: ServedSpec, send: Send, slo: Slo | None, alone: float) -> Outcome:
-    """Requests that come by themselves. client_limited too where they could not be sent at the rate. alone: seconds of one request,
-    0 where the spec says how many a round has."""
-    n = counted_requests(spec.requests, rate * alone)
+def at_rate(rate: float, label: str, spec: ServedSpec, send: Send, slo: Slo | None, n: int) -> Outcome:
+    """n requests that come by themselves. client_limited too where they could not be sent at the rate."""
     delays = send_times(rate, n, generator(spec.seed, "rate", rate, label))
     sent = send(label, delays, None)
     outcome = _outcome(sent, slo, 0)
@@ -96,12 +96,23 @@ def _outcome(sent: Sent, slo: Slo | None, skip: int) -> Outcome:
 
 
 def _best(planned: PlannedPoint, spec: ServedSpec, send: Send, alone: float, slo: Slo) -> Outcome:
-    """The round at the highest rate that holds; best_rate_above: the lowest tried that does not. alone: seconds of one request."""
+    """The round at the highest rate that holds; best_rate_above: the lowest tried that does not. alone: seconds of one request.
+
+    A queue that grows keeps to the SLO until it is long enough. So where the last requests were slower than the first the round is
+    asked once more with four times as many, as far as that is not for the user to say; a rate that still drifts is not held.
+    """
     rounds: dict[float, Outcome] = {}
 
+    def holds(outcome: Outcome) -> bool:
+        return outcome.failure is None and (outcome.values["slo_share"] or 0) >= slo.share
+
     def probe(rate: float) -> tuple[bool, bool]:
-        rounds[rate] = outcome = at_rate(rate, f"{planned.repeat}-{rate:g}", spec, send, slo, alone)
-        held = outcome.failure is None and (outcome.values["slo_share"] or 0) >= slo.share
+        n, label = counted_requests(spec.requests, rate * alone), f"{planned.repeat}-{rate:g}"
+        outcome, more = at_rate(rate, label, spec, send, slo, n), counted_requests(spec.requests, n)
+        if holds(outcome) and drifts(outcome.values) and more > n:
+            outcome = at_rate(rate, f"{label}-{more}", spec, send, slo, more)
+        rounds[rate] = outcome
+        held = holds(outcome) and not drifts(outcome.values)
         by_client = outcome.values.get("client_limited") or (outcome.failure or {}).get("kind") == "client"
         return held, not by_client
 
@@ -110,6 +121,7 @@ def _best(planned: PlannedPoint, spec: ServedSpec, send: Send, alone: float, slo
         {
             "rate": rate,
             "slo_share": one.values.get("slo_share"),
+            "requests": one.values.get("requests"),
             "client_limited": bool(one.values.get("client_limited")),
             "failure": (one.failure or {}).get("message"),
         }
@@ -123,6 +135,8 @@ def _best(planned: PlannedPoint, spec: ServedSpec, send: Send, alone: float, slo
                 "kind": "client",
                 "message": f"limited by the client even at {lowest:.3g} requests per second: use a quieter machine",
             }
+        elif drifts(failed.values):
+            why["message"] = f"requests pile up even at {lowest:.3g} requests per second"
         return Outcome({}, settings={"probes": probes}, failure=failed.failure or why)
     above: Values = {"best_rate": low, "best_rate_above": high if math.isfinite(high) else None}
     best = rounds[low]
