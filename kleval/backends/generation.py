@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from kleval.backends.reasoning import first_stop
+from kleval.backends.reasoning import LAST_TOKENS, TURN_END_NOTE, first_stop, turn_end
 from kleval.models.stepper import Steps
 from kleval.tokenization import decode_behind, encode_pair
 from kleval.types import Completion, Failure, FinishReason, Outcome, Request, Tokenizer
@@ -204,8 +204,11 @@ def completion(job: Job, reason: FinishReason, tokenizer: Tokenizer) -> Outcome:
             logprobs=tuple(job.logprobs),
         )
     text = decode_behind(tokenizer, job.prompt[-1], job.new_ids[:-1] if reason == "eos" else job.new_ids)
+    notes: tuple[str, ...] = ()
     if reason == "stop":
         text = text[: first_stop(text, job.request.stop)]
+    elif reason == "eos" and (end := turn_end(text, [tokenizer.decode([i]) for i in job.new_ids[-LAST_TOKENS:]])):
+        text, notes = text.removesuffix(end), (TURN_END_NOTE.format(end.strip()),)
     return Completion(
         text,
         len(job.prompt),
@@ -213,6 +216,7 @@ def completion(job: Job, reason: FinishReason, tokenizer: Tokenizer) -> Outcome:
         reason,
         tuple(job.new_ids),
         seconds=job.seconds,
+        notes=notes,
         logprobs=tuple(job.logprobs),
         likely=tuple(job.likely),
     )

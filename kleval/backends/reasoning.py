@@ -35,6 +35,14 @@ TAGS: tuple[tuple[str, str], ...] = (
 _BARE_BEGIN, _BARE_END = re.compile(r"analysis(?=[A-Z])"), "assistantfinal"
 # Around an answer: Command A and R7B; OpenThinker.
 _AROUND = (("<|START_RESPONSE|>", "<|END_RESPONSE|>"), ("<|begin_of_solution|>", "<|end_of_solution|>"))
+# Tokens that end a turn: a model may write one before the token that ends its answer (Gemma 1.1), and servers leave them in its text
+# where they take another for its end (Llama 3, ChatML, Gemma, DeepSeek).
+_TURN_END = re.compile(
+    r"\s*(?:<\|(?:im_end|eot_id|eom_id|end|endoftext|end_of_text|return|END_OF_TURN_TOKEN)\|>|<end_of_turn>|<turn\|>"
+    r"|<｜end▁of▁sentence｜>|</s>|<eos>)\s*$"
+)
+LAST_TOKENS = 4  # of an answer, among which one that ends a turn may stand
+TURN_END_NOTE = "{} stood at the end of the answer: it is taken away here"
 _BRACKETS = "<[◁>]▷|"
 _TAIL_CHARACTERS = 64  # of a rendered prompt, that may hold the opening tag and blanks behind it
 
@@ -114,6 +122,17 @@ def unwrapped(text: str) -> str:
             inner, _, after = text.lstrip()[len(begin) :].partition(end)
             return inner if not after.strip() else inner + after
     return text
+
+
+def turn_end(text: str, last: Sequence[str] | None = None) -> str:
+    """The token that ends a turn with which an answer ends, blanks around it included; "" for none.
+
+    last: the texts of its last tokens, where they are known: then it must be one of them. Else `</s>` may close an `<s>` of HTML.
+    """
+    found = _TURN_END.search(text)
+    if found is None or (found[0].strip() not in last if last is not None else "<s>" in text):
+        return ""
+    return found[0]
 
 
 def first_stop(text: str, stops: Sequence[str]) -> int | None:

@@ -7,12 +7,11 @@ asked, to all of the prompt that was sent, and as long as it was asked to be.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from kleval.backends.reasoning import first_stop, split
+from kleval.backends.reasoning import LAST_TOKENS, TURN_END_NOTE, first_stop, split, turn_end
 from kleval.backends.server_address import Server
 from kleval.backends.server_counts import Doubted, PromptCounts
 from kleval.backends.server_errors import failure_in_stream
@@ -39,11 +38,6 @@ _FINISHES: dict[FinishKind, tuple[str, ...]] = {
     "tool": ("tool", "function"),
     "length": ("length", "max", "limit", "context_window", "truncated"),
 }
-# Tokens that end an answer and that servers leave in its text where they take another for its end (Llama 3, ChatML, Gemma, DeepSeek).
-_LEFT_IN = re.compile(
-    r"\s*(?:<\|(?:im_end|eot_id|eom_id|end|endoftext|end_of_text|return|END_OF_TURN_TOKEN)\|>|<end_of_turn>|<｜end▁of▁sentence｜>"
-    r"|</s>|<eos>)\s*$"
-)
 NEIGHBOURS = 32  # tokens before a continuation that show where it begins
 COUNTED_BESIDES = 1  # of servers that count the end though it came after the last token asked for
 
@@ -93,10 +87,10 @@ def generated(answer: Answer, request: Request, expected: Expected, seconds: flo
         if expected.server.is_told_in(text):
             return _REPEATS_KEY
     notes = [remark] if isinstance(remark, str) else []
-    left_in = None if ids or reason == "length" or "<s>" in text else _LEFT_IN.search(text)
-    if left_in is not None:
-        text = text[: left_in.start()]
-        notes.append(f"the server left {left_in[0].strip()} at the end of the answer: it is taken away here")
+    last = [expected.decode([i]) for i in ids[-LAST_TOKENS:]] if ids and expected.decode is not None else None
+    if reason != "length" and (end := turn_end(text, last)):
+        text = text.removesuffix(end)
+        notes.append(TURN_END_NOTE.format(end.strip()))
     cut = first_stop(text, request.stop)
     completion = Completion(
         text if cut is None else text[:cut],

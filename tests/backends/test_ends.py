@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from kleval.backends.registry import open_backend
+from kleval.models.checkpoint.config_json import eos_ids
 from kleval.types import Completion, Request
 
 
@@ -37,3 +38,11 @@ def test_the_tokenizers_end_and_the_generation_configs_both_end_an_answer(
     for own, named in ((whole.token_ids[0], 256), (256, whole.token_ids[0])):
         got = answer(own, named)
         assert (got.finish_reason, got.token_ids) == ("eos", whole.token_ids[:1])
+
+
+def test_the_end_of_a_model_for_pictures_too_may_stand_in_its_part_for_text(tmp_path: Path) -> None:
+    """Gemma 3 and Llama 4, where generation_config.json is not there."""
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": {"eos_token_id": [1, 106]}}))
+    assert eos_ids(tmp_path, 2) == (1, 106, 2)
+    (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": 3, "text_config": {"eos_token_id": 1}}))
+    assert eos_ids(tmp_path) == (3,)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from kleval.backends.generation import FEW_STEPS, MANY_STEPS, TOO_LATE, Job, advance, steps_at_once
+from kleval.backends.generation import FEW_STEPS, MANY_STEPS, TOO_LATE, Job, advance, completion, steps_at_once
 from kleval.backends.native import open_native
 from kleval.backends.spec import BackendSpec
 from kleval.models.stepper import Steps
@@ -84,3 +85,31 @@ def test_an_answer_is_the_same_however_many_steps_go_together(
     for number in (1, 2, 5):
         monkeypatch.setattr("kleval.backends.serving.steps_at_once", lambda active, n=number: n)
         assert answers() == together
+
+
+class Pieces:
+    """Ids are places in a list of texts; the last ends an answer."""
+
+    texts = ("42", "<end_of_turn>", "\n", "</", "s>", "<eos>")
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(self.texts[i] for i in ids)
+
+
+@pytest.mark.parametrize(
+    ("ids", "text", "told"),
+    [
+        ((0, 1, 2, 5), "42", True),
+        ((0, 1, 5), "42", True),
+        ((0, 3, 4, 5), "42</s>", False),
+        ((1, 0, 5), "<end_of_turn>42", False),
+    ],
+)
+def test_a_turns_end_before_the_answers_is_no_part_of_it(ids: tuple[int, ...], text: str, told: bool) -> None:
+    """As Gemma 1.1 and base models write it; a text that only looks like one stays."""
+    one = job()
+    one.new_ids = list(ids)
+    tokenizer: Any = Pieces()
+    outcome = completion(one, "eos", tokenizer)
+    assert isinstance(outcome, Completion)
+    assert (outcome.text, bool(outcome.notes)) == (text, told)

@@ -151,14 +151,18 @@ def own_config(file: Path) -> ModelConfig:
 
 
 def eos_ids(folder: Path, own: int | None = None) -> tuple[int, ...]:
-    """The tokens that end an answer: of generation_config.json, else of config.json, and the tokenizer's own. Empty when none is named.
+    """The tokens that end an answer: of generation_config.json, else of config.json or its part for text, and the tokenizer's own.
+    Empty when none is named.
 
     Any of them does, as in vLLM's server and lm-eval: Kimi's tokenizer_config.json names [EOS], which ends a text, its
     generation_config.json <|im_end|>, which ends an answer.
     """
     generation = folder / "generation_config.json"
     tokenizers = () if own is None else (own,)
-    for source in ([read_json(generation)] if generation.is_file() else []) + [read_json(folder / "config.json")]:
+    config = read_json(folder / "config.json")
+    text = config.get("text_config")
+    parts = [config, *([text] if isinstance(text, dict) else [])]
+    for source in ([read_json(generation)] if generation.is_file() else []) + parts:
         found = source.get("eos_token_id")
         ids = found if isinstance(found, list) else [found]
         if ids and all(_is_int(i) for i in ids):
