@@ -19,6 +19,9 @@ from kleval.backends.native_parts import Part
 from kleval.models.stepper import Steps
 
 _WORKING_FLOATS = 64  # per token of a chunk and channel of the widest layer: an estimate of the activations
+# Of a chunk's scores in one layer, for a row: attention without a fused kernel (gpt-oss, Gemma 2) holds them all, three times over.
+_EAGER_BYTES = 1 << 30
+_LEAST_CHUNK = 16
 _LOGITS = 128  # positions whose logits are made double at a time
 
 
@@ -56,8 +59,9 @@ class HFEngine:
         # Where on the padded line each row's first wanted position lies.
         wanted = [part.first - part.begin + width - part.tokens for part in parts]
         logits = torch.empty(0)
-        for at in range(0, width, self.chunk):
-            end = min(at + self.chunk, width)
+        chunk = self._chunk(max(part.end for part in parts))
+        for at in range(0, width, chunk):
+            end = min(at + chunk, width)
             begin = min(max(at, min(wanted)), end - 1)
             logits = self.adapter.forward(ids[:, at:end], mask[:, at:end], state, end - begin)
             for row, part in enumerate(parts):
@@ -83,7 +87,7 @@ class HFEngine:
         if parts[0].branches:
             return 1
         longest = parts[0].tokens
-        slack = min(self.chunk, longest) - 1 if self.adapter.padded and fresh else 0
+        slack = min(self._chunk(longest), longest) - 1 if self.adapter.padded and fresh else 0
         return next((i for i, part in enumerate(parts) if longest - part.tokens > slack), len(parts))
 
     def state_bytes(self, part: Part) -> int:
@@ -94,10 +98,26 @@ class HFEngine:
         inner = getattr(config, "intermediate_size", None) or 0
         inner = max(inner) if isinstance(inner, list | tuple) else inner  # of each layer (Gemma 3n)
         wide = max(int(config.hidden_size), int(inner) // 4)
-        chunk = min(self.chunk, part.tokens or 1)
+        chunk = min(self._chunk(part.end), part.tokens or 1)
         logits = min(chunk, max(1, part.end - max(part.first, part.begin)))
         working = chunk * wide * _WORKING_FLOATS + chunk * 4 * min(part.total_tokens, 4096)
+        working += 3 * self._scores_bytes(part.end) * chunk
         return working + (logits + 3) * self.adapter.vocab_size * 4
+
+    def _chunk(self, tokens: int) -> int:
+        """Tokens that are run at once up to a position: fewer where attention holds its scores."""
+        scores = self._scores_bytes(tokens)
+        if not scores or not self.adapter.chunked:
+            return self.chunk
+        return max(min(self.chunk, _EAGER_BYTES // scores), _LEAST_CHUNK)
+
+    def _scores_bytes(self, tokens: int) -> int:
+        """Of the scores that a layer holds of a token which attends to so many; 0 where a kernel holds none."""
+        config = self.adapter.model.config
+        if getattr(config, "_attn_implementation", None) != "eager":
+            return 0
+        heads = getattr(config.get_text_config(), "num_attention_heads", None) or 1
+        return int(heads) * tokens * self.adapter.dtype.itemsize
 
     def left(self, live: int) -> int:
         return free_bytes(self.device) if self.budget is None else self.budget - live

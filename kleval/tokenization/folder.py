@@ -1,8 +1,8 @@
 """Base of the tokenizers of model folders: `tokenizer_config.json`, special tokens, begin token, chat template.
 
-The begin token of a plain prompt follows the tokenizer's own rule, as `transformers` 5 reads it: what the post-processor of
-tokenizer.json puts first, else `bos_token` where the config says `add_bos_token`. Messages that a chat template renders get
-none beyond what the template writes, as transformers and vLLM do it. `begin_with` overrides the rule.
+The begin token of a plain prompt follows the tokenizer's own rule: what the post-processor of tokenizer.json puts first, as in
+`transformers` 5; else `bos_token` where the config says `add_bos_token`, as in `transformers` 4 (5 then puts none). Messages
+that a chat template renders get none beyond what the template writes, as transformers and vLLM do it. `begin_with` overrides the rule.
 """
 
 from __future__ import annotations

@@ -104,3 +104,23 @@ def test_the_working_memory_estimate_grows_with_the_chunk(hf_folder: Any) -> Non
     engine = HFEngine(backend._adapter, 64, None)
     small, large = (engine.working_bytes(own_part(_job(n))) for n in (40, 60))
     assert large > small
+
+
+def test_attention_that_holds_its_scores_takes_a_long_prompt_in_shorter_chunks(
+    hf_folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [*prompts(200, 190, 90), *scores((180, 9))]
+    backend = opened(hf_folder("llama"))
+    expected = ask(backend, requests)
+    backend._adapter.model.set_attn_implementation("eager")
+    monkeypatch.setattr("kleval.backends.hf_engine._EAGER_BYTES", 4 * 2 * 200 * 20)
+    widths: list[int] = []
+    forward = HFModel.forward
+
+    def counted(self: Any, ids: Any, *given: Any) -> Any:
+        widths.append(ids.shape[1])
+        return forward(self, ids, *given)
+
+    monkeypatch.setattr(HFModel, "forward", counted)
+    check_same(ask(backend, requests), expected)
+    assert 16 < max(widths) <= 44  # two heads: 20 tokens at 200, more at 90
