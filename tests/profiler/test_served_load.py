@@ -65,6 +65,14 @@ def test_a_round_has_the_rate_that_it_is_labelled_with(seed: int) -> None:
     assert values["requests_per_second"] == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize(("seconds", "share"), [(1.0, 1.0), (8.0, 1.0), (40.0, 0.4)])
+def test_throughput_is_that_of_the_load_once_it_is_there(seconds: float, share: float) -> None:
+    """1 request per second of 50 tokens each, however long they take; but not where a round ends before one has ended."""
+    values, _ = load_values([trace(float(at), 0.0, seconds / 49, n=50) for at in range(33)], 0, None)
+    assert values["output_tokens_per_second"] == pytest.approx(50 * share, rel=0.05)
+    assert values["under_way"] == pytest.approx(seconds * share, rel=0.05)
+
+
 @pytest.mark.parametrize(("n", "share"), [(40, 0.5), (100, 0.9), (400, 0.99)])
 def test_the_interval_of_a_quantile_covers_it(n: int, share: float) -> None:
     rng, hits = np.random.default_rng(3), 0

@@ -48,9 +48,9 @@ def load_values(traces: Sequence[Trace], n_failed: int, slo: Slo | None, skip: i
     """Figures of a round, and whether TPOT is an estimate. traces: those that did not fail, in the order of sending, some of more than
     one token. skip: how many of them ramped the load up.
 
-    requests_per_second: sent, from the first counted to the last, failed ones too. under_way: requests on average then.
-    output_tokens_per_second: of all tokens that arrived in that time. slo_share: of the requests counted, failed ones too, those that
-    kept to the SLO, with its Wilson interval; goodput: such ones per second. ttft_drift, tpot_drift: see `drift`.
+    requests_per_second: sent, from the first counted to the last, failed ones too. under_way: requests on average from when the load is
+    there (`_settled`). output_tokens_per_second: of all tokens that arrived in that time. slo_share: of the requests counted, failed
+    ones too, those that kept to the SLO, with its Wilson interval; goodput: such ones per second. ttft_drift, tpot_drift: see `drift`.
     """
     counted = sorted(traces, key=lambda trace: trace.submitted)[skip:]
     begin, end = counted[0].submitted, counted[-1].submitted
@@ -75,14 +75,16 @@ def load_values(traces: Sequence[Trace], n_failed: int, slo: Slo | None, skip: i
     if stalled:
         values["stalled_tpot_ms"] = 1000 * percentile(stalled, 0.5)
     values |= _between([[1000 * gap for gap in gaps(trace)] for trace in longer])
-    tokens = sum(t for trace in traces for at, t in _tokens(trace) if begin <= at <= end)
+    settled = begin if skip else _settled(counted)
+    window = max(end - settled, 1e-9)
+    tokens = sum(t for trace in traces for at, t in _tokens(trace) if settled <= at <= end)
     values |= {
         "requests_per_second": sent,
         "under_way": sum(
-            min(t.arrivals[-1].seconds, end) - max(t.submitted, begin) for t in traces if _within(t, begin, end)
+            min(t.arrivals[-1].seconds, end) - max(t.submitted, settled) for t in traces if _within(t, settled, end)
         )
-        / span,
-        "output_tokens_per_second": tokens / span if len(counted) > 1 else math.nan,
+        / window,
+        "output_tokens_per_second": tokens / window if len(counted) > 1 else math.nan,
         "prompt_tokens": percentile([trace.prompt_tokens or 0 for trace in counted], 0.5),
         "output_tokens": sum(trace.output_tokens or 0 for trace in counted),
         "tokens_per_arrival": sum(t.output_tokens or 0 for t in counted) / sum(len(t.arrivals) for t in counted),
@@ -199,6 +201,14 @@ def _tokens(trace: Trace) -> list[tuple[float, float]]:
         (arrival.seconds, first if at == 0 and first is not None else _of(trace, arrival))
         for at, arrival in enumerate(trace.arrivals)
     ]
+
+
+def _settled(traces: Sequence[Trace]) -> float:
+    """From when as many end as are sent, of requests that come by themselves, in the order of sending: after the time that one takes.
+    The begin where the round is hardly longer than that."""
+    begin, end = traces[0].submitted, traces[-1].submitted
+    took = percentile([e2e(trace) for trace in traces], 0.5)
+    return begin + took if took < 0.75 * (end - begin) else begin
 
 
 def _within(trace: Trace, begin: float, end: float) -> bool:
