@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kleval.cli.console import note
-from kleval.types import UsageError
+from kleval.types import INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
     from kleval.backends.spec import BackendSpec
@@ -27,7 +27,8 @@ def verdicts(engines: Sequence[BackendSpec], out: Path) -> dict[str, Any]:
         note(f"verifying {engine.model}, at most {SECONDS:.0f} s")
         spec = VerifySpec(engine=engine, ctx=LONGEST, time_budget=SECONDS, out=place, command=f"verify before {out}")
         try:
-            verify(spec)
+            if verify(spec).exit_code == INTERRUPTED:
+                raise KeyboardInterrupt
         except (
             UsageError
         ) as error:  # what cannot be opened here is told by the command itself, or need not be opened (random weights)

@@ -23,8 +23,16 @@ POOL_WORDS = 800
 LIKELY = 5  # tokens at each place of an answer, the most that some servers tell
 STEPS = tuple(2.0**-k for k in range(2, 10))  # of bfloat16 from logits of 32 down to 0.25
 NEAR, EXACT = 20.0, 2e-5  # nats
+MOST_DECIMALS = 2  # that some servers leave of log-probabilities: more are finer than any limit
 _NOT_FINITE = ("not finite", "nan as log", "inf as log")
-_HOPELESS = ("bad_request", "context_overflow")
+_ALIVE = (
+    "bad_request",
+    "context_overflow",
+    "internal",
+    "empty",
+    "reasoning_cut",
+    "out_of_memory",
+)  # failures that are answers
 
 Ids = tuple[int, ...]
 
@@ -64,13 +72,16 @@ class Reading:
 @dataclass(slots=True)
 class Engine:
     """asked: tokens that were sent or written. deadline: of time.monotonic, past which it is not asked any more. steps: of its
-    logits, at each place that it told likely tokens of."""
+    logits, at each place that it told likely tokens of. decimals: of the log-probabilities that it tells, MOST_DECIMALS + 1 for more.
+    rounding: the largest of its legal deviations, once they are known."""
 
     backend: Backend
     deadline: float = math.inf
     asked: int = 0
     lost: int = 0
     steps: list[float] = field(default_factory=list)
+    decimals: int = 0
+    rounding: float = 0.0
     scores: bool = False
     tells: bool = False
     writes_ids: bool = False
@@ -92,7 +103,8 @@ class Engine:
         ids = engine.prompt(8, "random", random.Random("ability"))
         if engine.sends_ids:
             scored = engine._outcomes([_likelihood(ids)])[0]
-            engine.scores = isinstance(scored, Completion) and len(scored.logprobs) == len(ids) - 1
+            whole = isinstance(scored, Completion) and len(scored.logprobs) == len(ids) - 1
+            engine.scores = whole or _is_not_finite(scored)
             engine.why_not = scored.message if isinstance(scored, Failure) else ""
         (written,) = engine._outcomes([engine.request(ids, 4)])
         if isinstance(written, Failure):
@@ -108,8 +120,9 @@ class Engine:
 
     @property
     def step(self) -> float:
-        """Of its logits, in the middle; 0 where they are not rounded."""
-        return sorted(self.steps)[len(self.steps) // 2] if self.steps else 0.0
+        """Of its logits, in the middle, or of the log-probabilities that it tells; 0 where neither are rounded."""
+        told = 10.0**-self.decimals if 0 < self.decimals <= MOST_DECIMALS else 0.0
+        return max(told, sorted(self.steps)[len(self.steps) // 2] if self.steps else 0.0)
 
     @property
     def dtype(self) -> str:
@@ -154,6 +167,11 @@ class Engine:
         self._check_time()
         return [outcome for _, outcome in self._run(list(requests))]
 
+    def answer(self, request: Request, backend: Backend | None = None) -> Outcome:
+        """Of one request of a law's own. backend: the same engine asked in another way."""
+        self._check_time()
+        return self._outcomes([request], backend)[0]
+
     def request(self, ids: Ids, n: int, **more: Any) -> Request:
         """n tokens after a prompt, sent as ids or as text. more: fields of a Request."""
         text = "" if self.sends_ids else self.backend.tokenizer.decode(ids)
@@ -168,25 +186,28 @@ class Engine:
             if isinstance(outcome, Completion):
                 found.append(Reading(outcome.logprobs, outcome.token_ids, outcome.likely, outcome.text))
                 self.steps += [step_of(tuple(place.values())) for place in outcome.likely]
-            elif any(word in outcome.message.lower() for word in _NOT_FINITE):
+                self.decimals = max(self.decimals, decimals_of(outcome.logprobs))
+            elif _is_not_finite(outcome):
                 found.append(Reading(finite=False))
             else:
                 raise Unanswered(outcome.message)
         return found
 
-    def _outcomes(self, requests: Sequence[Request]) -> list[Outcome]:
+    def _outcomes(self, requests: Sequence[Request], backend: Backend | None = None) -> list[Outcome]:
         """In order. Dead after MOST_LOST calls without any answer."""
-        found: dict[int, Outcome] = dict(self._run(requests))
+        found: dict[int, Outcome] = dict(self._run(requests, backend))
         outcomes = [found.get(n, Failure("server", "no answer")) for n in range(len(requests))]
-        failed = [one for one in outcomes if isinstance(one, Failure) and one.kind not in (*_HOPELESS, "internal")]
+        failed = [
+            one for one in outcomes if isinstance(one, Failure) and one.kind not in _ALIVE and not _is_not_finite(one)
+        ]
         self.lost = self.lost + 1 if len(failed) == len(outcomes) else 0
         if self.lost >= MOST_LOST:
             raise Dead(failed[0].message)
         return outcomes
 
-    def _run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
+    def _run(self, requests: Sequence[Request], backend: Backend | None = None) -> Iterator[tuple[int, Outcome]]:
         self.asked += sum(len(r.token_ids or ()) + len(r.continuation_ids or ()) + r.max_new_tokens for r in requests)
-        yield from self.backend.run(requests)
+        yield from (backend or self.backend).run(requests)
 
     def _check_time(self) -> None:
         if time.monotonic() > self.deadline:
@@ -200,6 +221,18 @@ def step_of(logprobs: Sequence[float]) -> float:
     if len(apart) < LIKELY:
         return 0.0
     return next((s for s in STEPS if max(abs(d / s - round(d / s)) * s for d in apart) < EXACT), 0.0)
+
+
+def decimals_of(logprobs: Sequence[float]) -> int:
+    """How many decimals tell these numbers exactly, at least 1 and MOST_DECIMALS + 1 where it takes more; 0 of no numbers."""
+    for n in range(1, MOST_DECIMALS + 1):
+        if all(abs(p - round(p, n)) < EXACT for p in logprobs if math.isfinite(p)):
+            return n if logprobs else 0
+    return MOST_DECIMALS + 1
+
+
+def _is_not_finite(outcome: Outcome) -> bool:
+    return isinstance(outcome, Failure) and any(word in outcome.message.lower() for word in _NOT_FINITE)
 
 
 def _likelihood(ids: Ids) -> Request:

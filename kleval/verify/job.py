@@ -19,7 +19,7 @@ from kleval.backends.spec import BackendSpec
 from kleval.store import Point, RunStore
 from kleval.store.machine import cpu_name
 from kleval.store.manifest import now
-from kleval.types import OK, REGRESSION, UNDECIDED, Backend, UsageError
+from kleval.types import INTERNAL, INTERRUPTED, OK, REGRESSION, UNDECIDED, Backend, UsageError
 from kleval.verify.engine import Dead, Engine
 from kleval.verify.judge import Finding, Judge, finite
 from kleval.verify.laws import LAWS, Law, harmless
@@ -145,7 +145,7 @@ class VerifyJob(Job):
 
     def facts(self) -> dict[str, Any]:
         engine, plan = self._engine, self._plan
-        left = {name: why for name, law in LAWS.items() if (why := law.needs(engine, plan))}
+        left = {name: why for name, law in LAWS.items() if (why := law.why_not(engine, plan))}
         reads = "scores of prompts" if engine.scores else "log-probabilities of answers" if engine.tells else "texts"
         notes = [f"not testable: {LAWS[name].title} ({why})" for name, why in left.items()]
         return {
@@ -162,7 +162,7 @@ class VerifyJob(Job):
         judge = Judge(engine, self._plan, self.spec.alpha)
         judge.say = lambda case: session.progress(doing[0], more=f": {case.label}")
         judge.n_checks = sum(
-            len(law.cases(engine, self._plan)) for law in LAWS.values() if not law.needs(engine, self._plan)
+            len(law.cases(engine, self._plan)) for law in LAWS.values() if not law.why_not(engine, self._plan)
         )
         session.say("measuring legal rounding")
         engine.deadline = began + YARDSTICK_SHARE * self.spec.time_budget
@@ -226,7 +226,7 @@ class VerifyJob(Job):
 
     def exit_code(self, result: Result) -> int:
         """4 and 5 for laws that are broken or undecided, where nothing worse ended the command."""
-        if result.counts.get("broken") and result.exit_code != 1:
+        if result.counts.get("broken") and result.exit_code not in (INTERNAL, INTERRUPTED):
             return REGRESSION
         if result.exit_code == OK and result.counts.get("undecided"):
             return UNDECIDED

@@ -2,7 +2,8 @@
 that shows it.
 
 `broken`: beyond the limit of legal rounding (yardstick.py) on two fresh prompts at least, or where only texts come back on more of them
-than rounding explains. `undecided`: once and not again, no time, or no answers. `not testable`: through this interface.
+than rounding explains; the smallest prompt is one of a length of which that holds too. `undecided`: once and not again, no time, or no
+answers. `not testable`: through this interface.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from kleval.verify.yardstick import Yardstick, yardstick
 
 Verdict = Literal["holds", "broken", "not testable", "undecided"]
 AGAIN = 4  # fresh prompts for a deviation
+AGAIN_TEXTS = 16  # the same where only texts come back, as long as fewer do not tell
+ORDINARY = 0.05  # a share of texts that parts so often by rounding alone says nothing
 MOST_BROKEN = 3  # cases of a law that are broken before it is left
 SHRINK_TRIES = 12
 SHRINK_SECONDS = 10.0
@@ -33,7 +36,7 @@ LEAST_SHARE = 0.5  # of a law's cases that must have been tried for it to hold
 @dataclass(slots=True)
 class Finding:
     """What a law came to. worst: its largest deviation, with the yardstick it was held against. smallest: the shortest trial that
-    breaks it. broken: one trial of each broken case. once: of those beyond the limit that were not so again."""
+    breaks it. broken: one trial of each broken case. untold: why a case beyond the limit is not among them."""
 
     law: Law
     verdict: Verdict = "holds"
@@ -44,7 +47,7 @@ class Finding:
     held: Yardstick = field(default_factory=lambda: Yardstick(0.0, 0.0))
     smallest: Trial | None = None
     broken: list[Trial] = field(default_factory=list)
-    once: list[Trial] = field(default_factory=list)
+    untold: list[str] = field(default_factory=list)
     unanswered: list[str] = field(default_factory=list)
     untestable: int = 0
     seconds: float = 0.0
@@ -77,14 +80,19 @@ class Judge:
             except Unanswered:
                 continue
             except OutOfTime:
-                return
+                break
+        if self.harmless and self.numbers:
+            self.engine.rounding = self.held(self.harmless[-1].case).legal
 
     def trial(self, case: Case, number: int = 0) -> Trial:
         """A case on its number-th prompt."""
         self.say(case)
         rng = self.plan.rng(case.law, case.name, case.n, case.kind, number, len(self.harmless) if case.harmless else 0)
         ids = self.engine.prompt(case.n, case.kind, rng)
-        return Trial(case, ids, case.measure(self.engine, ids, rng))
+        deviation = case.measure(self.engine, ids, rng)
+        if math.isnan(deviation.size):
+            raise Unanswered("its numbers are not finite, or not always told")
+        return Trial(case, ids, deviation)
 
     def held(self, case: Case) -> Yardstick:
         if case.exact:
@@ -100,7 +108,7 @@ class Judge:
     def try_law(self, law: Law) -> Finding:
         """Its verdict. Dead where the engine gives no answers any more."""
         found, began = Finding(law), time.monotonic()
-        if why := law.needs(self.engine, self.plan):
+        if why := law.why_not(self.engine, self.plan):
             found.verdict, found.why = "not testable", why
             return found
         cases = law.cases(self.engine, self.plan)
@@ -132,34 +140,36 @@ class Judge:
             found.worst, found.held = trial, held
         if share <= 1:
             return
-        again = self._again(case)
-        beyond = 1 + sum(t.size > held.limit for t in again)
-        if self._is_broken(beyond, 1 + len(again), held, case):
+        beyond = f"{case.label}: beyond the limit"
+        found.untold.append(f"{beyond}, and no time was left to try other prompts")  # unless what follows ends
+        told = self._again(trial, held, 1)
+        found.untold.pop()
+        if told:
             found.broken.append(trial)
-        else:
-            found.once.append(trial)
+        elif told is None:
+            found.untold.append(f"{beyond} once, not often enough on other prompts")
 
-    def _again(self, case: Case) -> list[Trial]:
-        found = []
-        for number in range(1, AGAIN + 1):
+    def _again(self, trial: Trial, held: Yardstick, first: int) -> bool | None:
+        """Whether a case that was beyond the limit once is so on fresh prompts, from the first-th on; None where that is not told."""
+        beyond = n = 1
+        texts = 0 if self.numbers or trial.case.exact else trial.deviation.texts
+        for number in range(first, first + (AGAIN_TEXTS if texts else AGAIN)):
             try:
-                found.append(self.trial(case, number))
+                beyond += self.trial(trial.case, number).size > held.limit
             except Unanswered:
                 continue
-        return found
-
-    def _is_broken(self, beyond: int, n: int, held: Yardstick, case: Case) -> bool:
-        if self.numbers or case.exact:
-            return beyond >= (min(2, n) if case.exact else 2)
-        from scipy.special import bdtrc
-
-        return bool(bdtrc(beyond - 1, n, min(held.flips, 0.9)) < self.alpha)
+            n += 1
+            by_chance = _by_chance(beyond, n, held.flips, texts) if texts else float(beyond < 2)
+            if by_chance < self.alpha / max(self.n_checks, 1):
+                return True
+            if texts and n > AGAIN and by_chance > ORDINARY:
+                return False
+        return None
 
     def _shrink(self, found: Finding) -> None:
         """Shorter fresh prompts of the case that broke first, as long as they break it too: halving, then in between."""
-        case, trial = found.broken[0].case, found.broken[0]
-        found.smallest = trial
-        limit, end = found.held.limit, time.monotonic() + SHRINK_SECONDS
+        case, found.smallest = found.broken[0].case, found.broken[0]
+        end = time.monotonic() + SHRINK_SECONDS
         if case.exact:
             return
         low, high = 1 + len(self.engine.begin), case.n
@@ -167,15 +177,15 @@ class Judge:
             n = low + (high - low) // 2
             if n >= high or n <= low or time.monotonic() > end:
                 return
-            shorter = Case(case.law, case.name, n, case.measure, case.kind, case.boundary)
+            shorter, held = replace(case, n=n), self.held(replace(case, n=n))
             try:
-                tried = [self.trial(shorter, 10 + number + k) for k in (0, 100)]
+                tried = (self.trial(shorter, at) for at in (100 * number + 100, 100 * number + 101))
+                trial = next((t for t in tried if t.size > held.limit), None)
+                breaks = trial is not None and self._again(trial, held, 100 * number + 102)
             except (Unanswered, IndexError, ValueError):
-                low = n
-                continue
-            breaking = [t for t in tried if t.size > limit]
-            if breaking:
-                high, found.smallest = n, breaking[0]
+                breaks = False
+            if breaks:
+                high, found.smallest = n, trial
             else:
                 low = n
 
@@ -183,15 +193,21 @@ class Judge:
         if found.broken:
             found.verdict = "broken"
             return
-        if found.once:
-            found.verdict = "undecided"
-            found.why = f"{found.once[0].case.label}: beyond the limit once, not again on {AGAIN} other prompts"
+        if found.untold:
+            found.verdict, found.why = "undecided", found.untold[0]
         elif not found.tried and found.untestable:
             found.verdict, found.why = "not testable", found.unanswered[0]
         elif found.tried < LEAST_SHARE * (found.planned - found.untestable):
             found.verdict = "undecided"
             lost = found.unanswered[0] if found.unanswered else "no time was left"
             found.why = f"{found.tried} of {found.planned} cases tried: {lost}"
+
+
+def _by_chance(beyond: int, n: int, flips: float, texts: int) -> float:
+    """The probability that in so many of n trials at least, each of so many pairs of texts, one parts by rounding alone."""
+    from scipy.special import bdtrc
+
+    return float(bdtrc(beyond - 1, n, 1 - (1 - flips) ** texts))
 
 
 def finite(x: float) -> float | None:

@@ -1,16 +1,16 @@
 """Trial: two readings of what must be the same numbers, and by how much they differ.
 
 Of written tokens as many are compared as both readings have in common, and the one at which they part: where two tokens were nearly as
-likely either may come, and each has then about the log-probability of the other; one that has not is a fault. Where only text
-comes back a trial is 0 or 1, whether the texts part.
+likely either may come, and each has then about the log-probability of the other, of at most a half; one that has not is a fault. Where
+only text comes back a trial is 0 or 1, whether the texts part.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from kleval.verify.engine import Engine, Ids, Reading
 
@@ -19,12 +19,15 @@ LEAST = -25.0  # nats: what is less likely than that is rounded away where proba
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """size: the largest difference of log-probabilities, nats; inf where numbers are not finite. at: token of the prompt, or of what
-    was written after it. last: the last token that differs by a tenth of it."""
+    """size: the largest difference of log-probabilities, nats; inf where the numbers of one reading are not finite, nan where there is
+    nothing to compare. at: token of the prompt, or of what was written after it. last: the last token that differs by a tenth of it.
+    texts: pairs of which only texts came back, and how many of them parted."""
 
     size: float
     at: int = 0
     last: int = 0
+    texts: int = 0
+    parted: int = 0
 
 
 Measure = Callable[[Engine, Ids, random.Random], Deviation]
@@ -66,20 +69,45 @@ class Trial:
 def compare(one: Reading, other: Reading, first: int = 0) -> Deviation:
     """Two readings of the same tokens, or of what was written after the same prompt. first: the position of their first token."""
     if not (one.finite and other.finite):
-        return Deviation(0.0 if one.finite == other.finite else math.inf, first, first)
-    if not one.logprobs or not other.logprobs:
+        return Deviation(math.nan if one.finite == other.finite else math.inf, first, first)
+    if bool(one.logprobs) != bool(other.logprobs):
+        return Deviation(math.nan, first, first)
+    if not one.logprobs:
         same = (one.tokens or one.text) == (other.tokens or other.text)
-        return Deviation(0.0 if same else 1.0, first, first)
+        return Deviation(float(not same), first, first, 1, int(not same))
     n = min(len(one.logprobs), len(other.logprobs))
-    if one.tokens and other.tokens:
-        parted = next((i for i, (a, b) in enumerate(zip(one.tokens, other.tokens, strict=False)) if a != b), n)
-        n = min(n, parted + 1)
+    ids = bool(one.tokens and other.tokens)
+    names = zip(_names(one, ids), _names(other, ids), strict=False)
+    parted = next((i for i, (a, b) in enumerate(names) if a != b), n)
+    n = min(n, parted + 1)
     a, b = list(one.logprobs[:n]), list(other.logprobs[:n])
     for at, (here, there) in enumerate(zip(one.likely[:n], other.likely[:n], strict=False)):
         # What differs most of the tokens that both tell: where one has probability 1, the others show what moves.
-        known = [(here[t], there[t]) for t in here if t in there and max(here[t], there[t]) > LEAST]
+        known = [(here[t], there[t]) for t in _told(here) if t in there and max(here[t], there[t]) > LEAST]
         a[at], b[at] = max([(a[at], b[at]), *known], key=lambda pair: abs(pair[0] - pair[1]))
+    if parted < n:  # of the other's token neither can have made more than its own left
+        mine, its = one.logprobs[parted], other.logprobs[parted]
+        more = max(mine - _left(its), its - _left(mine))
+        if more > abs(a[parted] - b[parted]):
+            a[parted], b[parted] = more, 0.0
     return differ(a, b, first)
+
+
+def _names(reading: Reading, ids: bool) -> Sequence[int | str]:
+    """What was written, token by token. Without ids the most likely tokens as a server spells them, or the text whole."""
+    if ids:
+        return reading.tokens
+    return [max(place, key=lambda name: place[name], default="") for place in reading.likely] or [reading.text]
+
+
+def _told(place: Mapping[int | str, float]) -> list[int | str]:
+    """Tokens of a place; a server spells those that are no whole character all alike."""
+    return [name for name in place if not (isinstance(name, str) and "\ufffd" in name)]
+
+
+def _left(logprob: float) -> float:
+    """The most that the log-probability of any other token can be."""
+    return math.log(max(-math.expm1(min(logprob, 0.0)), math.exp(LEAST)))
 
 
 def rescored(engine: Engine, ids: Ids, written: Reading, by: Engine | None = None) -> Deviation:
@@ -114,4 +142,6 @@ def differ(one: Sequence[float], other: Sequence[float], first: int = 0) -> Devi
 
 
 def worst(found: Sequence[Deviation]) -> Deviation:
-    return max(found, key=lambda one: one.size, default=Deviation(0.0))
+    known = [one for one in found if not math.isnan(one.size)]
+    most = max(known or found, key=lambda one: one.size, default=Deviation(0.0))
+    return replace(most, texts=sum(one.texts for one in found), parted=sum(one.parted for one in found))

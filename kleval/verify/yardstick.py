@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kleval.verify.trial import Trial
+from kleval.verify.trial import Deviation, Trial
 
 # Differences that no fault worth a name stays below (float32), and what bfloat16's own step makes of logits.
 FLOOR = {"float32": 3e-3, "float64": 3e-3, "bfloat16": 2e-2, "float16": 6e-3}
@@ -35,7 +35,8 @@ MOST_ABOVE = 3.0  # times the largest harmless deviation, where the spread of a 
 
 @dataclass(frozen=True, slots=True)
 class Yardstick:
-    """legal: the largest harmless deviation that is rounding. limit: above it is no rounding. flips: of texts, their share."""
+    """legal: the largest harmless deviation that is rounding. limit: above it is no rounding. flips: the share of pairs of texts that
+    part."""
 
     legal: float
     limit: float
@@ -49,10 +50,13 @@ def yardstick(
     """Of harmless trials, for checks of n_tokens. numbers: whether log-probabilities are compared, else texts. step: of the logits."""
     harmless = [t for t in trials if t.case.harmless]
     if not numbers:
-        kinds: dict[str, list[bool]] = {}
+        kinds: dict[str, list[Deviation]] = {}
         for trial in harmless:
-            kinds.setdefault(trial.case.name, []).append(trial.size > 0)
-        shares = {name: (sum(parted) + 1) / (len(parted) + 2) for name, parted in kinds.items()}
+            kinds.setdefault(trial.case.name, []).append(trial.deviation)
+        shares = {
+            name: (sum(d.parted for d in found) + 1) / (sum(d.texts for d in found) + 2)
+            for name, found in kinds.items()
+        }
         near = {name: share for name, share in shares.items() if share <= MOST_FLIPS}
         return Yardstick(0.0, 0.5, max(near.values(), default=MOST_FLIPS), tuple(shares.keys() - near.keys()))
     floor = max(FLOOR.get(dtype, FLOOR["float32"]), MOST_STEPS * step)

@@ -17,7 +17,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def verified(small: Path, out: Path, *more: str) -> int:
-    few = ("--ctx", "64", "--laws", "text,long", "--kernels", "torch", "--dtype", "float32")
+    few = ("--ctx", "128", "--laws", "text,long", "--kernels", "torch", "--dtype", "float32")
     return call(["verify", "--model", str(small), *few, "--out", str(out), "--json", "-q", *more])
 
 
@@ -65,3 +65,15 @@ def test_a_verdict_is_kept_with_what_comes_after_it(
 def test_the_small_model_is_written(tmp_path: Path) -> None:
     assert call(["verify", "--write-model", str(tmp_path / "small")]) == 0
     assert (tmp_path / "small" / "model.safetensors").is_file()
+
+
+def test_stopping_the_verification_before_a_run_stops_the_run(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kleval.backends.spec import BackendSpec
+    from kleval.cli.verify_first import verdicts
+    from kleval.work import Result
+
+    monkeypatch.setattr("kleval.verify.verify", lambda spec: Result("interrupted", 130, spec.out))
+    with pytest.raises(KeyboardInterrupt):
+        verdicts([BackendSpec(model=str(small))], tmp_path / "run")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
+from dataclasses import replace
 
 import pytest
 
-from kleval.verify.engine import LIKELY, Reading, step_of
-from kleval.verify.trial import Case, Deviation, Trial, compare, differ
+from kleval.verify.engine import LIKELY, Reading, decimals_of, step_of
+from kleval.verify.trial import Case, Deviation, Trial, compare, differ, worst
 from kleval.verify.yardstick import FLOOR, Yardstick, yardstick
 
 
@@ -59,8 +61,10 @@ def test_more_checks_and_fewer_false_alarms_need_a_higher_limit() -> None:
 
 
 def test_of_texts_the_share_that_parts_is_what_counts() -> None:
-    held = yardstick(trials(copies=[0.0] * 8 + [1.0] * 2), 100, 10, 1e-3, "float32", numbers=False)
-    assert held.flips == pytest.approx(3 / 12)
+    found = trials(copies=[0.0] * 8 + [1.0] * 2)
+    found = [replace(t, deviation=replace(t.deviation, texts=3, parted=2 * int(t.size))) for t in found]
+    held = yardstick(found, 100, 10, 1e-3, "float32", numbers=False)
+    assert held.flips == pytest.approx(5 / 32)
 
 
 def test_written_tokens_are_compared_up_to_the_one_at_which_they_part() -> None:
@@ -69,9 +73,39 @@ def test_written_tokens_are_compared_up_to_the_one_at_which_they_part() -> None:
     assert compare(one, other).size == pytest.approx(0.01)
 
 
+@pytest.mark.parametrize("likely", [(), ({5: -0.02, 6: -5.0},)])
+def test_two_different_tokens_that_are_both_sure_are_no_near_tie(likely: tuple[dict[int | str, float], ...]) -> None:
+    one = Reading((-0.02,), (5,), likely)
+    other = Reading((-0.02,), (8,), likely and ({8: -0.02, 9: -5.0},))
+    assert compare(one, other).size > 3
+
+
+def test_answers_without_ids_are_compared_up_to_where_their_likeliest_tokens_part() -> None:
+    one = Reading((-0.70, -3.0), likely=({"a": -0.70, "b": -0.70}, {"c": -3.0}), text="ac")
+    other = Reading((-0.70, -9.0), likely=({"b": -0.70, "a": -0.71}, {"d": -9.0}), text="bd")
+    assert compare(one, other).size == pytest.approx(0.01)
+    assert compare(replace(one, likely=()), replace(other, likely=())).size < 0.01
+
+
+def test_tokens_that_a_server_spells_alike_are_not_compared() -> None:
+    one = Reading((-0.1,), likely=({"a": -0.1, "\ufffd": -3.0},), text="a")
+    other = Reading((-0.1,), likely=({"a": -0.1, "\ufffd": -5.0},), text="a")
+    assert compare(one, other).size == 0
+
+
+def test_decimals_of_log_probabilities_are_counted_up_to_two() -> None:
+    assert [decimals_of(numbers) for numbers in ((-1.5, -2.0), (-1.5, -0.25), (-1.5, -0.253), ())] == [1, 2, 3, 0]
+
+
 def test_numbers_that_are_not_finite_on_one_side_are_the_largest_deviation() -> None:
     assert compare(Reading((-1.0,)), Reading(finite=False)).size == float("inf")
     assert differ([-1.0], [float("nan")]).size == float("inf")
+
+
+def test_two_readings_without_numbers_say_nothing() -> None:
+    nothing = compare(Reading(finite=False), Reading(finite=False))
+    assert math.isnan(nothing.size)
+    assert worst([nothing, Deviation(0.5)]).size == 0.5
 
 
 def test_rounded_logits_are_told_by_their_steps() -> None:

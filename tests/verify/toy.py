@@ -49,6 +49,10 @@ class Toy:
     model: str = "toy"
     tokenizer: Any = field(default_factory=Letters)
     keeps: float = 0.97  # of its state at each token
+    rounded: float = 0.0  # its state and its logits, to multiples of it
+    decimals: int = 15  # of the log-probabilities that it tells
+    finite_to: float = math.inf  # tokens, past which its numbers are not
+    silent: bool = False  # it writes nothing
     n_asked: int = 0
     left: np.ndarray = field(default_factory=lambda: np.zeros(WIDTH))
 
@@ -78,6 +82,10 @@ class Toy:
         if scoring and "scores" not in self.abilities:
             return Failure("bad_request", "no log-probabilities of prompts")
         whole = [*ids, *(request.continuation_ids or ())]
+        if len(whole) > self.finite_to:
+            return Failure("server", "the server gives nan as log-probability")
+        if self.silent and not scoring and self.n_asked > 2:
+            return Failure("empty", "an answer without a single token")
         state = self.left * 0.5 if self.fault == "slot" and not scoring else np.zeros(WIDTH)
         at_each = []
         for n, token in enumerate(whole):
@@ -120,6 +128,10 @@ class Toy:
         return state * self.keeps + EMBED[token]
 
     def _logprobs(self, state: np.ndarray) -> np.ndarray:
+        if self.rounded:
+            state = np.round(state / self.rounded / 16) * self.rounded * 16
         logits = np.tanh(state / 4) @ HEAD / 2
+        if self.rounded:
+            logits = np.round(logits / self.rounded) * self.rounded
         logits = logits + self.noise * np.random.default_rng(self.n_asked).normal(size=VOCAB)
-        return logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
+        return (logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max()).round(self.decimals)

@@ -10,7 +10,7 @@ from kleval.verify.plan import WRITTEN, Plan
 from kleval.verify.trial import Case, Deviation, compare, rescored, resumed, worst
 
 LENGTHS = (23, 90, 200, 410, 900, 1700, 3300)  # away from boundaries
-PROMPTS = 3  # of each of the shorter ones
+PROMPTS, OF_TEXTS = 3, 12  # of each of the shorter ones; a text tells little
 
 
 def cases(engine: Engine, plan: Plan) -> list[Case]:
@@ -25,15 +25,17 @@ def cases(engine: Engine, plan: Plan) -> list[Case]:
     found = []
     for n in plan.lengths(*LENGTHS):
         made = [Case("harmless", name, n, measure, harmless=True) for name, measure in kinds]
-        found += made * (PROMPTS if n <= 410 else 1)
+        some = PROMPTS if engine.scores or engine.tells else OF_TEXTS
+        found += made * (some if n <= 410 else 1)
         if n == 200:
             found += [replace(case, kind="repeated") for case in made]
     return found
 
 
 def repeat(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
-    one, other = (engine.score([ids])[0] if engine.scores else engine.write([ids], WRITTEN)[0] for _ in range(2))
-    return compare(one, other, 1)
+    times = 2 if engine.scores or engine.tells else 4
+    one, *others = (engine.score([ids])[0] if engine.scores else engine.write([ids], WRITTEN)[0] for _ in range(times))
+    return worst([compare(one, other, 1) for other in others])
 
 
 def copies(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:

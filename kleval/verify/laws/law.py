@@ -23,3 +23,10 @@ class Law:
     cases: Callable[[Engine, Plan], Sequence[Case]]
     cause: Callable[[Trial], str]
     needs: Callable[[Engine, Plan], str] = lambda engine, plan: ""
+
+    def why_not(self, engine: Engine, plan: Plan) -> str:
+        """Why it cannot be tried on this engine, or with prompts as short as these; "" where it can."""
+        missing = self.needs(engine, plan)
+        if missing or self.cases(engine, plan):
+            return missing
+        return f"prompts of up to {plan.longest} tokens are too short for it: give a longer --ctx"

@@ -15,13 +15,14 @@ from collections.abc import Callable
 from kleval.verify.engine import Engine, Ids, Untestable
 from kleval.verify.laws.law import Law
 from kleval.verify.plan import Plan
-from kleval.verify.trial import Case, Deviation, Trial, compare
+from kleval.verify.trial import Case, Deviation, Trial
 
 LAST = 12  # tokens of the needle, and of the end that repeats it
 PAST = 24  # tokens past a power of two, where an index overflows
 STEP = 16  # tokens between the two lengths that are told apart
 DROP = 20.0  # times less influence within STEP tokens is no fading
-SEEN = 1e-4  # nats: an influence below it is none
+SEEN = 1e-4  # nats: an influence below it is none, nor one as small as rounding
+LEAST = 8 * LAST  # tokens of a prompt that has room for all this
 DEPTHS = (0.0, 0.5)
 ALL_DEPTHS = (0.0, 0.25, 0.5, 0.75, 0.9)  # of prompts beyond 2^15
 
@@ -29,7 +30,7 @@ ALL_DEPTHS = (0.0, 0.25, 0.5, 0.75, 0.9)  # of prompts beyond 2^15
 def cases(engine: Engine, plan: Plan) -> list[Case]:
     last = plan.longest - LAST
     lengths = {1 << power for power in range(9, 21)}
-    lengths = {n + PAST for n in lengths if n + PAST < last} | {last - 8}
+    lengths = {n for n in (*(n + PAST for n in lengths), last - 8) if LEAST <= n < last}
     return [
         Case("long", f"needle at {depth:.0%}", n, _at(depth), exact=True)
         for n in sorted(lengths)
@@ -48,20 +49,21 @@ def _at(depth: float) -> Callable[[Engine, Ids, random.Random], Deviation]:
             return _influence(engine, one, changed)
 
         low, high = at + 2 * LAST + (len(ids) - at) // 4, len(ids)
+        least = max(SEEN, engine.rounding, engine.step)
         low_seen, high_seen = influence(low), influence(high)
-        if low_seen < DROP * SEEN:
+        if low_seen < DROP * least:
             raise Untestable(f"the model makes nothing of a token {low - at} tokens before the end")
         if low_seen < DROP * high_seen:
             return Deviation(0.0)
         while high - low > STEP:
             middle = (low + high) // 2
             seen = influence(middle)
-            if seen >= math.sqrt(max(high_seen, SEEN) * low_seen):
+            if seen >= math.sqrt(max(high_seen, least) * low_seen):
                 low, low_seen = middle, seen
             else:
                 high, high_seen = middle, seen
-        sudden = low_seen >= DROP * max(SEEN, high_seen)
-        return Deviation(math.log(low_seen / max(SEEN, high_seen)) if sudden else 0.0, high, high)
+        drop = low_seen / max(least, high_seen)
+        return Deviation(math.log(drop) if drop >= DROP else 0.0, high, high)
 
     return measure
 
@@ -70,7 +72,7 @@ def _influence(engine: Engine, one: Ids, other: Ids) -> float:
     ask = engine.score if engine.scores else lambda prompts: engine.write(prompts, 1)
     a, b = (ask([ids])[0] for ids in (one, other))
     if not (a.finite and b.finite):
-        return compare(a, b).size
+        return 0.0 if a.finite == b.finite else math.inf
     return max((abs(x - y) for x, y in zip(a.logprobs[-LAST:], b.logprobs[-LAST:], strict=True)), default=0.0)
 
 

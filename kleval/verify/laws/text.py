@@ -117,7 +117,7 @@ def _answer(engine: Engine, request: Request, as_text: bool = False) -> Completi
     backend = engine.backend
     if as_text and hasattr(backend, "as_text"):
         backend = backend.as_text(chats=not isinstance(request.prompt, str))
-    outcome = dict(backend.run([request]))[0]
+    outcome = engine.answer(request, backend)
     if isinstance(outcome, Failure):
         if outcome.kind == "empty":
             return None

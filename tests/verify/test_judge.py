@@ -1,0 +1,138 @@
+"""Verdicts: what a deviation needs to be one, what is left untold, and what right engines do that looks like a fault."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from toy import Toy
+
+from kleval.backends.spec import BackendSpec
+from kleval.types import REGRESSION, Failure, Outcome, Request
+from kleval.verify.engine import Dead, Engine, OutOfTime, Unanswered
+from kleval.verify.job import VerifyJob
+from kleval.verify.judge import Judge
+from kleval.verify.laws import LAWS, Law, harmless, text
+from kleval.verify.plan import Plan
+from kleval.verify.spec import VerifySpec
+from kleval.verify.trial import Case, Deviation
+from kleval.work import Result
+
+
+def judge_of(engine: Toy, longest: int = 120, seed: int = 42) -> Judge:
+    judge = Judge(Engine.of(engine), Plan(longest, seed), 1e-3, n_checks=100)
+    judge.measure(harmless.cases(judge.engine, judge.plan))
+    return judge
+
+
+def law_of(sizes: Sequence[float], names: str = "ab") -> Law:
+    """A law whose trials have those deviations, one after the other; then the time is over."""
+    left = iter(sizes)
+
+    def measure(*_: Any) -> Deviation:
+        if (size := next(left, None)) is None:
+            raise OutOfTime
+        return Deviation(size)
+
+    return Law("made", "Made", lambda *_: [Case("made", name, 10, measure) for name in names], lambda trial: "")
+
+
+def test_a_deviation_that_no_time_is_left_to_try_again_is_undecided() -> None:
+    found = judge_of(Toy()).try_law(law_of([0.0, 5.0]))
+    assert found.verdict == "undecided"
+    assert "no time" in found.why
+
+
+def test_a_deviation_that_comes_again_is_broken_at_once() -> None:
+    found = judge_of(Toy()).try_law(law_of([5.0, 0.0, 5.0, 0.0], "a"))
+    assert found.verdict == "broken"
+
+
+def test_a_law_without_a_case_at_this_length_is_not_testable() -> None:
+    judge = judge_of(Toy(abilities=("tells", "ids")), 100)
+    told = {name: judge.try_law(LAWS[name]) for name in ("state", "long")}
+    assert {found.verdict for found in told.values()} == {"not testable"}
+    assert "give a longer --ctx" in told["state"].why
+
+
+def test_the_smallest_prompt_is_of_a_length_that_is_broken_again() -> None:
+    asked: list[int] = []
+
+    def measure(engine: Engine, ids: tuple[int, ...], rng: Any) -> Deviation:
+        asked.append(len(ids))
+        # of shorter prompts one alone is beyond the limit
+        return Deviation(1.0 if len(ids) >= 40 or asked.count(len(ids)) == 1 else 0.0)
+
+    made = Law("made", "Made", lambda *_: [Case("made", "a", 64, measure)], lambda trial: "")
+    found = judge_of(Toy()).try_law(made)
+    assert found.smallest is not None
+    assert len(found.smallest.ids) == 40
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3])
+@pytest.mark.parametrize("abilities", [("tells",), ()])
+def test_near_ties_of_an_engine_that_tells_no_ids_are_no_fault(abilities: tuple[str, ...], seed: int) -> None:
+    judge = judge_of(Toy(abilities=abilities, noise=0.03, dtype="unknown", n_asked=1000 * seed), seed=seed)
+    found = [judge.try_law(LAWS[name]).verdict for name in ("batch", "prefix-cache", "slots")]
+    assert "broken" not in found
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+def test_log_probabilities_of_two_decimals_are_no_fault(seed: int) -> None:
+    judge = judge_of(Toy(noise=1e-4, dtype="unknown", decimals=2, n_asked=1000 * seed), seed=seed)
+    assert judge.engine.step == 0.01
+    assert {judge.try_law(LAWS[name]).verdict for name in ("causality", "state", "batch")} == {"holds"}
+
+
+@pytest.mark.parametrize("keeps", [0.95, 0.98, 0.99])
+def test_an_influence_that_fades_below_the_steps_of_the_logits_is_not_forgotten_at_once(keeps: float) -> None:
+    judge = judge_of(Toy(keeps=keeps, rounded=1 / 32, dtype="bfloat16", max_ctx=4000), 1100)
+    assert judge.try_law(LAWS["long"]).verdict != "broken"
+
+
+def test_numbers_that_are_never_finite_let_no_law_hold() -> None:
+    judge = judge_of(Toy(finite_to=12))
+    found = {name: judge.try_law(LAWS[name]) for name in ("causality", "state", "prefix-cache")}
+    told = {name: (one.verdict, one.why) for name, one in found.items()}
+    assert told["causality"][0] == told["state"][0] == "broken"
+    assert told["prefix-cache"] == ("undecided", "0 of 7 cases tried: its numbers are not finite, or not always told")
+
+
+def test_an_engine_whose_scores_are_not_finite_gives_scores() -> None:
+    assert Engine.of(_NanScores()).scores
+
+
+class _NanScores(Toy):
+    def _answer(self, request: Request, together: int) -> Outcome:
+        if request.kind == "loglikelihood":
+            return Failure("server", "the server gives nan as log-probability of the continuation")
+        return super()._answer(request, together)
+
+
+def test_an_engine_that_ends_at_once_is_not_dead() -> None:
+    engine = Engine.of(Toy(silent=True))
+    for _ in range(5):
+        assert isinstance(engine.answer(Request("generate", "", 1, token_ids=(1, 2))), Failure)
+
+
+def test_the_law_of_texts_keeps_the_time_and_tells_a_dead_engine() -> None:
+    engine = Engine.of(Toy())
+    cases = text.cases(engine, Plan(120))
+    ids, rng = engine.prompt(16, "random", Plan(120).rng("x")), Plan(120).rng("y")
+    engine.deadline = 0.0
+    with pytest.raises(OutOfTime):
+        cases[0].measure(engine, ids, rng)
+    engine.deadline, engine.backend = float("inf"), Toy(dies_after=0)
+    for case in cases[:2]:
+        with pytest.raises(Unanswered):
+            case.measure(engine, ids, rng)
+    with pytest.raises(Dead):
+        cases[2].measure(engine, ids, rng)
+
+
+@pytest.mark.parametrize(("ended", "code"), [(0, REGRESSION), (3, REGRESSION), (1, 1), (130, 130)])
+def test_a_broken_law_does_not_hide_that_the_command_was_stopped(ended: int, code: int) -> None:
+    job = VerifyJob(VerifySpec(engine=BackendSpec(model="toy")))
+    result = Result("complete", ended, None, {"broken": 1})
+    assert job.exit_code(result) == code
