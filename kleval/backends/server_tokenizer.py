@@ -30,7 +30,7 @@ _CHAT_PROBE = ({"role": "system", "content": "a"}, {"role": "user", "content": "
 _USER_PROBE = ({"role": "user", "content": "b"},)
 _STAND_IN = "<|im_start|>"
 _CACHE_CHARACTERS = 64_000_000
-_KNOWN_CHARACTERS = 200  # of a message, that show where it begins in a rendered prompt
+_LEAST_KNOWN, _KNOWN = 20, 200  # characters of a message, that show where it begins in a rendered prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +177,7 @@ class RemoteTokenizer:
         if rendered is None:
             raise UsageError(f"the chat template of {self._model} on {self._server.url} cannot render this prompt")
         if self._dates:
-            longest = max((m["content"].strip()[:_KNOWN_CHARACTERS] for m in prompt), key=len)
-            rendered = dates.with_date(rendered, max(0, rendered.find(longest)))
+            rendered = dates.with_date(rendered, _first_message(rendered, prompt))
         return Rendered.of(self.begin if self._always_begin else "", rendered + answer_prefix)
 
     def _template(self, messages: Sequence[Message]) -> str | None:
@@ -245,3 +244,10 @@ class RemoteTokenizer:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_client": None, "_ids": OrderedDict(), "_characters": 0}
+
+
+def _first_message(rendered: str, messages: Sequence[Message]) -> int:
+    """Where the first message begins that is long enough to be known; the longest where all are short. 0 where none is found."""
+    contents = [m["content"].strip()[:_KNOWN] for m in messages]
+    known = [one for one in contents if len(one) >= _LEAST_KNOWN] or [max(contents, key=len)]
+    return min((at for one in known if (at := rendered.find(one)) >= 0), default=0)

@@ -85,6 +85,17 @@ def test_a_servers_template_gives_the_prompts_of_every_other_day(on: Callable[..
     assert rendered == f"Today Date: {dates.DAY.strftime(form)}\n<user>is it 30 Nov 2026?<assistant>so"
 
 
+def test_dates_that_messages_hold_are_left(on: Callable[..., None]) -> None:
+    on(DAYS[0])
+    asked = ("What was on 30 Nov 2026 in the news?", "Nothing.", "And the day after? " + "Tell me more. " * 20)
+    messages = [
+        {"role": role, "content": said} for role, said in zip(("user", "assistant", "user"), asked, strict=True)
+    ]
+    with serving(server_of(DAYS[0], "%d %b %Y")) as server:
+        rendered = RemoteTokenizer.opened(server, "tiny").render(messages)
+    assert rendered.startswith("Today Date: 26 Jul 2024\n<user>What was on 30 Nov 2026 in the news?")
+
+
 def test_a_date_that_was_asked_for_is_left(on: Callable[..., None]) -> None:
     on(DAYS[0])
     with serving(server_of(DAYS[0], "%d %b %Y", takes=True)) as server:
