@@ -116,11 +116,14 @@ def closed_alone(text: str, pairs: Sequence[tuple[str, str]] = TAGS) -> str:
 
 
 def unwrapped(text: str) -> str:
-    """An answer without the tags that a model writes around it."""
+    """An answer without the tags that a model writes around it, or after it where the template wrote the first."""
     for begin, end in _AROUND:
         if text.lstrip().startswith(begin):
-            inner, _, after = text.lstrip()[len(begin) :].partition(end)
-            return inner if not after.strip() else inner + after
+            text = text.lstrip().removeprefix(begin)
+        elif begin in text:
+            continue
+        if text.rstrip().endswith(end):
+            text = text.rstrip().removesuffix(end)
     return text
 
 

@@ -85,6 +85,7 @@ def test_a_word_that_is_a_channels_name_too_opens_none(text: str) -> None:
 def test_an_answer_is_taken_out_of_the_tags_around_it() -> None:
     assert unwrapped("<|START_RESPONSE|>42<|END_RESPONSE|>") == "42"
     assert unwrapped("<|START_RESPONSE|>42 and") == "42 and"
+    assert unwrapped("42<|END_RESPONSE|>") == "42"  # Command A's template writes the first
     assert unwrapped("x <|START_RESPONSE|>42<|END_RESPONSE|>") == "x <|START_RESPONSE|>42<|END_RESPONSE|>"
     outcome = Completion("<|START_THINKING|>a<|END_THINKING|><|START_RESPONSE|>42<|END_RESPONSE|>", 1, 9, "eos")
     read = Reading("", TAGS, excused=True).read(Request("generate", "q"), outcome)
