@@ -22,6 +22,7 @@ from kleval.backends.server_errors import MalformedAnswer
 from kleval.backends.server_exchange import Exchange, Received
 
 AHEAD_SECONDS = 0.25  # before a request is due its connection is opened
+SOON_SECONDS = 5e-4  # after bytes came they are read, unless this machine is late
 clock = time.perf_counter
 
 
@@ -192,7 +193,7 @@ class _Loop:
             now = clock()
             if not data and not exchange.started:
                 return self._lost(exchange, ConnectionResetError("the server closed the connection without an answer"))
-            late = now - before if lain is None else lain if data.count(b"data:") > 1 else 0.0
+            late = how_late(now - before, lain, data.count(b"data:") > 1)
             try:
                 over = exchange.take(now - (lain or 0.0), data, late)
             except (h11.RemoteProtocolError, MalformedAnswer) as error:
@@ -251,3 +252,14 @@ class _Loop:
             exchange = self._exchanges[at]
             if exchange in self._open and exchange.submitted + self._seconds <= now:
                 self._end(exchange, TimeoutError())
+
+
+def how_late(looked: float, lain: float | None, several: bool) -> float:
+    """By how many seconds what is read may be noted too late. looked: since when the loop looked last. lain: for how long the last of
+    it lay, where the kernel tells. Several events that are read late came one by one since then; those that are read at once were sent
+    together."""
+    if lain is None:
+        return looked
+    if not several:
+        return 0.0
+    return lain if lain < SOON_SECONDS else max(looked - lain, lain)

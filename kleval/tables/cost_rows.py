@@ -48,7 +48,7 @@ ENGINE = (
     *("engine_pool_bytes", "engine_pool_tokens", "engine_blocks", "engine_block_tokens", "engine_sequence_tokens"),
     *("engine_sequence_bytes", "engine_sequences", "server_rss_bytes", "server_device_bytes", "server_grown_bytes"),
 )
-CALLER = ("connect_ms", "late_ms", "late_first_ms", "late_send_ms", "client_limited")
+CALLER = ("connect_ms", "late_ms", "late_ms_p99", "late_first_ms", "late_send_ms", "client_limited")
 STATE = ("latent_bytes", "recurrent_bytes", "conv_bytes")
 MEASURED = (
     *("warmup_seconds", "tokens_per_second", "flops_per_second", "mfu", "mbu", "chunks_timed", "sampled_over_full"),

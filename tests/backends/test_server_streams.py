@@ -12,7 +12,7 @@ import pytest
 
 from kleval.backends.server_address import parse_address
 from kleval.backends.server_exchange import Exchange, Received
-from kleval.backends.server_streams import Streams
+from kleval.backends.server_streams import Streams, how_late
 from kleval.types import UsageError
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -145,6 +145,21 @@ def test_pieces_have_the_time_at_which_they_came_though_the_loop_was_busy(monkey
     first = sorted(got.pieces[0][0] for got in found)
     slack = [max(got.late) for got in found]  # where no kernel tells, lateness does
     assert max(abs(a - b) for a, b in zip(first, sorted(sent), strict=True)) < 0.02 + max(slack)
+
+
+@pytest.mark.parametrize(
+    ("looked", "lain", "several", "late"),
+    [
+        (0.05, None, True, 0.05),  # no kernel tells
+        (0.05, 0.02, False, 0.0),  # it tells of the one event
+        (0.05, 0.0001, True, 0.0001),  # read at once: sent together
+        (0.05, 0.002, True, 0.048),  # read late: the first may have come when the loop had just looked
+    ],
+)
+def test_several_events_that_are_read_late_may_have_come_since_the_loop_looked_last(
+    looked: float, lain: float | None, several: bool, late: float
+) -> None:
+    assert how_late(looked, lain, several) == pytest.approx(late)
 
 
 def test_no_more_are_under_way_than_may_be_and_each_is_sent_when_another_ends() -> None:

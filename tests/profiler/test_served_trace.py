@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kleval.backends.timing import generator, random_tokens, random_words
+from kleval.profiler.points import Outcome, PlannedPoint
+from kleval.profiler.served.caveats import caveats
 from kleval.profiler.served.figures import (
     FEWEST_TO_STREAM,
     e2e,
@@ -171,6 +173,19 @@ def test_a_round_that_the_client_sent_late_is_limited_by_it() -> None:
     """E2E is 1 s or more: 20 ms are less than 5 % of it, 200 ms more."""
     limited = ["client_limited" in round_values([replace(ONE, late_seconds=late)])[0] for late in (0.02, 0.2)]
     assert limited == [False, True]
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.0, False), (0.02, True)])
+def test_rare_arrivals_that_were_read_late_are_said_though_the_median_is_right(share: float, said: bool) -> None:
+    """200 steps of 10 ms, of which some were noted 50 ms late."""
+    whole = trace(0.0, *(1 + 0.01 * at for at in range(200)), prompt_tokens=64)
+    late = tuple(
+        a._replace(late_seconds=0.05 if at < 200 * share else 0.0) for at, a in enumerate(whole.arrivals[::-1])
+    )
+    values, _ = round_values([replace(whole, arrivals=late[::-1])])
+    assert "client_limited" not in values
+    point = PlannedPoint.of("served", "concurrency-1", "tiny", 64, 1, 0).point(Outcome(values), {}, {})
+    assert any("up to 50.0 ms late" in text for text in caveats([point])) is said
 
 
 @pytest.mark.parametrize(("late", "limited"), [(0.0, False), (0.02, True)])

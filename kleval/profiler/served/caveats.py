@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from kleval.profiler.served.figures import LATE_SHARE
@@ -14,6 +15,7 @@ SEVERAL_TOKENS = 1.05  # tokens per arrival from which on inter-token times are 
 LENGTH_NOTE = 0.01
 SLOWER = 0.95  # of the rate asked for, below which it was not kept
 PASSES = 3  # times of a request within which those of a round at a rate were sent, below which the load was still building up
+LATE_STEPS = 0.1  # of the 99th percentile of the times between tokens, from which on that may be this machine's
 STALLED = 1.5  # times TPOT from which on the prefill of neighbours is said to stall
 
 
@@ -46,7 +48,7 @@ def caveats(points: Iterable[Point]) -> list[str]:
     for rate in dict.fromkeys(point.values["rate"] for point in slower):
         sent = max(p.values.get("requests_per_second") or 0 for p in slower if p.values["rate"] == rate)
         found.append(f"This machine could not send {number(rate)} requests per second: it sent {number(sent)}.")
-    found += [*_short(good), *_drifts(good)]
+    found += [*_read_late(good), *_short(good), *_drifts(good)]
     found += [*not_cold(good), *verdicts(good)]
     new = [point for point in good if not point.protocol.startswith("reuse-")]
     cached = sum(point.values.get("cached_tokens") or 0 for point in new)
@@ -94,6 +96,22 @@ def caveats(points: Iterable[Point]) -> list[str]:
     if not good[0].settings.get("ignore_eos"):
         found.append("The server does not take ignore_eos: a round in which an answer ended early is a failure.")
     return found
+
+
+def _read_late(good: Sequence[Point]) -> list[str]:
+    """Of rounds of which this machine read now and then what had come long before: too rarely for TTFT and TPOT to be its own."""
+    late = [
+        most
+        for point in good
+        if (most := point.values.get("late_ms_p99") or 0.0) > LATE_STEPS * (point.values.get("itl_ms_p99") or math.inf)
+        and not point.values.get("client_limited")
+    ]
+    if not late:
+        return []
+    return [
+        f"Read late: in {len(late)} of {plural(len(good), 'round')} this machine noted one arrival in a hundred up to "
+        f"{number(max(late))} ms late. The 99th percentile of times between tokens, and tokens that arrive together, may be its own."
+    ]
 
 
 def _short(good: Sequence[Point]) -> list[str]:
