@@ -54,10 +54,13 @@ class Reading:
         return closed_alone(outcome.text, self.pairs) or ("" if whole else None)
 
     def shows_whole(self, outcome: Completion) -> str | None:
-        """As `shows`, of an answer that nothing should have cut: one with its reasoning apart or in tags of its own shows that the
-        template opens none; a cut one without shows nothing."""
-        told = bool(outcome.reasoning) or any(outcome.text.lstrip().startswith(opening) for opening, _ in self.pairs)
-        return "" if told else self.shows(outcome)
+        """As `shows`, of an answer that nothing should have cut. Tags of its own say that the template opens none; one that was cut
+        without shows nothing. Where its reasoning came apart the server tells it where it ends, and what was cut without any is it.
+        """
+        if outcome.reasoning:
+            return self.pairs[0][0]
+        own = any(outcome.text.lstrip().startswith(opening) for opening, _ in self.pairs)
+        return "" if own else self.shows(outcome)
 
     def unsure(self, request: Request, outcome: Outcome) -> bool:
         """Whether an answer may be nothing but the beginning of reasoning that the server's template opened."""

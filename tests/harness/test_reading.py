@@ -238,7 +238,6 @@ def test_where_the_budget_cut_every_answer_a_short_question_shows_that_they_were
         Completion("OK", 9, 1, "eos"),
         Completion("<think>hm</think>OK", 9, 4, "eos"),
         Completion("<think>hm", 9, 2, "length"),
-        Completion("OK", 9, 1, "eos", reasoning="hm"),
     ],
 )
 def test_where_it_shows_that_the_template_opens_none_a_cut_answer_is_an_answer(
@@ -247,6 +246,12 @@ def test_where_it_shows_that_the_template_opens_none_a_cut_answer_is_an_answer(
     go(tmp_path / "run", Short(short=short), (Asks(),), limit=2, ctxs=(64,))
     assert ends(tmp_path) == [1.0] * 2
     assert not rows(tmp_path / "run")[0].outcomes[0].get("notes")
+
+
+def test_a_server_that_tells_whole_reasoning_apart_leaves_what_was_cut_in_the_text(tmp_path: Any) -> None:
+    """As vLLM's parser for Qwen 3 did: of an answer that no closing tag is in, all is content."""
+    go(tmp_path / "run", Short(short=Completion("OK", 9, 4, "eos", reasoning="hm")), (Asks(),), limit=2, ctxs=(64,))
+    assert ends(tmp_path) == ["reasoning_cut"] * 2
 
 
 def test_where_it_shows_nothing_a_cut_answer_is_scored_and_says_so(tmp_path: Any) -> None:
