@@ -98,7 +98,10 @@ def task_record(task: Task) -> dict[str, Any]:
 
 
 def model_record(model: ModelFacts) -> dict[str, Any]:
-    deviations = getattr(model.tokenizer, "template_deviations", ())
+    chats = "chat messages" in (model.describe.get("prompts_sent_as"), model.describe.get("messages_sent_as"))
+    deviations = (
+        () if chats else getattr(model.tokenizer, "template_deviations", ())
+    )  # a server's template renders them
     return {
         "name": model.name,
         "spec": model.given,

@@ -244,3 +244,11 @@ def test_what_a_template_renders_otherwise_is_in_the_row_and_in_the_manifest(tmp
     assert [row.outcomes[0]["notes"] for row in store.rows()] == [["merged"]]
     (model,) = store.manifest["models"].values()
     assert model["tokenizer"]["template_deviations"] == ["merged"]
+
+
+@pytest.mark.parametrize("sent", ["prompts_sent_as", "messages_sent_as"])
+def test_a_template_that_renders_nothing_here_is_not_said_to(tmp_path, sent):
+    backend = EchoBackend(tokenizer=_Merging(), settings={sent: "chat messages"})
+    run(spec(tmp_path / "run", limit=1, ctxs=(16,)), lambda name: backend, loader(OneCall()))
+    (model,) = RunStore.open(tmp_path / "run").manifest["models"].values()
+    assert "template_deviations" not in model["tokenizer"]
