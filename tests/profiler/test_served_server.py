@@ -155,6 +155,14 @@ def test_a_prompt_that_the_server_cuts_is_no_measurement(spec: ServedSpec, manne
     assert "counts 40 tokens in a prompt of 64" in result.message
 
 
+def test_ids_of_which_a_server_drops_some_are_no_measurement(spec: ServedSpec, manner: Any) -> None:
+    """5 % fewer, which of words would be how they were counted."""
+    manner.cuts_prompts_to = 190
+    result = profile_served(replace(spec, ctxs=(200,)))
+    assert all(p.failure is not None and p.failure["kind"] == "prompt_length" for p in points(result))
+    assert "counts 190 tokens in a prompt of 200" in result.message
+
+
 def test_an_answer_that_comes_at_once_is_no_stream(spec: ServedSpec, manner: Any) -> None:
     manner.buffers = True
     result = profile_served(spec)

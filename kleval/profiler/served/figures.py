@@ -21,6 +21,7 @@ from kleval.types import Arrival, Failure, Trace
 LENGTH_TOLERANCE = (
     0.1  # |counted / asked - 1| of a prompt; beyond it the server has cut it, or words were counted wrongly
 )
+FEW_TOKENS = 8  # that a server may put before a prompt and behind it
 LATE_SHARE = 0.05  # of what is reported: if the caller may have been later than that, its own pace is what was measured
 FASTEST_SECONDS = 5e-5  # per token of one request from a server: quicker ones were made before the first was sent
 FEWEST_TO_STREAM = 16  # tokens of an answer that ends where the model ends it: fewer may well come at once
@@ -97,8 +98,9 @@ def _per_token(trace: Trace, part: Sequence[Arrival]) -> float | None:
     return (part[-1].seconds - part[0].seconds) / tokens if tokens else None
 
 
-def why_not(trace: Trace, asked: int, ctx: int, served: bool = False) -> Failure | None:
-    """What is wrong with a trace. asked: output tokens; ctx: prompt tokens; served: whether a server sent it."""
+def why_not(trace: Trace, asked: int, ctx: int, served: bool = False, exact: bool = False) -> Failure | None:
+    """What is wrong with a trace. asked: output tokens; ctx: prompt tokens; served: whether a server sent it; exact: whether the prompt
+    was sent as that many ids."""
     n_out, counted = trace.output_tokens, trace.prompt_tokens
     if trace.failure is not None:
         return trace.failure
@@ -112,7 +114,7 @@ def why_not(trace: Trace, asked: int, ctx: int, served: bool = False) -> Failure
         return Failure("empty", f"no token arrived, {n_out} are counted")
     if (failure := not_streamed(trace, served)) is not None:
         return failure
-    if abs(counted - ctx) > max(LENGTH_TOLERANCE * ctx, 8):
+    if abs(counted - ctx) > max(0 if exact else LENGTH_TOLERANCE * ctx, FEW_TOKENS):
         said = f"the server counts {counted} tokens in a prompt of {ctx}: it may cut long prompts"
         return Failure("prompt_length", said)
     return None

@@ -273,7 +273,9 @@ class ServedJob(Job):
         else:
             target.prompts.learn(requests, traces)
             failures = [
-                why_not(trace, request.max_new_tokens, n_prompt or planned.ctx, target.is_server)
+                why_not(
+                    trace, request.max_new_tokens, n_prompt or planned.ctx, target.is_server, bool(request.token_ids)
+                )
                 for request, trace in zip(requests, traces, strict=True)
             ]
         self._answered = sum(failure is None or failure.kind not in ("server", "timeout") for failure in failures)
