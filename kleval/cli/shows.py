@@ -103,6 +103,10 @@ class Show:
 
         return {"table": write_profile_csv(store, store.path / "profile.csv")}
 
+    def holds_results(self, store: RunStore, result: Result) -> bool:
+        """Whether a page can be made of the directory."""
+        return bool(result.counts.get("measured")) and any(point.kind != "machine" for point in store.points())
+
     def last_lines(self, store: RunStore, result: Result) -> list[str]:
         """What a reader must know before believing the results, above where they are."""
         return [f"note      {caveat}" for caveat in store.manifest["caveats"]]
@@ -182,6 +186,9 @@ class RunShow(Show):
         from kleval.cli.scores import print_run
 
         print_run(store)
+
+    def holds_results(self, store: RunStore, result: Result) -> bool:
+        return bool(result.counts.get("finished"))
 
     def write_tables(self, store: RunStore) -> dict[str, Path]:
         from kleval.tables import leaderboard, positions
@@ -332,10 +339,10 @@ class KernelShow(Show):
         left: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
         for one in result.skips:
             left.setdefault((one["operator"], one["heads"]), []).append(one)
-        lines = [
-            f"not measured  {operator}, {heads} heads, at {format_lengths([one['ctx'] for one in found])} ({found[0]['reason']})"
-            for (operator, heads), found in left.items()
-        ]
+        lines = []
+        for (operator, heads), found in left.items():
+            where = f"{operator}, {plural(heads, 'head')}, at {format_lengths([one['ctx'] for one in found])}"
+            lines.append(f"not measured  {where} ({found[0]['reason']})")
         return [*lines, *super().last_lines(store, result)]
 
     def done(self, result: Result) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class Watch:
             store = RunStore.open(result.out)
             if not self._json:
                 self._show.print_results(store)
-            if result.status != "interrupted" and (result.counts.get("finished") or result.counts.get("measured")):
+            if result.status != "interrupted" and self._show.holds_results(store, result):
                 files = write_files(self._show, store)
             lines = self._show.last_lines(store, result)
         if self._json:

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from kleval.harness.asking import Answer, run_safely
 from kleval.store import Row
+from kleval.text import plural
 from kleval.types import Backend, Completion, Failure, Request
 
 COUNTED = ("requests", "judge_requests", "prompt_tokens", "output_tokens", "cached_tokens", "cost")
@@ -81,7 +82,7 @@ class Spending:
         return n
 
     def message(self) -> str:
-        requests, cost = f"{self.total('requests'):,.0f} requests", self.total("cost")
+        requests, cost = plural(int(self.total("requests")), "request"), self.total("cost")
         what = f"{requests} and {cost:.4g}" if self.max_cost is not None else requests
         return (
             f"stopped at {self.reached}: {what} spent, and the next request could pass it; what was answered is kept, a higher limit "

@@ -13,7 +13,7 @@ from kleval.models.registry import load_model_tokenizer
 from kleval.tasks.counts import EVERY, Counts, named
 from kleval.tasks.data import MissingData
 from kleval.tasks.registry import expand
-from kleval.text import few
+from kleval.text import few, format_lengths
 from kleval.types import Task, Tokenizer, UsageError
 
 STAND_IN = "kimi-linear@nano"  # whose tokenizer counts where a model has none here
@@ -67,8 +67,9 @@ class Asking:
                 self._tell(name, counts.source, counts.assumed)
                 classes = counts.at(ctx, limit)
                 if not classes:
-                    lengths = "only at " + ", ".join(map(str, counts.only)) if counts.only else "not into this ctx"
-                    self.skips.append({"model": model, "task": name, "ctx": ctx, "reason": f"it is asked {lengths}"})
+                    only = "its official data are of " + format_lengths(counts.only) + " alone"
+                    reason = only if counts.only else "none of its official prompts fits with its answer"
+                    self.skips.append({"model": model, "task": name, "ctx": ctx, "reason": reason})
                 for n, tokens in classes:
                     read, requests = tokens, []
                     for budget in counts.written:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kleval.profiler.environment import fingerprint, machine_settings, operator_code, resolve_device, resolve_dtype
@@ -80,7 +81,11 @@ class KernelJob(Job):
 
     def verdict(self, session: Session) -> Verdict:
         found = caveats(list(session.store.points()))
-        return point_verdict(session, caveats=found, unmeasured=list(session.skips))
+        verdict = point_verdict(session, caveats=found, unmeasured=list(session.skips))
+        if session.skips and not verdict.problem and not any(p.kind == "kernel" for p in session.store.points()):
+            why = f"no operator was timed ({session.skips[0]['reason']}): give shorter --ctx, fewer --heads or a longer --time-budget"
+            return replace(verdict, problem=why, again=False)
+        return verdict
 
 
 def plan_kernels(spec: KernelSpec, device: str) -> tuple[PlannedPoint, ...]:

@@ -71,14 +71,14 @@ class ProfileSpec(Spec):
         if min(self.ctxs) < 1:
             raise UsageError(f"a context length is at least 1 token, not {min(self.ctxs)}")
         for batch in self.batches:
-            if batch != "max" and batch < 1:
-                raise UsageError(f"a batch is at least 1, or max, not {batch}")
+            if batch != "max" and not _whole(batch):
+                raise UsageError(f"a batch is at least 1, or max, not {batch!r}")
         for name in ("decode_tokens", "repeats", "memory_budget", "chunk_tokens"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"--{name.replace('_', '-')} is at least 1, not {value}")
-        if abs(self.seed) >= 2**62:
-            raise UsageError(f"--seed is a number below 2^62, not {self.seed}")
+            if value is not None and not _whole(value):
+                raise UsageError(f"--{name.replace('_', '-')} is at least 1, not {value!r}")
+        if not isinstance(self.seed, int) or abs(self.seed) >= 2**62:
+            raise UsageError(f"--seed is a whole number below 2^62, not {self.seed!r}")
         if self.prefill not in ("full", "sampled", "auto"):
             raise UsageError(f"unknown prefill mode {self.prefill!r}: choose full, sampled or auto")
         _check_engine(self)
@@ -120,11 +120,16 @@ class KernelSpec(Spec):
 
 
 def _check_engine(spec: ProfileSpec | KernelSpec) -> None:
-    if spec.time_budget is not None and not spec.time_budget > 0:
-        raise UsageError(f"--time-budget is a positive time, not {spec.time_budget:g} seconds")
+    time = spec.time_budget
+    if time is not None and not (isinstance(time, int | float) and time > 0):
+        raise UsageError(f"--time-budget is a positive time in seconds, not {time!r}")
     if spec.dtype not in DTYPES:
         raise UsageError(f"unknown dtype {spec.dtype!r}: choose one of {', '.join(DTYPES)}")
     Spec.check(spec)
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and value >= 1
 
 
 def check_one_process(given: Mapping[str, Any]) -> None:

@@ -232,13 +232,15 @@ def _paper_times(profile: Profile, quantity: str, factor: float, looks: Looks) -
 
 def _prefill(m: Measure) -> Cell:
     speed = words.rate(m.of("tokens_per_second"), "tok/s")
-    title = f"{m.repeats} repeats, {words.seconds(m.low)} to {words.seconds(m.high)}"
+    title = words.plural(m.repeats, "repeat") + (
+        f", {words.seconds(m.low)} to {words.seconds(m.high)}" if m.repeats > 1 else ""
+    )
     return Cell(words.seconds(m.value), subs(speed, spread(m)), "estimate" if m.estimate else "", title)
 
 
 def _decode(m: Measure) -> Cell:
     step, p90, p99 = (milliseconds(m.of(f"step_ms_{name}")) for name in ("median", "p90", "p99"))
-    title = f"step {step}, p90 {p90}, p99 {p99}; {m.of('steps') or 0:.0f} steps x {m.repeats} repeats"
+    title = f"step {step}, p90 {p90}, p99 {p99}; {m.of('steps') or 0:.0f} steps x {words.plural(m.repeats, 'repeat')}"
     batch = (f"batch {m.batch:,}", f"step {step}") if m.protocol != "batch-1" else ()
     more = subs(*batch, f"p90 {p90}", words.rate(m.of("tokens_per_second"), "tok/s"), spread(m))
     return Cell(milliseconds(m.value), more, title=title)

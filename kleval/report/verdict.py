@@ -298,7 +298,10 @@ def _tpot(m: Measure | None, ms: float | None) -> Number:
         return Number(DASH, note="not measured at this length")
     of = f"{plural(m.repeats, 'round' if m.kind == 'served' else 'repeat')}{', estimate' if m.estimate else ''}"
     together = "one request at a time" if m.kind == "served" else "batch 1"
-    return Number(seconds(ms / 1000), f"{seconds(m.low / 1000)} – {seconds(m.high / 1000)}", f"{of}, {together}")
+    if m.repeats < 2:
+        return Number(seconds(ms / 1000), note=f"{of}, no interval, {together}")
+    both = f"{seconds(m.low / 1000)} – {seconds(m.high / 1000)}"
+    return Number(seconds(ms / 1000), both, f"least and most of {of}, {together}")
 
 
 def _state(held: float | None, saved: float | None, several: bool) -> Number:

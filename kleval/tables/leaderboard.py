@@ -194,8 +194,8 @@ def _shown(value: float, cell: Cell) -> float | None:
 
 
 def percent(value: float | None) -> float | None:
-    """x 100 to two digits, more than any interval here warrants; None for NaN."""
-    return None if value is None or math.isnan(value) else round(value * 100, 2)
+    """x 100 to four digits, so that who rounds it to one has what the page and the terminal show; None for NaN."""
+    return None if value is None or math.isnan(value) else round(value * 100, 4)
 
 
 def _common(members: Sequence[Mapping[str, Any]], name: str) -> Any:

@@ -46,6 +46,14 @@ def test_the_official_long_suite_is_planned_without_its_data(capsys: pytest.Capt
     assert {skip["task"].partition("/")[0] for skip in total["skipped"]} == {"helmet_icl"}
 
 
+def test_a_task_without_a_prompt_of_a_length_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "--suite", "long-official", "--hardware", "8xh200", "--ctx", "1k,4k", "--limit", "1"]
+    (total,) = planned(capsys, *words)["plan"]
+    why = {(skip["task"].partition("/")[0], skip["ctx"]): skip["reason"] for skip in total["skipped"]}
+    assert why["mrcr", 4096] == "none of its official prompts fits with its answer"
+    assert why["helmet_icl", 1024] == "its official data are of 4k,8k,16k,32k,64k,128k alone"
+
+
 @pytest.mark.parametrize("suite", ["paper-base", "paper-sft", "paper-released-base", "paper-released", "short"])
 def test_the_paper_s_short_tables_are_planned_without_data_or_lm_eval(
     suite: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

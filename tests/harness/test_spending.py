@@ -22,6 +22,11 @@ def asked(backend):
     return [request for batch in backend.batches for request in batch]
 
 
+def test_one_request_is_no_plural(tmp_path):
+    result = go(tmp_path / "run", EchoBackend(), tasks=(OneCall(),), max_requests=1)
+    assert result.message.startswith("stopped at --max-requests 1: 1 request spent")
+
+
 def test_a_run_stops_before_a_limit_and_goes_on_with_a_higher_one(tmp_path):
     backend = EchoBackend()
     result = go(tmp_path / "run", backend, tasks=(OneCall(),), max_requests=3)

@@ -39,6 +39,17 @@ def points_of(spec: KernelSpec) -> dict[str, Point]:
     return {point.id: point for point in RunStore.open(spec.out).points()}
 
 
+def test_a_time_budget_in_which_nothing_was_timed_is_said_and_is_incomplete(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["profile", "kernels", "--ctx", "48", "--heads", "1", "--head-dim", "8", "--device", "cpu"]
+    assert call([*words, "--time-budget", "0.001s", "--out", str(tmp_path / "run")]) == 3
+    said = capsys.readouterr().err
+    assert "incomplete: no operator was timed (about 0 s, 0 s left of the time budget): give " in said
+    assert "not measured  kda, 1 head, at 1" in said
+    assert RunStore.open(tmp_path / "run").status == "incomplete"
+
+
 def test_every_planned_kernel_becomes_points(tiny: KernelSpec) -> None:
     result = profile_kernels(tiny)
     assert (result.status, result.exit_code, result.skips) == ("complete", 0, ())

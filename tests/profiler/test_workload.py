@@ -57,6 +57,11 @@ def test_protocols_are_named_by_their_batch() -> None:
         ({"prefill": "half"}, "prefill mode"),
         ({"dtype": "int8"}, "dtype"),
         ({"out": None}, "--out"),
+        ({"time_budget": "5s"}, "--time-budget is a positive time in seconds, not '5s'"),
+        ({"memory_budget": "1GiB"}, "--memory-budget is at least 1, not '1GiB'"),
+        ({"decode_tokens": 1.5}, "--decode-tokens is at least 1, not 1.5"),
+        ({"batches": ("x",)}, "batch is at least 1, or max, not 'x'"),
+        ({"seed": "x"}, "--seed is a whole number"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(change: dict[str, object], said: str) -> None:

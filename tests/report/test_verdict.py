@@ -93,6 +93,16 @@ def test_a_single_repeat_is_said_to_have_no_interval(make_profile: Make) -> None
     assert "nan" not in sentence.replace("nano", "")
 
 
+@pytest.mark.parametrize(("repeats", "note"), [(1, "1 repeat, no interval, "), (3, "least and most of 3 repeats, ")])
+def test_a_time_has_the_range_of_its_repeats_and_none_of_a_single_one(
+    make_profile: Make, repeats: int, note: str
+) -> None:
+    profile = read_profile(make_profile(architectures=("kimi-linear", "mla"), ctxs=(4096,), repeats=repeats))
+    time = verdict([], [profile], {}, dict.fromkeys(profile.models, LOOK)).lines[0].numbers[0]
+    assert bool(time.interval) is (repeats > 1)
+    assert time.note.startswith(note)
+
+
 def test_effective_length_is_read_at_the_score_and_at_both_limits(make_run: Make) -> None:
     run = make_run(models=("one",), ctxs=(1024, 2048, 4096), answer=lambda m, t, c, i: float(c < 4096 or i > 0), n=3)
     found = effective(collect([run])[0].overall)

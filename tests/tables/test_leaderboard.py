@@ -17,6 +17,7 @@ from kleval.store import RunStore
 from kleval.tables.cells import FAMILY_METRIC
 from kleval.tables.formats import cell_text
 from kleval.tables.leaderboard import COLUMNS, to_csv, to_markdown, to_rows, write_csv
+from kleval.text import limits
 from kleval.types import UsageError
 
 MakeRun = Callable[..., RunStore]
@@ -36,9 +37,17 @@ def test_every_cell_and_every_average_has_one_row(make_run: MakeRun) -> None:
 def test_values_are_times_100_and_lie_in_their_interval(make_run: MakeRun) -> None:
     rows = to_rows([make_run(answer=lambda m, t, c, i: float(i == 0))])
     row = only(rows, model="one@nano", task="ruler/vt", ctx=1024)
-    assert row["value"] == 33.33
+    assert row["value"] == 33.3333
     assert row["ci_low"] < row["value"] < row["ci_high"]
     assert (row["n"], row["n_scored"], row["n_failed"], row["ci_method"]) == (3, 3, 0, "wilson")
+
+
+def test_markdown_rounds_as_the_page_and_the_terminal_do(make_run: MakeRun) -> None:
+    run = make_run(answer=lambda m, t, c, i: 1.0, n=1)
+    row = only(rows := to_rows([run]), model="one@nano", task="ruler/vt", ctx=1024)
+    shown = limits(row["ci_low"] / 100, row["ci_high"] / 100)
+    assert shown == "20.7 – 100.0"  # 20.654…, which two digits would make 20.65 and then 20.6
+    assert f"| {shown} |" in to_markdown(rows)
 
 
 def test_failures_leave_the_score_and_widen_the_bounds(make_run: MakeRun, failed: dict[str, str]) -> None:
@@ -46,7 +55,7 @@ def test_failures_leave_the_score_and_widen_the_bounds(make_run: MakeRun, failed
     rows = to_rows([run])
     row = only(rows, model="one@nano", task="ruler/vt", ctx=1024)
     assert (row["value"], row["n"], row["n_scored"], row["n_failed"]) == (100.0, 3, 2, 1)
-    assert (row["bound_low"], row["bound_high"]) == (66.67, 100.0)
+    assert (row["bound_low"], row["bound_high"]) == (66.6667, 100.0)
 
 
 def test_an_average_says_how_much_of_its_family_it_covers(make_run: MakeRun, ruler_tasks: tuple[str, ...]) -> None:
