@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,14 @@ def test_figures_are_those_of_the_arrivals(referee: Referee, tpot: float, estima
     assert {len(prompt.token_ids or ()) for prompt in prompts} == {64}
     assert len({prompt.token_ids for prompt in prompts}) == len(prompts) == 2 * 3
     assert all(prompt.prompt == referee.tokenizer.decode(prompt.token_ids or ()) for prompt in prompts)
+
+
+def test_a_backend_that_sends_the_text_of_its_ids_may_count_it_otherwise(tmp_path: Path) -> None:
+    """5 % more tokens, as where a text is cut into tokens anew."""
+
+    class Text(Referee):
+        def trace(self, one: TimedRequest, start: float) -> Trace:
+            return replace(super().trace(one, start), prompt_tokens=210)
+
+    result = profile_served(replace(spec(tmp_path), ctxs=(200,)), backend=Text())  # type: ignore[arg-type]
+    assert result.status == "complete"

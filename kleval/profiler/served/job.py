@@ -272,10 +272,11 @@ class ServedJob(Job):
             failures = [why_not_free(trace, target.is_server) for trace in traces]
         else:
             target.prompts.learn(requests, traces)
+            length = n_prompt or planned.ctx
             failures = [
                 why_not(
-                    trace, request.max_new_tokens, n_prompt or planned.ctx, target.is_server, bool(request.token_ids)
-                )
+                    trace, request.max_new_tokens, length, target.is_server, not request.prompt
+                )  # ids alone, no text
                 for request, trace in zip(requests, traces, strict=True)
             ]
         self._answered = sum(failure is None or failure.kind not in ("server", "timeout") for failure in failures)
