@@ -19,6 +19,7 @@ from kleval.backends.timing import ordinary_ids, random_words
 from kleval.types import Backend, Completion, Failure, Outcome, Request
 
 MOST_LOST = 3
+PROBES = 4  # short prompts, of which one must be answered by more than its end
 POOL_WORDS = 800
 LIKELY = 5  # tokens at each place of an answer, the most that some servers tell
 STEPS = tuple(2.0**-k for k in range(2, 10))  # of bfloat16 from logits of 32 down to 0.25
@@ -56,12 +57,13 @@ class Untestable(Unanswered):
 @dataclass(frozen=True, slots=True)
 class Reading:
     """logprobs: of each token. tokens: that were written, empty where only text came. likely: the most likely ones at each place of
-    what was written. finite: False where the engine's numbers are not."""
+    what was written. ended: by the engine itself. finite: False where the engine's numbers are not."""
 
     logprobs: tuple[float, ...] = ()
     tokens: Ids = ()
     likely: tuple[Mapping[int | str, float], ...] = ()
     text: str = ""
+    ended: bool = False
     finite: bool = True
 
     def after(self, n: int) -> Reading:
@@ -106,7 +108,11 @@ class Engine:
             whole = isinstance(scored, Completion) and len(scored.logprobs) == len(ids) - 1
             engine.scores = whole or _is_not_finite(scored)
             engine.why_not = scored.message if isinstance(scored, Failure) else ""
-        (written,) = engine._outcomes([engine.request(ids, 4)])
+        for more in range(PROBES):
+            (written,) = engine._outcomes([engine.request(ids, 4)])
+            if not (isinstance(written, Failure) and written.kind == "empty"):
+                break
+            ids = engine.prompt(8, "random", random.Random(more))
         if isinstance(written, Failure):
             raise Dead(written.message)
         engine.tells = bool(written.logprobs)
@@ -184,14 +190,22 @@ class Engine:
         found = []
         for outcome in self._outcomes(requests):
             if isinstance(outcome, Completion):
-                found.append(Reading(outcome.logprobs, outcome.token_ids, outcome.likely, outcome.text))
+                ended = outcome.finish_reason == "eos"
+                found.append(Reading(outcome.logprobs, outcome.token_ids, outcome.likely, outcome.text, ended))
                 self.steps += [step_of(tuple(place.values())) for place in outcome.likely]
                 self.decimals = max(self.decimals, decimals_of(outcome.logprobs))
             elif _is_not_finite(outcome):
                 found.append(Reading(finite=False))
+            elif outcome.kind == "empty":
+                found.append(Reading(ended=True))
             else:
                 raise Unanswered(outcome.message)
         return found
+
+    def check_alive(self) -> None:
+        """Dead where it still gives no answers, if it gave none when it was last asked."""
+        while self.lost:
+            self._outcomes([self.request(self.prompt(4, "random", random.Random(0)), 1)])
 
     def _outcomes(self, requests: Sequence[Request], backend: Backend | None = None) -> list[Outcome]:
         """In order. Dead after MOST_LOST calls without any answer."""

@@ -41,8 +41,8 @@ def verify(
 ) -> Result:
     """Try the laws of spec, continuing what its directory holds. backend, reference: objects in place of those that spec names.
 
-    The exit code is 4 where a law is broken, 5 where one is undecided; what ended the command otherwise keeps its own. UsageError: the
-    engine or the reference cannot be asked, or they do not belong together.
+    The exit code is 4 where a law is broken, 5 where one is undecided or none could be tried; what ended the command otherwise keeps
+    its own. UsageError: the engine or the reference cannot be asked, or they do not belong together.
     """
     job = VerifyJob(spec, backend, reference)
     result = work(job, on_event)
@@ -109,7 +109,7 @@ class VerifyJob(Job):
         if unknown := [name for name in self.spec.laws if name not in LAWS]:
             raise UsageError(f"there is no law {unknown[0]!r}: choose of {', '.join(LAWS)}")
         with contextlib.ExitStack() as stack:
-            self.backend = self._given or stack.enter_context(contextlib.closing(_opened(self.spec.engine)))
+            self.backend = self._given or stack.enter_context(contextlib.closing(self._opened(self.spec.engine)))
             self._engine = _asked(self.backend, "")
             described = dict(self.backend.describe())
             self.told = {f"engine.{k}": described[k] for k in ("dtype", "weights_sha256", "software") if k in described}
@@ -121,11 +121,18 @@ class VerifyJob(Job):
             self.environment = {"cpu": cpu_name()}
             yield
 
+    def _opened(self, spec: BackendSpec) -> Backend:
+        """An engine of which no answer is waited for longer than all laws may take."""
+        if (choose(spec) if spec.backend == "auto" else spec.backend) == "openai" and spec.base_url is not None:
+            parse_address(spec.base_url, spec.api_key_env)
+        spec = dataclasses.replace(spec, request_timeout=min(spec.request_timeout, self.spec.time_budget))
+        return open_backend(spec.model, **spec.settings())
+
     def _open_reference(self, stack: contextlib.ExitStack) -> None:
         spec = self.spec.reference
         if self._reference is None:
             assert spec is not None
-            self._reference = stack.enter_context(contextlib.closing(_opened(spec)))
+            self._reference = stack.enter_context(contextlib.closing(self._opened(spec)))
         other = self._reference
         here, there = self.backend.tokenizer, other.tokenizer
         known = [b.vocabulary() if hasattr(b, "vocabulary") else None for b in (self.backend, other)]
@@ -225,10 +232,11 @@ class VerifyJob(Job):
         return Verdict(counts, problem, {"verify": verdict_of(points)})
 
     def exit_code(self, result: Result) -> int:
-        """4 and 5 for laws that are broken or undecided, where nothing worse ended the command."""
+        """4 and 5 for laws that are broken or undecided, 5 where none could be tried, if nothing worse ended the command."""
         if result.counts.get("broken") and result.exit_code not in (INTERNAL, INTERRUPTED):
             return REGRESSION
-        if result.exit_code == OK and result.counts.get("undecided"):
+        tried = bool(result.counts.get("holds")) and not result.counts.get("undecided")
+        if result.exit_code == OK and result.counts.get("measured") and not tried:
             return UNDECIDED
         return result.exit_code
 
@@ -241,12 +249,6 @@ def verdict_of(points: Sequence[Point]) -> dict[str, Any]:
         found = [name for name in ("broken", "undecided", "holds") if name in laws.values()]
         told[model] = {"verdict": found[0] if found else "not testable", "laws": laws}
     return told
-
-
-def _opened(spec: BackendSpec) -> Backend:
-    if (choose(spec) if spec.backend == "auto" else spec.backend) == "openai" and spec.base_url is not None:
-        parse_address(spec.base_url, spec.api_key_env)
-    return open_backend(spec.model, **spec.settings())
 
 
 def _asked(backend: Backend, which: str) -> Engine:

@@ -91,7 +91,7 @@ class Judge:
         ids = self.engine.prompt(case.n, case.kind, rng)
         deviation = case.measure(self.engine, ids, rng)
         if math.isnan(deviation.size):
-            raise Unanswered("its numbers are not finite, or not always told")
+            raise Unanswered("there was nothing to compare: no tokens, or numbers that are not finite")
         return Trial(case, ids, deviation)
 
     def held(self, case: Case) -> Yardstick:
@@ -118,6 +118,7 @@ class Judge:
                 self._try(case, found)
                 if len(found.broken) >= MOST_BROKEN:
                     break
+            self.engine.check_alive()
             if found.broken:
                 self._shrink(found)
         except OutOfTime:

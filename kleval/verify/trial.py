@@ -70,9 +70,9 @@ def compare(one: Reading, other: Reading, first: int = 0) -> Deviation:
     """Two readings of the same tokens, or of what was written after the same prompt. first: the position of their first token."""
     if not (one.finite and other.finite):
         return Deviation(math.nan if one.finite == other.finite else math.inf, first, first)
-    if bool(one.logprobs) != bool(other.logprobs):
+    if _says_nothing(one, other):
         return Deviation(math.nan, first, first)
-    if not one.logprobs:
+    if not one.logprobs and not other.logprobs:
         same = (one.tokens or one.text) == (other.tokens or other.text)
         return Deviation(float(not same), first, first, 1, int(not same))
     n = min(len(one.logprobs), len(other.logprobs))
@@ -90,7 +90,27 @@ def compare(one: Reading, other: Reading, first: int = 0) -> Deviation:
         more = max(mine - _left(its), its - _left(mine))
         if more > abs(a[parted] - b[parted]):
             a[parted], b[parted] = more, 0.0
+    else:
+        a.append(max(_went_on(one, other), _went_on(other, one)))
+        b.append(0.0)
     return differ(a, b, first)
+
+
+def _went_on(one: Reading, other: Reading) -> float:
+    """By how much, at least, the end that the other came to was less likely in one that went on: no near tie leaves a token more than a
+    half, and of the likely tokens the end is not the first."""
+    n = len(other.logprobs)
+    if not other.ended or len(one.logprobs) <= n:
+        return 0.0
+    first, second = (*sorted(one.likely[n].values(), reverse=True), 0.0, 0.0)[:2] if one.likely else (0.0, 0.0)
+    return max(0.0, one.logprobs[n] - math.log(0.5), (first - second) / 2)
+
+
+def _says_nothing(one: Reading, other: Reading) -> bool:
+    """Where both ended at once, or one that did not has no log-probabilities."""
+    if not (one.logprobs or one.text or other.logprobs or other.text):
+        return True
+    return bool(one.logprobs) != bool(other.logprobs) and not (one if other.logprobs else other).ended
 
 
 def _names(reading: Reading, ids: bool) -> Sequence[int | str]:
@@ -112,6 +132,8 @@ def _left(logprob: float) -> float:
 
 def rescored(engine: Engine, ids: Ids, written: Reading, by: Engine | None = None) -> Deviation:
     """What was written after a prompt, against the scores of the same tokens, those of another engine if it is given."""
+    if written.finite and not written.tokens:
+        return Deviation(math.nan, len(ids), len(ids))
     (scored,) = (by or engine).score([(*ids, *written.tokens)])
     if not (written.finite and scored.finite):
         return compare(written, scored, len(ids))

@@ -28,6 +28,7 @@ MOST_STEPS = 4.0  # of rounded logits, where harmless variations happened to mov
 ALONE_STEPS = 8.0  # the same, for a kind of variation that is the only one to move any
 APART = 3.5  # times as large as the next kind: no rounding
 MOST_FLIPS = 0.5  # of a kind's texts: near ties part fewer
+FEWEST = 4  # trials that say how large rounding is: of fewer the ceiling is taken
 LEAST_SPREAD = 0.3  # of logarithms
 REACH = 4.0  # trials of a quarter of the length and more say what its rounding is
 MOST_ABOVE = 3.0  # times the largest harmless deviation, where the spread of a few says more
@@ -61,7 +62,10 @@ def yardstick(
         return Yardstick(0.0, 0.5, max(near.values(), default=MOST_FLIPS), tuple(shares.keys() - near.keys()))
     floor = max(FLOOR.get(dtype, FLOOR["float32"]), MOST_STEPS * step)
     ceiling = CEILING.get(dtype, CEILING["unknown"])
-    long_enough = [t for t in harmless if t.case.n * REACH >= n_tokens] or harmless
+    if len(harmless) < FEWEST:
+        return Yardstick(0.0, max(floor, ceiling))
+    long_enough = [t for t in harmless if t.case.n * REACH >= n_tokens]
+    long_enough = long_enough if len(long_enough) >= FEWEST else harmless
     least = FLOOR.get(dtype, FLOOR["float32"]) * ABSENT
     kept, left_out = _rounding(long_enough, least, ceiling, ALONE_STEPS * step)
     if not kept:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kleval.backends.server_address import Server
-from kleval.backends.server_answers import Expected, finish_kind, generated
+from kleval.backends.server_answers import Expected, _told, finish_kind, generated
 from kleval.backends.server_errors import MalformedAnswer
 from kleval.backends.server_reply import Answer
 from kleval.backends.server_wire import Dialect, EventReader, Software
@@ -234,3 +234,10 @@ def test_an_end_token_that_is_left_in_is_taken_away_and_told() -> None:
     assert "<|eot_id|>" in got.notes[0]
     struck = "<s>the</s>"
     assert outcome(fed([{"message": {"content": struck}}])).text == struck
+
+
+def test_a_place_whose_likely_tokens_are_null_has_none() -> None:
+    told = {"token_logprobs": [-0.5, -1.0], "top_logprobs": [None, {"a": -1.0}]}
+    answer = Answer()
+    answer.feed({"choices": [{"text": "xa", "logprobs": told}]})
+    assert _told(answer, 2) == ((-0.5, -1.0), ({}, {"a": -1.0}), ())

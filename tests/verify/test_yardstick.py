@@ -48,7 +48,7 @@ def test_a_kind_far_above_the_others_is_left_out() -> None:
 
 
 def test_a_kind_alone_above_what_the_dtype_explains_is_no_rounding() -> None:
-    assert of(trials(rescored=[3.0, 4.0, 5.0]), "bfloat16").left_out == ("rescored",)
+    assert of(trials(rescored=[3.0, 4.0, 4.5, 5.0]), "bfloat16").left_out == ("rescored",)
 
 
 def test_more_checks_and_fewer_false_alarms_need_a_higher_limit() -> None:
@@ -85,6 +85,15 @@ def test_answers_without_ids_are_compared_up_to_where_their_likeliest_tokens_par
     other = Reading((-0.70, -9.0), likely=({"b": -0.70, "a": -0.71}, {"d": -9.0}), text="bd")
     assert compare(one, other).size == pytest.approx(0.01)
     assert compare(replace(one, likely=()), replace(other, likely=())).size < 0.01
+
+
+def test_an_answer_that_ends_where_another_goes_on_is_no_near_tie_if_that_was_sure() -> None:
+    whole = Reading((-0.1, -0.02), (5, 6), text="ab")
+    assert compare(whole, Reading((-0.1,), (5,), text="a", ended=True)).size > 0.6
+    assert compare(whole, Reading((-0.1,), (5,), text="a")).size == 0  # it was asked for one
+    likely = ({5: -0.1}, {6: -3.0, 7: -3.4})
+    near = Reading((-0.1, -3.0), (5, 6), likely, "ab")
+    assert compare(near, Reading((-0.1,), (5,), ({5: -0.1},), "a", ended=True)).size == pytest.approx(0.2)
 
 
 def test_tokens_that_a_server_spells_alike_are_not_compared() -> None:

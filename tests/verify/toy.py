@@ -52,7 +52,8 @@ class Toy:
     rounded: float = 0.0  # its state and its logits, to multiples of it
     decimals: int = 15  # of the log-probabilities that it tells
     finite_to: float = math.inf  # tokens, past which its numbers are not
-    silent: bool = False  # it writes nothing
+    silent: bool = False  # it writes nothing after a prompt that it knows
+    written: set[tuple[int, ...]] = field(default_factory=set)
     n_asked: int = 0
     left: np.ndarray = field(default_factory=lambda: np.zeros(WIDTH))
 
@@ -84,7 +85,9 @@ class Toy:
         whole = [*ids, *(request.continuation_ids or ())]
         if len(whole) > self.finite_to:
             return Failure("server", "the server gives nan as log-probability")
-        if self.silent and not scoring and self.n_asked > 2:
+        known = scoring or not self.silent or self.n_asked <= 2 or tuple(ids) not in self.written
+        self.written.add(tuple(ids))
+        if not known:
             return Failure("empty", "an answer without a single token")
         state = self.left * 0.5 if self.fault == "slot" and not scoring else np.zeros(WIDTH)
         at_each = []
