@@ -205,7 +205,7 @@ def _told(
         ]
     else:
         each, ids = told.get("token_logprobs") or [], []
-        tops = [place if isinstance(place, Mapping) else {} for place in told.get("top_logprobs") or ()]
+        tops = [dict(place or {}) for place in told.get("top_logprobs") or ()]
     if not n_new - 1 <= len(each) <= n_new or not all(isinstance(one, int | float) for one in each):
         return (), (), ()
     known = tuple(ids) if ids and all(isinstance(one, int) for one in ids) else ()
