@@ -163,6 +163,12 @@ def test_ids_of_which_a_server_drops_some_are_no_measurement(spec: ServedSpec, m
     assert "counts 190 tokens in a prompt of 200" in result.message
 
 
+def test_ids_that_are_counted_a_little_otherwise_are_said_to_be_no_text(spec: ServedSpec, manner: Any) -> None:
+    manner.cuts_prompts_to = 62
+    said = caveats(profile_served(spec))
+    assert "Prompts are up to 3.1% off the length asked for" in said
+
+
 def test_an_answer_that_comes_at_once_is_no_stream(spec: ServedSpec, manner: Any) -> None:
     manner.buffers = True
     result = profile_served(spec)

@@ -89,10 +89,9 @@ def caveats(points: Iterable[Point]) -> list[str]:
     if of_tasks:
         return found
     off = max(abs((point.values["prompt_tokens"] or 0) / point.ctx - 1) for point in good)
+    sent_as = "" if good[0].settings.get("prompts") == "token ids" else "were sent as text and "
     if off > LENGTH_NOTE:
-        found.append(
-            f"Prompts were sent as text and are up to {off:.1%} off the length asked for; the server's count is beside it."
-        )
+        found.append(f"Prompts {sent_as}are up to {off:.1%} off the length asked for; the server's count is beside it.")
     if not good[0].settings.get("ignore_eos"):
         found.append("The server does not take ignore_eos: a round in which an answer ended early is a failure.")
     return found
