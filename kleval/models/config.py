@@ -116,10 +116,14 @@ class ModelConfig(Costs):
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(values) - known - {"num_hidden_layers"}):
             raise UsageError(f"model config: unknown field {unknown[0]!r}; this is not a config.json that kleval wrote")
-        mixers = values.get("layer_mixers")
+        mixers, layers = values.get("layer_mixers"), values.get("num_hidden_layers")
         if "layer_mixers" in values and not isinstance(mixers, list | tuple):
             raise UsageError(
                 f"model config: layer_mixers is {mixers!r}: expected a list of {', '.join(get_args(MixerName))}"
+            )
+        if layers is not None and mixers is not None and layers != len(mixers):
+            raise UsageError(
+                f"model config: num_hidden_layers is {layers!r}, but layer_mixers names {len(mixers)} layers"
             )
         arguments: dict[str, Any] = {k: tuple(v) if k == "layer_mixers" else v for k, v in values.items() if k in known}
         try:

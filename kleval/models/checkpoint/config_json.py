@@ -74,6 +74,8 @@ _ONLY: dict[str, tuple[Any, ...]] = {
     "final_logit_softcapping": (None, False),
     "attn_logit_softcapping": (None, False),
     "allow_neg_eigval": (False, None),
+    "use_short_conv": (True, None),
+    "conv_bias": (False, None),
     "moe_router_activation_func": ("sigmoid",),
     "scoring_func": ("sigmoid",),
     "topk_method": ("noaux_tc",),
@@ -247,9 +249,7 @@ class _Reader:
     def _bound(self) -> float | None:
         """KDA's lower bound of log-decays. safe_gate says whether there is one."""
         value = self._given(tuple(f"{place}{name}" for name in _BOUND for place in ("linear_attn_config.", "")))
-        number = not isinstance(value, bool) and isinstance(value, int | float)
-        if value is not None and not (number and -math.inf < value < 0):
-            raise UsageError(f"gate_lower_bound is {value!r}: expected a number below 0")
+        _check_bound(value)
         safe = self._given(("linear_attn_config.safe_gate", "safe_gate"))
         if safe not in (None, value is not None):
             raise UsageError(f"safe_gate is {safe!r}, but gate_lower_bound is {value!r}")
@@ -272,15 +272,17 @@ class _Reader:
                 if key in self.values and self.values[key] not in meant:
                     yield f"{key} is {self.values[key]!r}: kleval implements {meant[0]!r} only"
         rope = self.values.get("rope_parameters") or {}
-        if isinstance(rope, dict) and rope.get("rope_type", "default") != "default":
-            yield f"rope_parameters has rope_type {rope['rope_type']!r}: kleval implements no scaling of positions"
+        scaling = (rope.get("rope_type") or rope.get("type") or "default") if isinstance(rope, dict) else rope
+        if scaling != "default":
+            yield f"rope_parameters has rope_type {scaling!r}: kleval implements no scaling of positions"
         known = {*_LINEAR, *_ONLY}
-        if unknown := [k for k, v in self.linear.items() if k not in known and v not in (None, False)]:
+        # What is false there may be what the decoder does: a switch that is on where it is not named.
+        if unknown := [k for k, v in self.linear.items() if k not in known and v is not None]:
             yield f"linear_attn_config.{unknown[0]} is unknown: kleval cannot tell what it changes"
         read = {name for names in (_NUMBERS | _LINEAR_NUMBERS | _EXPERT_NUMBERS).values() for name in names}
         for name, value in self.values.items():
             told = (
-                name in read | known | _OTHER
+                name in read | {*_GATES, *_ONLY} | _OTHER
                 or name.startswith(("_", "linear_attn_config."))
                 or name.endswith("_version")
             )
@@ -350,6 +352,12 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _check_bound(value: Any) -> None:
+    number = not isinstance(value, bool) and isinstance(value, int | float)
+    if value is not None and not (number and -math.inf < value < 0):
+        raise UsageError(f"gate_lower_bound is {value!r}: expected a number below 0")
+
+
 def _checked(config: ModelConfig, file: Path) -> ModelConfig:
     """The same config when its numbers are numbers that a decoder can be made of. UsageError else."""
     expected = {"int": "a whole number", "float": "a number", "bool": "true or false"}
@@ -364,6 +372,10 @@ def _checked(config: ModelConfig, file: Path) -> ModelConfig:
             good = number and (0 if field.name in _MAY_BE_ZERO else math.ulp(0)) <= value <= MAX_NUMBER
         if not good:
             raise UsageError(f"{file}: {field.name} is {value!r}: expected {expected[kind]} that a model can have")
+    try:
+        _check_bound(config.kda_gate_lower_bound)
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}") from None
     if config.num_experts and not 0 < config.num_experts_per_token <= config.num_experts:
         raise UsageError(f"{file}: num_experts_per_token is not between 1 and num_experts")
     if not config.mla_use_nope and config.qk_rope_head_dim % 2:

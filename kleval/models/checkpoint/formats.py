@@ -34,9 +34,8 @@ def check_gguf(files: list[Path]) -> None:
 
 def check_weights(file: Path, values: Mapping[str, Any], packed: bool = False) -> None:
     """UsageError for a config.json that tells of weights which are not plain. packed: whether transformers' kinds are taken."""
-    how = values.get("quantization_config")
-    of_mlx = values.get("quantization") or how
-    if isinstance(of_mlx, dict) and "bits" in of_mlx and "quant_method" not in of_mlx:
+    how = values.get("quantization_config") or values.get("quantization")
+    if isinstance(how, dict) and "bits" in how and "quant_method" not in how:
         raise UsageError(
             f"{file}: its weights are quantized by MLX, whose server runs them (mlx_lm.server): start it, and give its address with "
             "--base-url"
