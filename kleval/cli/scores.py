@@ -137,14 +137,14 @@ def _print_group(group: Sequence[Cell], below: Sequence[Cell], with_protocol: bo
 
 
 def degenerate_lines(group: Sequence[Cell]) -> list[str]:
-    """Per length, the tasks whose every answer is a loop to its end: so does an engine that is at fault, hardly a model."""
+    """Per length, the tasks whose every answer is a loop to its end, as of an engine at fault or of a model far below the task."""
     lines = []
     for ctx in sorted({cell.ctx for cell in group if cell.degenerate}):
         tasks = [cell.task for cell in group if cell.ctx == ctx and cell.degenerate]
         more = f" and {len(tasks) - MOST_TASKS} others" if len(tasks) > MOST_TASKS else ""
         lines.append(
-            f"{format_length(ctx)}: every answer of {', '.join(tasks[:MOST_TASKS])}{more} repeats itself to the end: likely a fault "
-            "of the engine (dtype, kernels, chat template), not of the model"
+            f"{format_length(ctx)}: every answer of {', '.join(tasks[:MOST_TASKS])}{more} repeats itself to the end: a fault of the "
+            "engine (dtype, kernels, chat template), or a task far beyond the model"
         )
     return lines
 

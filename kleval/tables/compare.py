@@ -170,7 +170,8 @@ def comparable(a: Side, b: Side) -> tuple[list[Place], tuple[str, ...], tuple[st
     reasons = tuple(f"{text} ({', '.join(tasks)})" for text, tasks in refused.items())
     unpaired = tuple(_unpaired(a, b, excluded))
     if not any(True for place in places for _ in _marked(a, b, place)):
-        why = "; ".join([*reasons, *unpaired]) or "no task was asked of both at the same length"
+        sampled = sampling_differs(a.entrant, b.entrant) if unpaired and a.entrant.run is not b.entrant.run else ()
+        why = "; ".join([*reasons, *sampled, *unpaired]) or "no task was asked of both at the same length"
         raise UsageError(f"{a.label} and {b.label} have no common samples: {why}")
     return places, reasons, unpaired
 

@@ -53,6 +53,11 @@ class Timed:
         return ", ".join(sorted(found))
 
 
+def raised(log: float) -> float:
+    """What the logarithm is of, to the twelve digits that it holds: counted bytes come back as they were counted."""
+    return float(f"{math.exp(log):.12g}")
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """Logarithm of a ratio or of a value, with its standard error and degrees of freedom; both 0 for what is counted."""
@@ -61,11 +66,15 @@ class Estimate:
     error: float = math.nan
     freedom: float = 0.0
 
+    @property
+    def value(self) -> float:
+        return raised(self.log)
+
     def limits(self) -> tuple[float, float]:
         from scipy.special import stdtrit
 
         if self.error == 0:
-            return math.exp(self.log), math.exp(self.log)
+            return self.value, self.value
         half = float(stdtrit(self.freedom, 1 - ALPHA / 2)) * self.error if self.freedom else math.nan
         return math.exp(self.log - half), math.exp(self.log + half)
 
@@ -157,7 +166,7 @@ def time_line(a: Timed, b: Timed, places: Sequence[Place]) -> TimeLine:
     logs = [session_logs(side, places) for side in (a, b)]
     counts = (len(logs[0]), len(logs[1]))
     means = [fmean(values.values()) for values in logs]
-    a_mean, b_mean = map(math.exp, means)
+    a_mean, b_mean = map(raised, means)
     if places[0][0] == "memory":
         return TimeLine(places[0], a_mean, b_mean, Estimate(means[1] - means[0], 0.0), counts, "")
     spreads = [list(values.values()) for values in logs]
@@ -244,7 +253,7 @@ def rows(a: Timed, b: Timed, effect: float) -> list[dict[str, Any]]:
                 "unit": UNITS[kind] if value == METRIC[kind] else "ms",
                 "value_a": one.a,
                 "value_b": one.b,
-                "ratio": math.exp(one.ratio.log),
+                "ratio": one.ratio.value,
                 "ratio_low": low if math.isfinite(low) else None,
                 "ratio_high": high if math.isfinite(high) else None,
                 "interval_of": "none" if kind == "memory" else "sessions" if few > 1 else "repeats in one session",

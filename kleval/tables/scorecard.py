@@ -177,7 +177,7 @@ def _score(claim: Claim, cells: Sequence[Cell], who: Sequence[Entrant], n: int, 
     for one, e in zip(cells, who, strict=False):
         of = f" ({e.label})" if len(who) > 1 else ""
         if one.degenerate:
-            differs.append(f"every answer is a loop: likely a fault of the engine{of}")
+            differs.append(f"every answer is a loop, perhaps by a fault of the engine{of}")
         if one.n_failed > LOST_SHARE * one.n_total:
             differs.append(f"{one.n_failed} of {plural(one.n_total, 'answer')} failed{of}")
     runs = ", ".join(dict.fromkeys(e.run.title for e in who))

@@ -101,7 +101,7 @@ def test_cut_empty_and_looping_answers_are_told_beside_no_failures(capsys: Captu
 @pytest.mark.parametrize(("looped", "said"), [(6, True), (5, False)])
 def test_a_whole_cell_of_degenerate_answers_is_said(capsys: Capture, looped: int, said: bool) -> None:
     lines = shown(capsys, replace(CELL, n_texts=6, n_looped=looped))
-    told = "1k: every answer of ruler/vt repeats itself to the end: likely a fault of the engine"
+    told = "1k: every answer of ruler/vt repeats itself to the end: a fault of the engine"
     assert any(line.startswith(told) for line in lines) is said
 
 

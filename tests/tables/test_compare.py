@@ -96,6 +96,13 @@ def test_another_edition_or_protocol_is_refused_by_name(make_run: Make, setting:
         compare(a, b)
 
 
+def test_other_samples_by_another_seed_are_refused_with_the_seeds(make_run: Make) -> None:
+    a = make_run("a", **ONE, prompt=lambda model, task, ctx, index: f"42 {index}")
+    b = make_run("b", **ONE, prompt=lambda model, task, ctx, index: f"7 {index}", seed=7)
+    with pytest.raises(UsageError, match="no common samples: seed 42 against 7; "):
+        compare(a, b)
+
+
 def test_one_refused_task_leaves_the_others(make_run: Make) -> None:
     found = compare(make_run("a", **ONE), make_run("b", digests={"ruler/vt": "e" * 64}, **ONE))
     assert [one.name for one in found.lines] == ["ruler/cwe"]

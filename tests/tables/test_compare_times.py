@@ -13,7 +13,9 @@ from scipy import stats
 
 from kleval.store import Point, RunStore
 from kleval.tables.compare_times import Place, Timed, TimeLine, level, limits, read_timed, time_line, time_lines
+from kleval.tables.conditions import conditions
 from kleval.tables.costs import read_profile
+from kleval.tables.gate import judge_times
 from kleval.types import UsageError
 
 Make = Callable[..., RunStore]
@@ -93,6 +95,18 @@ def test_bytes_are_counted_and_need_no_session(make_profile: Make) -> None:
     a = timed(make_profile, "a", (1,), [10.0])
     one = time_line(a[0], a[0], [("memory", "state", 4096, "state_bytes")])
     assert (one.ratio.limits(), one.verdict) == ((1.0, 1.0), "no difference shown")
+
+
+def test_bytes_come_back_as_they_were_counted_and_are_not_beyond_that_number() -> None:
+    counted = 4194304
+    place: Place = ("memory", "state", 2048, "state_bytes")
+    side = Timed("one", {"a session": {place: [float(counted)]}}, ())
+    one = time_line(side, side, [place])
+    assert (one.a, one.b, one.ratio.value) == (counted, counted, 1.0)
+    (condition,) = conditions([f"state@2k > {counted}"])
+    judged = judge_times(condition, side, None)
+    assert judged is not None
+    assert (judged.verdict, judged.value) == ("pass", counted)
 
 
 def test_sessions_of_one_directory_are_told_apart(make_profile: Make) -> None:
