@@ -21,6 +21,7 @@ from kleval.types import Backend, Completion, Failure, Outcome, Request
 MOST_LOST = 3
 PROBES = 4  # short prompts, of which one must be answered by more than its end
 POOL_WORDS = 800
+WRITTEN = 8  # tokens that are written where few say enough
 LIKELY = 5  # tokens at each place of an answer, the most that some servers tell
 STEPS = tuple(2.0**-k for k in range(2, 10))  # of bfloat16 from logits of 32 down to 0.25
 NEAR, EXACT = 20.0, 2e-5  # nats
@@ -150,9 +151,13 @@ class Engine:
         """Log-probabilities of each prompt's tokens but the first, asked in one call."""
         return self._readings([_likelihood(ids) for ids in prompts])
 
-    def write(self, prompts: Sequence[Ids], n: int) -> list[Reading]:
+    def write(self, prompts: Sequence[Ids], n: int = WRITTEN) -> list[Reading]:
         """n tokens after each prompt, the most likely ones, asked in one call."""
         return self._readings([self.request(ids, n) for ids in prompts])
+
+    def read(self, prompts: Sequence[Ids]) -> list[Reading]:
+        """Scores of the prompts, or where it gives none a few tokens after each."""
+        return self.score(prompts) if self.scores else self.write(prompts)
 
     def draw(self, ids: Ids, n: int, seed: int) -> Reading:
         """n tokens drawn at temperature 1: the most likely ones soon repeat each other, with probabilities of 1 that nothing moves."""
@@ -205,6 +210,7 @@ class Engine:
     def check_alive(self) -> None:
         """Dead where it still gives no answers, if it gave none when it was last asked."""
         while self.lost:
+            self._check_time()
             self._outcomes([self.request(self.prompt(4, "random", random.Random(0)), 1)])
 
     def _outcomes(self, requests: Sequence[Request], backend: Backend | None = None) -> list[Outcome]:

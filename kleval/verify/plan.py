@@ -10,7 +10,6 @@ from kleval.verify.engine import Ids
 
 # Blocks, chunks and tiles of engines end at powers of two; the steps of a decode kernel at 16.
 BOUNDARIES = (16, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
-WRITTEN = 8  # tokens that are written where a few say enough
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,8 @@ class VerifySpec(Spec):
             raise UsageError(f"--alpha is a probability below 0.5, not {self.alpha:g}")
 
     def record(self) -> dict[str, Any]:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = Spec.record(self)
         for name in ("engine", "reference"):
             spec = values[name]
             values[name] = spec and {**spec.settings(), "model": spec.model, "engine_args": spec.shown_engine_args()}
-        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+        return values

@@ -140,6 +140,11 @@ def rescored(engine: Engine, ids: Ids, written: Reading, by: Engine | None = Non
     return differ(written.logprobs, scored.logprobs[len(ids) - 1 :], len(ids))
 
 
+def drawn(engine: Engine, ids: Ids, n: int, rng: random.Random) -> Deviation:
+    """n tokens drawn after a prompt, against their scores."""
+    return rescored(engine, ids, engine.draw(ids, n, rng.randrange(1 << 30)))
+
+
 def resumed(engine: Engine, ids: Ids, n: int, cuts: Sequence[int], more: int) -> Deviation:
     """n tokens written at once, against so many more after the prompt with the first of them behind it."""
     (whole,) = engine.write([ids], n)

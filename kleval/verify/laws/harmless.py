@@ -6,8 +6,8 @@ import random
 from dataclasses import replace
 
 from kleval.verify.engine import Engine, Ids
-from kleval.verify.plan import WRITTEN, Plan
-from kleval.verify.trial import Case, Deviation, compare, rescored, resumed, worst
+from kleval.verify.plan import Plan
+from kleval.verify.trial import Case, Deviation, compare, drawn, resumed, worst
 
 LENGTHS = (23, 90, 200, 410, 900, 1700, 3300)  # away from boundaries
 PROMPTS, OF_TEXTS = 3, 12  # of each of the shorter ones; a text tells little
@@ -34,17 +34,14 @@ def cases(engine: Engine, plan: Plan) -> list[Case]:
 
 def repeat(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
     times = 2 if engine.scores or engine.tells else 4
-    one, *others = (engine.score([ids])[0] if engine.scores else engine.write([ids], WRITTEN)[0] for _ in range(times))
+    one, *others = (engine.read([ids])[0] for _ in range(times))
     return worst([compare(one, other, 1) for other in others])
 
 
 def copies(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
     """Beside copies of itself, which no padding and no order tells apart."""
-    if engine.scores:
-        alone, *together = engine.score([ids]) + engine.score([ids] * 3)
-        return worst([compare(alone, one, 1) for one in together])
-    alone, *together = engine.write([ids], WRITTEN) + engine.write([ids] * 3, WRITTEN)
-    return worst([compare(alone, one, len(ids)) for one in together])
+    alone, *together = engine.read([ids]) + engine.read([ids] * 3)
+    return worst([compare(alone, one, 1) for one in together])
 
 
 def longer(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
@@ -54,7 +51,7 @@ def longer(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
 
 
 def _rescored(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
-    return rescored(engine, ids, engine.draw(ids, 5, rng.randrange(1 << 30)))
+    return drawn(engine, ids, 5, rng)
 
 
 def _resumed(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:

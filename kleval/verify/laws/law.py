@@ -10,6 +10,7 @@ from kleval.verify.plan import Plan
 from kleval.verify.trial import Case, Trial
 
 NEEDS_SCORES = "the engine gives no log-probabilities of a prompt's tokens"
+NEEDS_TOLD = "the engine gives no log-probabilities"
 NEEDS_IDS = "the engine does not say which tokens it wrote"
 
 

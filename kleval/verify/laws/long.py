@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable
 
 from kleval.verify.engine import Engine, Ids, Untestable
-from kleval.verify.laws.law import Law
+from kleval.verify.laws.law import NEEDS_TOLD, Law
 from kleval.verify.plan import Plan
 from kleval.verify.trial import Case, Deviation, Trial
 
@@ -84,7 +84,7 @@ def cause(trial: Trial) -> str:
 
 
 def _needs(engine: Engine, plan: Plan) -> str:
-    return "" if engine.tells or engine.scores else "the engine gives no log-probabilities"
+    return "" if engine.tells or engine.scores else NEEDS_TOLD
 
 
 LAW = Law("long", "Nothing forgotten at once", cases, cause, _needs)

@@ -7,11 +7,12 @@ the prompt was new, and with scores of the same tokens.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
-from kleval.verify.engine import Engine, Ids
+from kleval.verify.engine import WRITTEN, Engine, Ids
 from kleval.verify.laws.law import Law
-from kleval.verify.plan import WRITTEN, Plan, slices
-from kleval.verify.trial import Case, Deviation, Trial, compare, rescored, resumed, worst
+from kleval.verify.plan import Plan, slices
+from kleval.verify.trial import Case, Deviation, Trial, compare, drawn, resumed, worst
 
 FLOOD = 12  # prompts that push out what is cached
 
@@ -35,7 +36,7 @@ def cases(engine: Engine, plan: Plan) -> list[Case]:
 
 
 def twice(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
-    cold, *warm = [engine.write([ids], WRITTEN)[0] for _ in range(3)]
+    cold, *warm = [engine.write([ids])[0] for _ in range(3)]
     return worst([compare(cold, one, len(ids)) for one in warm])
 
 
@@ -51,7 +52,7 @@ def shared(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
     for kept in sorted({15, 16, 17, 31, 33, 64, 65, len(ids) // 2, len(ids) - 8, len(ids) - 1}):
         if 0 < kept < len(ids):
             own = tuple(rng.choices(engine.pool, k=rng.choice((1, 9, 30))))
-            found.append(_against_scores(engine, (*ids[:kept], *own), rng))
+            found.append(drawn(engine, (*ids[:kept], *own), WRITTEN - 2, rng))
     return worst(found)
 
 
@@ -60,23 +61,25 @@ def other_history(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
     half = len(ids) // 2 // 16 * 16
     other = (*ids[: len(engine.begin)], *rng.choices(engine.pool, k=half - len(engine.begin)), *ids[half:])
     engine.write([ids], 2)
-    return worst([_against_scores(engine, other, rng), _against_scores(engine, ids, rng)])
+    return worst([drawn(engine, one, WRITTEN - 2, rng) for one in (other, ids)])
 
 
 def between(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
-    (cold,) = engine.write([ids], WRITTEN)
-    for other in slices(ids[::-1], engine.begin, len(ids), 20, len(ids) // 2):
-        engine.write([other], 4)
-    return compare(cold, engine.write([ids], WRITTEN)[0], len(ids))
+    return _still(engine, ids, slices(ids[::-1], engine.begin, len(ids), 20, len(ids) // 2))
 
 
 def pushed_out(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
     """Answered again after many other prompts, one of which shares a half."""
-    (cold,) = engine.write([ids], WRITTEN)
-    for _ in range(FLOOD):
-        engine.write([(*engine.begin, *rng.choices(engine.pool, k=len(ids)))], 2)
-    engine.write([(*ids[: len(ids) // 2], *rng.choices(engine.pool, k=9))], 2)
-    return compare(cold, engine.write([ids], WRITTEN)[0], len(ids))
+    others = [(*engine.begin, *rng.choices(engine.pool, k=len(ids))) for _ in range(FLOOD)]
+    return _still(engine, ids, [*others, (*ids[: len(ids) // 2], *rng.choices(engine.pool, k=9))])
+
+
+def _still(engine: Engine, ids: Ids, others: Sequence[Ids]) -> Deviation:
+    """What a prompt is answered before others and after them."""
+    (cold,) = engine.write([ids])
+    for other in others:
+        engine.write([other], 4)
+    return compare(cold, engine.write([ids])[0], len(ids))
 
 
 def together(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
@@ -85,10 +88,6 @@ def together(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
     prompts = [(*ids[:n], *rng.choices(engine.pool, k=5)) for n in kept]
     alone = [engine.score([prompt])[0] for prompt in prompts]
     return worst([compare(a, b, 1) for a, b in zip(alone, engine.score(prompts), strict=True)])
-
-
-def _against_scores(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
-    return rescored(engine, ids, engine.draw(ids, 6, rng.randrange(1 << 30)))
 
 
 def cause(trial: Trial) -> str:

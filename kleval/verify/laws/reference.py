@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 
 from kleval.verify.engine import Engine, Ids
-from kleval.verify.laws.law import Law
-from kleval.verify.plan import WRITTEN, Plan
+from kleval.verify.laws.law import NEEDS_TOLD, Law
+from kleval.verify.plan import Plan
 from kleval.verify.trial import Case, Deviation, Trial, compare, rescored
 
 EARLY = 4  # tokens: a function that differs there does so without any history
@@ -26,7 +26,7 @@ def same(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
     assert other is not None
     if engine.scores:
         return compare(engine.score([ids])[0], other.score([ids])[0], 1)
-    return rescored(engine, ids, engine.write([ids], WRITTEN)[0], other)
+    return rescored(engine, ids, engine.write([ids])[0], other)
 
 
 def cause(trial: Trial) -> str:
@@ -47,7 +47,7 @@ def _needs(engine: Engine, plan: Plan) -> str:
         return "the reference gives no log-probabilities of a prompt's tokens"
     if engine.scores or (engine.tells and engine.writes_ids):
         return ""
-    return "the engine gives no log-probabilities"
+    return NEEDS_TOLD
 
 
 LAW = Law("reference", "Same function as the reference", cases, cause, _needs)

@@ -7,9 +7,9 @@ import random
 from collections.abc import Callable
 
 from kleval.types import Request
-from kleval.verify.engine import Engine, Ids, Reading
+from kleval.verify.engine import Engine, Ids
 from kleval.verify.laws.law import Law
-from kleval.verify.plan import WRITTEN, Plan, slices
+from kleval.verify.plan import Plan, slices
 from kleval.verify.trial import Case, Deviation, Trial, compare, rescored, worst
 
 Disturb = Callable[[Engine, Ids, random.Random], None]
@@ -30,9 +30,9 @@ def _after(disturb: Disturb) -> Callable[[Engine, Ids, random.Random], Deviation
     once more."""
 
     def measure(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
-        before = _read(engine, ids)
+        (before,) = engine.read([ids])
         disturb(engine, ids, rng)
-        found = [compare(before, _read(engine, ids), 1)]
+        found = [compare(before, engine.read([ids])[0], 1)]
         fresh = [engine.prompt(len(ids), "random", rng) for _ in range(NEIGHBOURS)]
         first = [engine.write([one], FEW)[0] for one in fresh]
         if not all(one.finite for one in first):
@@ -46,10 +46,6 @@ def _after(disturb: Disturb) -> Callable[[Engine, Ids, random.Random], Deviation
         return worst(found)
 
     return measure
-
-
-def _read(engine: Engine, ids: Ids) -> Reading:
-    return engine.score([ids])[0] if engine.scores else engine.write([ids], WRITTEN)[0]
 
 
 def _leave(engine: Engine, ids: Ids, rng: random.Random) -> None:
@@ -84,9 +80,9 @@ def _longer(engine: Engine, ids: Ids, rng: random.Random) -> None:
 def _beside_strange(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
     """Together with strange neighbours."""
     pool = engine.pool
-    alone = engine.write([ids], WRITTEN)[0]
+    alone = engine.write([ids])[0]
     strange = [(*engine.begin, *one) for one in ((pool[0],) * 200, (pool[-1],) * 67, (pool[0],))]
-    together = engine.write([strange[0], ids, strange[1], ids, strange[2]], WRITTEN)
+    together = engine.write([strange[0], ids, strange[1], ids, strange[2]])
     return worst([compare(alone, together[n], len(ids)) for n in (1, 3)])
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 
-from kleval.verify.engine import Engine, Ids
-from kleval.verify.laws.law import NEEDS_IDS, Law
-from kleval.verify.plan import WRITTEN, Plan
-from kleval.verify.trial import Case, Deviation, Trial, rescored, resumed
+from kleval.verify.engine import WRITTEN, Engine, Ids
+from kleval.verify.laws.law import NEEDS_IDS, NEEDS_TOLD, Law
+from kleval.verify.plan import Plan
+from kleval.verify.trial import Case, Deviation, Trial, drawn, resumed
 
 BEFORE = 8  # tokens of a prompt that ends before a boundary which the answer crosses
 MOST_WRITTEN = 2048
@@ -31,13 +31,12 @@ def cases(engine: Engine, plan: Plan) -> list[Case]:
 
 
 def crossing(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
-    return rescored(engine, ids, engine.draw(ids, 2 * BEFORE, rng.randrange(1 << 30)))
+    return drawn(engine, ids, 2 * BEFORE, rng)
 
 
 def long_answer(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
     room = (engine.max_ctx or MOST_WRITTEN) - len(ids) - 2
-    n = min(MOST_WRITTEN, room, 8 * len(ids))
-    return rescored(engine, ids, engine.draw(ids, n, rng.randrange(1 << 30)))
+    return drawn(engine, ids, min(MOST_WRITTEN, room, 8 * len(ids)), rng)
 
 
 def steps(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
@@ -67,7 +66,7 @@ def cause(trial: Trial) -> str:
 
 def _needs(engine: Engine, plan: Plan) -> str:
     if not engine.tells:
-        return "the engine gives no log-probabilities"
+        return NEEDS_TOLD
     return "" if engine.writes_ids else NEEDS_IDS
 
 
