@@ -8,6 +8,7 @@ import click
 
 from kleval.cli import options
 from kleval.cli.console import emit, note
+from kleval.text import plural
 from kleval.types import INCOMPLETE, OK
 
 
@@ -68,7 +69,7 @@ def score(
     for message in done.faults.values():
         note(message)
     left = f", {counts['left']} left as they are" if counts["left"] else ""
-    note(f"scored {counts['scored']} answers again, {counts['changed']} have another score{left}")
+    note(f"scored {plural(counts['scored'], 'answer')} again, {counts['changed']} have another score{left}")
     for name, path in {"rows": directory, **files}.items():
         note(f"{name:<9} {path}")
     return code

@@ -204,7 +204,7 @@ def _score(cell: Cell | None, same: bool) -> str:
 
 def _bounds(cell: Cell) -> str:
     """` {25, 75}`: what the failures could make of a score; nothing where there are none."""
-    if not cell.n_failed or math.isnan(cell.bound_low) or math.isnan(cell.bound_high):
+    if not cell.n_failed or any(map(math.isnan, (cell.value, cell.bound_low, cell.bound_high))):
         return ""
     return f" {{{100 * cell.bound_low:.0f}, {100 * cell.bound_high:.0f}}}"
 

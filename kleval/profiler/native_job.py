@@ -17,6 +17,7 @@ from kleval.profiler.points import PlannedPoint, point_verdict
 from kleval.profiler.side_by_side import Devices
 from kleval.profiler.workload import ProfileSpec, unique_lengths
 from kleval.store import Point, RunStore
+from kleval.text import plural
 from kleval.types import UsageError
 from kleval.work import Job, Result, Session, Verdict, work
 from kleval.work.executors import find_launcher
@@ -140,8 +141,8 @@ class NativeJob(Job):
         left_out = len(session.left_out)
         if left_out:
             kept.append(
-                f"Slower than planned: {left_out} repeats were left out when the time budget was spent; the same command on this "
-                "directory measures them."
+                f"Slower than planned: left out when the time budget was spent: {plural(left_out, 'repeat')}; the same command on this "
+                "directory measures what is missing."
             )
         more = {"session": {"workers": self._devices.record()}} if self._devices is not None else {}
         return point_verdict(

@@ -82,7 +82,7 @@ def _kernel(m: Measure) -> Cell:
     speed = words.rate(m.of("flops_per_second"), "FLOP/s")
     share = f"{words.percent(m.bound / m.value)} of bound" if m.bound else ""
     more = subs(f"p90 {words.seconds(m.of('seconds_p90'))}", speed, share, spread(m))
-    return Cell(words.seconds(m.value), more, title=f"{m.repeats} repeats")
+    return Cell(words.seconds(m.value), more, title=words.plural(m.repeats, "repeat"))
 
 
 def _how(m: Measure) -> str:

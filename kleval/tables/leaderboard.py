@@ -35,7 +35,7 @@ COLUMNS = (
     *("value_completed", "n_completed", "n_reasoning_cut"),
     *("run", "tags", "engine_version", "hardware", "verified", "run_uid"),
     *("area", "area_low", "area_high", "area_ctx"),
-    "unit",
+    *("unit", "n_samples"),
 )
 MARKDOWN_COLUMNS = ("model", "task", "ctx", "metric", "value", "95 % interval", "n", "failed", "edition", "protocol")
 

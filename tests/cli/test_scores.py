@@ -67,10 +67,11 @@ def test_failures_show_what_they_could_make_of_a_score(capsys: Capture) -> None:
 def test_what_was_skipped_or_never_answered_is_no_number(capsys: Capture) -> None:
     nothing = replace(CELL, value=NAN, ci_low=NAN, ci_high=NAN, n_scored=0, n_samples=0)
     skipped = replace(nothing, n_total=0, n_skipped=6)
-    failed = replace(nothing, ctx=2048, n_failed=6)
+    failed = replace(nothing, ctx=2048, n_failed=6, bound_low=0.0, bound_high=1.0)
     lines = shown(capsys, skipped, failed, replace(CELL, ctx=4096))
     assert lines[4].split()[:4] == ["ruler/vt", "skipped", "no", "answer"]
     assert lines[4].split()[-2:] == ["6", "6"]
+    assert not any(line.startswith("{low, high}") for line in lines)  # there are none to be explained
 
 
 def test_an_average_over_fewer_tasks_says_so(capsys: Capture) -> None:

@@ -50,6 +50,11 @@ def test_markdown_rounds_as_the_page_and_the_terminal_do(make_run: MakeRun) -> N
     assert f"| {shown} |" in to_markdown(rows)
 
 
+def test_answers_and_the_samples_of_the_interval_are_counted_apart(make_run: MakeRun) -> None:
+    row = only(to_rows([make_run(n=2, repeats=3)]), model="one@nano", task="ruler/vt", ctx=1024)
+    assert (row["n"], row["n_scored"], row["n_samples"]) == (6, 6, 2)
+
+
 def test_failures_leave_the_score_and_widen_the_bounds(make_run: MakeRun, failed: dict[str, str]) -> None:
     run = make_run(answer=lambda m, t, c, i: failed if (m, t, c, i) == ("one@nano", "ruler/vt", 1024, 0) else 1.0)
     rows = to_rows([run])
