@@ -91,6 +91,16 @@ def test_an_influence_that_fades_below_the_steps_of_the_logits_is_not_forgotten_
     assert judge.try_law(LAWS["long"]).verdict != "broken"
 
 
+@pytest.mark.parametrize(("abilities", "longest", "seed"), [(("tells", "ids"), 300, 0), (("tells",), 700, 10)])
+def test_an_influence_on_an_answer_that_is_small_by_chance_is_not_forgotten(
+    abilities: tuple[str, ...], longest: int, seed: int
+) -> None:
+    engine = Toy(noise=1e-6, dtype="unknown", abilities=abilities, n_asked=100000 * seed, max_ctx=900)
+    assert judge_of(engine, longest, seed).try_law(LAWS["long"]).verdict == "holds"
+    engine.fault = "forgets"
+    assert judge_of(engine, 120, seed).try_law(LAWS["long"]).verdict == "broken"
+
+
 def test_numbers_that_are_never_finite_let_no_law_hold() -> None:
     judge = judge_of(Toy(finite_to=12))
     found = {name: judge.try_law(LAWS[name]) for name in ("causality", "state", "prefix-cache")}

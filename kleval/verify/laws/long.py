@@ -15,11 +15,12 @@ from collections.abc import Callable
 from kleval.verify.engine import Engine, Ids, Untestable
 from kleval.verify.laws.law import NEEDS_TOLD, Law
 from kleval.verify.plan import Plan
-from kleval.verify.trial import Case, Deviation, Trial
+from kleval.verify.trial import Case, Deviation, Trial, compare
 
 LAST = 12  # tokens of the needle, and of the end that repeats it
 PAST = 24  # tokens past a power of two, where an index overflows
 STEP = 16  # tokens between the two lengths that are told apart
+FURTHER = (5, LAST - 1)  # tokens past the longer one, where it must not be seen either
 DROP = 20.0  # times less influence within STEP tokens is no fading
 SEEN = 1e-4  # nats: an influence below it is none, nor one as small as rounding
 LEAST = 8 * LAST  # tokens of a prompt that has room for all this
@@ -42,10 +43,11 @@ def _at(depth: float) -> Callable[[Engine, Ids, random.Random], Deviation]:
     def measure(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
         """0, or the logarithm of how much influence ends within STEP tokens."""
         at = max(len(engine.begin), int(depth * len(ids)))
-        needle, other = (tuple(rng.choices(engine.pool, k=LAST)) for _ in range(2))
+        needle, other, behind = (tuple(rng.choices(engine.pool, k=LAST)) for _ in range(3))
+        whole = (*ids, *behind)
 
         def influence(n: int) -> float:
-            one, changed = ((*ids[:at], *each, *ids[at + LAST : n - LAST], *needle) for each in (needle, other))
+            one, changed = ((*ids[:at], *each, *whole[at + LAST : n - LAST], *needle) for each in (needle, other))
             return _influence(engine, one, changed)
 
         low, high = at + 2 * LAST + (len(ids) - at) // 4, len(ids)
@@ -62,6 +64,8 @@ def _at(depth: float) -> Callable[[Engine, Ids, random.Random], Deviation]:
                 low, low_seen = middle, seen
             else:
                 high, high_seen = middle, seen
+        # What is forgotten stays so; an influence that is small by chance does not.
+        high_seen = max(high_seen, *(influence(high + more) for more in FURTHER))
         drop = low_seen / max(least, high_seen)
         return Deviation(math.log(drop) if drop >= DROP else 0.0, high, high)
 
@@ -69,11 +73,11 @@ def _at(depth: float) -> Callable[[Engine, Ids, random.Random], Deviation]:
 
 
 def _influence(engine: Engine, one: Ids, other: Ids) -> float:
-    ask = engine.score if engine.scores else lambda prompts: engine.write(prompts, 1)
-    a, b = (ask([ids])[0] for ids in (one, other))
-    if not (a.finite and b.finite):
-        return 0.0 if a.finite == b.finite else math.inf
-    return max((abs(x - y) for x, y in zip(a.logprobs[-LAST:], b.logprobs[-LAST:], strict=True)), default=0.0)
+    a, b = (engine.read([ids])[0] for ids in (one, other))
+    if engine.scores:
+        a, b = (one.after(len(one.logprobs) - LAST) for one in (a, b))
+    size = compare(a, b).size
+    return 0.0 if math.isnan(size) else size
 
 
 def cause(trial: Trial) -> str:
