@@ -41,7 +41,7 @@ _NEEDLES = (
     *(f"ruler/niah_{kind}" for kind in ("single_1", "single_2", "single_3", "multikey_1", "multikey_2", "multikey_3")),
     *("ruler/niah_multivalue", "ruler/niah_multiquery", "ruler/vt"),
 )
-_MORE = "BABILong, OOLONG, NoLiMa, AA-LCR, LongBench Pro"
+_MORE = "BABILong, OOLONG, NoLiMa"
 _EIGHT = "RULER, MRCR, HELMET-ICL, LongBench v2, FRAMES, RepoQA, Long Code Arena"
 
 # The short benchmarks of Tables 3, 4 and 8 that run no generated code; CRUXEval's outputs are compared instead of run.

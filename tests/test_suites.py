@@ -42,6 +42,12 @@ def test_the_paper_s_suites_are_its_tables_at_its_temperature() -> None:
     assert set(suite("paper-sft").repeats) <= set(suite("paper-sft").tasks)
 
 
+def test_long_more_is_what_it_says_that_it_is() -> None:
+    found = suite("long-more")
+    said = found.description.rpartition(": ")[2].lower().split(", ")
+    assert said == list(dict.fromkeys(task.partition("/")[0] for task in expand(found.tasks)))
+
+
 def test_no_suite_names_a_task_twice() -> None:
     for found in SUITES.values():
         assert len(set(found.tasks)) == len(found.tasks)
