@@ -260,7 +260,9 @@ def rows(a: Timed, b: Timed, effect: float) -> list[dict[str, Any]]:
                 "sessions_a": one.sessions[0],
                 "sessions_b": one.sessions[1],
                 "effect": effect,
-                "sessions_for_effect": one.ratio.needed(math.log1p(effect), few) if few > 1 else None,
+                "sessions_for_effect": max(MIN_SESSIONS, one.ratio.needed(math.log1p(effect), few))
+                if few > 1
+                else None,
                 "verdict": one.verdict,
             }
         )

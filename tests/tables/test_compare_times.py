@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from kleval.store import Point, RunStore
-from kleval.tables.compare_times import Place, Timed, TimeLine, level, limits, read_timed, time_line, time_lines
+from kleval.tables.compare_times import Place, Timed, TimeLine, level, limits, read_timed, rows, time_line, time_lines
 from kleval.tables.conditions import conditions
 from kleval.tables.costs import read_profile
 from kleval.tables.gate import judge_times
@@ -107,6 +107,13 @@ def test_bytes_come_back_as_they_were_counted_and_are_not_beyond_that_number() -
     judged = judge_times(condition, side, None)
     assert judged is not None
     assert (judged.verdict, judged.value) == ("pass", counted)
+
+
+def test_no_fewer_sessions_are_called_for_than_a_verdict_takes(make_profile: Make) -> None:
+    (side,) = timed(make_profile, "a", (1, 3), [10.0, 10.001])
+    (decode,) = [row for row in rows(side, side, 0.1) if row["protocol"] == "batch-1"]
+    assert decode["verdict"].startswith("undecided: 2 and 2 of 3 sessions")
+    assert decode["sessions_for_effect"] == 3
 
 
 def test_sessions_of_one_directory_are_told_apart(make_profile: Make) -> None:
