@@ -17,13 +17,13 @@ from typing import Literal
 from kleval.verify.engine import Engine, OutOfTime, Unanswered, Untestable
 from kleval.verify.laws import Law
 from kleval.verify.plan import Plan
-from kleval.verify.trial import Case, Trial
+from kleval.verify.trial import Case, Deviation, Trial
 from kleval.verify.yardstick import Yardstick, yardstick
 
 Verdict = Literal["holds", "broken", "not testable", "undecided"]
 AGAIN = 4  # fresh prompts for a deviation
-AGAIN_TEXTS = 16  # the same where only texts come back, as long as fewer do not tell
-ORDINARY = 0.05  # a share of texts that parts so often by rounding alone says nothing
+AGAIN_TEXTS = 18  # the same where only texts come back, as long as fewer do not tell
+EXPECTED, ORDINARY = 0.5, 0.05  # texts that part so often by rounding alone say nothing, after a few and after all
 MOST_BROKEN = 3  # cases of a law that are broken before it is left
 SHRINK_TRIES = 12
 SHRINK_SECONDS = 10.0
@@ -152,20 +152,21 @@ class Judge:
 
     def _again(self, trial: Trial, held: Yardstick, first: int) -> bool | None:
         """Whether a case that was beyond the limit once is so on fresh prompts, from the first-th on; None where that is not told."""
-        beyond = n = 1
-        texts = 0 if self.numbers or trial.case.exact else trial.deviation.texts
+        texts = trial.deviation.texts > 0 and not (self.numbers or trial.case.exact)
+        found, by_chance = [trial.deviation], 0.0
         for number in range(first, first + (AGAIN_TEXTS if texts else AGAIN)):
             try:
-                beyond += self.trial(trial.case, number).size > held.limit
+                found.append(self.trial(trial.case, number).deviation)
             except Unanswered:
                 continue
-            n += 1
-            by_chance = _by_chance(beyond, n, held.flips, texts) if texts else float(beyond < 2)
-            if by_chance < self.alpha / max(self.n_checks, 1):
+            if not texts and found[-1].size > held.limit:
                 return True
-            if texts and n > AGAIN and by_chance > ORDINARY:
+            by_chance = _by_chance(found, held.flips) if texts else 0.0
+            if texts and by_chance < self.alpha / max(self.n_checks, 1):
+                return True
+            if len(found) > AGAIN and by_chance > EXPECTED:
                 return False
-        return None
+        return False if by_chance > ORDINARY else None
 
     def _shrink(self, found: Finding) -> None:
         """Shorter fresh prompts of the case that broke first, as long as they break it too: halving, then in between."""
@@ -204,11 +205,15 @@ class Judge:
             found.why = f"{found.tried} of {found.planned} cases tried: {lost}"
 
 
-def _by_chance(beyond: int, n: int, flips: float, texts: int) -> float:
-    """The probability that in so many of n trials at least, each of so many pairs of texts, one parts by rounding alone."""
+def _by_chance(found: Sequence[Deviation], flips: float) -> float:
+    """The probability, at most, that in so many trials or more rounding alone makes one pair of texts part, or all of them: pairs of a
+    trial have a text in common, so that all part at most as often as one does."""
     from scipy.special import bdtrc
 
-    return float(bdtrc(beyond - 1, n, 1 - (1 - flips) ** texts))
+    one = sum(each.parted > 0 for each in found)
+    every = sum(each.parted == each.texts for each in found)
+    of_one = 1 - (1 - flips) ** max(each.texts for each in found)
+    return min(1.0, 2 * float(min(bdtrc(one - 1, len(found), of_one), bdtrc(every - 1, len(found), flips))))
 
 
 def finite(x: float) -> float | None:

@@ -78,6 +78,14 @@ def test_near_ties_of_an_engine_that_tells_no_ids_are_no_fault(abilities: tuple[
     assert "broken" not in found
 
 
+@pytest.mark.parametrize(
+    ("fault", "law", "noise"), [("batch", "batch", 0.0), ("batch", "batch", 0.02), ("slot", "slots", 0.0)]
+)
+def test_faults_are_told_from_near_ties_by_texts_alone(fault: str, law: str, noise: float) -> None:
+    judge = judge_of(Toy(fault, noise=noise, dtype="bfloat16", abilities=(), max_ctx=900), 300)
+    assert judge.try_law(LAWS[law]).verdict == "broken"
+
+
 @pytest.mark.parametrize("seed", [0, 2])
 def test_log_probabilities_of_two_decimals_are_no_fault(seed: int) -> None:
     judge = judge_of(Toy(noise=1e-4, dtype="unknown", decimals=2, n_asked=1000 * seed), seed=seed)
