@@ -35,8 +35,8 @@ FAIL, PASS, UNDECIDED = "fail", "pass", "undecided"
 class Judgement:
     """A condition on one model. value, low, high: as its number is: shares of 1, ratios, or the metric's unit.
 
-    n: answers, pairs or sessions (per side) that it rests on; needed: how many would decide, None where it is decided; why: what
-    stands in the way besides n. p: two-sided, of the value being the number; 1 where the value does not break the condition.
+    n: samples, answers, pairs or sessions (per side) that it rests on; needed: how many would decide, None where it is decided;
+    why: what stands in the way besides n. p: two-sided, of the value being the number; 1 where the value does not break the condition.
     remarks: what differs from the base and what of it is not compared.
     """
 
@@ -219,6 +219,7 @@ def _level(condition: Condition, run: Side, cells: Sequence[Cell]) -> Judgement:
             )
             verdicts.add(condition.verdict(found.low + moved, found.high + moved))
     judged = _judged(condition, run.label, found.mean, found.low, found.high, n, verdicts.pop())
+    judged = replace(judged, unit="samples")  # repeats of one are no further ones
     if not verdicts:
         return judged
     return replace(judged, verdict=UNDECIDED, why="failed answers could turn it: not so at both bounds")

@@ -32,6 +32,14 @@ def judged(text: str, run: RunStore, base: RunStore | None = None) -> Judgement:
     return one
 
 
+def test_a_score_rests_on_samples_and_a_share_on_answers(make_run: Make) -> None:
+    run = make_run("b", repeats=2, **ONE)
+    assert [(judged(text, run).n, judged(text, run).unit) for text in ("ruler < 60", "cut > 1%")] == [
+        (40, "samples"),
+        (80, "answers"),
+    ]
+
+
 @pytest.mark.parametrize(("lost", "verdict"), [(0, "undecided"), (3, "undecided"), (12, "fail")])
 def test_a_difference_is_judged_by_its_interval(make_run: Make, lost: int, verdict: str) -> None:
     one = judged("ruler < -2", make_run("b", answer=first(lost), **ONE), make_run("a", **ONE))

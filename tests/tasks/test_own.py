@@ -146,7 +146,7 @@ def test_metrics() -> None:
     found = {name: measured(name, PLAIN[name], " paris is it ", sample).metrics[name] for name in PLAIN}
     assert (found["exact"], found["contains"], found["f1"]) == (0.0, 1.0, 0.5)
     assert measured("m", lambda a, r, s: {"m": True, "n": None}, "", sample).metrics["m"] == 1.0
-    with pytest.raises(UsageError, match="takes 1 arguments"):
+    with pytest.raises(UsageError, match="takes 1 argument:"):
         find_metric(lambda answer: 1)
 
 

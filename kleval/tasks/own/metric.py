@@ -17,6 +17,7 @@ from typing import Any
 
 from kleval.tasks.own.code import digest, digests
 from kleval.tasks.own.files import attribute
+from kleval.text import plural
 from kleval.types import Completion, Failure, Request, Sample, Score, Task, Tokenizer, Unfit, UsageError
 
 Metric = Callable[..., Any]
@@ -67,7 +68,7 @@ def find_metric(name: str | Metric, beside: Path | None = None) -> tuple[str, Me
         raise UsageError(f"{name} is no function: a metric is f(answer, references) or f(answer, references, sample)")
     if _takes(found) not in (2, 3):
         raise UsageError(
-            f"{name} takes {_takes(found)} arguments: a metric is f(answer, references) or f(answer, references, sample)"
+            f"{name} takes {plural(_takes(found), 'argument')}: a metric is f(answer, references) or f(answer, references, sample)"
         )
     return called, found
 
