@@ -235,7 +235,7 @@ def row_of(engine: Engine, backend: Backend, seed: int, ctx: int) -> dict[str, A
         if engine.refers:
             folder, other = engine.refers
             choose("native")
-            reference = stack.enter_context(contextlib.closing(open_backend(str(folder), other, dtype="float32")))
+            reference = stack.enter_context(contextlib.closing(open_backend(str(folder), other, dtype=engine.dtype)))
         spec = VerifySpec(
             engine=BackendSpec(model=engine.name),
             ctx=ctx,

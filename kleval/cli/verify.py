@@ -156,5 +156,5 @@ def _reference(given: dict[str, Any]) -> BackendSpec | None:
         model=given["reference"],
         backend=given["reference_backend"],
         base_url=given["reference_base_url"],
-        **options.as_given(given, "device", "request_timeout", "trust_remote_code", "add_bos"),
+        **options.as_given(given, "device", "dtype", "request_timeout", "trust_remote_code", "add_bos"),
     )

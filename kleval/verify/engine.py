@@ -24,6 +24,7 @@ POOL_WORDS = 800
 WRITTEN = 8  # tokens that are written where few say enough
 LIKELY = 5  # tokens at each place of an answer, the most that some servers tell
 STEPS = tuple(2.0**-k for k in range(2, 10))  # of bfloat16 from logits of 32 down to 0.25
+NARROW = 1e-3  # nats that float32 does not round
 NEAR, EXACT = 20.0, 2e-5  # nats
 MOST_DECIMALS = 2  # that some servers leave of log-probabilities: more are finer than any limit
 _NOT_FINITE = ("not finite", "nan as log", "inf as log")
@@ -134,6 +135,15 @@ class Engine:
     @property
     def dtype(self) -> str:
         return str(self.backend.describe().get("dtype", "unknown"))
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether it computes in fewer than 32 bits, as it says or, where it does not, as its rounding shows."""
+        return (
+            self.step > 0 or self.rounding > NARROW
+            if self.dtype == "unknown"
+            else self.dtype in ("bfloat16", "float16")
+        )
 
     def prompt(self, n: int, kind: str, rng: random.Random) -> Ids:
         """n tokens, the begin token included: `random` ones, `repeated` (a short pattern: keys that are alike) or `mixed`."""

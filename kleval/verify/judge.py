@@ -145,7 +145,12 @@ class Judge:
         found.untold.append(f"{beyond}, and no time was left to try other prompts")  # unless what follows ends
         told = self._again(trial, held, 1)
         found.untold.pop()
-        if told:
+        other = self.engine.reference
+        if told and case.law == "reference" and other is not None and other.is_narrow != self.engine.is_narrow:
+            # By rounding alone a token may go to another expert, and what follows is another function.
+            dtypes = f"the engine computes in {self.engine.dtype}, the reference in {other.dtype}"
+            found.untold.append(f"{beyond}, but {dtypes}: give one of the same (--dtype)")
+        elif told:
             found.broken.append(trial)
         elif told is None:
             found.untold.append(f"{beyond} once, not often enough on other prompts")

@@ -64,9 +64,11 @@ def changed(whole: Path, folder: Path, change: Change) -> Path:
     return folder
 
 
-def against(engine: Path, reference: Path, backend: str = "native") -> Finding:
-    asked = Engine.of(open_backend(str(engine), "native", dtype="float32"))
-    asked.reference = Engine.of(open_backend(str(reference), backend, dtype="float32"))
+def against(
+    engine: Path, reference: Path, backend: str = "native", dtypes: tuple[str, str] = ("float32", "float32")
+) -> Finding:
+    asked = Engine.of(open_backend(str(engine), "native", dtype=dtypes[0]))
+    asked.reference = Engine.of(open_backend(str(reference), backend, dtype=dtypes[1]))
     judge = Judge(asked, Plan(230), 1e-3, n_checks=150)
     judge.measure(harmless.cases(asked, judge.plan)[:4])
     return judge.try_law(LAWS["reference"])
@@ -79,6 +81,15 @@ def test_another_function_is_seen(name: str, whole: Path, tmp_path: Path) -> Non
 
 def test_the_same_files_are_the_same_function(whole: Path) -> None:
     assert against(whole, whole).verdict == "holds"
+
+
+@pytest.mark.parametrize("dtypes", [("float32", "bfloat16"), ("bfloat16", "float32")])
+def test_a_reference_of_another_dtype_leaves_undecided_what_rounding_may_be(
+    dtypes: tuple[str, str], whole: Path
+) -> None:
+    found = against(whole, whole, dtypes=dtypes)
+    assert found.verdict == "undecided"
+    assert any("give one of the same (--dtype)" in why for why in found.untold)
 
 
 @pytest.mark.slow
