@@ -167,6 +167,13 @@ def test_no_answer_is_waited_for_longer_than_all_laws_may_take(monkeypatch: pyte
     assert told["request_timeout"] == 60.0
 
 
+@pytest.mark.parametrize(("fault", "size"), [("", 0.0), ("stop", 1.0)])
+def test_an_engine_that_writes_on_behind_a_stop_string_is_seen(fault: str, size: float) -> None:
+    engine, rng = Engine.of(Toy(fault)), Plan(120).rng("stop")
+    ids = engine.prompt(24, "random", rng)
+    assert text.stopped(engine, ids, rng).size == size
+
+
 def test_the_law_of_texts_keeps_the_time_and_tells_a_dead_engine() -> None:
     engine = Engine.of(Toy())
     cases = text.cases(engine, Plan(120))

@@ -120,10 +120,12 @@ class Toy:
             state = self._step(state, token)
         self.left = state
         text = self.tokenizer.decode(new)
-        cut = min((text.find(s) for s in request.stop if s in text), default=len(text))
-        found = Completion(
-            text[:cut], len(ids), len(new), "length", tuple(new), logprobs=tuple(told), likely=tuple(likely)
-        )
+        stops = [(text.find(s), len(s)) for s in request.stop if s in text]
+        cut, more = min(stops, default=(len(text), 0))
+        if stops and self.fault != "stop":  # else it is the client alone who cuts
+            new, told, likely = (each[: cut + more] for each in (new, told, likely))
+        why: Any = "stop" if stops else "length"
+        found = Completion(text[:cut], len(ids), len(new), why, tuple(new), logprobs=tuple(told), likely=tuple(likely))
         found = found if "tells" in self.abilities else replace(found, logprobs=(), likely=())
         return found if "ids" in self.abilities else replace(found, token_ids=())
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from kleval.tokenization import ModelTokenizer
 from kleval.types import Completion, Failure, Prompt, Request
-from kleval.verify.engine import Engine, Ids, Unanswered
+from kleval.verify.engine import Engine, Ids, Unanswered, Untestable
 from kleval.verify.laws.law import Law
 from kleval.verify.plan import Plan
 from kleval.verify.trial import Case, Deviation, Trial
@@ -34,6 +34,7 @@ CHATS: dict[str, Prompt] = {
     ),
 }
 LARGEST = 1 << 17  # tokens of a prompt that is sent only to be refused
+STOPPED_TOKENS = 24
 ANSWERS, ANSWER_TOKENS = 4, 60  # that are waited for to end by themselves
 _COUNTED = re.compile(r"the server counted (\d+) prompt tokens")  # fewer than were sent: no refusal, it read a part
 
@@ -66,13 +67,16 @@ def _counted(prompt: Prompt) -> Callable[[Engine, Ids, random.Random], Deviation
 
 
 def stopped(engine: Engine, ids: Ids, rng: random.Random) -> Deviation:
-    """A stop string out of the middle of an answer ends it there."""
-    (whole,) = engine.write([ids], 24)
-    stop = whole.text[len(whole.text) // 2 :][:3].strip("\ufffd")
-    if not stop or "\ufffd" in stop:
+    """A stop string out of the middle of an answer ends it there; a client may cut a text, and the engine write on all the same."""
+    whole = _answer(engine, engine.request(ids, STOPPED_TOKENS))
+    stop = "" if whole is None else whole.text[len(whole.text) // 2 :][:3].strip("\ufffd")
+    if whole is None or not stop or "\ufffd" in stop or len(whole.text) < STOPPED_TOKENS // 2:
+        raise Untestable("the engine writes no text that could be stopped in the middle")
+    outcome = _answer(engine, engine.request(ids, STOPPED_TOKENS, stop=(stop,)))
+    if outcome is None:
         return Deviation(0.0)
-    outcome = _answer(engine, engine.request(ids, 24, stop=(stop,)))
-    return Deviation(float(outcome is not None and stop in outcome.text))
+    wrote_on = outcome.finish_reason == "stop" and outcome.output_tokens >= whole.output_tokens
+    return Deviation(float(stop in outcome.text or wrote_on))
 
 
 def _ended(has_template: bool) -> Callable[[Engine, Ids, random.Random], Deviation]:
@@ -128,7 +132,7 @@ def _answer(engine: Engine, request: Request, as_text: bool = False) -> Completi
 def cause(trial: Trial) -> str:
     at, expected = trial.deviation.at, trial.deviation.last
     known = {
-        "a stop string": "the stop string is left in the answer, or not looked for across tokens",
+        "a stop string": "the stop string is left in the answer, not looked for across tokens, or the engine writes on behind it",
         "the end of an answer": "the end token is left in the answer, or another one is taken for the end",
         "a prompt past the limit": "the server cuts prompts that are too long, or shifts its context, without a word",
     }
