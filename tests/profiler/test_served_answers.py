@@ -177,7 +177,8 @@ def test_answers_that_were_made_before_they_were_sent_have_no_times(
         setattr(manner, name, value)
     _, (point,) = profile(replace(spec, ctxs=(256,)))
     assert point.failure is not None
-    assert point.failure["kind"] == "not_streamed"
+    # A machine that is too busy to read arrivals in time cannot tell: no times either.
+    assert point.failure["kind"] in ("not_streamed", "client")
     assert spec.out is not None
     assert [row.failed for row in RunStore.open(spec.out).rows()] == [False] * 6
 
