@@ -24,7 +24,8 @@ namespace {
 
 constexpr int BLOCK_ROWS = 512;      // expanded at a time
 constexpr int QUERY_TILE = 4 * TILE;
-constexpr int STRIP = 64;            // rows whose scores are held at a time in latent space
+constexpr int LINE = 16;             // floats of a cache line
+constexpr int STRIP = 32;            // rows whose scores are held at a time in latent space
 constexpr int SHARED_ROWS = 4096;    // rows for which another thread is worth making
 
 // Result over some rows: weighted sum, sum of weights, largest score.
@@ -34,8 +35,9 @@ struct Partial {
 
 #if defined(__AVX512F__)
 constexpr int TOGETHER = 4;  // rows that meet a part of the queries while it is in registers
+constexpr int WIDE = 3;      // vectors of a row that are summed up together
 #else
-constexpr int TOGETHER = 2;
+constexpr int TOGETHER = 2, WIDE = 2;
 #endif
 
 // H queries of `width` against W rows of a strip of n, from row j on: their scores. What lies behind the strip's end has the last row's.
@@ -70,9 +72,30 @@ template <int H> inline void scores_of(const float *q, int width, const float *s
   for (int h = 0; h < H; h++) store(scores[h] + j, sums<float>(lanes[h]));
 }
 
-// Asks for the cache lines of floats [from, to) of a row that comes later: a strip is read from memory while the one before is summed up.
-inline void ahead(const float *row, int from, int to) {
-  for (int i = from; i < to; i += 16) __builtin_prefetch(row + i, 0, 2);
+// out [H][rank] from place i on += weights times C vectors of a strip's n rows. ahead: memory that is asked for meanwhile, in order, so that a
+// strip arrives while the one before is summed up (what lies behind the last row is asked for in vain); null: nothing.
+template <int C>
+inline void add_rows(const float (*weights)[STRIP + W], const float *strip, int width, int n, int i, int H, Partial *results, const float *&ahead) {
+  V acc[4][C] = {};
+  const float *row = strip + i;
+  for (int j = 0; j < n; j++, row += width) {
+    V x[C];
+#pragma GCC unroll 4
+    for (int c = 0; c < C; c++) x[c] = load(row + c * W);
+    if (ahead) {
+#pragma GCC unroll 4
+      for (int c = 0; c < C * W; c += LINE) __builtin_prefetch(ahead + c, 0, 2);
+      ahead += C * W;
+    }
+#pragma GCC unroll 4
+    for (int h = 0; h < 4; h++) {
+      const float weight = weights[h][j];
+#pragma GCC unroll 4
+      for (int c = 0; c < C; c++) acc[h][c] += x[c] * weight;
+    }
+  }
+  for (int h = 0; h < H; h++)
+    for (int c = 0; c < C; c++) store(results[h].out + i + c * W, load(results[h].out + i + c * W) + acc[h][c]);
 }
 
 // H queries of `width` against rows [count, width]: out [H][rank] += e^(score - most) row. Scores of STRIP rows at a time.
@@ -80,8 +103,7 @@ inline void over_rows(const float *queries, int heads, int width, int rank, cons
   alignas(64) float scores[4][STRIP + W];
   for (int64_t begin = 0; begin < count; begin += STRIP) {
     const int n = int(count - begin < STRIP ? count - begin : STRIP);
-    const int next = int(count - begin - n < STRIP ? count - begin - n : STRIP);  // rows of the strip that follows
-    const float *strip = rows + begin * width, *following = strip + int64_t(n) * width;
+    const float *strip = rows + begin * width, *ahead = strip + int64_t(n) * width;
     for (int h0 = 0; h0 < heads; h0 += 4) {
       const int H = heads - h0 < 4 ? heads - h0 : 4;
       const float *q = queries + int64_t(h0) * width;
@@ -90,8 +112,8 @@ inline void over_rows(const float *queries, int heads, int width, int rank, cons
         else if (H == 3) scores_of<3>(q, width, strip, j, n, scores);
         else if (H == 2) scores_of<2>(q, width, strip, j, n, scores);
         else scores_of<1>(q, width, strip, j, n, scores);
-        if (!h0)
-          for (int r = j; r < next && r < j + W; r++) ahead(following + int64_t(r) * width, rank, width);
+        if (ahead)
+          for (int i = 0; i < W * (width - rank); i += LINE, ahead += LINE) __builtin_prefetch(ahead, 0, 2);
       }
       for (int h = 0; h < H; h++) {
         Partial &p = results[h0 + h];
@@ -115,27 +137,16 @@ inline void over_rows(const float *queries, int heads, int width, int rank, cons
           for (int i = 0; i < rank; i += W) store_some(p.out + i, load_some(p.out + i, rank - i) * fade, rank - i);
         p.most = most;
       }
-      for (int i = 0; i < rank; i += 2 * W) {
-        V acc[4][2] = {};
-        const bool inside = width - i >= 2 * W;
-        for (int j = 0; j < n; j++) {
-          const float *row = strip + int64_t(j) * width + i;
-          // What lies behind the latent part of a row is its rope part or the next row; the last row's end is watched.
-          const V a = inside ? load(row) : load_some(row, width - i);
-          const V b = inside ? load(row + W) : width - i > W ? load_some(row + W, width - i - W) : V{};
-          if (!h0 && j < next) ahead(following + int64_t(j) * width, i, i + 2 * W < rank ? i + 2 * W : rank);
-#pragma GCC unroll 4
-          for (int h = 0; h < 4; h++) {
-            acc[h][0] += a * scores[h][j];
-            acc[h][1] += b * scores[h][j];
-          }
-        }
+      int i = 0;
+      for (; i + WIDE * W <= rank; i += WIDE * W) add_rows<WIDE>(scores, strip, width, n, i, H, results + h0, ahead);
+      for (; i + W <= rank; i += W) add_rows<1>(scores, strip, width, n, i, H, results + h0, ahead);
+      if (i < rank)
         for (int h = 0; h < H; h++) {
-          float *out = results[h0 + h].out + i;
-          store_some(out, load_some(out, rank - i) + acc[h][0], rank - i);
-          if (rank - i > W) store_some(out + W, load_some(out + W, rank - i - W) + acc[h][1], rank - i - W);
+          V acc = {};
+          for (int j = 0; j < n; j++) acc += load_some(strip + int64_t(j) * width + i, rank - i) * scores[h][j];
+          store_some(results[h0 + h].out + i, load_some(results[h0 + h].out + i, rank - i) + acc, rank - i);
         }
-      }
+      ahead = nullptr;
     }
   }
 }
