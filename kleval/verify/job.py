@@ -135,7 +135,7 @@ class VerifyJob(Job):
             self._reference = stack.enter_context(contextlib.closing(self._opened(spec)))
         other = self._reference
         here, there = self.backend.tokenizer, other.tokenizer
-        known = [b.vocabulary() if hasattr(b, "vocabulary") else None for b in (self.backend, other)]
+        known = [vocabulary_of(backend) for backend in (self.backend, other)]
         sizes = {
             len(ids) for ids in known if isinstance(ids, range)
         }  # a server tells ids that it knows, not all of them
@@ -257,3 +257,12 @@ def _asked(backend: Backend, which: str) -> Engine:
         return Engine.of(backend)
     except Dead as error:
         raise UsageError(f"{which}{backend.model} cannot be verified, it answers nothing: {error}") from error
+
+
+def vocabulary_of(backend: Any) -> Sequence[int] | None:
+    """Token ids that may be asked; None where the engine does not tell: a server is tried for that with a stream, which not every one
+    has, and the laws need none."""
+    try:
+        return backend.vocabulary() if hasattr(backend, "vocabulary") else None
+    except UsageError:
+        return None

@@ -9,9 +9,9 @@ import pytest
 from toy import Toy
 
 from kleval.backends.spec import BackendSpec
-from kleval.types import REGRESSION, Failure, Outcome, Request
+from kleval.types import REGRESSION, Failure, Outcome, Request, UsageError
 from kleval.verify.engine import Dead, Engine, OutOfTime, Unanswered
-from kleval.verify.job import VerifyJob
+from kleval.verify.job import VerifyJob, vocabulary_of
 from kleval.verify.judge import Judge
 from kleval.verify.laws import LAWS, Law, harmless, text
 from kleval.verify.plan import Plan
@@ -194,3 +194,12 @@ def test_a_broken_law_does_not_hide_that_the_command_was_stopped(ended: int, cod
     job = VerifyJob(VerifySpec(engine=BackendSpec(model="toy")))
     result = Result("complete", ended, None, {"broken": 1})
     assert job.exit_code(result) == code
+
+
+def test_a_server_that_does_not_stream_has_no_vocabulary_to_compare() -> None:
+    class Unstreamed:
+        def vocabulary(self) -> tuple[int, ...]:
+            raise UsageError("it does not stream an answer")
+
+    assert vocabulary_of(Unstreamed()) is None
+    assert vocabulary_of(object()) is None
