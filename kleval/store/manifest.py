@@ -18,6 +18,7 @@ Schema version 1, or 2 of a run whose rows have been put into Parquet files; JSO
     errors [{model, task, ctx, message}]         tasks that could not make their samples
     caveats [text]  comparison {...}             what a reader who compares the models must know
     sessions [{started, seen, finished, status, kleval, hardware}]   one per time the command ran; seen: when this was written last
+                                                 (of a run also spent {...}; carried: what a killed session before it had spent unsaid)
     amendments [{at, changes: [text]}]
     shards [n]                                   of a run with --shard: answers that each shard was planned to have
     merged [{shard, name, uid}]                  of shards that were merged: which; each session then says whose it was (shard)

@@ -8,6 +8,7 @@ answers. `not testable`: through this interface.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from kleval.verify.yardstick import Yardstick, yardstick
 
 Verdict = Literal["holds", "broken", "not testable", "undecided"]
 AGAIN = 4  # fresh prompts for a deviation
+SPARE = (0, 1000, 1001)  # prompts of a case of which the first may leave nothing to compare
 AGAIN_TEXTS = 18  # the same where only texts come back, as long as fewer do not tell
 EXPECTED, ORDINARY = 0.5, 0.05  # texts that part so often by rounding alone say nothing, after a few and after all
 MOST_BROKEN = 3  # cases of a law that are broken before it is left
@@ -55,6 +57,10 @@ class Finding:
     @property
     def cause(self) -> str:
         return self.law.cause(self.broken[0]) if self.broken else ""
+
+
+class NothingToCompare(Unanswered):
+    """A trial that came to no number."""
 
 
 @dataclass(slots=True)
@@ -91,7 +97,7 @@ class Judge:
         ids = self.engine.prompt(case.n, case.kind, rng)
         deviation = case.measure(self.engine, ids, rng)
         if math.isnan(deviation.size):
-            raise Unanswered("there was nothing to compare: no tokens, or numbers that are not finite")
+            raise NothingToCompare("there was nothing to compare: no tokens, or numbers that are not finite")
         return Trial(case, ids, deviation)
 
     def held(self, case: Case) -> Yardstick:
@@ -129,7 +135,7 @@ class Judge:
 
     def _try(self, case: Case, found: Finding) -> None:
         try:
-            trial = self.trial(case)
+            trial = self._comparable(case)
         except Unanswered as error:
             found.unanswered.append(str(error))
             found.untestable += isinstance(error, Untestable)
@@ -154,6 +160,13 @@ class Judge:
             found.broken.append(trial)
         elif told is None:
             found.untold.append(f"{beyond} once, not often enough on other prompts")
+
+    def _comparable(self, case: Case) -> Trial:
+        """The case on its prompt, or where that leaves nothing to compare (a server that tells no ids of some answers) on another."""
+        for number in SPARE:
+            with contextlib.suppress(NothingToCompare):
+                return self.trial(case, number)
+        return self.trial(case, SPARE[-1] + 1)
 
     def _again(self, trial: Trial, held: Yardstick, first: int) -> bool | None:
         """Whether a case that was beyond the limit once is so on fresh prompts, from the first-th on; None where that is not told."""

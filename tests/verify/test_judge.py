@@ -49,6 +49,15 @@ def test_a_deviation_that_comes_again_is_broken_at_once() -> None:
     assert found.verdict == "broken"
 
 
+def test_a_prompt_that_leaves_nothing_to_compare_is_taken_for_another() -> None:
+    nothing = float("nan")
+    found = judge_of(Toy()).try_law(law_of([nothing, nothing, 0.0], "a"))
+    assert (found.verdict, found.tried) == ("holds", 1)
+    never = judge_of(Toy()).try_law(law_of([nothing] * 9, "a"))
+    assert never.verdict == "undecided"
+    assert "nothing to compare" in never.why
+
+
 def test_a_law_without_a_case_at_this_length_is_not_testable() -> None:
     judge = judge_of(Toy(abilities=("tells", "ids")), 100)
     told = {name: judge.try_law(LAWS[name]) for name in ("state", "long")}

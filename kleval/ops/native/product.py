@@ -28,7 +28,7 @@ def panel() -> int:
 def packed(x: Tensor, wide: int) -> Tensor:
     """[..., N, K] -> [..., N / wide, K, wide], zeros behind."""
     x = nn.functional.pad(x.detach().float(), (0, 0, 0, -x.shape[-2] % wide))
-    return x.unflatten(-2, (-1, wide)).transpose(-1, -2).contiguous()
+    return x.unflatten(-2, (-1, wide)).transpose(-1, -2)
 
 
 def product(x: Tensor, weight: Tensor) -> Callable[[], Tensor] | None:
@@ -36,7 +36,7 @@ def product(x: Tensor, weight: Tensor) -> Callable[[], Tensor] | None:
     library = native()
     if library is None:
         return None
-    rows, data = x.float().contiguous(), packed(weight, panel())
+    rows, data = x.float().contiguous(), packed(weight, panel()).contiguous()
     out, shape = torch.empty(len(x), len(weight)), tuple(weight.shape)
 
     def run() -> Tensor:
